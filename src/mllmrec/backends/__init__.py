@@ -1,0 +1,1 @@
+"""Models that score candidates and generate text, behind two narrow protocols."""

@@ -1,0 +1,1 @@
+"""Interaction files: importing, reading, splitting, candidate drawing, prompts."""

@@ -1,0 +1,1 @@
+"""The embedded world: it supplies files and a recipe, and runs nothing."""

@@ -1,0 +1,35 @@
+"""The exceptions this package raises on purpose.
+
+    MllmrecError
+    ├── DataError      (ValueError)    a file or record is not what it should be
+    ├── SettingsError  (ValueError)    a flag, a recipe key or a combination of them is wrong
+    ├── ArtifactError  (RuntimeError)  an artifact is missing, unfinished, or was made with other settings
+    └── BackendError   (RuntimeError)  a model, a device or a server can't do what was asked
+
+Each message is one paragraph: what happened, where, what was expected, what to do next. The command line
+prints it without a traceback; `exit_status` is what the process then returns.
+"""
+
+
+class MllmrecError(Exception):
+    """Base of all errors that name a mistake the reader can mend."""
+
+    exit_status = 2
+
+
+class DataError(MllmrecError, ValueError):
+    """A file or a record is not what it should be; the message carries file:line where there is one."""
+
+
+class SettingsError(MllmrecError, ValueError):
+    """A flag, a recipe key or a combination of settings is wrong."""
+
+
+class ArtifactError(MllmrecError, RuntimeError):
+    """An artifact is missing, unfinished, or was made with other settings."""
+
+
+class BackendError(MllmrecError, RuntimeError):
+    """A model, a device or a server can't do what was asked."""
+
+    exit_status = 3

@@ -1,0 +1,1 @@
+"""Ranking candidates, metrics with intervals, baselines, comparisons."""

@@ -1,0 +1,170 @@
+"""The manifest: what made an artifact, written last, so that its existence means finished.
+
+A stage asks `finished` before it works and calls `Manifest.write` after. In between it holds nothing: an
+interrupted stage leaves no manifest, and the next run goes on from its working log or checkpoint.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mllmrec.artifacts import read_json, sha256, write_json
+from mllmrec.errors import ArtifactError
+from mllmrec.settings.base import StageSettings
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "mllmrec-r1")
+SAMPLED_BYTES = 1 << 20
+
+
+@dataclass(kw_only=True)
+class Manifest:
+    """The facts of one finished artifact.
+
+    `settings` are all resolved settings, `result_settings` the part that decides the result, `inputs` maps a role
+    (train, titles, model ...) to the sha256 of what was read, `counts` says what went in, came out and failed.
+    """
+
+    verb: str
+    settings: dict[str, Any]
+    result_settings: dict[str, Any]
+    inputs: dict[str, str]
+    counts: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    details: dict[str, Any] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
+    revision: str | None = None
+    finished_at: str = ""
+
+    @classmethod
+    def read(cls, artifact: Path) -> Manifest | None:
+        """The manifest of `artifact`, or None when it is not finished (or not ours)."""
+        path = manifest_path(artifact)
+        if not path.exists():
+            return None
+        value = read_json(path)
+        known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
+        if not {"verb", "settings", "result_settings", "inputs"} <= known.keys():
+            raise ArtifactError(f"{path} is not a manifest of this program: it lacks verb, settings or inputs.")
+        return cls(**known)
+
+
+def manifest_path(artifact: Path) -> Path:
+    """`X/manifest.json` for a folder, `X.manifest.json` for a file (told apart by the suffix)."""
+    if artifact.suffix in (".json", ".jsonl", ".csv", ".tsv", ".html"):
+        return artifact.with_name(f"{artifact.name}.manifest.json")
+    return artifact / "manifest.json"
+
+
+def finished(artifact: Path, settings: StageSettings, inputs: Mapping[str, str]) -> Manifest | None:
+    """The manifest of an artifact that these settings and inputs already made; None when there is work to do.
+
+    Raises ArtifactError, naming each difference, when the artifact was made with other result-affecting settings
+    or from other inputs and `--overwrite` was not given.
+    """
+    manifest = Manifest.read(artifact)
+    if manifest is None or settings.overwrite:
+        return None
+    differences = [
+        *_differences("setting", manifest.result_settings, settings.result_settings()),
+        *_differences("input", manifest.inputs, dict(inputs)),
+    ]
+    if differences:
+        raise ArtifactError(
+            f"{artifact} was already made by `mllmrec {manifest.verb}` in another way: {'; '.join(differences)}. "
+            "Expected the same settings and inputs. Give the same ones, choose another name, or replace it with "
+            "--overwrite."
+        )
+    return manifest
+
+
+def write_manifest(
+    artifact: Path,
+    settings: StageSettings,
+    inputs: Mapping[str, str],
+    *,
+    started: float,
+    counts: Mapping[str, Any] | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Mark `artifact` as finished. `started` is the `time.monotonic()` at which the stage began."""
+    manifest = Manifest(
+        verb=settings.verb,
+        settings=settings.model_dump(mode="json"),
+        result_settings=settings.result_settings(),
+        inputs=dict(inputs),
+        counts=dict(counts or {}),
+        seconds=round(time.monotonic() - started, 3),
+        details=dict(details or {}),
+        packages=_package_versions(),
+        revision=_git_revision(),
+        finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+    write_json(manifest_path(artifact), asdict(manifest))
+    return manifest
+
+
+def unmark(artifact: Path) -> None:
+    """Take the manifest away before an artifact is made again."""
+    manifest_path(artifact).unlink(missing_ok=True)
+
+
+def hash_files(**files: Path) -> dict[str, str]:
+    """sha256 of each file that exists, by role."""
+    return {role: sha256(path) for role, path in files.items() if path.exists()}
+
+
+def hash_model(folder: Path) -> str:
+    """A hash of a model folder: its configuration and tokenizer whole, of each weight file the size and both ends.
+
+    Reading the ends (1 MiB each) tells trained models apart at once, where hashing 8 GB would take a minute.
+    """
+    import hashlib
+
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*")):
+        if path.suffix == ".safetensors":
+            size = path.stat().st_size
+            digest.update(f"{path.name}:{size}".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(SAMPLED_BYTES))
+                file.seek(max(0, size - SAMPLED_BYTES))
+                digest.update(file.read(SAMPLED_BYTES))
+        elif path.name in ("config.json", "adapter_config.json", "tokenizer.json", "chat_template.jinja"):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _differences(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{kind} {name} was {before.get(name)!r} and is now {now.get(name)!r}"
+        if kind == "setting"
+        else f"the {kind} {name} has changed since"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_revision() -> str | None:
+    """The commit of the source tree this package runs from, when it runs from one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None if result.returncode == 0 else None

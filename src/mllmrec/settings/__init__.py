@@ -1,0 +1,1 @@
+"""One pydantic model for each stage: the only description of a knob (text, unit, bound, default)."""

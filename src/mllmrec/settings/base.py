@@ -1,0 +1,84 @@
+"""What all stage settings share: how a knob is described, and which knobs decide the result."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from mllmrec.errors import SettingsError
+
+
+def knob(default: Any, text: str, *, operational: bool = False, **bounds: Any) -> Any:
+    """A settings field. `operational` marks what may change without changing the result (batch, workers, device)."""
+    return Field(default, description=text, json_schema_extra={"operational": operational}, **bounds)
+
+
+def split_commas(value: Any) -> Any:
+    """`3,5,10`, `["3,5", "10"]` and `[3, 5, 10]` all mean the same list."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, (list, tuple)):
+        return value
+    parts = [part for entry in value for part in (entry.split(",") if isinstance(entry, str) else [entry])]
+    return tuple(part.strip() if isinstance(part, str) else part for part in parts if part != "")
+
+
+Integers = Annotated[tuple[int, ...], BeforeValidator(split_commas)]
+Names = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
+
+
+class StageSettings(BaseModel):
+    """Base of every stage's settings; subclasses set `verb` and add knobs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    verb: ClassVar[str] = ""
+
+    root: str = knob(".", "Folder that holds data/, checkpoints/ and result/.", operational=True)
+    overwrite: bool = knob(False, "Replace a finished artifact that was made in another way.", operational=True)
+
+    def result_settings(self) -> dict[str, Any]:
+        """The knobs that decide the result, as plain JSON values."""
+        operational = {
+            name
+            for name, info in type(self).model_fields.items()
+            if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("operational")
+        }
+        return self.model_dump(mode="json", exclude=operational)
+
+
+class DatasetSettings(StageSettings):
+    """Settings of a stage that works on one dataset of the workspace."""
+
+    dataset: str = knob(..., "Name of the dataset: the folder data/NAME under the root.")
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def validated(model: type[Settings], values: dict[str, Any], where: str) -> Settings:
+    """`model` from `values`; a SettingsError tells every mistake at once, with the nearest known name for a slip."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(f"{where}: {explain(error, model)}") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """One clause for each mistake pydantic found."""
+    import difflib
+
+    clauses = []
+    for mistake in error.errors():
+        key = ".".join(str(part) for part in mistake["loc"]) or "settings"
+        if mistake["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(key.replace("-", "_"), model.model_fields if model else [], n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            clauses.append(f"{key} is no setting here{hint}")
+        elif mistake["type"] == "missing":
+            clauses.append(f"{key} is required")
+        elif mistake["type"] == "value_error":
+            clauses.append(str(mistake["ctx"]["error"]))
+        else:
+            clauses.append(f"{key} = {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}")
+    return "; ".join(clauses) + "."

@@ -1,0 +1,1 @@
+"""Training stages: small backbones, SFT, merging, GRPO."""

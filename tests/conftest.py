@@ -1,0 +1,36 @@
+"""Shared fixtures. Unit tests can't open sockets; real data is found through MLLMREC_REAL_DATA."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(autouse=True)
+def no_sockets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Block sockets unless the test is marked `sockets` or `slow`."""
+    if any(request.node.get_closest_marker(name) for name in ("sockets", "slow")):
+        yield
+        return
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a unit test tried to open a network connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    yield
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data; the test is skipped where it isn't there."""
+    folder = os.environ.get("MLLMREC_REAL_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("MLLMREC_REAL_DATA names no folder of real data")
+    return Path(folder)
