@@ -1,0 +1,73 @@
+"""`mllmrec candidates`: draw the candidate lists of a split once and freeze them in a hashed file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from mllmrec.artifacts import Workspace, sha256, write_jsonl
+from mllmrec.data.candidates import candidate_rows, freeze, protocol_name, questions
+from mllmrec.data.legacy import draw_legacy
+from mllmrec.data.sequences import Interactions
+from mllmrec.errors import ArtifactError
+from mllmrec.manifests import finished, hash_files, write_manifest
+from mllmrec.records import RankingExample, Summary
+from mllmrec.settings.candidates import CandidatesSettings
+
+
+def run(settings: CandidatesSettings, workspace: Workspace) -> Summary:
+    """Write processed/<split>_<protocol>_w<min_inter>_s<seed>.jsonl."""
+    started = time.monotonic()
+    path = candidates_path(settings, workspace)
+    inputs = hash_files(
+        titles=workspace.titles(settings.dataset),
+        **{split: workspace.split(settings.dataset, split) for split in ("train", "valid", "test")},
+    )
+    if finished(path, settings, inputs) is not None:
+        return Summary(headline=f"{path.name} is there already; nothing to do.", artifact=path)
+    interactions = Interactions.load(workspace, settings.dataset)
+    examples, counts = _draw(settings, interactions)
+    write_jsonl(path, candidate_rows(examples))
+    counts["examples"] = len(examples)
+    digest = sha256(path)
+    write_manifest(path, settings, inputs, started=started, counts=counts, details={"sha256": digest})
+    left_out = counts["too_short"] + counts["duplicates"]
+    return Summary(
+        headline=f"{len(examples)} lists of {settings.num_neg + 1} candidates in {path.name}"
+        + (f"; {counts['too_short']} lines too short, {counts['duplicates']} duplicates" if left_out else ""),
+        artifact=path,
+        facts={"sha256": digest, **counts},
+    )
+
+
+def candidates_path(settings: CandidatesSettings, workspace: Workspace) -> Path:
+    protocol = protocol_name(settings.num_neg, settings.negatives, legacy=settings.legacy)
+    return workspace.candidates(settings.dataset, settings.split, protocol, settings.min_inter, settings.seed)
+
+
+def _draw(settings: CandidatesSettings, interactions: Interactions) -> tuple[list[RankingExample], dict[str, int]]:
+    lines = interactions.lines(settings.split)
+    if not lines:
+        raise ArtifactError(
+            f"The dataset {settings.dataset} has no {settings.split} lines: {settings.split}.tsv is missing or empty. "
+            "Choose another --split, or add the file."
+        )
+    if not settings.legacy:
+        return freeze(
+            interactions,
+            settings.split,
+            window=settings.min_inter,
+            num_neg=settings.num_neg,
+            seed=settings.seed,
+            negatives=settings.negatives,
+        )
+    _, counts = questions(lines, settings.split, settings.min_inter)
+    examples = draw_legacy(
+        lines,
+        interactions.catalogue.ids,
+        settings.split,
+        window=settings.min_inter,
+        num_neg=settings.num_neg,
+        seed=settings.seed,
+    )
+    return examples, counts | {"duplicates": 0}

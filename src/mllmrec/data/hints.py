@@ -1,0 +1,97 @@
+"""Which training examples carry a hint, and what it says.
+
+A hint is a trace from the dataset's reasoning files, shown in the user's turn. Traces join by example id; records of
+the reference implementation hold a line number instead, which is resolved to the physical line and verified by user,
+history and target. What doesn't fit is counted and never used.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mllmrec.artifacts import Workspace, read_json
+from mllmrec.data.draws import uniform
+from mllmrec.data.sequences import Line
+from mllmrec.errors import ArtifactError, DataError
+from mllmrec.records import RankingExample, example_id
+
+
+def draw_hints(
+    examples: Sequence[RankingExample], traces: Mapping[str, str], share: float, seed: int
+) -> dict[str, str]:
+    """example_id -> reasoning for round(share x all examples) of them, the same in every epoch.
+
+    They are the ones with the smallest hash among those that have a trace; there are fewer when traces are short.
+    """
+    wanted = round(share * len(examples))
+    eligible = [example.example_id for example in examples if example.example_id in traces]
+    chosen = sorted(eligible, key=lambda key: uniform(seed, "hint", key))[:wanted]
+    return {key: traces[key] for key in chosen}
+
+
+def read_traces(
+    workspace: Workspace, dataset: str, train: Sequence[Line], window: int
+) -> tuple[dict[str, str], dict[str, int], Path]:
+    """Usable traces by example id, the count of each reason for leaving one out, and the file they came from.
+
+    The assessed file is preferred (kept traces only), then the refined one, then the first draft.
+    """
+    for path in (workspace.assessed_cot(dataset), workspace.refined_cot(dataset), workspace.pseudo_cot(dataset)):
+        if path.exists():
+            traces, counts = join_traces(read_json(path), path, train, window)
+            return traces, counts, path
+    raise ArtifactError(
+        f"--use-cot needs reasoning traces, and {workspace.refined_cot(dataset)} does not exist. Write them with "
+        "`mllmrec pseudo-cot` and `mllmrec refine`, or leave --use-cot out."
+    )
+
+
+def join_traces(records: Any, path: Path, train: Sequence[Line], window: int) -> tuple[dict[str, str], dict[str, int]]:
+    """Traces that belong to a window of `train`, by example id, and counts of those that don't, by reason."""
+    if not isinstance(records, list):
+        raise DataError(f"{path}: expected a JSON list of records, found {type(records).__name__}.")
+    lines = {line.line_index: line for line in train}
+    traces: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for record in records:
+        key = _own_key(record, lines, window)
+        reasoning = str(record.get("reasoning") or "").strip() if isinstance(record, dict) else ""
+        if key is None:
+            counts["mismatched"] += 1
+        elif not reasoning:
+            counts["empty"] += 1
+        elif record.get("keep") is False:
+            counts["rejected"] += 1
+        else:
+            counts["joined"] += 1
+            traces[key] = reasoning
+    return traces, dict(counts)
+
+
+def _own_key(record: Any, lines: Mapping[int, Line], window: int) -> str | None:
+    """The example id of the train window a record was written for; None when it fits none."""
+    if not isinstance(record, dict):
+        return None
+    line = lines.get(record.get("line_idx", -1))
+    if line is None or str(record.get("user_id")) != line.user_id:
+        return None
+    history, target = _ids(record.get("history_items", [])), _ids([record.get("target_item")])
+    if not target:
+        return None
+    span = (*history, *target)
+    fits = len(span) == window and any(
+        line.items[start : start + window] == span for start in range(len(line.items) - window + 1)
+    )
+    return example_id(line.user_id, target[0], history) if fits else None
+
+
+def _ids(items: Iterable[Any]) -> tuple[str, ...]:
+    """Item ids of the reference's {item_id, ...} objects, or of plain ids."""
+    return tuple(
+        str(item["item_id"] if isinstance(item, dict) and "item_id" in item else item)
+        for item in items
+        if item is not None
+    )

@@ -1,0 +1,162 @@
+"""The one place where prompts are written and answers are read.
+
+SFT, GRPO, scoring, generation and serving all call `Renderer.fit` and `parse`, so a prompt can't differ between
+training and evaluation. The wording knows no domain: an item is an id, a title and, when captions are on, a sentence
+about its image. Titles and captions are data: control characters collapse to spaces, and anything in angle brackets
+that could spell a control token (`<|im_end|>`, `<think>`) has its brackets replaced by ‹ and ›, which every tokenizer
+reads as plain text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from mllmrec.data.sequences import Catalogue
+from mllmrec.errors import DataError
+from mllmrec.records import RankingExample
+
+TEMPLATE_VERSION = "2026-11.1"
+CAPTION_WORDS = (50, 25, 12, 6, 0)
+
+QUESTION = "Which candidate comes next? Answer with one line of the list: [ITEM_<id>] <title>"
+LIST_QUESTION = "Which candidates come next? Answer with the {k} best, best first, one a line: [ITEM_<id>] <title>"
+
+_MARKUP = re.compile(r"<([^<>]{1,60})>")
+_ANSWER = re.compile(r"\[ITEM_([A-Za-z0-9_-][A-Za-z0-9._-]*)\](?:\s|$)")
+Encoded = TypeVar("Encoded", bound=Sequence[object])
+
+
+def plain(text: str) -> str:
+    """Text of unknown origin as one line without markup.
+
+    >>> plain("Toy\\tStory\\n<|im_end|><think>")
+    'Toy Story ‹|im_end|›‹think›'
+    """
+    kept = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in text)
+    while _MARKUP.search(kept):
+        kept = _MARKUP.sub(r"‹\1›", kept)
+    return " ".join(kept.split())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a model's text amounts to.
+
+    `item_id` is the id of its answer line, None when there is no such line; `lines` counts the non-empty lines after
+    any closed think block.
+    """
+
+    item_id: str | None
+    lines: int
+
+
+def parse(text: str) -> Answer:
+    """Read an answer. Only an id at the start of a line counts, so a title can't forge one.
+
+    >>> parse("<think>\\n</think>\\n[ITEM_12] Toy Story [ITEM_7]")
+    Answer(item_id='12', lines=1)
+    >>> parse("I would say 12.").item_id is None
+    True
+    """
+    lines = _answer_lines(text)
+    ids = [match[1] for line in lines if (match := _ANSWER.match(line))]
+    return Answer(item_id=ids[0] if ids else None, lines=len(lines))
+
+
+def parse_list(text: str, candidates: Sequence[str]) -> tuple[list[str], int]:
+    """The candidates a list answer names, best first, and how many of its ids were duplicated or foreign.
+
+    >>> parse_list("[ITEM_2] b\\n[ITEM_9] x\\n[ITEM_2] b\\n[ITEM_1] a", ["1", "2"])
+    (['2', '1'], 2)
+    """
+    named = [match[1] for line in _answer_lines(text) if (match := _ANSWER.match(line))]
+    ranked = [item for item in dict.fromkeys(named) if item in candidates]
+    return ranked, len(named) - len(ranked)
+
+
+def _answer_lines(text: str) -> list[str]:
+    after = text.rsplit("</think>", 1)[-1]
+    return [line.strip() for line in after.splitlines() if line.strip()]
+
+
+@dataclass(kw_only=True)
+class Renderer(Generic[Encoded]):
+    """Writes prompts for one catalogue within a token budget.
+
+    `encode` maps the user's turn to the tokens of the whole chat prompt; its length is what the budget bounds.
+    `captions` maps item ids to sentences, and is empty when prompts hold titles alone. `budget` counts what had to
+    be left out.
+    """
+
+    catalogue: Catalogue
+    encode: Callable[[str], Encoded]
+    captions: Mapping[str, str] = field(default_factory=dict)
+    max_prompt_tokens: int
+    budget: Counter[str] = field(default_factory=Counter)
+
+    def fit(
+        self, example: RankingExample, hint: str | None = None, list_length: int | None = None
+    ) -> tuple[str, Encoded]:
+        """The user's turn and the encoded prompt: captions shorten first, then old history goes.
+
+        Candidates and the question always stay: a DataError tells when they alone pass the budget. A hint outside
+        the train split is a programming error.
+        """
+        assert hint is None or example.split == "train", "a hint may only occur in a training prompt"
+        self.budget["prompts"] += 1
+        for step, (words, kept) in enumerate(self._reductions(len(example.history))):
+            text = self.text(example, hint=hint, list_length=list_length, caption_words=words, kept=kept)
+            encoded = self.encode(text)
+            if len(encoded) <= self.max_prompt_tokens:
+                if step:
+                    self.budget["captions_shortened"] += bool(self.captions)
+                    self.budget["history_shortened"] += kept < len(example.history)
+                return text, encoded
+        raise DataError(
+            f"The prompt of example {example.example_id} takes {len(encoded)} tokens with no history at all; "
+            f"--max-prompt-tokens is {self.max_prompt_tokens}. Raise it, or use fewer candidates."
+        )
+
+    def text(
+        self,
+        example: RankingExample,
+        *,
+        hint: str | None = None,
+        list_length: int | None = None,
+        caption_words: int = CAPTION_WORDS[0],
+        kept: int | None = None,
+    ) -> str:
+        """The user's turn with the last `kept` history items and captions of at most `caption_words` words."""
+        history = example.history if kept is None else example.history[len(example.history) - kept :]
+        parts = [
+            "A user chose these, oldest first:",
+            *(self.line(item, caption_words) for item in history),
+            "Candidates:",
+            *(self.line(item, caption_words) for item in example.candidates),
+        ]
+        if hint is not None:
+            parts += [
+                "Notes on this user, for reference only:",
+                *(plain(row) for row in hint.splitlines() if row.strip()),
+            ]
+        parts.append(QUESTION if list_length is None else LIST_QUESTION.format(k=list_length))
+        return "\n".join(parts)
+
+    def line(self, item_id: str, caption_words: int = 0) -> str:
+        """An item in a list: its answer and, where there is one, its caption."""
+        words = plain(self.captions.get(item_id, "")).split()[:caption_words]
+        return self.answer(item_id) + (f" | {' '.join(words)}" if words else "")
+
+    def answer(self, item_id: str) -> str:
+        """The one right way to name an item: `[ITEM_<id>] <title>`."""
+        return f"[ITEM_{item_id}] {plain(self.catalogue.title(item_id))}"
+
+    def _reductions(self, num_history: int) -> list[tuple[int, int]]:
+        """(caption words, history items) from everything down to nothing, captions first."""
+        words = CAPTION_WORDS if self.captions else (0,)
+        return [(count, num_history) for count in words] + [(0, kept) for kept in range(num_history - 1, -1, -1)]
