@@ -1,0 +1,68 @@
+"""From a user's turn to the tokens a model sees.
+
+The chat template is the tokenizer's own, with thinking off. It is rendered once around a marker; a prompt is then
+what stands before the marker, the text, and what stands after it. Answers are tokenised apart from the prompt and
+end with the end token, in training and in scoring alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mllmrec.errors import BackendError
+
+MARKER = "@@USER-TURN@@"
+
+
+class Chat:
+    """The chat format of one tokenizer.
+
+    Raises BackendError when the tokenizer has no chat template or no end token.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        if not tokenizer.chat_template or tokenizer.eos_token_id is None:
+            missing = "chat template" if not tokenizer.chat_template else "end token"
+            raise BackendError(
+                f"The tokenizer of {tokenizer.name_or_path} has no {missing}. Expected an instruction-tuned model, "
+                "such as Qwen3-4B; choose one, or add chat_template.jinja to its folder."
+            )
+        self.tokenizer = tokenizer
+        self.end_id: int = tokenizer.eos_token_id
+        rendered: str = tokenizer.apply_chat_template(
+            [{"role": "user", "content": MARKER}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        before, _, after = rendered.partition(MARKER)
+        self._before: str = before
+        self._after: str = after
+        self._control = frozenset(tokenizer.added_tokens_decoder)
+        self._num_control = self._count_control(self.encode(self.prompt("x")))
+
+    def prompt(self, text: str) -> str:
+        """The whole prompt of a user's turn, up to where the answer begins."""
+        return self._before + text + self._after
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """The token ids of `prompt(text)`.
+
+        Raises BackendError when they hold a control token that the template didn't put there.
+        """
+        ids = self.encode(self.prompt(text))
+        if self._count_control(ids) != self._num_control:
+            extra = [self.tokenizer.convert_ids_to_tokens(token) for token in ids if token in self._control]
+            raise BackendError(
+                f"A title or caption spells a control token of {self.tokenizer.name_or_path} that isn't written in "
+                f"angle brackets (found {sorted(set(extra))}). Change that text."
+            )
+        return ids
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """The token ids of an answer and its end token."""
+        return [*self.encode(answer), self.end_id]
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _count_control(self, ids: list[int]) -> int:
+        return sum(token in self._control for token in ids)

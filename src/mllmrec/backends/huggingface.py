@@ -1,0 +1,189 @@
+"""Loading models from folders or the hub, and generating with them.
+
+What is chosen for the user (device, number format, which adapter on which model) is told on standard error. An
+adapter loads only on the model it was trained on: its manifest holds that model's hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mllmrec.artifacts import Workspace
+from mllmrec.backends.base import Tokens
+from mllmrec.backends.chat import Chat
+from mllmrec.errors import BackendError
+from mllmrec.manifests import Manifest, hash_model
+from mllmrec.progress import note
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A causal LM with its tokenizer; `names` are the folders or hub ids it was put together from, base first."""
+
+    model: Any
+    tokenizer: Any
+    chat: Chat
+    names: tuple[str, ...]
+    hashes: dict[str, str]
+
+
+def load(
+    workspace: Workspace,
+    name: str | Path,
+    adapter: Path | None = None,
+    *,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    force: bool = False,
+) -> LoadedModel:
+    """A model by folder under the root, any path, or hub id, with an adapter on top if one is given.
+
+    Raises BackendError when the folder is incomplete, when the device isn't there, or when the adapter was trained
+    on another model (unless `force`).
+    """
+    source = resolve(workspace, str(name))
+    chosen_device, chosen_dtype = choose_device(device), choose_dtype(dtype, choose_device(device))
+    tokenizer = _read(AutoTokenizer, source)
+    model = _read(AutoModelForCausalLM, source, dtype=chosen_dtype, attn_implementation="sdpa", use_safetensors=True)
+    names, hashes = [str(source)], {"model": hash_model(Path(source))} if Path(source).is_dir() else {"model": source}
+    if adapter is not None:
+        check_adapter(adapter, hashes["model"], str(source), force=force)
+        model = _with_adapter(model, adapter)
+        names.append(str(adapter))
+        hashes["adapter"] = hash_model(adapter)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = model.to(chosen_device).eval()
+    note(f"model: {' + '.join(names)} ({_millions(model)} parameters, {chosen_dtype} on {chosen_device})")
+    return LoadedModel(model=model, tokenizer=tokenizer, chat=Chat(tokenizer), names=tuple(names), hashes=hashes)
+
+
+def resolve(workspace: Workspace, name: str) -> str:
+    """The folder of a model, checked to be complete, or the hub id that `name` must be.
+
+    Raises BackendError listing what is missing, what is there, and the next command.
+    """
+    folder = workspace.model(name)
+    if folder is not None:
+        missing = missing_files(folder)
+        if missing:
+            there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+            raise BackendError(
+                f"{folder} is no complete model folder: {', '.join(missing)} missing; it holds {there}. "
+                "Fetch it again with `mllmrec fetch backbone`, or name another folder."
+            )
+        return str(folder)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return name
+    models = sorted(path.parent.name for path in workspace.root.glob("*/config.json"))
+    raise BackendError(
+        f"There is no model {name!r}: {workspace.root / name} is no folder. Models under {workspace.root}: "
+        f"{', '.join(models) or 'none'}. Fetch one with `mllmrec fetch backbone Qwen/{name}`, or make a small one "
+        "with `mllmrec backbone tiny`."
+    )
+
+
+def missing_files(folder: Path) -> list[str]:
+    """What a model folder lacks: its configuration, its tokenizer, or its weights."""
+    needs = {
+        "config.json": ["config.json"],
+        "the tokenizer (tokenizer.json)": ["tokenizer.json", "vocab.json", "tokenizer.model"],
+        "the weights (*.safetensors)": ["*.safetensors"],
+    }
+    return [what for what, patterns in needs.items() if not any(any(folder.glob(p)) for p in patterns)]
+
+
+def choose_device(device: Device) -> torch.device:
+    """The device asked for, or the best one here."""
+    if device == "auto":
+        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(best)
+    if (device == "cuda" and not torch.cuda.is_available()) or (
+        device == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise BackendError(f"--device {device} was asked for and there is none here. Use --device auto or cpu.")
+    return torch.device(device)
+
+
+def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """bfloat16 on a GPU that has it, float32 elsewhere, unless asked otherwise."""
+    if dtype != "auto":
+        chosen: torch.dtype = getattr(torch, dtype)
+        return chosen
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def check_adapter(adapter: Path, model_hash: str, model_name: str, *, force: bool) -> None:
+    """Refuse an adapter that was trained on another model than the one it is about to be put on."""
+    manifest = Manifest.read(adapter)
+    trained_on = manifest.inputs.get("model") if manifest is not None else None
+    if trained_on is None:
+        note(f"{adapter} has no manifest that says which model it was trained on; it is used as it is.")
+    elif trained_on != model_hash and not force:
+        base = manifest.details.get("model", "another model") if manifest is not None else "another model"
+        raise BackendError(
+            f"The adapter {adapter} was trained on {base}, and {model_name} is not that model (their hashes differ). "
+            f"Name {base} as the model, or use --force to load it all the same."
+        )
+
+
+class HuggingFaceGenerator:
+    """A [`TextGenerator`][mllmrec.backends.base.TextGenerator]: beam search over a transformers causal LM."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = loaded
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Tokens], *, num_answers: int, max_new_tokens: int) -> list[list[str]]:
+        model, tokenizer = self.loaded.model, self.loaded.tokenizer
+        width = max(len(prompt) for prompt in prompts)
+        pad = tokenizer.pad_token_id
+        input_ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+        attention = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        output = model.generate(
+            input_ids=input_ids.to(model.device),
+            attention_mask=attention.to(model.device),
+            do_sample=False,
+            num_beams=num_answers,
+            num_return_sequences=num_answers,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=self.loaded.chat.end_id,
+            pad_token_id=pad,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+        )
+        texts = tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+        return [texts[start : start + num_answers] for start in range(0, len(texts), num_answers)]
+
+
+def _read(kind: Any, source: str, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(source, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise BackendError(
+            f"{source} can't be loaded: {first} Check the folder, or fetch the model with `mllmrec fetch backbone`."
+        ) from error
+
+
+def _with_adapter(model: Any, adapter: Path) -> Any:
+    from peft import PeftModel
+
+    if not (adapter / "adapter_config.json").exists():
+        raise BackendError(f"{adapter} holds no adapter: adapter_config.json is missing. Name a LoRA checkpoint.")
+    return PeftModel.from_pretrained(model, str(adapter))
+
+
+def _millions(model: Any) -> str:
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.2f}M"

@@ -1,0 +1,121 @@
+"""`mllmrec backbone tiny`: a small Qwen3 from scratch, saved as an ordinary model folder.
+
+The architecture, the chat template and the special tokens are Qwen3's own, only smaller, so that every later stage
+runs the code that a 4B model runs. The vocabulary is byte-level BPE trained on the dataset's titles and the prompt
+template; an item's number becomes one token where the vocabulary has room. What pre-training does is told in
+`pretrain.py`; without steps the weights are random.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from trl.chat_template_utils import qwen3_chat_template
+
+from mllmrec.artifacts import Workspace, named
+from mllmrec.data.prompts import LIST_QUESTION, Renderer
+from mllmrec.data.sequences import Catalogue, Interactions
+from mllmrec.manifests import finished, hash_files, unmark, write_manifest
+from mllmrec.records import RankingExample, Summary
+from mllmrec.settings.backbone import BackboneSettings
+from mllmrec.training.pretrain import pretrain
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
+PIECES = r"\[ITEM_|\d+| ?\p{L}+| ?[^\s\p{L}\d\[\]]+|[\[\]]|\s+"
+ID_WEIGHT = 20
+
+
+def run(settings: BackboneSettings, workspace: Workspace) -> Summary:
+    """Write the model folder <root>/<out>."""
+    started = time.monotonic()
+    folder = workspace.root / named("model", settings.out)
+    inputs = hash_files(train=workspace.split(settings.dataset, "train"), titles=workspace.titles(settings.dataset))
+    if finished(folder, settings, inputs) is not None:
+        return Summary(headline=f"The model {folder} is there already; nothing to do.", artifact=folder)
+    unmark(folder)
+    interactions = Interactions.load(workspace, settings.dataset)
+    tokenizer = train_tokenizer(interactions.catalogue, settings.vocab)
+    model = build_model(tokenizer, settings.layers, settings.width, settings.heads, settings.seed)
+    losses = pretrain(model, tokenizer, interactions, settings)
+    save(model, tokenizer, folder)
+    num_parameters = model.num_parameters()
+    details = {"num_parameters": num_parameters, "losses": losses}
+    write_manifest(folder, settings, inputs, started=started, details=details)
+    return Summary(
+        headline=f"A Qwen3 of {num_parameters / 1e6:.2f}M parameters, {len(tokenizer)} tokens, in {folder}",
+        artifact=folder,
+        facts=details,
+    )
+
+
+def train_tokenizer(catalogue: Catalogue, vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE over the catalogue's answers and the template, with Qwen3's special tokens and chat template."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_corpus(catalogue), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=qwen3_chat_template,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(tokenizer: Any, layers: int, width: int, heads: int, seed: int) -> Qwen3ForCausalLM:
+    """A Qwen3 with tied embeddings and random weights."""
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=32,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen3ForCausalLM(config)
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write an ordinary model folder (safetensors)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.generation_config.do_sample = False
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+
+
+def _corpus(catalogue: Catalogue) -> Iterator[str]:
+    """Every answer, the ids often enough to become single tokens, and the template's own words."""
+    renderer = Renderer(catalogue=catalogue, encode=str.split, max_prompt_tokens=1)
+    blank = RankingExample(example_id="", user_id="", history=(), candidates=(), target_id="", split="train")
+    template = renderer.text(blank, hint="") + LIST_QUESTION
+    chat = "system\nuser\nassistant\n\n"
+    for item_id in catalogue:
+        yield renderer.answer(item_id)
+        yield from [item_id] * ID_WEIGHT
+        yield template + chat

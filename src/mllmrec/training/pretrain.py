@@ -1,0 +1,99 @@
+"""Two short pre-training games that make a small backbone ready to be fine-tuned.
+
+Copying: random segments of tokens that come again after a random gap, with the loss on the repetition. A model that
+has seen no text learns to look back and copy, which answering from a candidate list needs.
+
+Sequences: the train split's sequences as text, one `[ITEM_<id>] <title>` a line, with the loss on every token. One
+window of fine-tuning has one answer to learn from; here each item of the sequence is one. Validation targets are
+left out, as everywhere.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from mllmrec.backends.chat import Chat
+from mllmrec.data.draws import generator
+from mllmrec.data.prompts import Renderer
+from mllmrec.data.sequences import Interactions
+from mllmrec.progress import progress
+from mllmrec.settings.backbone import BackboneSettings
+
+IGNORED = -100
+SEQUENCE_TOKENS = 256
+WARMUP_SHARE = 0.05
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def pretrain(model: Any, tokenizer: Any, interactions: Interactions, settings: BackboneSettings) -> dict[str, float]:
+    """Play both games for the steps the settings name and return the last mean loss of each, in nats a token."""
+    vocabulary = range(len(tokenizer.added_tokens_decoder), len(tokenizer))
+    games: list[tuple[str, int, Callable[[random.Random], Batch]]] = [
+        ("copying", settings.copy_steps, lambda rng: copy_batch(rng, vocabulary, settings.batch)),
+        ("sequences", settings.sequence_steps, _sequence_game(tokenizer, interactions, settings.batch)),
+    ]
+    return {name: _play(model, name, steps, draw, settings.lr, settings.seed) for name, steps, draw in games if steps}
+
+
+def copy_batch(rng: random.Random, vocabulary: Sequence[int], size: int) -> Batch:
+    """input_ids and labels (B, T): segment, gap, segment again, with labels on the second copy but its first token."""
+    length, gap = rng.randint(8, 32), rng.randint(1, 32)
+    rows, labels = [], []
+    for _ in range(size):
+        segment = rng.choices(vocabulary, k=length)
+        rows.append([*segment, *rng.choices(vocabulary, k=gap), *segment])
+        labels.append([IGNORED] * (length + gap + 1) + segment[1:])
+    return torch.tensor(rows), torch.tensor(labels)
+
+
+def _sequence_game(tokenizer: Any, interactions: Interactions, size: int) -> Callable[[random.Random], Batch]:
+    renderer = Renderer(catalogue=interactions.catalogue, encode=str.split, max_prompt_tokens=1)
+    encode, lines = Chat(tokenizer).encode, interactions.fit_lines()
+    items = sorted({item for line in lines for item in line.items})
+    pieces = {item: encode(renderer.answer(item) + "\n") for item in items}
+
+    def draw(rng: random.Random) -> Batch:
+        return _cut([[pieces[item] for item in rng.choice(lines).items] for _ in range(size)], rng)
+
+    return draw
+
+
+def _cut(sequences: Sequence[Sequence[list[int]]], rng: random.Random) -> Batch:
+    """A random stretch of whole items of each sequence, padded on the right; labels are the tokens themselves."""
+    rows = []
+    for pieces in sequences:
+        start = rng.randrange(max(1, len(pieces) - 20))
+        rows.append([token for piece in pieces[start : start + 60] for token in piece][:SEQUENCE_TOKENS])
+    width = max(map(len, rows))
+    input_ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+    labels = torch.tensor([row + [IGNORED] * (width - len(row)) for row in rows])
+    return input_ids, labels
+
+
+def _play(model: Any, name: str, steps: int, draw: Callable[[random.Random], Batch], lr: float, seed: int) -> float:
+    """AdamW with a linear warm-up and decay; the mean loss of the last tenth of the steps."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
+    warmup = max(1, round(WARMUP_SHARE * steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, max(0.02, (steps - step) / max(1, steps - warmup)))
+    )
+    losses = []
+    model.train()
+    with progress(f"pre-training: {name}", steps) as advance:
+        for step in range(steps):
+            input_ids, labels = draw(generator(seed, f"pretrain/{name}", str(step)))
+            loss = model(input_ids=input_ids, labels=labels, use_cache=False).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+            advance(1)
+    model.eval()
+    tail: list[float] = losses[-max(1, steps // 10) :]
+    return sum(tail) / len(tail)
