@@ -1,0 +1,163 @@
+"""A RUN: what one recommender did with one candidate file. Its only writer and its only reader.
+
+    rankings.jsonl              one line a user: candidates, scores, and where the target came out
+    metrics.json                every metric with its interval, what guessing would give, and the speed
+    NAME_DATASET_topK.csv/json  the reference implementation's pair of files, for each K
+    manifest.json               settings and hashes, written last: without it the RUN is unfinished
+
+Rankings go to disk as they come and everything else is taken from that file, so memory holds a few numbers a user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mllmrec.artifacts import Workspace, read_json, require, write_json
+from mllmrec.data.candidates import protocol_name, protocol_of
+from mllmrec.errors import ArtifactError, DataError
+from mllmrec.evaluation.metrics import Position, chance, metric_names, per_user, vacuous
+from mllmrec.evaluation.rankings import position_of, read_rankings, write_rankings
+from mllmrec.evaluation.reference_files import remove_reference_files, write_reference_files
+from mllmrec.evaluation.statistics import DRAWS, Interval, bootstrap
+from mllmrec.manifests import Manifest, unmark, write_manifest
+from mllmrec.records import Ranking
+from mllmrec.settings.evaluation import RunSettings
+
+Method = Literal["score", "generate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished RUN folder and the content of its metrics.json."""
+
+    folder: Path
+    facts: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The name in tables, with what sets this RUN apart from the plain one on the same candidates."""
+        suffixes = self.folder.name.removeprefix(self.facts["candidates"]).split("_")
+        return " ".join([self.facts["name"], *filter(None, suffixes)])
+
+    @property
+    def intervals(self) -> dict[str, Interval]:
+        return {name: Interval(**bounds) for name, bounds in self.facts["metrics"].items()}
+
+    def rankings(self) -> Iterator[Ranking]:
+        """The rankings of every user; an ArtifactError at the end when some are missing or too many."""
+        path, count = self.folder / "rankings.jsonl", 0
+        for ranking in read_rankings(path):
+            count += 1
+            yield ranking
+        if count != self.facts["num_users"]:
+            raise ArtifactError(
+                f"{path} is incomplete: it holds {count} rankings and metrics.json counts {self.facts['num_users']} "
+                "users. Expected one line a user; make the RUN again with --overwrite."
+            )
+
+
+def candidate_file(settings: RunSettings, workspace: Workspace) -> Path:
+    """The candidate file that these settings name; an ArtifactError tells the command that makes a missing one."""
+    if settings.candidates is not None:
+        beside = Path(settings.candidates).expanduser()
+        path = beside if beside.exists() else workspace.root / beside
+        return require(path, "The candidate file", "Give --candidates the path of a file made by `mllmrec candidates`.")
+    protocol = protocol_name(settings.num_neg, settings.negatives)
+    path = workspace.candidates(settings.dataset, settings.split, protocol, settings.min_inter, settings.seed)
+    command = f"mllmrec candidates --dataset {settings.dataset} --split {settings.split} --num-neg {settings.num_neg}"
+    chosen = {"root": settings.root, "negatives": settings.negatives}
+    chosen |= {"min_inter": str(settings.min_inter), "seed": str(settings.seed)}
+    for name, value in chosen.items():
+        if value != str(RunSettings.model_fields[name].default):
+            command += f" --{name.replace('_', '-')} {value}"
+    return require(path, "The candidate file", f"Make it with `{command}`.")
+
+
+def run_folder(
+    settings: RunSettings, workspace: Workspace, name: str, candidates: Path, method: Method = "score"
+) -> Path:
+    """Where the RUN of one recommender on one candidate file lies."""
+    generated = "_generate" if method == "generate" else ""
+    limited = f"_limit{settings.limit}" if settings.limit else ""
+    return workspace.run(settings.dataset, name, f"{candidates.stem}{generated}{limited}")
+
+
+def write_run(
+    folder: Path,
+    rankings: Iterable[Ranking],
+    settings: RunSettings,
+    *,
+    name: str,
+    candidates: Path,
+    inputs: Mapping[str, str],
+    started: float,
+    seconds: float,
+    method: Method = "score",
+    invalid_share: float = 0.0,
+    world_size: int = 1,
+    details: Mapping[str, Any] | None = None,
+) -> Run:
+    """Write a whole RUN, its manifest last.
+
+    `inputs` holds the candidate file's hash as "candidates"; `started` is the `time.monotonic()` at which the stage
+    began, `seconds` what ranking took; `details` are further facts for metrics.json.
+    """
+    unmark(folder)
+    remove_reference_files(folder, name, settings.dataset)
+    path = folder / "rankings.jsonl"
+    write_rankings(path, rankings)
+    positions = [position_of(ranking) for ranking in read_rankings(path)]
+    facts = {
+        "dataset": settings.dataset,
+        "name": name,
+        "method": method,
+        "protocol": protocol_of(candidates),
+        "candidates": candidates.stem,
+        "candidates_sha256": inputs["candidates"],
+        **summarise(positions, settings.top_k, settings.seed),
+        "invalid_share": invalid_share,
+        "seconds": round(seconds, 3),
+        "users_per_second": round(len(positions) / max(seconds, 1e-9), 1),
+        **(details or {}),
+    }
+    write_json(folder / "metrics.json", facts)
+    write_reference_files(folder, read_rankings(path), facts, world_size=world_size)
+    counts = {
+        "users": len(positions),
+        "unranked": sum(position.higher == position.num_candidates for position in positions),
+    }
+    write_manifest(folder, settings, inputs, started=started, counts=counts)
+    return Run(folder=folder, facts=facts)
+
+
+def summarise(positions: Sequence[Position], top_k: Sequence[int], seed: int) -> dict[str, Any]:
+    """The part of metrics.json that follows from where the targets came out."""
+    if not positions:
+        raise DataError("There are no rankings to summarise. Expected at least one user; check the candidate file.")
+    names = metric_names(top_k)
+    empty = vacuous(positions, names)
+    told = [name for name in names if name not in empty]
+    intervals = bootstrap(per_user(positions, told), seed=seed)
+    return {
+        "num_users": len(positions),
+        "num_candidates": max(position.num_candidates for position in positions),
+        "top_k": list(top_k),
+        "metrics": {name: asdict(interval) for name, interval in zip(told, intervals, strict=True)},
+        "vacuous": empty,
+        "chance": chance(positions, told),
+        "interval": {"level": 0.95, "draws": DRAWS, "seed": seed},
+    }
+
+
+def read_run(folder: Path) -> Run:
+    """A finished RUN; an ArtifactError when it is missing or unfinished."""
+    require(folder, "The RUN", "Make it with `mllmrec evaluate` or `mllmrec baselines`, or mend the path.")
+    if Manifest.read(folder) is None:
+        raise ArtifactError(
+            f"{folder} is no finished RUN: it has no manifest.json. Expected a folder that `mllmrec evaluate` or "
+            "`mllmrec baselines` completed; start the same command again."
+        )
+    return Run(folder=folder, facts=read_json(folder / "metrics.json"))

@@ -1,0 +1,70 @@
+"""Knobs of the verbs that measure: baselines and compare, and what every verb that writes a RUN shares."""
+
+from __future__ import annotations
+
+import difflib
+from typing import ClassVar, Literal
+
+from pydantic import field_validator
+
+from mllmrec.records import Split
+from mllmrec.settings.base import DatasetSettings, Integers, Names, StageSettings, knob
+
+BASELINES = ("random", "popularity", "markov")
+
+
+class RunSettings(DatasetSettings):
+    """Which candidate lists are ranked and which metrics are told.
+
+    The knobs that only pick the candidate file are operational: the file's hash is an input of every RUN and the
+    file's name is part of the RUN's path, so the same file named in two ways is the same work.
+    """
+
+    split: Split = knob("test", "Split whose users are ranked: train, valid or test.", operational=True)
+    num_neg: int = knob(9, "Negatives beside the target in each candidate list.", operational=True, ge=1)
+    negatives: Literal["uniform", "popularity"] = knob(
+        "uniform", "How negatives were drawn: uniform or popularity.", operational=True
+    )
+    min_inter: int = knob(10, "Items in a window: history and target.", operational=True, ge=2)
+    candidates: str | None = knob(
+        None, "A candidate file by path, in place of --split, --num-neg, --negatives and --min-inter.", operational=True
+    )
+    seed: int = knob(42, "Seed of the candidate file, of random scores and of resampled intervals.", ge=0)
+    top_k: Integers = knob((3, 5, 10), "Cut-offs K of HR@K and NDCG@K, comma-separated; HR@1 and MRR are always told.")
+    limit: int | None = knob(None, "Rank only the first N users of the candidate file.", operational=True, ge=1)
+
+    @field_validator("top_k")
+    @classmethod
+    def _positive(cls, top_k: tuple[int, ...]) -> tuple[int, ...]:
+        if not top_k or min(top_k) < 1:
+            raise ValueError(f"top_k = {list(top_k)}: expected one or more whole numbers of at least 1, such as 3,5,10")
+        return tuple(sorted(set(top_k)))
+
+
+class BaselinesSettings(RunSettings):
+    """Rank the candidates with models that know no language: what any recommender has to beat."""
+
+    verb: ClassVar[str] = "baselines"
+
+    names: Names = knob(BASELINES, "Baselines to run, comma-separated: random, popularity, markov.")
+
+    @field_validator("names")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError(f"names is empty: expected some of {', '.join(BASELINES)}")
+        for name in names:
+            if name not in BASELINES:
+                close = difflib.get_close_matches(name, BASELINES, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"expected some of {', '.join(BASELINES)}"
+                raise ValueError(f"names: there is no baseline {name!r}; {hint}")
+        return tuple(dict.fromkeys(names))
+
+
+class CompareSettings(StageSettings):
+    """Tell the paired differences of RUNs from the first one, with intervals."""
+
+    verb: ClassVar[str] = "compare"
+
+    runs: tuple[str, ...] = knob(..., "RUN folders; each is compared with the first.", min_length=2)
+    seed: int = knob(42, "Seed of the resampling.", ge=0)
