@@ -1,0 +1,131 @@
+"""Which items of a user go on which line. Every line is oldest first and ends with its target.
+
+A rule only says where each user's three lines end (0: no line); cutting, counting and dropping are the same for all.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from mllmrec.data.importers.source import Imported
+from mllmrec.errors import DataError, SettingsError
+from mllmrec.settings.prepare import PrepareSettings
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Division:
+    """`lines` maps a split to a frame of user and items (a list); `rows` are the interactions that lie on a line."""
+
+    lines: dict[str, pl.DataFrame]
+    rows: pl.DataFrame
+    facts: dict[str, Any]
+
+
+def divide(rows: pl.DataFrame, imported: Imported, settings: PrepareSettings) -> Division:
+    """The lines of all three splits under the settings' rule, from rows in total order."""
+    if settings.split == "leave-one-out":
+        return leave_one_out(rows, settings.min_inter)
+    if not imported.timed:
+        raise SettingsError(
+            f"--split global-time needs timestamps, and these files of --source {settings.source} only give an order. "
+            "Use --split leave-one-out, or raw files with timestamps."
+        )
+    return global_time(rows, settings.min_inter, settings.cut_share, settings.valid_cut_share)
+
+
+def leave_one_out(rows: pl.DataFrame, min_inter: int) -> Division:
+    """train = all but the last two items, valid = all but the last, test = all, of users with min_inter + 2 items."""
+    needed = min_inter + 2
+    users = rows.group_by("user", maintain_order=True).agg(pl.col("item").alias("items"), pl.len().alias("length"))
+    longest = users.select(pl.col("length").max()).item()
+    if longest < needed:
+        remedy = (
+            f"Lower --min-inter to {longest - 2} or less." if longest >= 4 else "Check that this is the right file."
+        )
+        raise DataError(
+            f"No user has {needed} interactions, which leave-one-out needs for --min-inter {min_inter}: the longest "
+            f"sequence has {longest}. Expected sequences of min-inter + 2 items, so that each of the three lines holds "
+            f"a window. {remedy}"
+        )
+    length = pl.when(pl.col("length") >= needed).then(pl.col("length").cast(pl.Int64))
+    ends = {split: (length - cut).fill_null(0) for split, cut in zip(SPLITS, (2, 1, 0), strict=True)}
+    facts = {"rule": "train = all but the last two items, valid = all but the last, test = all"}
+    return _division(rows, users, ends, f"fewer than {needed} interactions (min-inter + 2)", facts)
+
+
+def global_time(rows: pl.DataFrame, min_inter: int, cut_share: float, valid_cut_share: float) -> Division:
+    """One line a user and split: the items up to the split's cut and, as target, the first item after it.
+
+    A validation target lies between the two cuts. A train line is what lies up to the validation cut and ends with
+    its own target there. Lines shorter than min_inter are left out.
+    """
+    latest = rows["timestamp"].max()
+    valid_cut, test_cut = (_cut(rows["timestamp"], share) for share in (valid_cut_share, cut_share))
+    if not valid_cut < test_cut < latest:
+        raise DataError(
+            f"The cuts don't separate the data in time: validation cut {valid_cut}, test cut {test_cut}, last "
+            f"timestamp {latest}. Expected three different times; choose other --valid-cut-share and --cut-share."
+        )
+    time = pl.col("timestamp")
+    users = rows.group_by("user", maintain_order=True).agg(
+        pl.col("item").alias("items"),
+        (time <= valid_cut).sum().cast(pl.Int64).alias("by_valid_cut"),
+        (time <= test_cut).sum().cast(pl.Int64).alias("by_test_cut"),
+        pl.len().cast(pl.Int64).alias("length"),
+    )
+    by_valid_cut, by_test_cut = pl.col("by_valid_cut"), pl.col("by_test_cut")
+    ends = {
+        "train": by_valid_cut,
+        "valid": pl.when(by_test_cut > by_valid_cut).then(by_valid_cut + 1).otherwise(0),
+        "test": pl.when(pl.col("length") > by_test_cut).then(by_test_cut + 1).otherwise(0),
+    }
+    ends = {split: pl.when(end >= min_inter).then(end).otherwise(0) for split, end in ends.items()}
+    facts = {
+        "rule": "train = items up to the validation cut; valid and test = items up to their cut and the first after it",
+        "valid_cut": valid_cut,
+        "test_cut": test_cut,
+    }
+    division = _division(rows, users, ends, f"no line of {min_inter} items (min-inter)", facts)
+    empty = [split for split, lines in division.lines.items() if lines.is_empty()]
+    if empty:
+        raise DataError(
+            f"No user has a line of {min_inter} items in {', '.join(empty)}. Expected some in all three splits; lower "
+            "--min-inter, or move --valid-cut-share and --cut-share."
+        )
+    return division
+
+
+def _division(
+    rows: pl.DataFrame, users: pl.DataFrame, ends: dict[str, pl.Expr], reason: str, facts: dict[str, Any]
+) -> Division:
+    users = users.select("user", "items", **ends).with_columns(pl.max_horizontal(*SPLITS).alias("end"))
+    lines = {
+        split: users.filter(pl.col(split) > 0).select("user", pl.col("items").list.head(pl.col(split)))
+        for split in SPLITS
+    }
+    ranked = rows.with_columns(pl.int_range(pl.len()).over("user").alias("position"))
+    ranked = ranked.join(users.select("user", "end"), on="user", how="left", maintain_order="left")
+    kept = ranked.filter(pl.col("position") < pl.col("end")).select("user", "item", "timestamp")
+    of_dropped = users.filter(pl.col("end") == 0)
+    num_dropped = int(of_dropped["items"].list.len().sum())
+    return Division(
+        lines=lines,
+        rows=kept,
+        facts={
+            **facts,
+            "dropped_users": {reason: of_dropped.height} if of_dropped.height else {},
+            "dropped_interactions": num_dropped,
+            "interactions_after_last_target": rows.height - kept.height - num_dropped,
+        },
+    )
+
+
+def _cut(timestamps: pl.Series, share: float) -> Any:
+    """The earliest time up to which at least `share` of all interactions lie."""
+    return timestamps.sort()[math.ceil(share * len(timestamps)) - 1]

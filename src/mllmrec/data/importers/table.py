@@ -1,0 +1,184 @@
+"""Delimited text as a table of strings that still knows its line numbers, so that every error can name one.
+
+Files are read as lines and split afterwards: it is as fast as a CSV parser, takes separators of several characters
+(`::`), and a line with too few fields is an error at that line and not a shifted column.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from mllmrec.artifacts import ID_PATTERN
+from mllmrec.errors import DataError
+
+DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S")
+
+
+def read_table(
+    path: Path, *, separator: str, columns: Sequence[str] | None = None, quoted: bool = False, encoding: str = "utf-8"
+) -> pl.DataFrame:
+    """The fields of a file as strings, with their 1-based `line`; without `columns` the first line names them.
+
+    `quoted` reads quoted fields as CSV has them; elsewhere a quotation mark is a character like any other.
+    """
+    lines = numbered_lines(path, encoding)
+    quoted = quoted and len(separator) == 1 and bool(lines["text"].str.contains('"', literal=True).any())
+    if columns is None:
+        columns = _header(lines, path, separator, quoted)
+        lines = lines.slice(1)
+        if lines.is_empty():
+            raise DataError(f"{path} has a header but no rows. Expected a row for each interaction or item.")
+    return (_quoted_fields if quoted else _fields)(lines, path, separator, columns)
+
+
+def numbered_lines(path: Path, encoding: str = "utf-8") -> pl.DataFrame:
+    """Columns `line` (from 1) and `text` of a plain or gzipped text file without its blank lines; never empty."""
+    try:
+        source = path if encoding == "utf-8" else _content(path).decode(encoding).encode()
+        frame = pl.read_lines(source, name="text", row_index_name="line", row_index_offset=1, glob=False)
+    except (pl.exceptions.ComputeError, OSError, zlib.error) as error:
+        raise _unreadable(path, error) from error
+    frame = frame.with_columns(pl.col("text").str.strip_prefix("\ufeff").str.strip_chars_end("\r"))
+    frame = frame.filter(pl.col("text").str.strip_chars().str.len_bytes() > 0)
+    if frame.is_empty():
+        raise DataError(f"{path} is empty. Expected lines of text; download or unpack it again.")
+    return frame
+
+
+def interactions(
+    table: pl.DataFrame, path: Path, *, user: str = "user", item: str = "item", time: str | None = "timestamp"
+) -> pl.DataFrame:
+    """The columns user, item, timestamp of a table; `time` None numbers the rows in its place."""
+    require_columns(table, path, [name for name in (user, item, time) if name])
+    check_ids(table, path, user)
+    check_ids(table, path, item)
+    times = parse_times(table, path, time) if time else pl.int_range(table.height, eager=True)
+    return table.select(pl.col(user).alias("user"), pl.col(item).alias("item"), times.alias("timestamp"))
+
+
+def require_columns(table: pl.DataFrame, path: Path, names: Sequence[str]) -> None:
+    """Every name is a column, or a DataError shows which columns there are."""
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        there = ", ".join(name for name in table.columns if name != "line")
+        raise DataError(
+            f"{path}:1: no column named {', '.join(missing)}. The header has {there}. Name the right ones "
+            "(--user-column, --item-column, --time-column, --title-column with --source pairs), or mend the header."
+        )
+
+
+def check_ids(table: pl.DataFrame, path: Path, column: str) -> None:
+    """Every id of the column can be written as a word and a file name, or a DataError names the line."""
+    bad = table.filter(~pl.col(column).str.contains(f"^(?:{ID_PATTERN.pattern})$")).head(1)
+    if bad.height:
+        raise DataError(
+            f"{path}:{bad['line'][0]}: the id {bad[column][0]!r} in column {column} can't be used. Expected letters, "
+            "digits, '.', '_' and '-', not starting with a dot. Rename it in all files."
+        )
+
+
+def parse_times(table: pl.DataFrame, path: Path, column: str) -> pl.Series:
+    """The column as numbers: whole or broken as they stand, or dates as seconds since 1970."""
+    text = table[column]
+    readings = []
+    for read in (_whole, _broken, *(partial(_date, form=form) for form in DATES)):
+        reading = read(text)
+        if not reading.null_count():
+            return reading
+        readings.append(reading)
+    closest = min(readings, key=lambda reading: reading.null_count())
+    index = closest.is_null().arg_max() or 0
+    raise DataError(
+        f"{path}:{table['line'][index]}: the timestamp {text[index]!r} in column {column} is no number and no date of "
+        "the form 2005-09-06 or 2005-09-06 12:30:00, or is unlike the others. Mend this line."
+    )
+
+
+def _whole(text: pl.Series) -> pl.Series:
+    return text.cast(pl.Int64, strict=False)
+
+
+def _broken(text: pl.Series) -> pl.Series:
+    numbers = text.cast(pl.Float64, strict=False)
+    return numbers.set(~numbers.is_finite().fill_null(False), None)
+
+
+def _date(text: pl.Series, form: str) -> pl.Series:
+    return text.str.to_datetime(form, strict=False, time_unit="us").dt.epoch("s")
+
+
+def _header(lines: pl.DataFrame, path: Path, separator: str, quoted: bool) -> list[str]:
+    text = str(lines["text"][0])
+    names = [
+        name.strip() for name in (next(csv.reader([text], delimiter=separator)) if quoted else text.split(separator))
+    ]
+    if len(set(names)) < len(names) or "line" in names:
+        raise DataError(
+            f"{path}:{lines['line'][0]}: the header is {', '.join(names)}. Expected different names for all columns, "
+            "none of them 'line'. Rename the columns."
+        )
+    return names
+
+
+def _fields(lines: pl.DataFrame, path: Path, separator: str, names: Sequence[str]) -> pl.DataFrame:
+    counts = lines["text"].str.count_matches(separator, literal=True) + 1
+    bad = lines.with_columns(counts.alias("count")).filter(pl.col("count") != len(names)).head(1)
+    if bad.height:
+        raise _wrong_count(path, bad["line"][0], bad["count"][0], names, bad["text"][0])
+    split = lines["text"].str.split_exact(separator, len(names) - 1).struct.rename_fields(list(names)).struct.unnest()
+    return lines.select("line").hstack(split.with_columns(pl.all().str.strip_chars()))
+
+
+def _quoted_fields(lines: pl.DataFrame, path: Path, separator: str, names: Sequence[str]) -> pl.DataFrame:
+    numbers = lines["line"].to_list()
+    reader = csv.reader((text + "\n" for text in lines["text"]), delimiter=separator, strict=True)
+    rows, first = [], 0
+    try:
+        for row in reader:
+            if len(row) != len(names):
+                raise _wrong_count(path, numbers[first], len(row), names, separator.join(row))
+            rows.append((numbers[first], *(field.strip() for field in row)))
+            first = reader.line_num
+    except csv.Error as error:
+        raise DataError(
+            f"{path}:{numbers[min(first, len(numbers) - 1)]}: {error}. Expected fields that are quoted whole or not "
+            "at all, a quotation mark inside written twice. Mend this line."
+        ) from error
+    return pl.DataFrame(rows, schema={"line": pl.UInt32, **dict.fromkeys(names, pl.String)}, orient="row")
+
+
+def _wrong_count(path: Path, number: int, count: int, names: Sequence[str], text: str) -> DataError:
+    return DataError(
+        f"{path}:{number}: {count} fields where {len(names)} were expected ({', '.join(names)}); found {text[:80]!r}. "
+        "Mend this line, or check that this is the right file."
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    """The reason in words; a byte that is no UTF-8 is looked up by line."""
+    if not isinstance(error, pl.exceptions.ComputeError):
+        return DataError(f"{path} can't be read: {error}. Download it again.")
+    try:
+        data = _content(path)
+        data.decode()
+    except UnicodeDecodeError as bad:
+        number = data[: bad.start].count(b"\n") + 1
+        return DataError(
+            f"{path}:{number}: byte 0x{data[bad.start]:02x} is not UTF-8. Expected UTF-8 text; if the file is latin-1, "
+            f"convert it: iconv -f latin1 -t utf-8 {path.name}."
+        )
+    except (OSError, EOFError, zlib.error) as broken:
+        return DataError(f"{path} can't be read: {broken}. Download it again.")
+    return DataError(f"{path} can't be read: {error}.")
+
+
+def _content(path: Path) -> bytes:
+    data = path.read_bytes()
+    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data

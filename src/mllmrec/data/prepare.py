@@ -1,0 +1,155 @@
+"""`prepare`: raw interaction files in, a dataset folder with its data card out.
+
+    find the files -> read -> clean and order -> k-core -> split -> write -> card
+
+The card is the artifact: its manifest is written last and marks the whole folder as finished. Files that prepare
+did not write are never replaced unless told to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+from mllmrec.artifacts import Workspace, partial, read_json, sha256, write_json, write_text
+from mllmrec.data.card import card, without_image
+from mllmrec.data.card_table import table
+from mllmrec.data.importers.cleaning import clean, ties
+from mllmrec.data.importers.registry import IMPORTERS
+from mllmrec.data.importers.source import Files, Imported
+from mllmrec.data.importers.splitting import Division, divide
+from mllmrec.data.importers.writer import write_dataset
+from mllmrec.data.sequences import read_catalogue
+from mllmrec.errors import ArtifactError
+from mllmrec.manifests import finished, manifest_path, unmark, write_manifest
+from mllmrec.records import Summary
+from mllmrec.settings.prepare import PrepareSettings
+
+IMAGE_FOLDERS = ("images", "covers", "posters")
+
+
+def run(settings: PrepareSettings, workspace: Workspace) -> Summary:
+    """Write data/<dataset>/: train.tsv, valid.tsv, test.tsv, titles, pairs, card.json."""
+    started = time.monotonic()
+    artifact = workspace.card(settings.dataset)
+    importer = IMPORTERS[settings.source]
+    files = importer.find(Path(settings.raw).expanduser(), settings)
+    inputs = hash_inputs(files)
+    if finished(artifact, settings, inputs) and all(
+        path.exists() for path in dataset_files(workspace, settings.dataset)
+    ):
+        return _nothing_to_do(workspace, settings.dataset)
+    refuse_foreign_files(workspace, settings)
+    imported = importer.read(files, settings)
+    rows, cleaned = clean(imported, drop_repeats=settings.drop_repeats, k_core=settings.k_core)
+    division = divide(rows, imported, settings)
+    _write(workspace, settings, division, imported)
+    facts = card(workspace, settings.dataset, window=settings.min_inter)
+    facts["import"] = _import_facts(settings, files, imported, cleaned, division)
+    write_json(artifact, facts)
+    counts = {name: facts[name] for name in ("users", "items", "interactions")}
+    write_manifest(artifact, settings, inputs, started=started, counts={**counts, **facts["import"]})
+    partial(artifact).unlink(missing_ok=True)
+    return _summary(workspace, settings, facts, time.monotonic() - started)
+
+
+def hash_inputs(files: Files) -> dict[str, str]:
+    """sha256 by role; of several files in one role, over their names and digests."""
+    inputs = {}
+    for role, paths in files.items():
+        digests = {path.name: sha256(path) for path in paths}
+        joined = "".join(f"{name} {digest}\n" for name, digest in digests.items())
+        inputs[role] = (
+            next(iter(digests.values())) if len(digests) == 1 else hashlib.sha256(joined.encode()).hexdigest()
+        )
+    return inputs
+
+
+def dataset_files(workspace: Workspace, dataset: str) -> list[Path]:
+    """What prepare writes beside the card."""
+    lines = [workspace.split(dataset, split) for split in ("train", "valid", "test")]
+    return [*lines, workspace.titles(dataset), workspace.pairs(dataset)]
+
+
+def refuse_foreign_files(workspace: Workspace, settings: PrepareSettings) -> None:
+    """An ArtifactError where the dataset folder holds files that neither a finished nor a broken-off run wrote."""
+    artifact = workspace.card(settings.dataset)
+    there = [str(path) for path in dataset_files(workspace, settings.dataset) if path.exists()]
+    ours = settings.overwrite or manifest_path(artifact).exists() or partial(artifact).exists()
+    if there and not ours:
+        raise ArtifactError(
+            f"{', '.join(there)} exist and were not made by `mllmrec prepare`: {artifact} has no manifest. Expected a "
+            "new dataset name or an empty folder. Choose another --dataset, or replace the files with --overwrite."
+        )
+
+
+def _write(workspace: Workspace, settings: PrepareSettings, division: Division, imported: Imported) -> None:
+    """From the first file on, a working log tells the next run that a half-written folder is prepare's own."""
+    artifact = workspace.card(settings.dataset)
+    unmark(artifact)
+    write_text(partial(artifact), "")
+    write_dataset(workspace, settings.dataset, division, imported.catalogue)
+
+
+def _import_facts(
+    settings: PrepareSettings, files: Files, imported: Imported, cleaned: dict[str, Any], division: Division
+) -> dict[str, Any]:
+    names = [path.name for paths in files.values() for path in paths]
+    return {
+        "source": settings.source,
+        "files": names if len(names) <= 10 else [*names[:9], f"... {len(names)} files in all"],
+        "split": settings.split,
+        "min_inter": settings.min_inter,
+        "duplicate_title_rows": imported.catalogue.num_duplicates,
+        **cleaned,
+        **division.facts,
+        "ties": ties(division.rows) if imported.timed else None,
+    }
+
+
+def _nothing_to_do(workspace: Workspace, dataset: str) -> Summary:
+    """The card as it was made, with the images counted anew, because they come later than the card."""
+    artifact = workspace.card(dataset)
+    facts = read_json(artifact)
+    images = without_image(workspace, dataset, read_catalogue(workspace.titles(dataset)))
+    if images != facts["without_image"]:
+        facts["without_image"] = images
+        write_json(artifact, facts)
+    headline = f"{dataset} is already prepared with these settings from these files; nothing to do."
+    return Summary(headline=headline, artifact=artifact, tables=(table(facts),), facts=facts)
+
+
+def _summary(workspace: Workspace, settings: PrepareSettings, facts: dict[str, Any], seconds: float) -> Summary:
+    figures = f"{facts['users']:,} users, {facts['items']:,} items, {facts['interactions']:,} interactions"
+    return Summary(
+        headline=f"Prepared {settings.dataset} in {seconds:.1f} s: {figures}.",
+        artifact=workspace.card(settings.dataset),
+        tables=(table(facts),),
+        warnings=(*_warnings(facts), *_unlinked_images(workspace, settings)),
+        facts=facts,
+    )
+
+
+def _warnings(facts: dict[str, Any]) -> list[str]:
+    warnings = []
+    untitled, tied = facts["without_title"]["count"], facts["import"]["ties"]
+    if untitled:
+        warnings.append(f"{untitled:,} items have no title; they are kept and named by their id.")
+    if tied and tied["users_last"]["count"]:
+        users = tied["users_last"]
+        warnings.append(
+            f"{users['count']:,} users ({users['share']:.1%}) end on a tied timestamp: which item is their target is "
+            "decided by the order of rows in the file."
+        )
+    return warnings
+
+
+def _unlinked_images(workspace: Workspace, settings: PrepareSettings) -> list[str]:
+    """A word on an image folder among the raw files, which is large and therefore not copied."""
+    images, raw = workspace.images(settings.dataset), Path(settings.raw).expanduser()
+    folders = [path for path in raw.glob("*") if path.is_dir() and path.name.lower().endswith(IMAGE_FOLDERS)]
+    if images.exists() or not folders:
+        return []
+    return [f"{folders[0]} looks like a folder of images; it was not copied. Link or copy it to {images}."]
