@@ -1,0 +1,66 @@
+"""Settings of `mllmrec fetch dataset`, `mllmrec fetch backbone` and `mllmrec doctor`."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, StringConstraints, model_validator
+
+from mllmrec.settings.base import Names, StageSettings, knob
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
+
+
+def _all_sha256(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if len(value) != 64 or set(value.lower()) - set("0123456789abcdef"):
+            raise ValueError(f"sha256 = {value!r} is no checksum: expected 64 hexadecimal digits")
+    return tuple(value.lower() for value in values)
+
+
+class FetchDatasetSettings(StageSettings):
+    """Download a public data set, check it and unpack it, ready for `mllmrec prepare`."""
+
+    verb: ClassVar[str] = "fetch dataset"
+
+    name: str | None = knob(
+        None, "A known data set, such as movielens-1m; with --url, any name to keep the files under."
+    )
+    url: str | None = knob(None, "Address of the file or archive (http or https), in place of a known data set.")
+    sha256: Sha256 | None = knob(None, "Expected sha256 of the downloaded file, 64 hexadecimal digits.")
+    raw: str | None = knob(None, "Folder that receives the files (default: raw/NAME under the root).", operational=True)
+    retries: int = knob(4, "Times a broken download is taken up again.", operational=True, ge=0)
+    max_gb: float = knob(50.0, "Refuse an archive that unpacks to more than this many GB.", operational=True, gt=0)
+
+    @model_validator(mode="after")
+    def _something_to_fetch(self) -> Self:
+        if self.name is None and self.url is None:
+            raise ValueError("name is required: a known data set, or any name together with --url")
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"url = {self.url!r}: expected an address that starts with http:// or https://")
+        if self.url is not None and "@" in self.url.split("/")[2]:
+            raise ValueError("url holds a user name or password, which would end up in the manifest; leave it out")
+        return self
+
+
+class FetchBackboneSettings(StageSettings):
+    """Download a language model as an ordinary model folder under the root (safetensors only)."""
+
+    verb: ClassVar[str] = "fetch backbone"
+
+    id: str = knob(..., "Model id at the hub, such as Qwen/Qwen3-4B; it is saved as the folder Qwen3-4B.")
+    from_: Literal["huggingface", "modelscope"] = knob("huggingface", "Hub to download from.")
+    revision: str | None = knob(None, "Branch, tag or commit (default: the hub's main branch).")
+    sha256: Annotated[Names, AfterValidator(_all_sha256)] = knob(
+        (), "Expected sha256 of each weight file, in the order of their names, separated by commas."
+    )
+
+
+class DoctorSettings(StageSettings):
+    """Say what is here, what fits, and what is missing with the command that mends it."""
+
+    verb: ClassVar[str] = "doctor"
+
+    dataset: str | None = knob(None, "Look at this dataset alone (default: every folder under data/).")
+    plan: str | None = knob(None, "Recipe, by path or shipped name, whose memory to plan.")
+    gpu: float | None = knob(None, "Memory of the GPU to plan for, in GiB (default: the largest one here).", gt=0)
