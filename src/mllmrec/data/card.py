@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from typing import Any
 
 from mllmrec.artifacts import IMAGE_SUFFIXES, Workspace, require
@@ -28,6 +28,7 @@ def card(workspace: Workspace, dataset: str, *, window: int = 10) -> dict[str, A
     catalogue = read_catalogue(require(workspace.titles(dataset), "The titles file", PREPARE))
     sequences = user_sequences(itertools.chain.from_iterable(lines.values()))
     seen = set(itertools.chain.from_iterable(sequences.values()))
+    trained = set(itertools.chain.from_iterable(line.items for line in lines["train"]))
     every = seen.union(catalogue)
     titles = [item.title for item in catalogue.values() if item.title]
     num_interactions = sum(map(len, sequences.values()))
@@ -46,9 +47,7 @@ def card(workspace: Workspace, dataset: str, *, window: int = 10) -> dict[str, A
             f"{first}-{second}": overlap(lines[first], lines[second], window)
             for first, second in itertools.combinations(lines, 2)
         },
-        "unseen_targets": {
-            split: unseen_targets(rows, lines["train"]) for split, rows in lines.items() if split != "train"
-        },
+        "unseen_targets": {split: unseen_targets(rows, trained) for split, rows in lines.items() if split != "train"},
         "without_title": _share(len(every) - len(titles), len(every)),
         "shared_titles": len(titles) - len(set(titles)),
         "without_image": without_image(workspace, dataset, every),
@@ -82,21 +81,22 @@ def overlaid(earlier: list[str], later: Sequence[str]) -> list[str]:
 
 def overlap(first: Sequence[Line], second: Sequence[Line], window: int) -> dict[str, int]:
     """What two splits share: users, equal last windows, and targets of `second` that the user's `first` lines hold."""
-    known: dict[str, set[str]] = {}
+    by_user: dict[str, list[Line]] = {}
     for line in first:
-        known.setdefault(line.user_id, set()).update(line.items)
+        by_user.setdefault(line.user_id, []).append(line)
     windows = {(line.user_id, line.items[-window:]) for line in first if len(line.items) >= window}
     return {
-        "users": len(known.keys() & {line.user_id for line in second}),
+        "users": len(by_user.keys() & {line.user_id for line in second}),
         "windows": len(windows.intersection((line.user_id, line.items[-window:]) for line in second)),
-        "known_targets": sum(line.items[-1] in known.get(line.user_id, ()) for line in second),
+        "known_targets": sum(
+            any(line.items[-1] in earlier.items for earlier in by_user.get(line.user_id, ())) for line in second
+        ),
     }
 
 
-def unseen_targets(lines: Sequence[Line], train: Sequence[Line]) -> dict[str, Any]:
-    """Targets that occur on no train line: how many items, and on how many lines."""
-    seen = {item for line in train for item in line.items}
-    unseen = [line.items[-1] for line in lines if line.items[-1] not in seen]
+def unseen_targets(lines: Sequence[Line], trained: Set[str]) -> dict[str, Any]:
+    """Targets that are none of the items on train lines: how many items, and on how many lines."""
+    unseen = [line.items[-1] for line in lines if line.items[-1] not in trained]
     return {"items": len(set(unseen)), "lines": _share(len(unseen), len(lines))}
 
 

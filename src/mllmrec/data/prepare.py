@@ -24,6 +24,7 @@ from mllmrec.data.importers.writer import write_dataset
 from mllmrec.data.sequences import read_catalogue
 from mllmrec.errors import ArtifactError
 from mllmrec.manifests import finished, manifest_path, unmark, write_manifest
+from mllmrec.progress import progress
 from mllmrec.records import Summary
 from mllmrec.settings.prepare import PrepareSettings
 
@@ -43,11 +44,16 @@ def run(settings: PrepareSettings, workspace: Workspace) -> Summary:
         return _nothing_to_do(workspace, settings.dataset)
     refuse_foreign_files(workspace, settings)
     imported = importer.read(files, settings)
-    rows, cleaned = clean(imported, drop_repeats=settings.drop_repeats, k_core=settings.k_core)
-    division = divide(rows, imported, settings)
-    _write(workspace, settings, division, imported)
-    facts = card(workspace, settings.dataset, window=settings.min_inter)
-    facts["import"] = _import_facts(settings, files, imported, cleaned, division)
+    with progress("Ordering, splitting, writing, counting", 4) as advance:
+        rows, cleaned = clean(imported, drop_repeats=settings.drop_repeats, k_core=settings.k_core)
+        advance(1)
+        division = divide(rows, imported, settings)
+        advance(1)
+        _write(workspace, settings, division, imported)
+        advance(1)
+        facts = card(workspace, settings.dataset, window=settings.min_inter)
+        facts["import"] = _import_facts(settings, files, imported, cleaned, division)
+        advance(1)
     write_json(artifact, facts)
     counts = {name: facts[name] for name in ("users", "items", "interactions")}
     write_manifest(artifact, settings, inputs, started=started, counts={**counts, **facts["import"]})

@@ -65,7 +65,7 @@ def global_time(rows: pl.DataFrame, min_inter: int, cut_share: float, valid_cut_
     A validation target lies between the two cuts. A train line is what lies up to the validation cut and ends with
     its own target there. Lines shorter than min_inter are left out.
     """
-    latest = rows["timestamp"].max()
+    latest: Any = rows["timestamp"].max()
     valid_cut, test_cut = (_cut(rows["timestamp"], share) for share in (valid_cut_share, cut_share))
     if not valid_cut < test_cut < latest:
         raise DataError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -87,8 +87,9 @@ def check_ids(table: pl.DataFrame, path: Path, column: str) -> None:
 def parse_times(table: pl.DataFrame, path: Path, column: str) -> pl.Series:
     """The column as numbers: whole or broken as they stand, or dates as seconds since 1970."""
     text = table[column]
+    readers: list[Callable[[pl.Series], pl.Series]] = [_whole, _broken, *(partial(_date, form=form) for form in DATES)]
     readings = []
-    for read in (_whole, _broken, *(partial(_date, form=form) for form in DATES)):
+    for read in readers:
         reading = read(text)
         if not reading.null_count():
             return reading
@@ -106,8 +107,8 @@ def _whole(text: pl.Series) -> pl.Series:
 
 
 def _broken(text: pl.Series) -> pl.Series:
-    numbers = text.cast(pl.Float64, strict=False)
-    return numbers.set(~numbers.is_finite().fill_null(False), None)
+    numbers = text.cast(pl.Float64, strict=False).to_frame("number")
+    return numbers.select(pl.when(pl.col("number").is_finite()).then("number")).to_series()
 
 
 def _date(text: pl.Series, form: str) -> pl.Series:
