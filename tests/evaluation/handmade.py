@@ -1,0 +1,25 @@
+"""Four users of a made-up shop: their scores tie in every way, and their figures are worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mllmrec.evaluation.runs import Run
+from mllmrec.records import RankingExample
+
+ITEMS = ("a", "b", "c", "d")
+SCORES = {"1": (3.0, 2.0, 1.0, 0.0), "2": (1.0, 1.0, 0.0, 0.0), "3": (1.0, 1.0, 1.0, 0.0), "4": (0.0, 0.0, 0.0, 0.0)}
+TARGETS = {"1": "a", "2": "b", "3": "d", "4": "c"}
+
+WriteRun = Callable[..., Run]
+
+
+def example_of(user: str, target: str, candidates: Sequence[str] = ITEMS) -> RankingExample:
+    return RankingExample(
+        example_id=f"example{user}",
+        user_id=user,
+        history=("x", "y"),
+        candidates=tuple(candidates),
+        target_id=target,
+        split="test",
+    )
