@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.base import Tokens
@@ -50,6 +51,7 @@ def load(
     Raises BackendError when the folder is incomplete, when the device isn't there, or when the adapter was trained
     on another model (unless `force`).
     """
+    transformers_logging.disable_progress_bar()
     source = resolve(workspace, str(name))
     chosen_device, chosen_dtype = choose_device(device), choose_dtype(dtype, choose_device(device))
     tokenizer = _read(AutoTokenizer, source)

@@ -12,6 +12,7 @@ something follows, the log-softmax in float32.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,20 +103,16 @@ class HuggingFaceScorer:
 
     def __init__(self, model: Any, max_tokens: int = 8192) -> None:
         self.model, self.max_tokens = model, max_tokens
-        self._verify_head()
+        with evaluating(model):
+            self._verify_head()
 
     def score(self, tasks: Sequence[ScoringTask]) -> Iterator[tuple[int, list[float]]]:
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                for batch in plan_batches(make_rows(tasks), self.max_tokens):
-                    for row, scores_C in zip(batch, score_rows(self.model, batch), strict=True):
-                        yield row.index, scores_C.tolist()
-        finally:
-            self.model.train(was_training)
+        for batch in plan_batches(make_rows(tasks), self.max_tokens):
+            with evaluating(self.model):
+                scores = score_rows(self.model, batch)
+            for row, scores_C in zip(batch, scores, strict=True):
+                yield row.index, scores_C.tolist()
 
-    @torch.no_grad()
     def _verify_head(self) -> None:
         probe = torch.tensor([[0, 1, 2, 3]], device=self.model.device)
         expected = self.model(input_ids=probe, use_cache=False).logits.float()
@@ -126,6 +123,18 @@ class HuggingFaceScorer:
                 f"{type(self.model).__name__} changes its logits after the output embedding (a soft cap or a scale), "
                 "which exact scoring doesn't support. Choose another model, or rank with --method generate."
             )
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Dropout and gradients off for the block; the model's mode is put back."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
 
 
 def score_rows(model: Any, rows: Sequence[Row]) -> list[torch.Tensor]:

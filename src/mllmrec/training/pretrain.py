@@ -20,7 +20,7 @@ from mllmrec.backends.chat import Chat
 from mllmrec.data.draws import generator
 from mllmrec.data.prompts import Renderer
 from mllmrec.data.sequences import Interactions
-from mllmrec.progress import progress
+from mllmrec.progress import note, progress
 from mllmrec.settings.backbone import BackboneSettings
 
 IGNORED = -100
@@ -94,6 +94,12 @@ def _play(model: Any, name: str, steps: int, draw: Callable[[random.Random], Bat
             optimizer.zero_grad()
             losses.append(loss.item())
             advance(1)
+            if (step + 1) % max(1, steps // 10) == 0:
+                note(f"{name}: step {step + 1} of {steps}, loss {_tail_mean(losses, steps):.3f}")
     model.eval()
-    tail: list[float] = losses[-max(1, steps // 10) :]
+    return _tail_mean(losses, steps)
+
+
+def _tail_mean(losses: Sequence[float], steps: int) -> float:
+    tail = losses[-max(1, steps // 10) :]
     return sum(tail) / len(tail)

@@ -1,0 +1,90 @@
+"""Settings of the training stages: sft, merge, grpo."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import field_validator
+
+from mllmrec.settings.base import DatasetSettings, knob
+
+
+class TrainingSettings(DatasetSettings):
+    """What SFT and GRPO share."""
+
+    use_cot: bool = knob(False, "Show reasoning traces as hints in a share of the training prompts.")
+    cot_prob: float = knob(0.1, "Share of all training examples that carry a hint, with --use-cot.", ge=0, le=1)
+    captions: Literal["auto", "on", "off"] = knob("auto", "Captions in prompts; auto: when the captions file is there.")
+    min_inter: int = knob(10, "Items of a window: the history and its target.", ge=2)
+    num_neg: int = knob(9, "Negatives beside each target.", ge=1)
+    windows: Literal["last", "all"] = knob("last", "Windows of a training line: its last one, or every one.")
+    fold: str = knob("", "Train on part i of n of the users (by hash), written i/n.")
+    limit: int | None = knob(None, "Train on this many examples, drawn by hash.", ge=1)
+    max_prompt_tokens: int = knob(2048, "Budget of a prompt; captions shorten first, then old history.", ge=64)
+    lr: float = knob(1e-5, "Peak learning rate; it rises over --warmup-share and falls linearly.", gt=0)
+    warmup_share: float = knob(0.03, "Share of the steps over which the learning rate rises.", ge=0, le=1)
+    seed: int = knob(42, "Seed of negatives, orders, weights and dropout.")
+    eval_users: int = knob(512, "Validation examples scored during training (a fixed slice by hash).", ge=1)
+    eval_steps: int = knob(0, "Steps between validations; 0: ten in a run.", ge=0)
+    save_steps: int = knob(100, "Steps between checkpoints to resume from.", ge=1, operational=True)
+    logging_steps: int = knob(20, "Steps between log lines.", ge=1, operational=True)
+    resume: bool = knob(False, "Go on from the last checkpoint of an interrupted run.", operational=True)
+    device: Literal["auto", "cpu", "cuda", "mps"] = knob("auto", "Where to train.", operational=True)
+    workers: int = knob(0, "Processes that prepare prompts ahead.", ge=0, operational=True)
+    gradient_checkpointing: Literal["auto", "on", "off"] = knob(
+        "auto", "Trade time for memory; auto: on a GPU.", operational=True
+    )
+    track: bool = knob(False, "Also write TensorBoard curves (extra `track`).", operational=True)
+
+    @field_validator("fold")
+    @classmethod
+    def _fold(cls, value: str) -> str:
+        part, slash, parts = value.partition("/")
+        if value and not (slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+            raise ValueError(f"fold = {value!r}: expected i/n with i from 1 to n, such as 1/2")
+        return value
+
+
+class SftSettings(TrainingSettings):
+    """Fine-tune a backbone to answer with the next item (LoRA, or all weights for a small one)."""
+
+    verb: ClassVar[str] = "sft"
+
+    backbone: str = knob("Qwen3-4B", "Model folder under the root, any path, or hub id.")
+    tag: str = knob("sft", "Name of the checkpoint.")
+    epochs: int = knob(3, "Passes over the examples, each with fresh negatives.", ge=1)
+    peft: Literal["lora", "none"] = knob("lora", "Train LoRA adapters, or all weights.")
+    rank: int = knob(16, "Rank of the LoRA adapters.", ge=1)
+    batch: int = knob(2, "Examples of one process in one forward pass.", ge=1)
+    accum: int = knob(8, "Forward passes in one step.", ge=1)
+
+
+class MergeSettings(DatasetSettings):
+    """Merge LoRA adapters into their backbone."""
+
+    verb: ClassVar[str] = "merge"
+
+    tag: str = knob("sft", "Checkpoint with the adapters.")
+    merged_tag: str = knob("", "Name of the merged model; empty: the tag with -merged.")
+    backbone: str = knob("", "The backbone, when it has moved since training.")
+    tolerance: float = knob(0.05, "Largest difference of log-probabilities that is accepted, in nats.", gt=0)
+    device: Literal["auto", "cpu", "cuda", "mps"] = knob("auto", "Where to compare logits.", operational=True)
+
+
+class GrpoSettings(TrainingSettings):
+    """Align a merged model with group-relative policy optimisation: sampled answers, rewarded by rule."""
+
+    verb: ClassVar[str] = "grpo"
+
+    sft_tag: str = knob(..., "The merged (or full) SFT model to start from.")
+    tag: str = knob("grpo", "Name of the checkpoint.")
+    epochs: int = knob(1, "Passes over the examples, each with fresh negatives.", ge=1)
+    rank: int = knob(16, "Rank of the new LoRA adapters.", ge=1)
+    batch: int = knob(4, "Answers of one process in one forward pass.", ge=1)
+    accum: int = knob(8, "Forward passes in one step.", ge=1)
+    num_generations: int = knob(8, "Answers sampled for each prompt (G).", ge=2)
+    max_completion_length: int = knob(128, "Longest answer, in tokens.", ge=8)
+    temperature: float = knob(1.0, "Sampling temperature.", gt=0)
+    top_p: float = knob(1.0, "Nucleus of the sampling; below 1 the ratio is biased.", gt=0, le=1)
+    beta: float = knob(0.1, "Weight of the KL divergence to the SFT model.", ge=0)
+    reward: Literal["strict", "reference"] = knob("strict", "Which reward rule.")

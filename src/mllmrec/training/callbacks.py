@@ -1,0 +1,133 @@
+"""What happens beside the training steps: exact validation, the log, a polite stop."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from accelerate.utils import gather_object
+from transformers import TrainerCallback
+
+from mllmrec.artifacts import read_jsonl
+from mllmrec.backends.base import ScoringTask
+from mllmrec.backends.scoring import HuggingFaceScorer
+from mllmrec.evaluation.metrics import means, per_user
+from mllmrec.evaluation.rankings import position_of, ranking_of
+from mllmrec.progress import note
+from mllmrec.records import RankingExample
+from mllmrec.training.checkpoints import BEST, LOG
+
+METRICS = ("HR@1", "HR@3", "NDCG@3")
+SELECTED_BY = "NDCG@3"
+
+
+class Validation:
+    """Exact metrics of a model on a fixed slice of validation examples."""
+
+    def __init__(self, examples: Sequence[RankingExample], tasks: Sequence[ScoringTask], max_tokens: int) -> None:
+        self.examples, self.tasks, self.max_tokens = examples, tasks, max_tokens
+
+    def measure(self, model: Any, rank: int = 0, world_size: int = 1) -> dict[str, float]:
+        """HR@1, HR@3 and NDCG@3; each process scores its share and all of them get the whole."""
+        mine = list(range(rank, len(self.tasks), world_size))
+        scorer = HuggingFaceScorer(model, self.max_tokens)
+        scored = [(mine[row], scores) for row, scores in scorer.score([self.tasks[index] for index in mine])]
+        pairs = gather_object(scored) if world_size > 1 else scored
+        positions = [position_of(ranking_of(self.examples[index], scores)) for index, scores in sorted(pairs)]
+        return dict(zip(METRICS, means(per_user(positions, METRICS)), strict=True))
+
+
+class ValidationCallback(TrainerCallback):
+    """Measures at the start, every `every` steps and at the end, and keeps the weights of the best reading.
+
+    `save` writes the model's weights into a folder. What was measured goes to training.jsonl, from which a resumed
+    run knows the best reading so far.
+    """
+
+    def __init__(self, folder: Path, validation: Validation, every: int, save: Callable[[Any, Path], None]) -> None:
+        self.folder, self.validation, self.every, self.save = folder, validation, every, save
+        self.readings: dict[int, dict[str, float]] = {}
+
+    @property
+    def best_step(self) -> int | None:
+        return max(self.readings, key=lambda step: (self.readings[step][SELECTED_BY], -step), default=None)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.readings = read_readings(self.folder, up_to=state.global_step)
+        if state.global_step not in self.readings:
+            self._measure(args, state, model)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self._measure(args, state, model)
+
+    def _measure(self, args: Any, state: Any, model: Any) -> None:
+        unwrapped = getattr(model, "module", model)
+        metrics = self.validation.measure(unwrapped, args.process_index, args.world_size)
+        self.readings[state.global_step] = metrics
+        if not state.is_world_process_zero:
+            return
+        append_log(self.folder, state.global_step, {f"valid_{name}": value for name, value in metrics.items()})
+        note(f"step {state.global_step}: validation " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
+        if self.best_step == state.global_step:
+            draft = self.folder / f".{BEST}"
+            shutil.rmtree(draft, ignore_errors=True)
+            self.save(unwrapped, draft)
+            shutil.rmtree(self.folder / BEST, ignore_errors=True)
+            draft.rename(self.folder / BEST)
+
+
+class LogCallback(TrainerCallback):
+    """Appends what the trainer logs to training.jsonl."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero and logs:
+            append_log(self.folder, state.global_step, logs)
+
+
+class InterruptCallback(TrainerCallback):
+    """Ctrl-C ends training after the step in progress, with a checkpoint to resume from; a second one at once."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self._before: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._before = signal.signal(signal.SIGINT, self._stop)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.interrupted:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        note("Stopping after this step; a checkpoint is being kept (Ctrl-C again stops at once).")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def append_log(folder: Path, step: int, row: Mapping[str, Any]) -> None:
+    with (folder / LOG).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step, **row}) + "\n")
+
+
+def read_readings(folder: Path, up_to: int) -> dict[int, dict[str, float]]:
+    """The validation metrics in training.jsonl by step, as far as a run that resumes at step `up_to` got."""
+    if not (folder / LOG).exists():
+        return {}
+    return {
+        row["step"]: {name: row[f"valid_{name}"] for name in METRICS}
+        for row in read_jsonl(folder / LOG)
+        if f"valid_{SELECTED_BY}" in row and row["step"] <= up_to
+    }
