@@ -128,4 +128,5 @@ def _division(
 
 def _cut(timestamps: pl.Series, share: float) -> Any:
     """The earliest time up to which at least `share` of all interactions lie."""
-    return timestamps.sort()[math.ceil(share * len(timestamps)) - 1]
+    count = math.ceil(round(share * len(timestamps), 6))  # 0.55 * 100 is 55.00000000000001
+    return timestamps.sort()[count - 1]
