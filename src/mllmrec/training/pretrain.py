@@ -3,13 +3,15 @@
 Copying: random segments of tokens that come again after a random gap, with the loss on the repetition. A model that
 has seen no text learns to look back and copy, which answering from a candidate list needs.
 
-Sequences: the train split's sequences as text, one `[ITEM_<id>] <title>` a line, with the loss on every token. One
-window of fine-tuning has one answer to learn from; here each item of the sequence is one. Validation targets are
-left out, as everywhere.
+Sequences: the train split's sequences as text, one item a line, with the loss on every token. One window of
+fine-tuning has one answer to learn from; here each item of the sequence is one. Most lines hold the id alone, some
+the title too, which is enough to learn both what comes next and what it is called. Validation targets are left out,
+as everywhere.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +27,8 @@ from mllmrec.settings.backbone import BackboneSettings
 
 IGNORED = -100
 SEQUENCE_TOKENS = 256
+SHORTEST_STRETCH = 20
+TITLE_SHARE = 0.3
 WARMUP_SHARE = 0.05
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -54,20 +58,20 @@ def _sequence_game(tokenizer: Any, interactions: Interactions, size: int) -> Cal
     renderer = Renderer(catalogue=interactions.catalogue, encode=str.split, max_prompt_tokens=1)
     encode, lines = Chat(tokenizer).encode, interactions.fit_lines()
     items = sorted({item for line in lines for item in line.items})
-    pieces = {item: encode(renderer.answer(item) + "\n") for item in items}
+    short = {item: encode(f"[ITEM_{item}]\n") for item in items}
+    long = {item: encode(renderer.answer(item) + "\n") for item in items}
 
-    def draw(rng: random.Random) -> Batch:
-        return _cut([[pieces[item] for item in rng.choice(lines).items] for _ in range(size)], rng)
+    def row(rng: random.Random) -> list[int]:
+        sequence = rng.choice(lines).items
+        start = rng.randrange(max(1, len(sequence) - SHORTEST_STRETCH))
+        pieces = ((long if rng.random() < TITLE_SHARE else short)[item] for item in sequence[start:])
+        return list(itertools.islice(itertools.chain.from_iterable(pieces), SEQUENCE_TOKENS))
 
-    return draw
+    return lambda rng: _padded([row(rng) for _ in range(size)])
 
 
-def _cut(sequences: Sequence[Sequence[list[int]]], rng: random.Random) -> Batch:
-    """A random stretch of whole items of each sequence, padded on the right; labels are the tokens themselves."""
-    rows = []
-    for pieces in sequences:
-        start = rng.randrange(max(1, len(pieces) - 20))
-        rows.append([token for piece in pieces[start : start + 60] for token in piece][:SEQUENCE_TOKENS])
+def _padded(rows: Sequence[list[int]]) -> Batch:
+    """Rows padded on the right; labels are the tokens themselves."""
     width = max(map(len, rows))
     input_ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
     labels = torch.tensor([row + [IGNORED] * (width - len(row)) for row in rows])

@@ -1,65 +1,45 @@
-"""What SFT and GRPO need before their trainers: prompts, validation, LoRA, trainer arguments."""
+"""What SFT and GRPO need before their trainers: inputs, prompt format, rows, LoRA, trainer arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import importlib.util
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from peft import LoraConfig
 
 from mllmrec.artifacts import Workspace
-from mllmrec.backends.base import ScoringTask
 from mllmrec.backends.huggingface import LoadedModel
 from mllmrec.data.captions import read_captions
 from mllmrec.data.formats import PromptFormat
-from mllmrec.data.prompts import Renderer
-from mllmrec.data.sequences import Interactions
 from mllmrec.errors import SettingsError
+from mllmrec.manifests import hash_files, hash_model
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import TrainingSettings
-from mllmrec.training.callbacks import Validation
-from mllmrec.training.datasets import validation_examples
+from mllmrec.training.datasets import TrainingExamples
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-VALIDATION_TOKENS = 8192
 VALIDATIONS = 10
+MakeRow = Callable[[RankingExample, str | None], dict[str, Any]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Encoder:
-    """Turns examples into token ids: the renderer and the chat of one model."""
-
-    renderer: Renderer[list[int]]
-    loaded: LoadedModel
-
-    def prompt_ids(self, example: RankingExample, hint: str | None = None) -> list[int]:
-        return self.renderer.fit(example, hint)[1]
-
-    def prompt_text(self, example: RankingExample, hint: str | None = None) -> str:
-        """The whole chat prompt as text, for trainers that tokenise by themselves."""
-        return self.loaded.chat.prompt(self.renderer.fit(example, hint)[0])
-
-    def answer_ids(self, item_id: str) -> list[int]:
-        return self.loaded.chat.answer_ids(self.renderer.answer(item_id))
-
-    def scoring_task(self, example: RankingExample) -> ScoringTask:
-        return ScoringTask(
-            prompt_T=self.prompt_ids(example), answers_C=[self.answer_ids(item) for item in example.candidates]
-        )
-
-
-def make_encoder(
-    loaded: LoadedModel, interactions: Interactions, captions: Mapping[str, str], max_prompt_tokens: int
-) -> Encoder:
-    renderer = Renderer(
-        catalogue=interactions.catalogue,
-        encode=loaded.chat.prompt_ids,
-        captions=captions,
-        max_prompt_tokens=max_prompt_tokens,
+def training_inputs(settings: TrainingSettings, workspace: Workspace, model: str) -> dict[str, str]:
+    """Hashes of all that a training run reads."""
+    files = hash_files(
+        train=workspace.split(settings.dataset, "train"),
+        valid=workspace.split(settings.dataset, "valid"),
+        titles=workspace.titles(settings.dataset),
     )
-    return Encoder(renderer=renderer, loaded=loaded)
+    if settings.captions != "off":
+        files |= hash_files(captions=workspace.captions(settings.dataset))
+    if settings.use_cot:
+        files |= hash_files(
+            assessed=workspace.assessed_cot(settings.dataset), refined=workspace.refined_cot(settings.dataset)
+        )
+    return files | {"model": hash_model(Path(model)) if Path(model).is_dir() else model}
 
 
 def asked_format(settings: TrainingSettings, workspace: Workspace) -> tuple[PromptFormat, dict[str, str]]:
@@ -74,11 +54,17 @@ def asked_format(settings: TrainingSettings, workspace: Workspace) -> tuple[Prom
     return chosen, captions
 
 
-def make_validation(
-    settings: TrainingSettings, interactions: Interactions, encoder: Encoder, window: int
-) -> Validation:
-    examples = validation_examples(settings, interactions, window)
-    return Validation(examples, [encoder.scoring_task(example) for example in examples], VALIDATION_TOKENS)
+def row_dataset(examples: TrainingExamples, epochs: int, make: MakeRow) -> Dataset:
+    """A datasets.Dataset of (epoch, index) rows whose content `make(example, hint)` writes when it is asked for."""
+    rows = list(examples.rows(epochs))
+    dataset = Dataset.from_dict({"epoch": [epoch for epoch, _ in rows], "index": [index for _, index in rows]})
+
+    def write(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        drawn = [examples.example(*row) for row in zip(batch["epoch"], batch["index"], strict=True)]
+        made = [make(example, examples.hints.get(example.example_id)) for example in drawn]
+        return {column: [row[column] for row in made] for column in made[0]}
+
+    return dataset.with_transform(write)
 
 
 def lora(rank: int, alpha: int, dropout: float) -> LoraConfig:
@@ -91,9 +77,7 @@ def lora(rank: int, alpha: int, dropout: float) -> LoraConfig:
 def trainer_arguments(settings: TrainingSettings, folder: Path, loaded: LoadedModel, steps: int) -> dict[str, Any]:
     """The arguments that both trainers take; a step is one update of the weights."""
     device = loaded.model.device.type
-    checkpointing = settings.gradient_checkpointing == "on" or (
-        settings.gradient_checkpointing == "auto" and device == "cuda"
-    )
+    on_gpu = device == "cuda"
     if settings.track:
         _require_tensorboard()
     return {
@@ -102,9 +86,9 @@ def trainer_arguments(settings: TrainingSettings, folder: Path, loaded: LoadedMo
         "learning_rate": settings.lr,
         "warmup_steps": round(settings.warmup_share * steps),
         "lr_scheduler_type": "linear",
-        "bf16": device == "cuda",
+        "bf16": on_gpu,
         "use_cpu": device == "cpu",
-        "activation_checkpointing": checkpointing,
+        "activation_checkpointing": {"auto": on_gpu, "on": True, "off": False}[settings.gradient_checkpointing],
         "logging_steps": settings.logging_steps,
         "save_strategy": "steps",
         "save_steps": settings.save_steps,
@@ -112,9 +96,9 @@ def trainer_arguments(settings: TrainingSettings, folder: Path, loaded: LoadedMo
         "seed": settings.seed,
         "data_seed": settings.seed,
         "dataloader_num_workers": settings.workers,
+        "dataloader_pin_memory": on_gpu,
         "remove_unused_columns": False,
         "report_to": ["tensorboard"] if settings.track else [],
-        "disable_tqdm": None,
     }
 
 
@@ -123,8 +107,14 @@ def validation_steps(settings: TrainingSettings, steps: int) -> int:
     return settings.eval_steps or max(1, steps // VALIDATIONS)
 
 
-def _require_tensorboard() -> None:
-    import importlib.util
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
+
+def is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _require_tensorboard() -> None:
     if importlib.util.find_spec("tensorboard") is None:
         raise SettingsError("--track needs TensorBoard. Install it: pip install 'mllmrec-r1[track]'.")

@@ -1,0 +1,42 @@
+"""From examples to token ids: one renderer and one chat, for training, scoring and generation alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mllmrec.backends.base import ScoringTask
+from mllmrec.backends.chat import Chat
+from mllmrec.data.prompts import Renderer
+from mllmrec.data.sequences import Catalogue
+from mllmrec.records import RankingExample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """Turns examples into token ids within the prompt budget; `renderer.budget` counts what was left out."""
+
+    renderer: Renderer[list[int]]
+    chat: Chat
+
+    @classmethod
+    def make(cls, chat: Chat, catalogue: Catalogue, captions: Mapping[str, str], max_prompt_tokens: int) -> Encoder:
+        renderer = Renderer(
+            catalogue=catalogue, encode=chat.prompt_ids, captions=captions, max_prompt_tokens=max_prompt_tokens
+        )
+        return cls(renderer=renderer, chat=chat)
+
+    def prompt_ids(self, example: RankingExample, hint: str | None = None, list_length: int | None = None) -> list[int]:
+        return self.renderer.fit(example, hint, list_length)[1]
+
+    def prompt_text(self, example: RankingExample, hint: str | None = None) -> str:
+        """The whole chat prompt as text, for trainers that tokenise by themselves."""
+        return self.chat.prompt(self.renderer.fit(example, hint)[0])
+
+    def answer_ids(self, item_id: str) -> list[int]:
+        return self.chat.answer_ids(self.renderer.answer(item_id))
+
+    def scoring_task(self, example: RankingExample) -> ScoringTask:
+        """The prompt and every candidate's answer."""
+        answers = [self.answer_ids(item) for item in example.candidates]
+        return ScoringTask(prompt_T=self.prompt_ids(example), answers_C=answers)

@@ -1,0 +1,96 @@
+"""One training run from its first step to its manifest, the same for SFT and GRPO."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from mllmrec.backends.encoding import Encoder
+from mllmrec.data.formats import PromptFormat
+from mllmrec.data.sequences import Interactions
+from mllmrec.manifests import write_manifest
+from mllmrec.records import Summary
+from mllmrec.settings.training import TrainingSettings
+from mllmrec.training import checkpoints
+from mllmrec.training.callbacks import InterruptCallback, LogCallback, Validation, ValidationCallback
+from mllmrec.training.datasets import validation_examples
+from mllmrec.training.setup import is_main_process, validation_steps
+
+VALIDATION_TOKENS = 8192
+
+
+class Session:
+    """Wires a trainer to its folder: log, interrupt, validation; then trains, keeps the best, and marks it finished."""
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        folder: Path,
+        inputs: dict[str, str],
+        started: float,
+        chosen: PromptFormat,
+        encoder: Encoder,
+        trainer: Any,
+    ) -> None:
+        self.settings, self.folder, self.inputs, self.started = settings, folder, inputs, started
+        self.chosen, self.encoder, self.trainer = chosen, encoder, trainer
+        self.interrupt = InterruptCallback()
+        self.validated: ValidationCallback | None = None
+        trainer.add_callback(LogCallback(folder))
+        trainer.add_callback(self.interrupt)
+
+    def attach_validation(self, interactions: Interactions, steps: int) -> None:
+        """Score the validation slice along the way; without one the last weights are kept."""
+        examples = validation_examples(self.settings, interactions, self.chosen.window)
+        if examples:
+            tasks = [self.encoder.scoring_task(example) for example in examples]
+            validation = Validation(examples, tasks, VALIDATION_TOKENS)
+            every = validation_steps(self.settings, steps)
+            self.validated = ValidationCallback(self.folder, validation, every, self.save)
+            self.trainer.add_callback(self.validated)
+
+    def train(self, resume_from: Path | None, counts: dict[str, Any], model_name: str) -> Summary:
+        """Train to the end and finish the folder; KeyboardInterrupt after Ctrl-C, with a checkpoint kept."""
+        self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        if self.interrupt.interrupted:
+            raise KeyboardInterrupt(f"stopped at step {self.trainer.state.global_step}; go on with --resume")
+        details = self._details(model_name)
+        self.trainer.accelerator.wait_for_everyone()
+        if is_main_process():
+            if self.validated is None:
+                self.save(self.trainer.accelerator.unwrap_model(self.trainer.model), self.folder / checkpoints.BEST)
+            checkpoints.finish(self.folder)
+            write_manifest(
+                self.folder, self.settings, self.inputs, started=self.started, counts=counts, details=details
+            )
+        self.trainer.accelerator.wait_for_everyone()
+        return Summary(headline=self._headline(details), artifact=self.folder, facts=details)
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Write weights and tokenizer, as an ordinary model or adapter folder."""
+        shutil.rmtree(folder, ignore_errors=True)
+        model.save_pretrained(folder)
+        self.encoder.chat.tokenizer.save_pretrained(folder)
+
+    def _details(self, model_name: str) -> dict[str, Any]:
+        readings = self.validated.readings if self.validated else {}
+        return {
+            **self.chosen.to_details(),
+            "model": model_name,
+            "peft": getattr(self.settings, "peft", "lora"),
+            "steps": self.trainer.state.global_step,
+            "train_seconds": round(time.monotonic() - self.started, 1),
+            "best_step": self.validated.best_step if self.validated else None,
+            "validation": {str(step): metrics for step, metrics in sorted(readings.items())},
+            "budget": dict(self.encoder.renderer.budget),
+        }
+
+    def _headline(self, details: dict[str, Any]) -> str:
+        readings = self.validated.readings if self.validated else {}
+        if not readings:
+            return f"{self.folder}: {details['steps']} steps"
+        first, best = readings[min(readings)], readings[details["best_step"]]
+        changes = ", ".join(f"{name} {first[name]:.3f} -> {best[name]:.3f}" for name in ("NDCG@3", "HR@1"))
+        return f"{self.folder}: {details['steps']} steps; validation {changes} (best at step {details['best_step']})"
