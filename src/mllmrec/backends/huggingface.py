@@ -6,6 +6,7 @@ adapter loads only on the model it was trained on: its manifest holds that model
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,13 +108,12 @@ def missing_files(folder: Path) -> list[str]:
 def choose_device(device: Device) -> torch.device:
     """The device asked for, or the best one here."""
     if device == "auto":
-        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(best)
-    if (device == "cuda" and not torch.cuda.is_available()) or (
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    elif (device == "cuda" and not torch.cuda.is_available()) or (
         device == "mps" and not torch.backends.mps.is_available()
     ):
         raise BackendError(f"--device {device} was asked for and there is none here. Use --device auto or cpu.")
-    return torch.device(device)
+    return torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
 
 
 def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:

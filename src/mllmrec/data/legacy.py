@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import cast
 
 from mllmrec.artifacts import read_json
-from mllmrec.data.sequences import Line
+from mllmrec.data.candidates import read_candidates
+from mllmrec.data.sequences import Interactions, Line
 from mllmrec.errors import DataError
 from mllmrec.records import RankingExample, Split, example_id
 
@@ -45,7 +46,7 @@ def draw_legacy(
         candidates = [span[-1], *negatives]
         rng.shuffle(candidates)
         examples.append(_example(line, window, candidates, split))
-    return examples
+    return _distinct(examples)
 
 
 def read_legacy_cache(path: Path, lines: Sequence[Line], window: int) -> list[RankingExample]:
@@ -78,7 +79,16 @@ def read_legacy_cache(path: Path, lines: Sequence[Line], window: int) -> list[Ra
                 f"is {line.items[-1]}. The cache was made from other data; draw candidates anew."
             )
         examples.append(_example(line, window, [str(item) for item in row["candidates"]], split))
-    return examples
+    return _distinct(examples)
+
+
+def load_candidates(path: Path, interactions: Interactions, window: int) -> list[RankingExample]:
+    """The examples of a candidate file: ours (.jsonl), or a cache of the reference implementation (.json)."""
+    if path.suffix != ".json":
+        return read_candidates(path)
+    split = cast(Split, path.name.split("_", 1)[0])
+    lines = interactions.lines(split) if split in ("train", "valid", "test") else []
+    return read_legacy_cache(path, lines, window)
 
 
 def _example(line: Line, window: int, candidates: Sequence[str], split: Split) -> RankingExample:
@@ -91,3 +101,8 @@ def _example(line: Line, window: int, candidates: Sequence[str], split: Split) -
         target_id=target,
         split=split,
     )
+
+
+def _distinct(examples: Sequence[RankingExample]) -> list[RankingExample]:
+    """Of examples that occur twice the first; dropping them after the draw leaves the other lists as they are."""
+    return list({example.example_id: example for example in reversed(examples)}.values())[::-1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -150,7 +151,7 @@ def read_lines(path: Path) -> list[Line]:
         if not text.strip():
             continue
         user_id, tab, rest = text.partition("\t")
-        items = tuple(rest.split())
+        items = tuple(map(sys.intern, rest.split()))
         where = f"{path}:{number + 1}"
         if not tab:
             raise DataError(f"{where}: no tab. Expected `user<TAB>item item ...`, found {text[:60]!r}. Mend this line.")

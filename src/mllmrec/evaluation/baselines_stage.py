@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mllmrec.artifacts import Workspace
-from mllmrec.data.candidates import read_candidates
+from mllmrec.data.legacy import load_candidates
 from mllmrec.data.sequences import Interactions, Line
 from mllmrec.errors import DataError
 from mllmrec.evaluation.baselines import Baseline, Markov, Popularity, Random
@@ -33,7 +33,8 @@ REGISTRY: dict[str, Callable[[int], Baseline]] = {
 def run(settings: BaselinesSettings, workspace: Workspace) -> Summary:
     """Rank the candidates with each named baseline; RUNs that are already there are read."""
     candidates = candidate_file(settings, workspace)
-    examples = read_candidates(candidates)[: settings.limit]
+    interactions = Interactions.load(workspace, settings.dataset)
+    examples = load_candidates(candidates, interactions, settings.min_inter)[: settings.limit]
     split = split_of(examples, candidates)
     fitted_on = {"train": workspace.split(settings.dataset, "train")}
     if split == "valid":
@@ -48,7 +49,7 @@ def run(settings: BaselinesSettings, workspace: Workspace) -> Summary:
             num_there += 1
             runs.append(read_run(folder))
             continue
-        lines = lines or fit_lines(Interactions.load(workspace, settings.dataset), split)
+        lines = lines or fit_lines(interactions, split)
         runs.append(_rank(REGISTRY[name](settings.seed), lines, examples, own, folder, candidates, inputs))
 
     there = {0: "", len(runs): "; nothing to do, all were there"}.get(num_there, f"; {num_there} were there")

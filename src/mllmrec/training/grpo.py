@@ -69,8 +69,8 @@ def check_divisibility(settings: GrpoSettings) -> None:
     if answers % settings.num_generations:
         raise SettingsError(
             f"A step takes {world_size()} process(es) x --batch {settings.batch} x --accum {settings.accum} = "
-            f"{answers} answers, which is no multiple of --num-generations {settings.num_generations}. Choose --accum so that "
-            f"it is, for example {settings.num_generations}."
+            f"{answers} answers, which is no multiple of --num-generations {settings.num_generations}. Choose --accum "
+            f"so that it is, for example {settings.num_generations}."
         )
 
 
@@ -159,5 +159,6 @@ def _check_same_tokens(encoder: Encoder, examples: TrainingExamples) -> None:
     if list(theirs) != encoder.prompt_ids(example):
         raise BackendError(
             f"The tokenizer of {encoder.chat.tokenizer.name_or_path} adds tokens of its own around a prompt, so that "
-            "GRPO would train on other prompts than SFT and evaluation use. Set add_bos_token to false in tokenizer_config.json."
+            "GRPO would train on other prompts than SFT and evaluation use. Set add_bos_token to false in "
+            "tokenizer_config.json."
         )

@@ -1,0 +1,34 @@
+"""The processes of one launch, as torchrun and accelerate describe them in the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed
+
+
+def rank_and_size() -> tuple[int, int]:
+    """(rank, number of processes); (0, 1) for a single process."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def barrier() -> None:
+    """Wait for all processes of a `joined` block; does nothing for a single process."""
+    if rank_and_size()[1] > 1:
+        torch.distributed.barrier()
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """All processes enter and leave the block together; does nothing for a single process."""
+    if rank_and_size()[1] == 1:
+        yield
+        return
+    torch.distributed.init_process_group("gloo")
+    try:
+        yield
+        barrier()
+    finally:
+        torch.distributed.destroy_process_group()

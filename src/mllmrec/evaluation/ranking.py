@@ -1,0 +1,184 @@
+"""`mllmrec evaluate`: rank frozen candidates with a model.
+
+Users go in chunks of the candidate file. A chunk is batched by itself and its results are appended as one record, so
+a crash costs one chunk, any number of processes makes the same batches, and memory doesn't grow with the number of
+users. Processes of one launch take every n-th chunk; when all chunks are there, the first process writes the RUN.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mllmrec.artifacts import RecordLog, Workspace, read_json, read_jsonl, write_json
+from mllmrec.backends.distributed import barrier, joined, rank_and_size
+from mllmrec.data.legacy import load_candidates
+from mllmrec.data.sequences import Interactions
+from mllmrec.errors import ArtifactError
+from mllmrec.evaluation.answering import RankChunk, make_ranker
+from mllmrec.evaluation.metrics import means, metric_names, per_user
+from mllmrec.evaluation.models import ModelChoice, choose_model, open_model
+from mllmrec.evaluation.rankings import position_of, ranking_of, ranking_of_answers
+from mllmrec.evaluation.runs import candidate_file, read_run, run_folder, write_run
+from mllmrec.evaluation.tables import results_table
+from mllmrec.manifests import finished, hash_files, unmark
+from mllmrec.progress import progress
+from mllmrec.records import Ranking, RankingExample, Summary
+from mllmrec.settings.ranking import EvaluateSettings
+
+CHUNK_USERS = 64
+
+
+def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
+    """Write result/<dataset>/<name>/<candidates>/ and show it as a table."""
+    started = time.monotonic()
+    choice = choose_model(settings, workspace)
+    window = _window(settings, choice)
+    candidates = candidate_file(settings.model_copy(update={"min_inter": window}), workspace)
+    folder = run_folder(settings, workspace, choice.name, candidates, settings.method)
+    inputs = _inputs(settings, workspace, candidates, choice)
+    if finished(folder, settings, inputs) is not None:
+        return _summary(f"{folder} is finished; nothing to do.", folder)
+    interactions = Interactions.load(workspace, settings.dataset)
+    examples = load_candidates(candidates, interactions, window)[: settings.limit]
+    part, parts = (int(number) for number in settings.shard.split("/")) if settings.shard else (1, 1)
+    rank, size = rank_and_size()
+    with joined():
+        if rank == 0 and part == 1:
+            _clear(folder, settings, inputs)
+        barrier()
+        mine = range((part - 1) * size + rank, num_chunks(examples), parts * size)
+        _rank_chunks(settings, workspace, choice, interactions, window, examples, mine, folder)
+    chunks = read_chunks(folder)
+    missing = [index for index in range(num_chunks(examples)) if index not in chunks]
+    if missing and settings.shard:
+        return Summary(headline=f"Shard {settings.shard} is ranked; {len(missing)} chunks are left to other shards.")
+    if missing:
+        raise ArtifactError(
+            f"{folder} lacks {len(missing)} of {num_chunks(examples)} chunks of users (first: chunk {missing[0]}). "
+            "Every shard must be ranked; start the same command again."
+        )
+    headline = f"Ranked the candidates of {len(examples)} users with {choice.name}: {folder}"
+    if rank:
+        return Summary(headline=headline, artifact=folder)
+    _write(settings, folder, choice, candidates, inputs, examples, chunks, started)
+    return _summary(headline, folder)
+
+
+def _summary(headline: str, folder: Path) -> Summary:
+    return Summary(headline=headline, artifact=folder, tables=(results_table([read_run(folder)]),))
+
+
+def num_chunks(examples: Sequence[RankingExample]) -> int:
+    return -(-len(examples) // CHUNK_USERS)
+
+
+def read_chunks(folder: Path) -> dict[int, dict[str, Any]]:
+    """The chunks that all processes have finished, by index."""
+    logs = sorted(folder.glob("rankings.*.partial.jsonl"))
+    return {int(row["chunk"]): row for log in logs for row in read_jsonl(log)}
+
+
+def _inputs(settings: EvaluateSettings, workspace: Workspace, candidates: Path, choice: ModelChoice) -> dict[str, str]:
+    files = hash_files(candidates=candidates, titles=workspace.titles(settings.dataset))
+    if settings.captions != "off" and (choice.trained is None or choice.trained.captions):
+        files |= hash_files(captions=workspace.captions(settings.dataset))
+    return files | choice.hashes()
+
+
+def _window(settings: EvaluateSettings, choice: ModelChoice) -> int:
+    """The window asked for, else the one the model was trained with."""
+    if "min_inter" in settings.model_fields_set or choice.trained is None:
+        return settings.min_inter
+    return choice.trained.window
+
+
+def _clear(folder: Path, settings: EvaluateSettings, inputs: dict[str, str]) -> None:
+    """Drop what other settings or another model left unfinished; keep what this run can go on from."""
+    what = {"settings": settings.result_settings(), "inputs": inputs}
+    marker = folder / "unfinished.json"
+    if settings.overwrite or not marker.exists() or read_json(marker) != what:
+        for log in folder.glob("rankings.*.partial.jsonl"):
+            log.unlink()
+        unmark(folder)
+    write_json(marker, what)
+
+
+def _rank_chunks(
+    settings: EvaluateSettings,
+    workspace: Workspace,
+    choice: ModelChoice,
+    interactions: Interactions,
+    window: int,
+    examples: Sequence[RankingExample],
+    mine: range,
+    folder: Path,
+) -> None:
+    """Rank the chunks of this process that no earlier run has finished, appending each."""
+    done = read_chunks(folder) if folder.exists() else {}
+    todo = [index for index in mine if index not in done]
+    if not todo:
+        return
+    loaded, encoder = open_model(settings, workspace, choice, interactions.catalogue, window)
+    rank_chunk: RankChunk = make_ranker(settings, loaded, encoder)
+    log = RecordLog(folder / f"rankings.{mine.start}-of-{mine.step}.partial.jsonl", key="chunk")
+    with progress(f"ranking with {choice.name}", len(todo) * CHUNK_USERS) as advance:
+        for index in todo:
+            begun = time.monotonic()
+            rows = rank_chunk(examples[index * CHUNK_USERS : (index + 1) * CHUNK_USERS])
+            log.append([{"chunk": str(index), "seconds": time.monotonic() - begun, "rows": rows}])
+            advance(CHUNK_USERS)
+    log.close()
+
+
+def _write(
+    settings: EvaluateSettings,
+    folder: Path,
+    choice: ModelChoice,
+    candidates: Path,
+    inputs: dict[str, str],
+    examples: Sequence[RankingExample],
+    chunks: dict[int, dict[str, Any]],
+    started: float,
+) -> None:
+    """Turn finished chunks into a RUN and drop the working logs."""
+    rows = [row for index in range(num_chunks(examples)) for row in chunks[index]["rows"]]
+    invalid = sum(not row["answers"] for row in rows) if settings.method == "generate" else 0
+    details: dict[str, Any] = {"model": choice.base, "adapter": str(choice.adapter) if choice.adapter else None}
+    if settings.method == "score":
+        details["length_normalised"] = _normalised(examples, rows, settings)
+    else:
+        details["dropped_answers"] = sum(row["dropped"] for row in rows)
+    write_run(
+        folder,
+        _rankings(examples, rows),
+        settings,
+        name=choice.name,
+        candidates=candidates,
+        inputs=inputs,
+        started=started,
+        seconds=sum(chunk["seconds"] for chunk in chunks.values()) / rank_and_size()[1],
+        method=settings.method,
+        invalid_share=invalid / len(rows),
+        world_size=rank_and_size()[1],
+        details=details,
+    )
+    for path in [*folder.glob("rankings.*.partial.jsonl"), folder / "unfinished.json"]:
+        path.unlink(missing_ok=True)
+
+
+def _rankings(examples: Sequence[RankingExample], rows: Sequence[dict[str, Any]]) -> Iterator[Ranking]:
+    for example, row in zip(examples, rows, strict=True):
+        yield ranking_of(example, row["scores"]) if "scores" in row else ranking_of_answers(example, row["answers"])
+
+
+def _normalised(
+    examples: Sequence[RankingExample], rows: Sequence[dict[str, Any]], settings: EvaluateSettings
+) -> dict[str, float]:
+    """The same metrics from scores divided by the number of tokens, told beside and never instead."""
+    per_token = ([score / count for score, count in zip(row["scores"], row["tokens"], strict=True)] for row in rows)
+    positions = [position_of(ranking_of(example, scores)) for example, scores in zip(examples, per_token, strict=True)]
+    names = metric_names(settings.top_k)
+    return {name: round(value, 6) for name, value in zip(names, means(per_user(positions, names)), strict=True)}

@@ -1,0 +1,121 @@
+"""`mllmrec run`: the stages of a recipe in order, the finished ones skipped, and one table at the end.
+
+Every stage knows by itself whether it is finished, so running a recipe again goes on where it stopped. Training
+stages are resumed from their last checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mllmrec.artifacts import Workspace
+from mllmrec.errors import ArtifactError
+from mllmrec.progress import note
+from mllmrec.records import Summary, Table
+from mllmrec.settings.base import StageSettings
+from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
+from mllmrec.settings.recipe import load_recipe
+
+
+def run(settings: RunRecipeSettings, workspace: Workspace) -> Summary:
+    """Run a recipe in a workspace."""
+    overrides: dict[str, Any] = {"root": settings.root}
+    if settings.dataset:
+        overrides["dataset"] = settings.dataset
+    return run_stages(load_recipe(settings.recipe).stages(**overrides), workspace)
+
+
+def run_demo(settings: DemoSettings) -> Summary:
+    """Write the made-up world into an empty folder and run the demo's recipe there."""
+    from mllmrec.demo.world import World, write_world
+
+    workspace = Workspace(settings.out)
+    raw = workspace.root / "raw"
+    write_world(World(seed=settings.seed), raw)
+    recipe = load_recipe("demo")
+    recipe.blocks["prepare"][0] |= {"raw": str(raw), "titles": str(raw / "titles.csv")}
+    overrides: dict[str, Any] = {"root": settings.out, "seed": settings.seed, "overwrite": settings.overwrite}
+    return run_stages(recipe.stages(**overrides), workspace)
+
+
+def run_stages(stages: list[StageSettings], workspace: Workspace) -> Summary:
+    """Run stages one after the other; the summary holds the results of all that ranked the same candidates."""
+    folders: list[Path] = []
+    times: list[tuple[str, str]] = []
+    for number, stage in enumerate(stages, 1):
+        note(f"[{number}/{len(stages)}] {stage.verb}{_subject(stage)}")
+        began = time.monotonic()
+        summary = entry_point(stage.verb)(_resuming(stage), workspace)
+        note(f"      {summary.headline}")
+        times.append((f"{stage.verb}{_subject(stage)}", f"{time.monotonic() - began:.0f} s"))
+        folders += _runs(summary)
+    tables = (*_ladders(folders), Table(title="Time", columns=("stage", "seconds"), rows=tuple(times)))
+    return Summary(headline=f"All {len(stages)} stages are done.", tables=tables)
+
+
+def entry_point(verb: str) -> Callable[[Any, Workspace], Summary]:
+    """The `run` function of a verb; its room is imported only now."""
+    match verb:
+        case "prepare":
+            from mllmrec.data.prepare import run as prepare
+
+            return prepare
+        case "backbone":
+            from mllmrec.training.backbones import run as backbone
+
+            return backbone
+        case "candidates":
+            from mllmrec.data.candidates_stage import run as candidates
+
+            return candidates
+        case "baselines":
+            from mllmrec.evaluation.baselines_stage import run as baselines
+
+            return baselines
+        case "sft":
+            from mllmrec.training.sft import run as sft
+
+            return sft
+        case "merge":
+            from mllmrec.training.merge import run as merge
+
+            return merge
+        case "grpo":
+            from mllmrec.training.grpo import run as grpo
+
+            return grpo
+        case "evaluate":
+            from mllmrec.evaluation.ranking import run as evaluate
+
+            return evaluate
+    raise ArtifactError(f"{verb} is no stage of a recipe.")
+
+
+def _resuming(stage: StageSettings) -> StageSettings:
+    return stage.model_copy(update={"resume": True}) if "resume" in type(stage).model_fields else stage
+
+
+def _subject(stage: StageSettings) -> str:
+    names = [getattr(stage, field, "") for field in ("tag", "sft_tag", "out")]
+    return next((f" {name}" for name in names if name), "")
+
+
+def _runs(summary: Summary) -> list[Path]:
+    listed = summary.facts.get("runs")
+    if isinstance(listed, list):
+        return [Path(folder) for folder in listed]
+    return [summary.artifact] if summary.artifact and (summary.artifact / "rankings.jsonl").exists() else []
+
+
+def _ladders(folders: list[Path]) -> list[Table]:
+    """One table for each candidate file, its RUNs in the order in which they were made."""
+    from mllmrec.evaluation.runs import read_run
+    from mllmrec.evaluation.tables import results_table
+
+    groups: dict[str, list[Path]] = {}
+    for folder in dict.fromkeys(folders):
+        groups.setdefault(folder.name, []).append(folder)
+    return [results_table([read_run(folder) for folder in group]) for group in groups.values()]

@@ -1,0 +1,45 @@
+"""Settings of `mllmrec evaluate`."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import field_validator
+
+from mllmrec.settings.base import knob
+from mllmrec.settings.evaluation import RunSettings
+
+
+class EvaluateSettings(RunSettings):
+    """Rank frozen candidates with a model, and tell HR, NDCG and MRR with intervals."""
+
+    verb: ClassVar[str] = "evaluate"
+
+    backbone: str = knob("Qwen3-4B", "Model folder under the root, any path, or hub id.", operational=True)
+    sft_tag: str = knob("", "Merged (or full) SFT model, in place of the backbone.", operational=True)
+    tag: str = knob("", "Checkpoint: adapters on the model, or a full model.", operational=True)
+    method: Literal["score", "generate"] = knob("score", "Exact scores of all candidates, or generated answers.")
+    score: Literal["answer", "id"] = knob("answer", "What is scored: the whole answer, or its id alone.")
+    list_prompt: bool = knob(False, "With generate: ask for K ids in one answer, as the reference does.")
+    captions: Literal["auto", "on", "off"] = knob("auto", "Captions in prompts; auto: as the checkpoint was trained.")
+    max_prompt_tokens: int = knob(2048, "Budget of a prompt, unless the checkpoint names one.", ge=64)
+    max_answer_tokens: int = knob(64, "Longest generated answer, for each of its lines.", ge=8)
+    batch_tokens: int = knob(8192, "Tokens in one forward pass, padding included.", ge=256, operational=True)
+    batch: int = knob(1, "Users generated for at a time.", ge=1, operational=True)
+    shard: str = knob(
+        "", "Rank part i of n of the users only, written i/n; parts join by themselves.", operational=True
+    )
+    force: bool = knob(False, "Load adapters on another model than they were trained on.")
+    distributed: bool = knob(False, "Accepted for compatibility; the launcher's environment decides.", operational=True)
+    device: Literal["auto", "cpu", "cuda", "mps"] = knob("auto", "Where to compute.", operational=True)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob(
+        "auto", "Number format of the weights; auto: bfloat16 on a GPU, float32 elsewhere."
+    )
+
+    @field_validator("shard")
+    @classmethod
+    def _shard(cls, value: str) -> str:
+        part, slash, parts = value.partition("/")
+        if value and not (slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+            raise ValueError(f"shard = {value!r}: expected i/n with i from 1 to n, such as 1/4")
+        return value

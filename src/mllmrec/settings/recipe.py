@@ -1,0 +1,142 @@
+"""A recipe: one YAML file with a block of settings for each verb.
+
+    dataset: movielens          # shared by all blocks, as are root and seed
+    sft: {tag: sft, epochs: 3}
+    evaluate:                   # a verb that runs several times has a list of blocks
+      - {tag: sft}
+      - {tag: grpo}
+
+`mllmrec run RECIPE` runs the blocks in the order of the pipeline; `mllmrec sft --config RECIPE` takes one verb's
+block as defaults for its flags. A recipe is named by path, or by the name of one that ships with the program.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mllmrec.errors import SettingsError
+from mllmrec.settings.backbone import BackboneSettings
+from mllmrec.settings.base import StageSettings, explain
+from mllmrec.settings.candidates import CandidatesSettings
+from mllmrec.settings.evaluation import BaselinesSettings
+from mllmrec.settings.prepare import PrepareSettings
+from mllmrec.settings.ranking import EvaluateSettings
+from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings
+
+STAGES: dict[str, type[StageSettings]] = {
+    "prepare": PrepareSettings,
+    "backbone": BackboneSettings,
+    "candidates": CandidatesSettings,
+    "baselines": BaselinesSettings,
+    "sft": SftSettings,
+    "merge": MergeSettings,
+    "grpo": GrpoSettings,
+    "evaluate": EvaluateSettings,
+}
+SHARED = ("dataset", "root", "seed", "overwrite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The settings of each verb, in the order of the pipeline."""
+
+    path: Path
+    shared: Mapping[str, Any]
+    blocks: Mapping[str, list[dict[str, Any]]]
+
+    def block(self, verb: str) -> dict[str, Any]:
+        """The one block of a verb, shared keys included; empty when the recipe has none."""
+        found = self.blocks.get(verb, [{}])
+        if len(found) > 1:
+            raise SettingsError(
+                f"{self.path} has {len(found)} blocks for {verb}, and --config needs one. Give the flags on the "
+                "command line, or use `mllmrec run`."
+            )
+        return self._with_shared(verb, found[0])
+
+    def stages(self, **overrides: Any) -> list[StageSettings]:
+        """Validated settings of every block, in order; `overrides` replace shared keys."""
+        mistakes: list[str] = []
+        stages = []
+        for verb, blocks in self.blocks.items():
+            for number, block in enumerate(blocks, 1):
+                where = f"{verb}[{number}]" if len(blocks) > 1 else verb
+                try:
+                    stages.append(STAGES[verb].model_validate(self._with_shared(verb, block, overrides)))
+                except ValidationError as error:
+                    mistakes.append(f"{where}: {explain(error, STAGES[verb])}")
+        if mistakes:
+            raise SettingsError(f"{self.path} has mistakes. {' '.join(mistakes)} Mend the file and start again.")
+        return stages
+
+    def _with_shared(
+        self, verb: str, block: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        fields = STAGES[verb].model_fields if verb in STAGES else {}
+        shared = {**self.shared, **(overrides or {})}
+        return {**{key: value for key, value in shared.items() if key in fields}, **block}
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Read a recipe by path or shipped name; a SettingsError tells every mistake of the file at once."""
+    import yaml
+
+    path = _find(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        line = f":{place.line + 1}" if place else ""
+        raise SettingsError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)}).") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: expected blocks of settings by verb, found {type(content).__name__}.")
+    unknown = [f"{key} is no verb or shared key{_near(key)}" for key in content if key not in (*STAGES, *SHARED)]
+    wrong = [f"{verb} isn't a block of settings" for verb in STAGES if not _is_block(content.get(verb, {}))]
+    if unknown or wrong:
+        raise SettingsError(f"{path} has mistakes: {'; '.join(unknown + wrong)}. Mend the file and start again.")
+    blocks = {verb: _as_list(content[verb]) for verb in STAGES if verb in content}
+    recipe = Recipe(path=path, shared={key: content[key] for key in SHARED if key in content}, blocks=blocks)
+    recipe.stages(**({} if "dataset" in content else {"dataset": "unnamed"}))
+    return recipe
+
+
+def shipped_recipes() -> list[str]:
+    folder = resources.files("mllmrec") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def _find(name: str | Path) -> Path:
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    shipped = Path(str(resources.files("mllmrec") / "recipes" / f"{path.name.removesuffix('.yaml')}.yaml"))
+    if shipped.is_file() and (path.parent == Path(".") or path.parent.name == "recipes"):
+        return shipped
+    raise SettingsError(
+        f"There is no recipe {str(name)!r}: no such file, and the shipped recipes are {', '.join(shipped_recipes())}."
+    )
+
+
+def _is_block(value: Any) -> bool:
+    return (
+        value is None
+        or isinstance(value, dict)
+        or (isinstance(value, list) and all(isinstance(v, dict) for v in value))
+    )
+
+
+def _as_list(value: Any) -> list[dict[str, Any]]:
+    blocks = value if isinstance(value, list) else [value or {}]
+    return [{str(key).replace("-", "_"): entry for key, entry in block.items()} for block in blocks]
+
+
+def _near(key: Any) -> str:
+    close = difflib.get_close_matches(str(key), [*STAGES, *SHARED], n=1)
+    return f"; did you mean {close[0]}?" if close else ""
