@@ -1,0 +1,34 @@
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test test-slow check format clean
+
+demo: $(READY)  ## The whole pipeline on a made-up dataset, in a few minutes on a laptop
+	$(BIN)/mllmrec demo
+
+test: $(READY)  ## The fast tests
+	$(BIN)/pytest -m "not slow"
+
+test-slow: $(READY)  ## Kill loops, several processes, servers, whole pipelines
+	$(BIN)/pytest -m slow --timeout=900
+
+check: $(READY)  ## Format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(READY): pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	touch $(READY)
+
+.venv: $(READY)
+
+clean:
+	rm -rf .venv build dist src/*.egg-info
