@@ -67,8 +67,7 @@ def _reading(archive: Path) -> Iterator[None]:
     except CORRUPT as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"{archive.name} can't be unpacked: {reason}. Expected a whole zip or tar archive. "
-            "Download it again."
+            f"{archive.name} can't be unpacked: {reason}. Expected a whole zip or tar archive. Download it again."
         ) from error
 
 

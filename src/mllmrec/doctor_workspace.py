@@ -1,0 +1,156 @@
+"""What lies in a workspace, what state it is in, and the command that comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mllmrec.artifacts import ID_PATTERN, IMAGE_SUFFIXES, Workspace
+from mllmrec.data.model_folders import lacking
+from mllmrec.errors import ArtifactError, DataError
+from mllmrec.manifests import Manifest
+from mllmrec.records import Table
+
+# Folders of the layout that are no model folders.
+LAYOUT = ("data", "checkpoints", "result", "raw")
+Row = tuple[str, str, str]
+
+
+def datasets(workspace: Workspace) -> list[str]:
+    """The datasets of a workspace: the folders under data/ that hold sequences or titles."""
+    folder = workspace.root / "data"
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return [
+        name
+        for name in names
+        if ID_PATTERN.fullmatch(name)
+        and (any((folder / name).glob("*.tsv")) or (folder / name / f"{name}_titles.csv").exists())
+    ]
+
+
+def dataset_table(workspace: Workspace, dataset: str) -> Table:
+    """The files of a dataset, each with the command that makes it where it is missing."""
+    return Table(
+        title=f"Dataset {dataset}", columns=("file", "state", "what makes it"), rows=tuple(_files(workspace, dataset))
+    )
+
+
+def models_table(workspace: Workspace) -> Table:
+    """The model folders under the root, complete or not."""
+    rows = [(folder.name, *_model_state(folder)) for folder in model_folders(workspace)]
+    rows = rows or [("none", "", "mllmrec fetch backbone Qwen/Qwen3-4B")]
+    return Table(title="Model folders", columns=("folder", "state", "what mends it"), rows=tuple(rows))
+
+
+def checkpoints_table(workspace: Workspace, dataset: str) -> Table:
+    """The checkpoints of a dataset: finished by their manifest, or to be resumed."""
+    rows = [(folder.name, *_checkpoint_state(folder)) for folder in checkpoint_folders(workspace, dataset)]
+    return Table(
+        title=f"Checkpoints of {dataset}",
+        columns=("tag", "state", "what finishes it"),
+        rows=tuple(rows) or (("none", "", ""),),
+    )
+
+
+def next_step(workspace: Workspace, dataset: str) -> str:
+    """The first command of the pipeline that has not been run yet."""
+    flag = f"--dataset {dataset}"
+    if not (workspace.split(dataset, "train").exists() and workspace.titles(dataset).exists()):
+        return f"mllmrec prepare --source NAME --raw FOLDER {flag}"
+    models = [folder.name for folder in model_folders(workspace) if not lacking(folder)]
+    checkpoints = {folder: _manifest(folder) for folder in checkpoint_folders(workspace, dataset)}
+    by_verb = {manifest.verb: folder for folder, manifest in checkpoints.items() if manifest}
+    if not models and not by_verb:
+        return f"mllmrec fetch backbone Qwen/Qwen3-4B, or mllmrec backbone tiny {flag}"
+    if not list(workspace.processed(dataset).glob("test_*.jsonl")):
+        return f"mllmrec candidates {flag}"
+    if "grpo" in by_verb:
+        manifest = checkpoints[by_verb["grpo"]]
+        base = manifest.settings.get("sft_tag", "") if manifest else ""
+        return f"mllmrec evaluate {flag} --sft-tag {base} --tag {by_verb['grpo'].name}"
+    full = by_verb.get("merge") or _full_model(by_verb.get("sft"))
+    if full is not None:
+        return f"mllmrec grpo {flag} --sft-tag {full.name}"
+    if "sft" in by_verb:
+        return f"mllmrec merge {flag} --tag {by_verb['sft'].name}"
+    return f"mllmrec sft {flag} --backbone {models[0]}"
+
+
+def model_folders(workspace: Workspace) -> list[Path]:
+    """Folders under the root that are models or were meant to be."""
+    if not workspace.root.is_dir():
+        return []
+    return sorted(
+        folder
+        for folder in workspace.root.iterdir()
+        if folder.is_dir()
+        and folder.name not in LAYOUT
+        and not folder.name.startswith(".")
+        and ((folder / "config.json").exists() or any(folder.glob("*.safetensors")))
+    )
+
+
+def checkpoint_folders(workspace: Workspace, dataset: str) -> list[Path]:
+    folder = workspace.root / "checkpoints" / dataset
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def _files(workspace: Workspace, dataset: str) -> Iterator[Row]:
+    prepare = f"mllmrec prepare --source NAME --raw FOLDER --dataset {dataset}"
+    needed: list[tuple[Path, Callable[[Path], str], str, str]] = [
+        (workspace.split(dataset, "train"), _lines, "missing", prepare),
+        (workspace.split(dataset, "valid"), _lines, "absent: a tenth of the users validates", ""),
+        (workspace.split(dataset, "test"), _lines, "absent: training works, evaluation on test doesn't", prepare),
+        (workspace.titles(dataset), _lines, "missing", prepare),
+        (workspace.images(dataset), _images, "absent: prompts hold text alone", ""),
+        (workspace.captions(dataset), _size, "absent: prompts hold titles alone", ""),
+        (workspace.refined_cot(dataset), _size, "absent: --use-cot has nothing to show", ""),
+    ]
+    for path, describe, absent, command in needed:
+        yield (path.name, describe(path), "") if path.exists() else (path.name, absent, command)
+    frozen = sorted(workspace.processed(dataset).glob("*.jsonl"))
+    for path in frozen:
+        yield f"processed/{path.name}", _lines(path), ""
+    if not any(path.name.startswith("test_") for path in frozen):
+        yield "processed/test_*.jsonl", "missing", f"mllmrec candidates --dataset {dataset}"
+
+
+def _lines(path: Path) -> str:
+    with path.open("rb") as file:
+        count = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    return f"{count:,} lines"
+
+
+def _images(folder: Path) -> str:
+    return f"{sum(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()):,} images"
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:,.1f} MB"
+
+
+def _model_state(folder: Path) -> tuple[str, str]:
+    faults = lacking(folder)
+    return (f"lacks {', '.join(faults)}", "mllmrec fetch backbone ID") if faults else ("complete", "")
+
+
+def _checkpoint_state(folder: Path) -> tuple[str, str]:
+    try:
+        manifest = Manifest.read(folder)
+    except (ArtifactError, DataError) as error:
+        return f"unreadable: {error}", ""
+    if manifest is not None:
+        kind = "adapters" if (folder / "adapter_config.json").exists() else "full model"
+        return f"finished by mllmrec {manifest.verb} ({kind})", ""
+    return "not finished: it has no manifest", "the command that began it, with --resume"
+
+
+def _manifest(folder: Path) -> Manifest | None:
+    try:
+        return Manifest.read(folder)
+    except (ArtifactError, DataError):
+        return None  # the checkpoints table says what is wrong with it
+
+
+def _full_model(folder: Path | None) -> Path | None:
+    return folder if folder is not None and not (folder / "adapter_config.json").exists() else None
