@@ -27,6 +27,8 @@ from mllmrec.settings.ranking import EvaluateSettings
 from mllmrec.settings.resources import DoctorSettings, FetchBackboneSettings, FetchDatasetSettings
 from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings
 
+WIDE = 200
+POSITIONAL = {("run",): "--recipe", ("fetch", "dataset"): "--name", ("fetch", "backbone"): "--id"}
 FLAT = Parameter(name="*", negative_iterable=())
 
 app = App(
@@ -45,7 +47,7 @@ app.command(backbone)
 
 
 @app.command
-def prepare(settings: Annotated[PrepareSettings, FLAT]) -> None:
+def prepare(*, settings: Annotated[PrepareSettings, FLAT]) -> None:
     """Turn raw interaction files into a dataset: sequences, splits, titles, a data card."""
     from mllmrec.data.prepare import run
 
@@ -53,8 +55,8 @@ def prepare(settings: Annotated[PrepareSettings, FLAT]) -> None:
 
 
 @fetch.command(name="dataset")
-def fetch_dataset(settings: Annotated[FetchDatasetSettings | None, FLAT] = None) -> None:
-    """Download a public data set, check it and unpack it."""
+def fetch_dataset(*, settings: Annotated[FetchDatasetSettings | None, FLAT] = None) -> None:
+    """Download a public data set, check it and unpack it: `mllmrec fetch dataset NAME`."""
     from mllmrec.data.fetch import run_dataset
 
     chosen = settings or FetchDatasetSettings()
@@ -62,15 +64,15 @@ def fetch_dataset(settings: Annotated[FetchDatasetSettings | None, FLAT] = None)
 
 
 @fetch.command(name="backbone")
-def fetch_backbone(settings: Annotated[FetchBackboneSettings, FLAT]) -> None:
-    """Download a language model into a folder under the root."""
+def fetch_backbone(*, settings: Annotated[FetchBackboneSettings, FLAT]) -> None:
+    """Download a language model into a folder under the root: `mllmrec fetch backbone ID`."""
     from mllmrec.data.fetch import run_backbone
 
     finish(run_backbone(settings, Workspace(settings.root)))
 
 
 @backbone.command(name="tiny")
-def backbone_tiny(settings: Annotated[BackboneSettings, FLAT]) -> None:
+def backbone_tiny(*, settings: Annotated[BackboneSettings, FLAT]) -> None:
     """Make a small Qwen3 for a dataset, so that everything runs where no weights are."""
     from mllmrec.training.backbones import run
 
@@ -78,7 +80,7 @@ def backbone_tiny(settings: Annotated[BackboneSettings, FLAT]) -> None:
 
 
 @app.command
-def candidates(settings: Annotated[CandidatesSettings, FLAT]) -> None:
+def candidates(*, settings: Annotated[CandidatesSettings, FLAT]) -> None:
     """Draw the candidate lists of a split once and freeze them in a hashed file."""
     from mllmrec.data.candidates_stage import run
 
@@ -86,7 +88,7 @@ def candidates(settings: Annotated[CandidatesSettings, FLAT]) -> None:
 
 
 @app.command
-def sft(settings: Annotated[SftSettings, FLAT]) -> None:
+def sft(*, settings: Annotated[SftSettings, FLAT]) -> None:
     """Fine-tune a backbone to answer with the next item."""
     from mllmrec.training.sft import run
 
@@ -94,7 +96,7 @@ def sft(settings: Annotated[SftSettings, FLAT]) -> None:
 
 
 @app.command
-def merge(settings: Annotated[MergeSettings, FLAT]) -> None:
+def merge(*, settings: Annotated[MergeSettings, FLAT]) -> None:
     """Merge LoRA adapters into their backbone, checked to give the same log-probabilities."""
     from mllmrec.training.merge import run
 
@@ -102,7 +104,7 @@ def merge(settings: Annotated[MergeSettings, FLAT]) -> None:
 
 
 @app.command
-def grpo(settings: Annotated[GrpoSettings, FLAT]) -> None:
+def grpo(*, settings: Annotated[GrpoSettings, FLAT]) -> None:
     """Align a merged SFT model by rewards of its own sampled answers."""
     from mllmrec.training.grpo import run
 
@@ -110,7 +112,7 @@ def grpo(settings: Annotated[GrpoSettings, FLAT]) -> None:
 
 
 @app.command
-def evaluate(settings: Annotated[EvaluateSettings, FLAT]) -> None:
+def evaluate(*, settings: Annotated[EvaluateSettings, FLAT]) -> None:
     """Rank frozen candidates with a model; HR, NDCG and MRR with intervals."""
     from mllmrec.evaluation.ranking import run
 
@@ -118,7 +120,7 @@ def evaluate(settings: Annotated[EvaluateSettings, FLAT]) -> None:
 
 
 @app.command
-def baselines(settings: Annotated[BaselinesSettings, FLAT]) -> None:
+def baselines(*, settings: Annotated[BaselinesSettings, FLAT]) -> None:
     """Rank the same candidates with models that know no language."""
     from mllmrec.evaluation.baselines_stage import run
 
@@ -145,15 +147,15 @@ def compare(*runs: str, root: str = ".", seed: int = 42) -> None:
 
 
 @app.command(name="run")
-def run_recipe(settings: Annotated[RunRecipeSettings, FLAT]) -> None:
-    """Run the stages of a recipe in order, skipping the finished ones."""
+def run_recipe(*, settings: Annotated[RunRecipeSettings, FLAT]) -> None:
+    """Run the stages of a recipe in order, skipping the finished ones: `mllmrec run RECIPE`."""
     from mllmrec.pipeline import run
 
     finish(run(settings, Workspace(settings.root)))
 
 
 @app.command
-def demo(settings: Annotated[DemoSettings | None, FLAT] = None) -> None:
+def demo(*, settings: Annotated[DemoSettings | None, FLAT] = None) -> None:
     """Run the whole pipeline on a small made-up dataset, in about two minutes on a laptop."""
     from mllmrec.pipeline import run_demo
 
@@ -161,7 +163,7 @@ def demo(settings: Annotated[DemoSettings | None, FLAT] = None) -> None:
 
 
 @app.command
-def doctor(settings: Annotated[DoctorSettings | None, FLAT] = None) -> None:
+def doctor(*, settings: Annotated[DoctorSettings | None, FLAT] = None) -> None:
     """Tell what is here, what fits, and what is missing with the command that mends it."""
     from mllmrec.doctor import run
 
@@ -174,7 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
     words, recipe, debug = take_globals(sys.argv[1:] if arguments is None else arguments)
     try:
         app.config = recipe_defaults(recipe) if recipe else ()
-        app(words, exit_on_error=False, print_error=False)
+        app(name_positionals(words), exit_on_error=False, print_error=False)
     except KeyboardInterrupt as error:
         tell(f"Interrupted{f': {error}' if str(error) else ''}.")
         sys.exit(130)
@@ -197,6 +199,19 @@ def take_globals(arguments: list[str]) -> tuple[list[str], str | None, bool]:
         elif word != "--debug":
             words.append(word)
     return words, recipe, "--debug" in arguments
+
+
+def name_positionals(words: list[str]) -> list[str]:
+    """Verbs that are about one thing take it without its flag: `run demo` is `run --recipe demo`.
+
+    >>> name_positionals(["fetch", "backbone", "Qwen/Qwen3-4B"])
+    ['fetch', 'backbone', '--id', 'Qwen/Qwen3-4B']
+    """
+    for verb, flag in POSITIONAL.items():
+        rest = words[len(verb) :]
+        if tuple(words[: len(verb)]) == verb and rest and not rest[0].startswith("-"):
+            return [*verb, flag, *rest]
+    return words
 
 
 def recipe_defaults(name: str) -> Any:
@@ -255,17 +270,23 @@ def finish(summary: Summary) -> None:
 
 
 def show(summary: Summary) -> None:
+    """Tables and headline on standard output, as wide as they need to be where that is no terminal."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
     for each in summary.tables:
-        table = Table(title=each.title, title_justify="left", caption=each.note or None, caption_justify="left")
+        table = Table(title=each.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for number, column in enumerate(each.columns):
-            table.add_column(column, justify="left" if number == 0 else "right")
+            table.add_column(column, justify="left" if number == 0 else each.justify)
         for row in each.rows:
-            table.add_row(*row)
+            table.add_row(*(Text(cell) for cell in row))
         console.print(table)
+        if each.note:
+            console.print(Text(each.note), soft_wrap=True)
+            console.print()
     for warning in summary.warnings:
         tell(f"Note: {warning}")
     print(summary.headline)

@@ -69,7 +69,9 @@ def packages_table() -> tuple[Table, list[str]]:
             rows.append((name, found or "absent", str(need.specifier) or "any", _verdict(need, found, command, extra)))
             if not extra and rows[-1][-1] != "ok":
                 warnings.append(f"{need.name} {found or ''}: {rows[-1][-1]}")
-    return Table(title="Packages", columns=("package", "installed", "tested", "state"), rows=tuple(rows)), warnings
+    return Table(
+        title="Packages", columns=("package", "installed", "tested", "state"), rows=tuple(rows), justify="left"
+    ), warnings
 
 
 def machine_table(workspace: Workspace, devices: Mapping[str, float]) -> Table:
@@ -83,7 +85,7 @@ def machine_table(workspace: Workspace, devices: Mapping[str, float]) -> Table:
     ]
     if not devices:
         rows.append(("GPU", "none: small backbones train on the CPU, a 4B model doesn't"))
-    return Table(title="Machine", columns=("what", "found"), rows=tuple(rows))
+    return Table(title="Machine", columns=("what", "found"), rows=tuple(rows), justify="left")
 
 
 def found_devices() -> dict[str, float]:

@@ -31,7 +31,10 @@ def datasets(workspace: Workspace) -> list[str]:
 def dataset_table(workspace: Workspace, dataset: str) -> Table:
     """The files of a dataset, each with the command that makes it where it is missing."""
     return Table(
-        title=f"Dataset {dataset}", columns=("file", "state", "what makes it"), rows=tuple(_files(workspace, dataset))
+        title=f"Dataset {dataset}",
+        columns=("file", "state", "what makes it"),
+        rows=tuple(_files(workspace, dataset)),
+        justify="left",
     )
 
 
@@ -39,7 +42,7 @@ def models_table(workspace: Workspace) -> Table:
     """The model folders under the root, complete or not."""
     rows = [(folder.name, *_model_state(folder)) for folder in model_folders(workspace)]
     rows = rows or [("none", "", "mllmrec fetch backbone Qwen/Qwen3-4B")]
-    return Table(title="Model folders", columns=("folder", "state", "what mends it"), rows=tuple(rows))
+    return Table(title="Model folders", columns=("folder", "state", "what mends it"), rows=tuple(rows), justify="left")
 
 
 def checkpoints_table(workspace: Workspace, dataset: str) -> Table:
@@ -49,6 +52,7 @@ def checkpoints_table(workspace: Workspace, dataset: str) -> Table:
         title=f"Checkpoints of {dataset}",
         columns=("tag", "state", "what finishes it"),
         rows=tuple(rows) or (("none", "", ""),),
+        justify="left",
     )
 
 

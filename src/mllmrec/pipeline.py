@@ -99,7 +99,7 @@ def _resuming(stage: StageSettings) -> StageSettings:
 
 
 def _subject(stage: StageSettings) -> str:
-    names = [getattr(stage, field, "") for field in ("tag", "sft_tag", "out")]
+    names = [getattr(stage, field, "") for field in ("tag", "sft_tag", "out", "backbone")]
     return next((f" {name}" for name in names if name), "")
 
 

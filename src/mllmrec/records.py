@@ -76,12 +76,16 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows for a reader: the command line draws it, the report prints it."""
+    """Rows for a reader: the command line draws it, the report prints it. A cell may have several lines.
+
+    `justify` places all columns but the first: figures to the right, words to the left.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    justify: Literal["left", "right"] = "right"
 
 
 @dataclass(frozen=True, kw_only=True)

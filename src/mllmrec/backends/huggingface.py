@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.base import Tokens
 from mllmrec.backends.chat import Chat
+from mllmrec.data.model_folders import lacking
 from mllmrec.errors import BackendError
 from mllmrec.manifests import Manifest, hash_model
 from mllmrec.progress import note
@@ -77,7 +78,7 @@ def resolve(workspace: Workspace, name: str) -> str:
     """
     folder = workspace.model(name)
     if folder is not None:
-        missing = missing_files(folder)
+        missing = lacking(folder)
         if missing:
             there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
             raise BackendError(
@@ -93,16 +94,6 @@ def resolve(workspace: Workspace, name: str) -> str:
         f"{', '.join(models) or 'none'}. Fetch one with `mllmrec fetch backbone Qwen/{name}`, or make a small one "
         "with `mllmrec backbone tiny`."
     )
-
-
-def missing_files(folder: Path) -> list[str]:
-    """What a model folder lacks: its configuration, its tokenizer, or its weights."""
-    needs = {
-        "config.json": ["config.json"],
-        "the tokenizer (tokenizer.json)": ["tokenizer.json", "vocab.json", "tokenizer.model"],
-        "the weights (*.safetensors)": ["*.safetensors"],
-    }
-    return [what for what, patterns in needs.items() if not any(any(folder.glob(p)) for p in patterns)]
 
 
 def choose_device(device: Device) -> torch.device:

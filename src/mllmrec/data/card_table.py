@@ -29,7 +29,9 @@ def table(facts: Mapping[str, Any]) -> Table:
     rows.append(("titles shared by several items", _count(facts["shared_titles"])))
     rows.append(("items without image", _part(facts["without_image"])))
     rows += _import_rows(facts["import"]) if "import" in facts else []
-    return Table(title=f"Data card of {facts['dataset']}", columns=("figure", "value"), rows=tuple(rows))
+    return Table(
+        title=f"Data card of {facts['dataset']}", columns=("figure", "value"), rows=tuple(rows), justify="left"
+    )
 
 
 def _import_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

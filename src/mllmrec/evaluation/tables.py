@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mllmrec.errors import DataError
 from mllmrec.evaluation.runs import Run
+from mllmrec.evaluation.statistics import Interval
 from mllmrec.records import Table
 
 
@@ -14,7 +15,7 @@ def results_table(runs: Sequence[Run]) -> Table:
     check_same_question(runs)
     first = runs[0].facts
     names = [name for name in first["metrics"] if all(name in run.facts["metrics"] for run in runs)]
-    rows = [(run.label, *(str(run.intervals[name]) for name in names)) for run in runs]
+    rows = [(run.label, *(_cell(run.intervals[name]) for name in names)) for run in runs]
     rows.append(("chance", *(f"{first['chance'][name]:.3f}" for name in names)))
     return Table(
         title=f"{first['dataset']}, {first['num_users']} users, {first['candidates']}",
@@ -22,6 +23,11 @@ def results_table(runs: Sequence[Run]) -> Table:
         rows=tuple(rows),
         note=f"Means with 95 % intervals over users.{_vacuous_note(runs[0])}",
     )
+
+
+def _cell(interval: Interval) -> str:
+    """The mean, and beneath it the bounds, so that a table of seven metrics fits a terminal."""
+    return f"{interval.value:.3f}\n{interval.low:.3f}-{interval.high:.3f}"
 
 
 def shown(names: Sequence[str], run: Run) -> list[str]:

@@ -9,9 +9,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from mllmrec.errors import SettingsError
 
 
-def knob(default: Any, text: str, *, operational: bool = False, **bounds: Any) -> Any:
-    """A settings field. `operational` marks what may change without changing the result (batch, workers, device)."""
-    return Field(default, description=text, json_schema_extra={"operational": operational}, **bounds)
+def knob(default: Any, text: str, *, operational: bool = False, positional: bool = False, **bounds: Any) -> Any:
+    """A settings field.
+
+    `operational` marks what may change without changing the result (batch, workers, device); a `positional` knob
+    may be given on the command line without its flag.
+    """
+    extra = {"operational": operational}
+    return Field(default, description=text, json_schema_extra=extra, kw_only=not positional, **bounds)
 
 
 def split_commas(value: Any) -> Any:
@@ -36,6 +41,13 @@ class StageSettings(BaseModel):
 
     root: str = knob(".", "Folder that holds data/, checkpoints/ and result/.", operational=True)
     overwrite: bool = knob(False, "Replace a finished artifact that was made in another way.", operational=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Positional knobs come first, because the command line counts its words along the fields."""
+        super().__pydantic_init_subclass__(**kwargs)
+        fields = cls.__pydantic_fields__
+        cls.__pydantic_fields__ = dict(sorted(fields.items(), key=lambda field: bool(field[1].kw_only)))
 
     def result_settings(self) -> dict[str, Any]:
         """The knobs that decide the result, as plain JSON values."""

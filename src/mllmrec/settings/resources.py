@@ -24,7 +24,9 @@ class FetchDatasetSettings(StageSettings):
     verb: ClassVar[str] = "fetch dataset"
 
     name: str | None = knob(
-        None, "A known data set, such as movielens-1m; with --url, any name to keep the files under."
+        None,
+        "A known data set, such as movielens-1m; with --url, any name to keep the files under.",
+        positional=True,
     )
     url: str | None = knob(None, "Address of the file or archive (http or https), in place of a known data set.")
     sha256: Sha256 | None = knob(None, "Expected sha256 of the downloaded file, 64 hexadecimal digits.")
@@ -48,7 +50,9 @@ class FetchBackboneSettings(StageSettings):
 
     verb: ClassVar[str] = "fetch backbone"
 
-    id: str = knob(..., "Model id at the hub, such as Qwen/Qwen3-4B; it is saved as the folder Qwen3-4B.")
+    id: str = knob(
+        ..., "Model id at the hub, such as Qwen/Qwen3-4B; it is saved as the folder Qwen3-4B.", positional=True
+    )
     from_: Literal["huggingface", "modelscope"] = knob("huggingface", "Hub to download from.")
     revision: str | None = knob(None, "Branch, tag or commit (default: the hub's main branch).")
     sha256: Annotated[Names, AfterValidator(_all_sha256)] = knob(

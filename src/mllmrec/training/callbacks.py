@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,12 +19,13 @@ from mllmrec.backends.base import ScoringTask
 from mllmrec.backends.scoring import HuggingFaceScorer
 from mllmrec.evaluation.metrics import means, per_user
 from mllmrec.evaluation.rankings import position_of, ranking_of
-from mllmrec.progress import note
+from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample
 from mllmrec.training.checkpoints import BEST, LOG
 
 METRICS = ("HR@1", "HR@3", "NDCG@3")
 SELECTED_BY = "NDCG@3"
+SHOWN = ("loss", "reward", "hit_share", "invalid_share", "frac_reward_zero_std", "kl")
 
 
 class Validation:
@@ -83,14 +85,29 @@ class ValidationCallback(TrainerCallback):
 
 
 class LogCallback(TrainerCallback):
-    """Appends what the trainer logs to training.jsonl."""
+    """Appends what the trainer logs to training.jsonl, shows the figures that matter, and draws the progress bar."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, title: str) -> None:
+        self.folder, self.title = folder, title
+        self._bar = ExitStack()
+        self._advance: Callable[[int], None] = lambda _amount: None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._advance = self._bar.enter_context(progress(self.title, state.max_steps))
+        self._advance(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._advance(1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:
             append_log(self.folder, state.global_step, logs)
+            shown = [f"{name} {logs[name]:.3g}" for name in SHOWN if name in logs]
+            if shown:
+                note(f"step {state.global_step} of {state.max_steps}: {', '.join(shown)}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar.close()
 
 
 class InterruptCallback(TrainerCallback):

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
 from mllmrec.backends.encoding import Encoder
 from mllmrec.data.formats import PromptFormat
 from mllmrec.data.sequences import Interactions
@@ -38,7 +40,9 @@ class Session:
         self.chosen, self.encoder, self.trainer = chosen, encoder, trainer
         self.interrupt = InterruptCallback()
         self.validated: ValidationCallback | None = None
-        trainer.add_callback(LogCallback(folder))
+        for printer in (ProgressCallback, PrinterCallback):
+            trainer.remove_callback(printer)
+        trainer.add_callback(LogCallback(folder, settings.verb))
         trainer.add_callback(self.interrupt)
 
     def attach_validation(self, interactions: Interactions, steps: int) -> None:
