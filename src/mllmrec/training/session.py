@@ -17,6 +17,7 @@ from mllmrec.records import Summary
 from mllmrec.settings.training import TrainingSettings
 from mllmrec.training import checkpoints
 from mllmrec.training.callbacks import InterruptCallback, LogCallback, Validation, ValidationCallback
+from mllmrec.training.compact import answers_only
 from mllmrec.training.datasets import validation_examples
 from mllmrec.training.setup import is_main_process, validation_steps
 
@@ -57,7 +58,8 @@ class Session:
 
     def train(self, resume_from: Path | None, counts: dict[str, Any], model_name: str) -> Summary:
         """Train to the end and finish the folder; KeyboardInterrupt after Ctrl-C, with a checkpoint kept."""
-        self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        with answers_only():
+            self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         if self.interrupt.interrupted:
             raise KeyboardInterrupt(f"stopped at step {self.trainer.state.global_step}; go on with --resume")
         details = self._details(model_name)
