@@ -42,7 +42,7 @@ class Trie:
 
 
 def build_trie(answers_C: Sequence[Tokens]) -> Trie:
-    """The trie of the answers; each needs at least one token and none may be a prefix of another."""
+    """The trie of the answers; each needs at least one token."""
     trie = Trie(tokens=[], parents=[], depths=[], sources=[], targets=[], paths=[])
     edges: dict[tuple[int, int], int] = {}
     nodes: dict[tuple[int, int], int] = {}
@@ -97,31 +97,49 @@ def plan_batches(rows: Sequence[Row], max_tokens: int) -> list[list[Row]]:
 class HuggingFaceScorer:
     """A [`CandidateScorer`][mllmrec.backends.base.CandidateScorer] over a transformers causal LM, adapters included.
 
-    `max_tokens` bounds a batch, padding included. Raises BackendError for a model whose logits aren't its output
-    embedding times its last hidden state (soft-capped or scaled logits), rather than score it wrongly.
+    `max_tokens` bounds a batch, padding included. Raises BackendError, rather than score wrongly, for a model whose
+    logits aren't its output embedding times its last hidden state (soft-capped or scaled logits), for one with layers
+    other than attention, and for rows longer than a sliding window.
     """
 
     def __init__(self, model: Any, max_tokens: int = 8192) -> None:
         self.model, self.max_tokens = model, max_tokens
+        self.reach = _reach(model)
         with evaluating(model):
             self._verify_head()
 
     def score(self, tasks: Sequence[ScoringTask]) -> Iterator[tuple[int, list[float]]]:
-        for batch in plan_batches(make_rows(tasks), self.max_tokens):
+        rows = make_rows(tasks)
+        self._verify_lengths(rows)
+        for batch in plan_batches(rows, self.max_tokens):
             with evaluating(self.model):
                 scores = score_rows(self.model, batch)
             for row, scores_C in zip(batch, scores, strict=True):
                 yield row.index, scores_C.tolist()
 
     def _verify_head(self) -> None:
+        causal, decoder, head = _parts(self.model)
         probe = torch.tensor([[0, 1, 2, 3]], device=self.model.device)
-        expected = self.model(input_ids=probe, use_cache=False).logits.float()
-        decoder, head = _decoder_and_head(self.model)
-        found = head(decoder(input_ids=probe, use_cache=False).last_hidden_state).float()
-        if not torch.allclose(found, expected, atol=1e-2, rtol=1e-2):
+        hidden: list[torch.Tensor] = []
+        hook = decoder.register_forward_hook(lambda _module, _inputs, output: hidden.append(output.last_hidden_state))
+        try:
+            # The class's own forward: a trainer wraps the instance's, in autocast for one.
+            logits = type(causal).forward(causal, input_ids=probe, use_cache=False).logits
+        finally:
+            hook.remove()
+        if not torch.allclose(head(hidden[0]).float(), logits.float(), atol=1e-3, rtol=1e-3):
             raise BackendError(
-                f"{type(self.model).__name__} changes its logits after the output embedding (a soft cap or a scale), "
+                f"{type(causal).__name__} changes its logits after the output embedding (a soft cap or a scale), "
                 "which exact scoring doesn't support. Choose another model, or rank with --method generate."
+            )
+
+    def _verify_lengths(self, rows: Sequence[Row]) -> None:
+        longest = max((len(row.prompt_T) + max(map(len, row.trie.paths)) for row in rows), default=0)
+        if self.reach is not None and longest > self.reach:
+            raise BackendError(
+                f"A prompt with its answer takes {longest} tokens and {type(self.model).__name__} has a sliding window "
+                f"of {self.reach} tokens, beyond which exact scoring doesn't support it. Lower --max-prompt-tokens, "
+                "choose another model, or rank with --method generate."
             )
 
 
@@ -139,7 +157,7 @@ def evaluating(model: Any) -> Iterator[None]:
 
 def score_rows(model: Any, rows: Sequence[Row]) -> list[torch.Tensor]:
     """The scores of each row's answers, float32, in order; differentiable when gradients are on."""
-    decoder, head = _decoder_and_head(model)
+    _, decoder, head = _parts(model)
     input_ids, position_ids, mask = collate(rows, model.device)
     if getattr(model.config, "_attn_implementation", "sdpa") != "sdpa":
         mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
@@ -199,7 +217,21 @@ def _log_probabilities(head: Any, hidden_E: torch.Tensor, target_E: torch.Tensor
     return torch.cat(parts)
 
 
-def _decoder_and_head(model: Any) -> tuple[Any, Any]:
-    """The transformer below the output embedding, and the output embedding, adapters included."""
+def _parts(model: Any) -> tuple[Any, Any, Any]:
+    """The causal LM below any adapters, its transformer, and its output embedding."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return causal.base_model, causal.get_output_embeddings()
+    return causal, causal.base_model, causal.get_output_embeddings()
+
+
+def _reach(model: Any) -> int | None:
+    """How many tokens back every layer sees; None for all of them."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if kinds - {"full_attention", "sliding_attention"}:
+        raise BackendError(
+            f"{type(model).__name__} has layers of kind {', '.join(sorted(kinds))}; exact scoring needs attention in "
+            "each, because candidates share one row. Choose another model, or rank with --method generate."
+        )
+    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
+    window: int | None = getattr(config, "sliding_window", None)
+    return window if slides else None

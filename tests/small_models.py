@@ -1,0 +1,100 @@
+"""Real architectures at toy size, and the made-up world they are trained and measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mllmrec.artifacts import Workspace
+
+DATASET, WINDOW = "toy", 5
+NUM_USERS, NUM_ITEMS = 160, 48
+WIDE = 0.25
+"""Spread of random weights: wide enough that a wrong mask or position changes scores by far more than 1e-4."""
+
+
+def make_workspace(root: Path) -> Workspace:
+    """The made-up world at toy size, prepared for windows of five items, with frozen candidates of both targets."""
+    from mllmrec.data.candidates_stage import run as candidates
+    from mllmrec.data.prepare import run as prepare
+    from mllmrec.demo.world import World, write_world
+    from mllmrec.settings.candidates import CandidatesSettings
+    from mllmrec.settings.prepare import PrepareSettings
+
+    raw = root / "raw"
+    write_world(World(num_items=NUM_ITEMS, num_users=NUM_USERS, length=(7, 11)), raw)
+    workspace = Workspace(root)
+    prepare(
+        PrepareSettings(
+            dataset=DATASET,
+            root=str(root),
+            source="pairs",
+            raw=str(raw / "pairs.csv"),
+            titles=str(raw / "titles.csv"),
+            min_inter=WINDOW,
+        ),
+        workspace,
+    )
+    for legacy in (False, True):
+        candidates(
+            CandidatesSettings(dataset=DATASET, root=str(root), num_neg=9, min_inter=WINDOW, legacy=legacy), workspace
+        )
+    return workspace
+
+
+def make_backbone(workspace: Workspace, **knobs: Any) -> Path:
+    """A Qwen3 of two layers and 32 dimensions, by `mllmrec backbone tiny`."""
+    from mllmrec.settings.backbone import BackboneSettings
+    from mllmrec.training.backbones import run
+
+    sizes = {"out": "tiny", "layers": 2, "width": 32, "heads": 2, "vocab": 420, "batch": 8}
+    settings = BackboneSettings(dataset=DATASET, root=str(workspace.root), **(sizes | knobs))
+    run(settings, workspace)
+    return workspace.root / settings.out
+
+
+def random_model(family: str = "Qwen3", *, seed: int = 0, **config: Any) -> Any:
+    """A causal LM of two layers with wide random weights, in evaluation mode; `family` is Qwen3, Llama, ..."""
+    import torch
+    import transformers
+
+    sizes = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 512,
+        "initializer_range": WIDE,
+        "bos_token_id": None,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = getattr(transformers, f"{family}Config")(**(sizes | config))
+        return getattr(transformers, f"{family}ForCausalLM")(made).eval()
+
+
+def naive_scores(model: Any, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> list[float]:
+    """log p(answer | prompt) the plain way: one forward pass for each answer, no mask, no shared prefix."""
+    import torch
+
+    scores = []
+    with torch.no_grad():
+        for answer in answers:
+            ids = torch.tensor([[*prompt, *answer]])
+            logp_TV = model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(dim=-1)
+            rows = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
+            scores.append(sum(logp_TV[row, token].item() for row, token in zip(rows, answer, strict=True)))
+    return scores
+
+
+def weights_of(folder: Path) -> dict[str, Any]:
+    """All tensors of a model or adapter folder by name."""
+    from safetensors.torch import load_file
+
+    return {name: value for path in sorted(folder.glob("*.safetensors")) for name, value in load_file(path).items()}
