@@ -10,15 +10,13 @@ import sys
 import traceback
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
-from pydantic import BaseModel, ValidationError
+from cyclopts import App, Parameter
 
 from mllmrec import __version__
 from mllmrec.artifacts import Workspace
-from mllmrec.errors import MllmrecError, SettingsError
+from mllmrec.mistakes import describe, status_of
 from mllmrec.records import Summary
 from mllmrec.settings.backbone import BackboneSettings
-from mllmrec.settings.base import explain
 from mllmrec.settings.candidates import CandidatesSettings
 from mllmrec.settings.evaluation import BaselinesSettings, CompareSettings
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
@@ -28,7 +26,6 @@ from mllmrec.settings.resources import DoctorSettings, FetchBackboneSettings, Fe
 from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings
 
 WIDE = 200
-POSITIONAL = {("run",): "--recipe", ("fetch", "dataset"): "--name", ("fetch", "backbone"): "--id"}
 FLAT = Parameter(name="*", negative_iterable=())
 
 app = App(
@@ -55,7 +52,7 @@ def prepare(*, settings: Annotated[PrepareSettings, FLAT]) -> None:
 
 
 @fetch.command(name="dataset")
-def fetch_dataset(*, settings: Annotated[FetchDatasetSettings | None, FLAT] = None) -> None:
+def fetch_dataset(settings: Annotated[FetchDatasetSettings | None, FLAT] = None) -> None:
     """Download a public data set, check it and unpack it: `mllmrec fetch dataset NAME`."""
     from mllmrec.data.fetch import run_dataset
 
@@ -64,7 +61,7 @@ def fetch_dataset(*, settings: Annotated[FetchDatasetSettings | None, FLAT] = No
 
 
 @fetch.command(name="backbone")
-def fetch_backbone(*, settings: Annotated[FetchBackboneSettings, FLAT]) -> None:
+def fetch_backbone(settings: Annotated[FetchBackboneSettings, FLAT]) -> None:
     """Download a language model into a folder under the root: `mllmrec fetch backbone ID`."""
     from mllmrec.data.fetch import run_backbone
 
@@ -147,7 +144,7 @@ def compare(*runs: str, root: str = ".", seed: int = 42) -> None:
 
 
 @app.command(name="run")
-def run_recipe(*, settings: Annotated[RunRecipeSettings, FLAT]) -> None:
+def run_recipe(settings: Annotated[RunRecipeSettings, FLAT]) -> None:
     """Run the stages of a recipe in order, skipping the finished ones: `mllmrec run RECIPE`."""
     from mllmrec.pipeline import run
 
@@ -175,15 +172,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     words, recipe, debug = take_globals(sys.argv[1:] if arguments is None else arguments)
     try:
-        app.config = recipe_defaults(recipe) if recipe else ()
-        app(name_positionals(words), exit_on_error=False, print_error=False)
+        app.config = () if recipe is None else recipe_defaults(recipe)
+        app(words, exit_on_error=False, print_error=False)
     except KeyboardInterrupt as error:
         tell(f"Interrupted{f': {error}' if str(error) else ''}.")
         sys.exit(130)
     except Exception as error:
         if debug:
             traceback.print_exc()
-        tell(describe(error))
+        tell(describe(error, app))
         sys.exit(status_of(error))
 
 
@@ -199,19 +196,6 @@ def take_globals(arguments: list[str]) -> tuple[list[str], str | None, bool]:
         elif word != "--debug":
             words.append(word)
     return words, recipe, "--debug" in arguments
-
-
-def name_positionals(words: list[str]) -> list[str]:
-    """Verbs that are about one thing take it without its flag: `run demo` is `run --recipe demo`.
-
-    >>> name_positionals(["fetch", "backbone", "Qwen/Qwen3-4B"])
-    ['fetch', 'backbone', '--id', 'Qwen/Qwen3-4B']
-    """
-    for verb, flag in POSITIONAL.items():
-        rest = words[len(verb) :]
-        if tuple(words[: len(verb)]) == verb and rest and not rest[0].startswith("-"):
-            return [*verb, flag, *rest]
-    return words
 
 
 def recipe_defaults(name: str) -> Any:
@@ -237,34 +221,8 @@ def as_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def describe(error: Exception) -> str:
-    """One paragraph for an error of any kind."""
-    cause = error.__cause__ if isinstance(error, CycloptsError) else error
-    if isinstance(cause, ValidationError):
-        return f"Wrong settings: {explain(cause, settings_model(cause.title))}"
-    if isinstance(error, CycloptsError):
-        return str(error).strip()
-    if isinstance(error, MllmrecError):
-        return str(error)
-    if isinstance(error, OSError):
-        place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror or error}. Nothing that was finished is lost; mend this and start again."
-    return f"The stage failed unexpectedly: {type(error).__name__}: {error}. Run it with --debug to see where."
-
-
-def status_of(error: Exception) -> int:
-    if isinstance(error, MllmrecError):
-        return error.exit_status
-    return 2 if isinstance(error, (CycloptsError, ValidationError, SettingsError)) else 3
-
-
-def settings_model(name: str) -> type[BaseModel] | None:
-    found = globals().get(name)
-    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
-
-
 def finish(summary: Summary) -> None:
-    """Show a stage's summary from the first process, and exit with status 1 when its check failed."""
+    """Show a stage's summary, from the first process alone."""
     if os.environ.get("RANK", "0") == "0":
         show(summary)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.config import JsonDict
 
 from mllmrec.errors import SettingsError
 
@@ -15,7 +16,7 @@ def knob(default: Any, text: str, *, operational: bool = False, positional: bool
     `operational` marks what may change without changing the result (batch, workers, device); a `positional` knob
     may be given on the command line without its flag.
     """
-    extra = {"operational": operational}
+    extra: JsonDict = {"operational": operational}
     return Field(default, description=text, json_schema_extra=extra, kw_only=not positional, **bounds)
 
 
