@@ -7,6 +7,7 @@ adapter loads only on the model it was trained on: its manifest holds that model
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def load(
     Raises BackendError when the folder is incomplete, when the device isn't there, or when the adapter was trained
     on another model (unless `force`).
     """
-    transformers_logging.disable_progress_bar()
+    quieten()
     source = resolve(workspace, str(name))
     chosen_device, chosen_dtype = choose_device(device), choose_dtype(dtype, choose_device(device))
     tokenizer = _read(AutoTokenizer, source)
@@ -69,6 +70,13 @@ def load(
     model = model.to(chosen_device).eval()
     note(f"model: {' + '.join(names)} ({_millions(model)} parameters, {chosen_dtype} on {chosen_device})")
     return LoadedModel(model=model, tokenizer=tokenizer, chat=Chat(tokenizer), names=tuple(names), hashes=hashes)
+
+
+def quieten() -> None:
+    """Keep the libraries' own remarks off the screen; what a user should know is told by this program."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
 
 
 def resolve(workspace: Workspace, name: str) -> str:

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from trl.chat_template_utils import qwen3_chat_template
 
 from mllmrec.artifacts import Workspace, named
+from mllmrec.backends.huggingface import quieten
 from mllmrec.data.prompts import LIST_QUESTION, Renderer
 from mllmrec.data.sequences import Catalogue, Interactions
 from mllmrec.manifests import finished, hash_files, unmark, write_manifest
@@ -39,6 +40,7 @@ def run(settings: BackboneSettings, workspace: Workspace) -> Summary:
     if finished(folder, settings, inputs) is not None:
         return Summary(headline=f"The model {folder} is there already; nothing to do.", artifact=folder)
     unmark(folder)
+    quieten()
     interactions = Interactions.load(workspace, settings.dataset)
     tokenizer = train_tokenizer(interactions.catalogue, settings.vocab)
     model = build_model(tokenizer, settings.layers, settings.width, settings.heads, settings.seed)

@@ -61,7 +61,7 @@ class ValidationCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.readings = read_readings(self.folder, up_to=state.global_step)
-        if state.global_step not in self.readings:
+        if state.global_step == 0:
             self._measure(args, state, model)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
