@@ -83,7 +83,7 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str
 
     clauses = []
     for mistake in error.errors():
-        key = ".".join(str(part) for part in mistake["loc"]) or "settings"
+        key = ".".join(str(part).removesuffix("_") for part in mistake["loc"]) or "settings"
         if mistake["type"] == "extra_forbidden":
             close = difflib.get_close_matches(key.replace("-", "_"), model.model_fields if model else [], n=1)
             hint = f"; did you mean {close[0]}?" if close else ""

@@ -53,28 +53,32 @@ class Recipe:
 
     def block(self, verb: str) -> dict[str, Any]:
         """The one block of a verb, shared keys included; empty when the recipe has none."""
-        found = self.blocks.get(verb, [{}])
+        found = self.blocks.get(verb, [])
         if len(found) > 1:
             raise SettingsError(
                 f"{self.path} has {len(found)} blocks for {verb}, and --config needs one. Give the flags on the "
                 "command line, or use `mllmrec run`."
             )
-        return self._with_shared(verb, found[0])
+        return self._with_shared(verb, found[0] if found else {})
 
     def stages(self, **overrides: Any) -> list[StageSettings]:
         """Validated settings of every block, in order; `overrides` replace shared keys."""
-        mistakes: list[str] = []
-        stages = []
+        stages, mistakes = self.validated(overrides)
+        if mistakes:
+            raise SettingsError(f"{self.path} has mistakes: {'; '.join(mistakes)}. Mend the file and start again.")
+        return stages
+
+    def validated(self, overrides: Mapping[str, Any]) -> tuple[list[StageSettings], list[str]]:
+        """The settings of the blocks that are right, and what is wrong with the others."""
+        stages, mistakes = [], []
         for verb, blocks in self.blocks.items():
             for number, block in enumerate(blocks, 1):
                 where = f"{verb}[{number}]" if len(blocks) > 1 else verb
                 try:
                     stages.append(STAGES[verb].model_validate(self._with_shared(verb, block, overrides)))
                 except ValidationError as error:
-                    mistakes.append(f"{where}: {explain(error, STAGES[verb])}")
-        if mistakes:
-            raise SettingsError(f"{self.path} has mistakes. {' '.join(mistakes)} Mend the file and start again.")
-        return stages
+                    mistakes.append(f"{where}: {explain(error, STAGES[verb]).rstrip('.')}")
+        return stages, mistakes
 
     def _with_shared(
         self, verb: str, block: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
@@ -86,24 +90,18 @@ class Recipe:
 
 def load_recipe(name: str | Path) -> Recipe:
     """Read a recipe by path or shipped name; a SettingsError tells every mistake of the file at once."""
-    import yaml
-
     path = _find(name)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        line = f":{place.line + 1}" if place else ""
-        raise SettingsError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)}).") from error
+    content, mistakes = _read(path)
     if not isinstance(content, dict):
         raise SettingsError(f"{path}: expected blocks of settings by verb, found {type(content).__name__}.")
-    unknown = [f"{key} is no verb or shared key{_near(key)}" for key in content if key not in (*STAGES, *SHARED)]
-    wrong = [f"{verb} isn't a block of settings" for verb in STAGES if not _is_block(content.get(verb, {}))]
-    if unknown or wrong:
-        raise SettingsError(f"{path} has mistakes: {'; '.join(unknown + wrong)}. Mend the file and start again.")
-    blocks = {verb: _as_list(content[verb]) for verb in STAGES if verb in content}
+    mistakes += [f"{key} is no verb or shared key{_near(key)}" for key in content if key not in (*STAGES, *SHARED)]
+    given = [verb for verb in STAGES if verb in content]
+    mistakes += [f"{verb} isn't a block of settings" for verb in given if not _is_block(content[verb])]
+    blocks = {verb: _as_list(content[verb]) for verb in given if _is_block(content[verb])}
     recipe = Recipe(path=path, shared={key: content[key] for key in SHARED if key in content}, blocks=blocks)
-    recipe.stages(**({} if "dataset" in content else {"dataset": "unnamed"}))
+    mistakes += recipe.validated({} if "dataset" in content else {"dataset": "unnamed"})[1]
+    if mistakes:
+        raise SettingsError(f"{path} has mistakes: {'; '.join(mistakes)}. Mend the file and start again.")
     return recipe
 
 
@@ -122,6 +120,36 @@ def _find(name: str | Path) -> Path:
     raise SettingsError(
         f"There is no recipe {str(name)!r}: no such file, and the shipped recipes are {', '.join(shipped_recipes())}."
     )
+
+
+def _read(path: Path) -> tuple[Any, list[str]]:
+    """What a YAML file holds, and a word on each key that stands twice, of which YAML drops the first."""
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        root = yaml.compose(text, yaml.SafeLoader)
+        return yaml.safe_load(text), _repeated_keys(root)
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        line = f":{place.line + 1}" if place else ""
+        reason = getattr(error, "problem", None) or str(error)
+        raise SettingsError(f"{path}{line}: not valid YAML ({reason}). Mend this line.") from error
+
+
+def _repeated_keys(node: Any) -> list[str]:
+    """Mistakes like `line 7: sft stands twice`, from a tree of YAML nodes."""
+    told, seen = [], set[str]()
+    for child in node.value if isinstance(getattr(node, "value", None), list) else []:
+        key, value = child if isinstance(child, tuple) else (None, child)
+        if key is not None:
+            if str(key.value) in seen:
+                told.append(f"line {key.start_mark.line + 1}: {key.value} stands twice")
+            seen.add(str(key.value))
+        told += _repeated_keys(value)
+    return told
 
 
 def _is_block(value: Any) -> bool:
