@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -147,14 +148,16 @@ def windows(items: tuple[str, ...], length: int, mode: Windows) -> list[tuple[st
 def read_lines(path: Path) -> list[Line]:
     """The lines of a split file. Blank lines are passed over; anything else amiss is a DataError with file:line."""
     lines, checked = [], set[str]()
-    for number, text in enumerate(read_text(path).splitlines()):
+    for number, text in enumerate(io.StringIO(read_text(path), newline=None)):
         if not text.strip():
             continue
-        user_id, tab, rest = text.partition("\t")
+        user_id, tab, rest = text.rstrip("\n").partition("\t")
         items = tuple(map(sys.intern, rest.split()))
         where = f"{path}:{number + 1}"
         if not tab:
-            raise DataError(f"{where}: no tab. Expected `user<TAB>item item ...`, found {text[:60]!r}. Mend this line.")
+            raise DataError(
+                f"{where}: no tab. Expected `user<TAB>item item ...`, found {user_id[:60]!r}. Mend this line."
+            )
         if not items:
             raise DataError(f"{where}: user {user_id!r} has no items. Expected at least one; remove the line.")
         _check_ids((user_id, *items), checked, where)
@@ -166,16 +169,16 @@ def read_lines(path: Path) -> list[Line]:
 
 def read_catalogue(path: Path) -> Catalogue:
     """The items of a titles file: header, then item, title and any attributes; of duplicated ids the first counts."""
-    rows = csv.reader(read_text(path).splitlines())
-    header = next(rows, None)
-    if header is None or len(header) < 2:
+    rows = _csv_rows(path)
+    _, header = next(rows, (1, []))
+    if len(header) < 2:
         raise DataError(f"{path}:1: expected a header with at least two columns, item,title; found {header}.")
     items: dict[str, Item] = {}
     checked, num_duplicates = set[str](), 0
-    for row in rows:
+    for number, row in rows:
         if not row:
             continue
-        where = f"{path}:{rows.line_num}"
+        where = f"{path}:{number}"
         if len(row) < 2:
             raise DataError(f"{where}: expected item,title and found {row}. Mend this line.")
         item_id, title = row[0].strip(), row[1].strip()
@@ -188,6 +191,19 @@ def read_catalogue(path: Path) -> Catalogue:
     if num_duplicates:
         note(f"{path}: {num_duplicates} rows repeat an item id; the first row of each counts.")
     return Catalogue(items.values(), num_duplicates)
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file, each with the line it ends on; a quoted title may hold line breaks."""
+    rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        for row in rows:
+            yield rows.line_num, row
+    except csv.Error as error:
+        raise DataError(
+            f"{path}:{rows.line_num}: not valid CSV ({error}). Expected a title that begins with a quotation mark to "
+            "end with one, and those inside it to be doubled. Mend the row that ends or begins here."
+        ) from error
 
 
 def read_text(path: Path) -> str:
