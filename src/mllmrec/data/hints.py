@@ -7,14 +7,14 @@ history and target. What doesn't fit is counted and never used.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace, read_json
 from mllmrec.data.draws import uniform
-from mllmrec.data.sequences import Line
+from mllmrec.data.sequences import Line, windows
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.records import RankingExample, example_id
 
@@ -53,45 +53,52 @@ def join_traces(records: Any, path: Path, train: Sequence[Line], window: int) ->
     """Traces that belong to a window of `train`, by example id, and counts of those that don't, by reason."""
     if not isinstance(records, list):
         raise DataError(f"{path}: expected a JSON list of records, found {type(records).__name__}.")
-    lines = {line.line_index: line for line in train}
+    physical, by_user = {line.line_index: line for line in train}, defaultdict[str, list[Line]](list)
+    for line in train:
+        by_user[line.user_id].append(line)
     traces: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for record in records:
-        key = _own_key(record, lines, window)
-        reasoning = str(record.get("reasoning") or "").strip() if isinstance(record, dict) else ""
+        key = _own_key(record, physical, by_user, window) if isinstance(record, dict) else None
+        reasoning = str(record.get("reasoning") or "").strip() if key is not None else ""
         if key is None:
             counts["mismatched"] += 1
         elif not reasoning:
             counts["empty"] += 1
         elif record.get("keep") is False:
             counts["rejected"] += 1
+        elif key in traces:
+            counts["repeated"] += 1
         else:
             counts["joined"] += 1
             traces[key] = reasoning
     return traces, dict(counts)
 
 
-def _own_key(record: Any, lines: Mapping[int, Line], window: int) -> str | None:
-    """The example id of the train window a record was written for; None when it fits none."""
-    if not isinstance(record, dict):
+def _own_key(
+    record: Mapping[str, Any], physical: Mapping[int, Line], by_user: Mapping[str, Sequence[Line]], window: int
+) -> str | None:
+    """The example id of the train window a record was written for; None when it fits none.
+
+    A record with an example id of its own may fit any line of its user, one without only the line it names.
+    """
+    user_id, number = str(record.get("user_id")), record.get("line_idx")
+    history, target = _ids(record.get("history_items")), _ids([record.get("target_item")])
+    if len(target) != 1:
         return None
-    line = lines.get(record.get("line_idx", -1))
-    if line is None or str(record.get("user_id")) != line.user_id:
-        return None
-    history, target = _ids(record.get("history_items", [])), _ids([record.get("target_item")])
-    if not target:
-        return None
-    span = (*history, *target)
-    fits = len(span) == window and any(
-        line.items[start : start + window] == span for start in range(len(line.items) - window + 1)
-    )
-    return example_id(line.user_id, target[0], history) if fits else None
+    span, key = (*history, *target), example_id(user_id, target[0], history)
+    if "example_id" in record:
+        lines = by_user.get(user_id, ()) if record["example_id"] == key else ()
+    else:
+        line = physical.get(number) if isinstance(number, int) else None
+        lines = [line] if line is not None and line.user_id == user_id else []
+    return key if any(span in windows(line.items, window, "all") for line in lines) else None
 
 
-def _ids(items: Iterable[Any]) -> tuple[str, ...]:
+def _ids(items: Any) -> tuple[str, ...]:
     """Item ids of the reference's {item_id, ...} objects, or of plain ids."""
     return tuple(
         str(item["item_id"] if isinstance(item, dict) and "item_id" in item else item)
-        for item in items
+        for item in (items if isinstance(items, list) else [])
         if item is not None
     )
