@@ -152,12 +152,15 @@ def read_json(path: Path) -> Any:
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON-lines file, one at a time; a DataError names file:line."""
-    with path.open(encoding="utf-8") as file:
+    require(path, "A file of records", "Mend the path, or make the file again.")
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{number}: not valid JSON ({error.msg}).") from error
+                raise DataError(f"{path}:{number}: not valid JSON ({error.msg}). Make the file again.") from error
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}:{number}: not UTF-8 text ({error.reason}). Make the file again.") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}.")
             yield row
@@ -176,7 +179,7 @@ class RecordLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             self._cut_torn_line()
-            self._rows = {row[key]: row for row in read_jsonl(path)}
+            self._rows = {self._key_of(number, row): row for number, row in enumerate(read_jsonl(path), 1)}
         self._file = path.open("a", encoding="utf-8")
 
     def __contains__(self, key: str) -> bool:
@@ -198,6 +201,11 @@ class RecordLog:
         self._file.close()
         if delete:
             self.path.unlink(missing_ok=True)
+
+    def _key_of(self, number: int, row: Mapping[str, Any]) -> Any:
+        if self.key not in row:
+            raise DataError(f"{self.path}:{number}: the record has no {self.key}. Remove the file and start again.")
+        return row[self.key]
 
     def _cut_torn_line(self) -> None:
         with self.path.open("rb+") as file:

@@ -43,12 +43,13 @@ class Manifest:
 
     @classmethod
     def read(cls, artifact: Path) -> Manifest | None:
-        """The manifest of `artifact`, or None when it is not finished (or not ours)."""
+        """The manifest of `artifact`, or None when it is not finished; an ArtifactError when it isn't ours."""
         path = manifest_path(artifact)
         if not path.exists():
             return None
         value = read_json(path)
-        known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
+        found = value if isinstance(value, dict) else {}
+        known = {name: found[name] for name in cls.__dataclass_fields__ if name in found}
         if not {"verb", "settings", "result_settings", "inputs"} <= known.keys():
             raise ArtifactError(f"{path} is not a manifest of this program: it lacks verb, settings or inputs.")
         return cls(**known)
@@ -64,11 +65,13 @@ def manifest_path(artifact: Path) -> Path:
 def finished(artifact: Path, settings: StageSettings, inputs: Mapping[str, str]) -> Manifest | None:
     """The manifest of an artifact that these settings and inputs already made; None when there is work to do.
 
+    A manifest whose artifact is gone counts for nothing.
+
     Raises ArtifactError, naming each difference, when the artifact was made with other result-affecting settings
     or from other inputs and `--overwrite` was not given.
     """
     manifest = Manifest.read(artifact)
-    if manifest is None or settings.overwrite:
+    if manifest is None or settings.overwrite or not artifact.exists():
         return None
     differences = [
         *_differences("setting", manifest.result_settings, settings.result_settings()),

@@ -10,7 +10,7 @@ from mllmrec.data.candidates import candidate_rows, freeze, protocol_name, quest
 from mllmrec.data.legacy import draw_legacy
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError
-from mllmrec.manifests import finished, hash_files, write_manifest
+from mllmrec.manifests import finished, hash_files, unmark, write_manifest
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.candidates import CandidatesSettings
 
@@ -27,6 +27,7 @@ def run(settings: CandidatesSettings, workspace: Workspace) -> Summary:
         return Summary(headline=f"{path.name} is there already; nothing to do.", artifact=path)
     interactions = Interactions.load(workspace, settings.dataset)
     examples, counts = _draw(settings, interactions)
+    unmark(path)
     write_jsonl(path, candidate_rows(examples))
     counts["examples"] = len(examples)
     digest = sha256(path)
@@ -70,4 +71,4 @@ def _draw(settings: CandidatesSettings, interactions: Interactions) -> tuple[lis
         num_neg=settings.num_neg,
         seed=settings.seed,
     )
-    return examples, counts | {"duplicates": 0}
+    return examples, counts
