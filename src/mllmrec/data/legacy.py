@@ -29,13 +29,13 @@ def draw_legacy(
 ) -> list[RankingExample]:
     """Candidates as the reference draws them: `pool` is all ids in the order of the titles file."""
     rng = random.Random(seed)
-    examples = []
+    examples, members = [], frozenset(pool)
     for line in lines:
         if len(line.items) < window:
             continue
         span = line.items[-window:]
         forbidden = set(span)
-        if len(forbidden & set(pool)) + num_neg > len(pool):
+        if len(forbidden & members) + num_neg > len(pool):
             raise DataError(f"{num_neg} negatives can't be drawn from {len(pool)} items; lower --num-neg.")
         negatives: list[str] = []
         while len(negatives) < num_neg:
@@ -78,7 +78,10 @@ def read_legacy_cache(path: Path, lines: Sequence[Line], window: int) -> list[Ra
                 f"{path}: row {number} doesn't belong to line {line.line_index + 1} of the {split} file, whose target "
                 f"is {line.items[-1]}. The cache was made from other data; draw candidates anew."
             )
-        examples.append(_example(line, window, [str(item) for item in row["candidates"]], split))
+        candidates = row.get("candidates")
+        if not isinstance(candidates, list) or line.items[-1] not in map(str, candidates):
+            raise DataError(f"{path}: row {number} has no list of candidates with its target {line.items[-1]} in it.")
+        examples.append(_example(line, window, [str(item) for item in candidates], split))
     return _distinct(examples)
 
 
@@ -105,4 +108,7 @@ def _example(line: Line, window: int, candidates: Sequence[str], split: Split) -
 
 def _distinct(examples: Sequence[RankingExample]) -> list[RankingExample]:
     """Of examples that occur twice the first; dropping them after the draw leaves the other lists as they are."""
-    return list({example.example_id: example for example in reversed(examples)}.values())[::-1]
+    distinct: dict[str, RankingExample] = {}
+    for example in examples:
+        distinct.setdefault(example.example_id, example)
+    return list(distinct.values())

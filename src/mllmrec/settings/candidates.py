@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from mllmrec.settings.base import DatasetSettings, knob
 
@@ -18,3 +20,9 @@ class CandidatesSettings(DatasetSettings):
     min_inter: int = knob(10, "Items of a window: the history and its target.", ge=2)
     seed: int = knob(42, "Seed of the draw.")
     legacy: bool = knob(False, "Draw exactly as the reference implementation does, for comparison.")
+
+    @model_validator(mode="after")
+    def _reference_draws_uniformly(self) -> Self:
+        if self.legacy and self.negatives != "uniform":
+            raise ValueError(f"negatives = {self.negatives!r}: the reference's draw is uniform; leave out --legacy")
+        return self
