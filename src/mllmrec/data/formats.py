@@ -32,7 +32,14 @@ class PromptFormat:
     def of(cls, manifest: Manifest | None) -> PromptFormat | None:
         """The format in a checkpoint's manifest, or None when it holds none (a plain backbone)."""
         details = manifest.details.get("prompt_format") if manifest is not None else None
-        return cls(**details) if details else None
+        if not details:
+            return None
+        if set(details) - set(cls.__dataclass_fields__):
+            raise SettingsError(
+                f"The checkpoint's prompt format holds {', '.join(sorted(details))}, and this version knows "
+                f"{', '.join(cls.__dataclass_fields__)}. Use the version that trained it, or train anew."
+            )
+        return cls(**details)
 
 
 def inherited(trained: PromptFormat | None, asked: Mapping[str, Any], name: str) -> PromptFormat | None:

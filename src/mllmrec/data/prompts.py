@@ -26,7 +26,7 @@ CAPTION_WORDS = (50, 25, 12, 6, 0)
 QUESTION = "Which candidate comes next? Answer with one line of the list: [ITEM_<id>] <title>"
 LIST_QUESTION = "Which candidates come next? Answer with the {k} best, best first, one a line: [ITEM_<id>] <title>"
 
-_MARKUP = re.compile(r"<([^<>]{1,60})>")
+_MARKUP = re.compile(r"<([^<>]+)>")
 _ANSWER = re.compile(r"\[ITEM_([A-Za-z0-9_-][A-Za-z0-9._-]*)\](?:\s|$)")
 Encoded = TypeVar("Encoded", bound=Sequence[object])
 
@@ -47,8 +47,8 @@ def plain(text: str) -> str:
 class Answer:
     """What a model's text amounts to.
 
-    `item_id` is the id of its answer line, None when there is no such line; `lines` counts the non-empty lines after
-    any closed think block.
+    `item_id` is the id of its answer line, None when there is no such line; `lines` counts the non-empty lines outside
+    think blocks.
     """
 
     item_id: str | None
@@ -80,7 +80,8 @@ def parse_list(text: str, candidates: Sequence[str]) -> tuple[list[str], int]:
 
 
 def _answer_lines(text: str) -> list[str]:
-    after = text.rsplit("</think>", 1)[-1]
+    """The non-empty lines after the last closed think block, up to one that was never closed."""
+    after = text.rsplit("</think>", 1)[-1].split("<think>", 1)[0]
     return [line.strip() for line in after.splitlines() if line.strip()]
 
 
