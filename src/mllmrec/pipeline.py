@@ -25,6 +25,8 @@ def run(settings: RunRecipeSettings, workspace: Workspace) -> Summary:
     overrides: dict[str, Any] = {"root": settings.root}
     if settings.dataset:
         overrides["dataset"] = settings.dataset
+    if settings.overwrite:
+        overrides["overwrite"] = True
     return run_stages(load_recipe(settings.recipe).stages(**overrides), workspace)
 
 
