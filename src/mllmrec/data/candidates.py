@@ -11,9 +11,10 @@ import bisect
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from mllmrec.artifacts import read_jsonl
 from mllmrec.data.draws import generator
@@ -127,27 +128,33 @@ def candidate_rows(examples: Sequence[RankingExample]) -> Iterator[dict[str, obj
 
 def read_candidates(path: Path) -> list[RankingExample]:
     """The examples of a candidate file; a DataError names the line that lacks something."""
-    examples = []
-    for number, row in enumerate(read_jsonl(path), 1):
-        try:
-            examples.append(
-                RankingExample(
-                    example_id=row["example_id"],
-                    user_id=row["user_id"],
-                    history=tuple(row["history"]),
-                    candidates=tuple(row["candidates"]),
-                    target_id=row["target_id"],
-                    split=row["split"],
-                )
-            )
-        except KeyError as error:
-            raise DataError(
-                f"{path}:{number}: no {error}. Expected example_id, user_id, history, candidates, target_id and "
-                "split; make the file with `mllmrec candidates`."
-            ) from error
+    examples = [_example(row, f"{path}:{number}") for number, row in enumerate(read_jsonl(path), 1)]
     if not examples:
         raise DataError(f"{path} holds no examples. Make it again with `mllmrec candidates`.")
     return examples
+
+
+def _example(row: Mapping[str, Any], where: str) -> RankingExample:
+    texts, lists = ("example_id", "user_id", "target_id", "split"), ("history", "candidates")
+    wrong = [name for name in texts if not isinstance(row.get(name), str)]
+    wrong += [name for name in lists if not _is_id_list(row.get(name))]
+    if wrong:
+        raise DataError(
+            f"{where}: {', '.join(wrong)} missing or of another kind. Expected the texts {', '.join(texts)} and the "
+            f"lists of ids {', '.join(lists)}; make the file with `mllmrec candidates`."
+        )
+    return RankingExample(
+        example_id=row["example_id"],
+        user_id=row["user_id"],
+        history=tuple(row["history"]),
+        candidates=tuple(row["candidates"]),
+        target_id=row["target_id"],
+        split=row["split"],
+    )
+
+
+def _is_id_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def _rejecting(draw: Callable[[], str], count: int, forbidden: frozenset[str]) -> list[str]:
