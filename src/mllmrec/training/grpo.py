@@ -16,7 +16,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.encoding import Encoder
-from mllmrec.backends.huggingface import LoadedModel, choose_device, load, resolve
+from mllmrec.backends.huggingface import LoadedModel, choose_device, load, portable, resolve
 from mllmrec.data.formats import PromptFormat, inherited
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, BackendError, SettingsError
@@ -28,6 +28,7 @@ from mllmrec.training.datasets import TrainingExamples, training_examples
 from mllmrec.training.rewards import REWARDS, for_trainer
 from mllmrec.training.session import Session
 from mllmrec.training.setup import (
+    RowWriter,
     asked_format,
     is_main_process,
     lora,
@@ -60,7 +61,7 @@ def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
     trainer = _trainer(settings, folder, loaded, encoder, examples, steps)
     session = Session(settings, folder, inputs, started, chosen, encoder, trainer)
     session.attach_validation(interactions, steps)
-    return session.train(last, dict(examples.counts), loaded.names[0])
+    return session.train(last, dict(examples.counts), portable(workspace, loaded.names[0]))
 
 
 def check_divisibility(settings: GrpoSettings) -> None:
@@ -142,14 +143,16 @@ def _trainer(
         beta=settings.beta,
         shuffle_dataset=False,
     )
-    return GRPOTrainer(
+    trainer = GRPOTrainer(
         model=loaded.model,
         reward_funcs=for_trainer(REWARDS[settings.reward]),
         args=arguments,
-        train_dataset=row_dataset(examples, settings.epochs, make),
+        train_dataset=row_dataset(examples, settings.epochs),
         processing_class=loaded.tokenizer,
         peft_config=lora(settings.rank, LORA_ALPHA, LORA_DROPOUT),
     )
+    trainer.data_collator = RowWriter(examples=examples, make=make)
+    return trainer
 
 
 def _check_same_tokens(encoder: Encoder, examples: TrainingExamples) -> None:

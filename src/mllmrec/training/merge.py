@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from mllmrec.artifacts import Workspace, require
-from mllmrec.backends.huggingface import LoadedModel, load
+from mllmrec.backends.huggingface import LoadedModel, load, portable
 from mllmrec.data.prompts import QUESTION
 from mllmrec.errors import ArtifactError, BackendError
 from mllmrec.manifests import Manifest, finished, hash_model, unmark, write_manifest
@@ -43,7 +43,7 @@ def run(settings: MergeSettings, workspace: Workspace) -> Summary:
     loaded = load(workspace, backbone, adapter, device=settings.device, dtype="float32")
     difference = merge_into(loaded, folder, stored_dtype(workspace, backbone), settings.tolerance)
     details = {name: trained.details[name] for name in CARRIED if name in trained.details}
-    details |= {"model": str(folder), "backbone": backbone, "largest_difference": difference}
+    details |= {"model": portable(workspace, str(folder)), "backbone": backbone, "largest_difference": difference}
     write_manifest(folder, settings, inputs, started=started, details=details)
     return Summary(
         headline=f"Merged into {folder}; log-probabilities differ by at most {difference:.1e} nats on the probe",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +55,28 @@ def asked_format(settings: TrainingSettings, workspace: Workspace) -> tuple[Prom
     return chosen, captions
 
 
-def row_dataset(examples: TrainingExamples, epochs: int, make: MakeRow) -> Dataset:
-    """A datasets.Dataset of (epoch, index) rows whose content `make(example, hint)` writes when it is asked for."""
+def row_dataset(examples: TrainingExamples, epochs: int) -> Dataset:
+    """A datasets.Dataset of bare (epoch, index) rows in training order; `RowWriter` gives them content."""
     rows = list(examples.rows(epochs))
-    dataset = Dataset.from_dict({"epoch": [epoch for epoch, _ in rows], "index": [index for _, index in rows]})
+    return Dataset.from_dict({"epoch": [epoch for epoch, _ in rows], "index": [index for _, index in rows]})
 
-    def write(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        drawn = [examples.example(*row) for row in zip(batch["epoch"], batch["index"], strict=True)]
-        made = [make(example, examples.hints.get(example.example_id)) for example in drawn]
-        return {column: [row[column] for row in made] for column in made[0]}
 
-    return dataset.with_transform(write)
+@dataclass(frozen=True, kw_only=True)
+class RowWriter:
+    """A collator that writes rows when a batch is asked for, and hands them on to `collate`.
+
+    It is a collator and no transform of the dataset because `datasets` hashes a transform with all that it holds,
+    which takes a minute for a million questions.
+    """
+
+    examples: TrainingExamples
+    make: MakeRow
+    collate: Callable[[list[dict[str, Any]]], Any] = list
+
+    def __call__(self, rows: Sequence[Mapping[str, int]]) -> Any:
+        drawn = [self.examples.example(row["epoch"], row["index"]) for row in rows]
+        hints = self.examples.hints
+        return self.collate([self.make(example, hints.get(example.example_id)) for example in drawn])
 
 
 def lora(rank: int, alpha: int, dropout: float) -> LoraConfig:

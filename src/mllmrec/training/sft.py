@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.encoding import Encoder
-from mllmrec.backends.huggingface import Dtype, LoadedModel, choose_device, load, resolve
+from mllmrec.backends.huggingface import Dtype, LoadedModel, choose_device, load, portable, resolve
 from mllmrec.data.sequences import Interactions
 from mllmrec.manifests import finished
 from mllmrec.records import RankingExample, Summary
@@ -25,6 +26,7 @@ from mllmrec.training import checkpoints
 from mllmrec.training.datasets import TrainingExamples, training_examples
 from mllmrec.training.session import Session
 from mllmrec.training.setup import (
+    RowWriter,
     asked_format,
     is_main_process,
     lora,
@@ -55,7 +57,7 @@ def run(settings: SftSettings, workspace: Workspace) -> Summary:
     trainer = _trainer(settings, folder, loaded, encoder, examples, steps)
     session = Session(settings, folder, inputs, started, chosen, encoder, trainer)
     session.attach_validation(interactions, steps)
-    return session.train(last, dict(examples.counts), loaded.names[0])
+    return session.train(last, dict(examples.counts), portable(workspace, loaded.names[0]))
 
 
 def total_steps(num_examples: int, settings: SftSettings) -> int:
@@ -93,7 +95,12 @@ def _trainer(
     return SFTTrainer(
         model=loaded.model,
         args=arguments,
-        train_dataset=row_dataset(examples, settings.epochs, make),
+        train_dataset=row_dataset(examples, settings.epochs),
+        data_collator=RowWriter(
+            examples=examples,
+            make=make,
+            collate=DataCollatorForLanguageModeling(pad_token_id=loaded.tokenizer.pad_token_id),
+        ),
         processing_class=loaded.tokenizer,
         peft_config=lora(settings.rank, LORA_ALPHA, LORA_DROPOUT) if settings.peft == "lora" else None,
     )
