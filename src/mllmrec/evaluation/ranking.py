@@ -8,6 +8,7 @@ users. Processes of one launch take every n-th chunk; when all chunks are there,
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,10 @@ def _rank_chunks(
         for index in todo:
             begun = time.monotonic()
             rows = rank_chunk(examples[index * CHUNK_USERS : (index + 1) * CHUNK_USERS])
-            log.append([{"chunk": str(index), "seconds": time.monotonic() - begun, "rows": rows}])
+            budget = dict(encoder.renderer.budget)
+            encoder.renderer.budget.clear()
+            seconds = time.monotonic() - begun
+            log.append([{"chunk": str(index), "seconds": seconds, "budget": budget, "rows": rows}])
             advance(CHUNK_USERS)
     log.close()
 
@@ -147,6 +151,7 @@ def _write(
     rows = [row for index in range(num_chunks(examples)) for row in chunks[index]["rows"]]
     invalid = sum(not row["answers"] for row in rows) if settings.method == "generate" else 0
     details: dict[str, Any] = {"model": choice.base, "adapter": str(choice.adapter) if choice.adapter else None}
+    details["budget"] = dict(sum((Counter(chunk["budget"]) for chunk in chunks.values()), Counter()))
     if settings.method == "score":
         details["length_normalised"] = _normalised(examples, rows, settings)
     else:
