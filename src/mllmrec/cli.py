@@ -31,6 +31,7 @@ FLAT = Parameter(name="*", negative_iterable=())
 app = App(
     name="mllmrec",
     version=__version__,
+    suppress_keyboard_interrupt=False,
     help="A reasoning recommender from interaction sequences, titles and images, with numbers that can be checked.",
     help_epilogue=(
         "Every verb also takes --config RECIPE (its block gives the defaults) and --debug (show a traceback). "

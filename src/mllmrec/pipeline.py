@@ -34,12 +34,12 @@ def run_demo(settings: DemoSettings) -> Summary:
     """Write the made-up world into an empty folder and run the demo's recipe there."""
     from mllmrec.demo.world import World, write_world
 
-    workspace = Workspace(settings.out)
+    workspace = Workspace(Path(settings.root).expanduser() / settings.out)
     raw = workspace.root / "raw"
     write_world(World(seed=settings.seed), raw)
     recipe = load_recipe("demo")
     recipe.blocks["prepare"][0] |= {"raw": str(raw), "titles": str(raw / "titles.csv")}
-    overrides: dict[str, Any] = {"root": settings.out, "seed": settings.seed, "overwrite": settings.overwrite}
+    overrides: dict[str, Any] = {"root": str(workspace.root), "seed": settings.seed, "overwrite": settings.overwrite}
     return run_stages(recipe.stages(**overrides), workspace)
 
 

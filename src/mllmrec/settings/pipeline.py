@@ -23,5 +23,5 @@ class DemoSettings(StageSettings):
 
     verb: ClassVar[str] = "demo"
 
-    out: str = knob("demo-workspace", "Folder of the demo's workspace.")
+    out: str = knob("demo-workspace", "Folder of the demo's workspace, under the root or any path.")
     seed: int = knob(42, "Seed of the made-up world.")
