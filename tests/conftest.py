@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from mllmrec.artifacts import Workspace
+from small_models import copy_of, make_backbone, make_workspace, train_all
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -34,3 +37,31 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("MLLMREC_REAL_DATA names no folder of real data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The made-up world with frozen candidates and the backbone `tiny` (random weights). To be read, not written."""
+    workspace = make_workspace(tmp_path_factory.mktemp("toy"))
+    make_backbone(workspace)
+    return workspace
+
+
+@pytest.fixture
+def toy_copy(toy: Workspace, tmp_path: Path) -> Workspace:
+    """`toy` of one test's own."""
+    return copy_of(toy, tmp_path / "workspace")
+
+
+@pytest.fixture(scope="session")
+def trained(toy: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """`toy` with the checkpoints full (all weights), sft (LoRA on full), sft-merged and grpo. To be read only."""
+    workspace = copy_of(toy, tmp_path_factory.mktemp("trained") / "workspace")
+    train_all(workspace)
+    return workspace
+
+
+@pytest.fixture
+def trained_copy(trained: Workspace, tmp_path: Path) -> Workspace:
+    """`trained` of one test's own."""
+    return copy_of(trained, tmp_path / "workspace")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace
+from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings
 
 DATASET, WINDOW = "toy", 5
 NUM_USERS, NUM_ITEMS = 160, 48
@@ -23,7 +25,7 @@ def make_workspace(root: Path) -> Workspace:
     from mllmrec.settings.prepare import PrepareSettings
 
     raw = root / "raw"
-    write_world(World(num_items=NUM_ITEMS, num_users=NUM_USERS, length=(7, 11)), raw)
+    write_world(World(num_items=NUM_ITEMS, num_users=NUM_USERS, length=(7, 11), popular=0.8), raw)
     workspace = Workspace(root)
     prepare(
         PrepareSettings(
@@ -48,10 +50,64 @@ def make_backbone(workspace: Workspace, **knobs: Any) -> Path:
     from mllmrec.settings.backbone import BackboneSettings
     from mllmrec.training.backbones import run
 
-    sizes = {"out": "tiny", "layers": 2, "width": 32, "heads": 2, "vocab": 420, "batch": 8}
+    sizes = {"out": "tiny", "layers": 2, "width": 32, "heads": 2, "vocab": 600, "batch": 8}
     settings = BackboneSettings(dataset=DATASET, root=str(workspace.root), **(sizes | knobs))
     run(settings, workspace)
     return workspace.root / settings.out
+
+
+def sft_settings(workspace: Workspace, **knobs: Any) -> SftSettings:
+    """Ten quick steps of LoRA on the random backbone, unless the knobs say otherwise."""
+    quick = {
+        "backbone": "tiny",
+        "min_inter": WINDOW,
+        "num_neg": 4,
+        "epochs": 1,
+        "limit": 80,
+        "batch": 8,
+        "accum": 1,
+        "lr": 5e-3,
+        "eval_users": 16,
+        "eval_steps": 1000,
+        "logging_steps": 1,
+    }
+    return SftSettings(dataset=DATASET, root=str(workspace.root), **(quick | knobs))
+
+
+def grpo_settings(workspace: Workspace, **knobs: Any) -> GrpoSettings:
+    """Four quick steps from the checkpoint `full`, unless the knobs say otherwise."""
+    quick = {
+        "sft_tag": "full",
+        "num_neg": 4,
+        "limit": 16,
+        "batch": 16,
+        "accum": 1,
+        "num_generations": 4,
+        "max_completion_length": 16,
+        "lr": 1e-2,
+        "eval_users": 16,
+        "eval_steps": 1000,
+        "logging_steps": 1,
+    }
+    return GrpoSettings(dataset=DATASET, root=str(workspace.root), **(quick | knobs))
+
+
+def train_all(workspace: Workspace) -> None:
+    """A model that answers in the right form, adapters on it, both merged, and GRPO on what was merged."""
+    from mllmrec.training import grpo, merge, sft
+
+    fluent = {"tag": "full", "peft": "none", "epochs": 3, "windows": "all", "limit": None, "lr": 8e-3}
+    sft.run(sft_settings(workspace, **fluent), workspace)
+    on_full = {"backbone": f"checkpoints/{DATASET}/full", "lr": 1e-2}
+    sft.run(sft_settings(workspace, **on_full), workspace)
+    merge.run(MergeSettings(dataset=DATASET, root=str(workspace.root)), workspace)
+    grpo.run(grpo_settings(workspace, sft_tag="sft-merged"), workspace)
+
+
+def copy_of(workspace: Workspace, root: Path) -> Workspace:
+    """A workspace of one's own with the same content."""
+    shutil.copytree(workspace.root, root)
+    return Workspace(root)
 
 
 def random_model(family: str = "Qwen3", *, seed: int = 0, **config: Any) -> Any:

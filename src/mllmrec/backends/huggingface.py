@@ -104,6 +104,14 @@ def resolve(workspace: Workspace, name: str) -> str:
     )
 
 
+def portable(workspace: Workspace, source: str) -> str:
+    """A model's name for manifests: a path below the root where it lies there, so that a workspace can be moved."""
+    path, root = Path(source).resolve(), workspace.root.resolve()
+    if not path.is_dir():
+        return source
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
 def choose_device(device: Device) -> torch.device:
     """The device asked for, or the best one here."""
     if device == "auto":
@@ -138,7 +146,10 @@ def check_adapter(adapter: Path, model_hash: str, model_name: str, *, force: boo
 
 
 class HuggingFaceGenerator:
-    """A [`TextGenerator`][mllmrec.backends.base.TextGenerator]: beam search over a transformers causal LM."""
+    """A [`TextGenerator`][mllmrec.backends.base.TextGenerator]: beam search over a transformers causal LM.
+
+    Answers come in the order of their log-probability, as exact scores have it: length counts for nothing.
+    """
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
@@ -156,6 +167,7 @@ class HuggingFaceGenerator:
             do_sample=False,
             num_beams=num_answers,
             num_return_sequences=num_answers,
+            length_penalty=0.0 if num_answers > 1 else None,
             max_new_tokens=max_new_tokens,
             eos_token_id=self.loaded.chat.end_id,
             pad_token_id=pad,
