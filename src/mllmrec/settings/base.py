@@ -21,8 +21,8 @@ def knob(default: Any, text: str, *, operational: bool = False, positional: bool
 
 
 def split_commas(value: Any) -> Any:
-    """`3,5,10`, `["3,5", "10"]` and `[3, 5, 10]` all mean the same list."""
-    if isinstance(value, str):
+    """`3,5,10`, `["3,5", "10"]` and `[3, 5, 10]` all mean the same list; a number alone is a list of one."""
+    if isinstance(value, (str, int)):
         value = [value]
     if not isinstance(value, (list, tuple)):
         return value
@@ -86,7 +86,7 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str
         key = ".".join(str(part).removesuffix("_") for part in mistake["loc"]) or "settings"
         if mistake["type"] == "extra_forbidden":
             close = difflib.get_close_matches(key.replace("-", "_"), model.model_fields if model else [], n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = f" (did you mean {close[0]}?)" if close else ""
             clauses.append(f"{key} is no setting here{hint}")
         elif mistake["type"] == "missing":
             clauses.append(f"{key} is required")

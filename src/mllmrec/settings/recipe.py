@@ -167,4 +167,4 @@ def _as_list(value: Any) -> list[dict[str, Any]]:
 
 def _near(key: Any) -> str:
     close = difflib.get_close_matches(str(key), [*STAGES, *SHARED], n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f" (did you mean {close[0]}?)" if close else ""
