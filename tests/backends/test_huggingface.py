@@ -163,7 +163,7 @@ def test_beams_come_in_the_order_of_their_exact_scores(full: LoadedModel, prompt
 
 
 def test_a_longer_answer_has_no_advantage() -> None:
-    """A model over twelve tokens ends answers at any length; what counts is the sum of log-probabilities, not the mean."""
+    """A model over twelve tokens ends answers at any length; the sum of log-probabilities counts, not the mean."""
     end, model = 1, random_model(vocab_size=12, seed=3)
 
     def spell(rows: torch.Tensor, **_options: bool) -> list[str]:
