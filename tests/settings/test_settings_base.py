@@ -89,7 +89,8 @@ def test_every_mistake_is_told_with_the_nearest_known_name() -> None:
     assert str(error.value) == (
         "bake.yaml: heat = 900: input should be less than or equal to 300; minutes is required; "
         "toppings: pineapple is out of the question; "
-        "fan = 'perhaps': input should be a valid boolean, unable to interpret input; shelfs is no setting here (did you mean shelves?); "
+        "fan = 'perhaps': input should be a valid boolean, unable to interpret input; "
+        "shelfs is no setting here (did you mean shelves?); "
         "zzz is no setting here."
     )
 
