@@ -12,6 +12,8 @@ import pytest
 from mllmrec.artifacts import Workspace
 from small_models import copy_of, make_backbone, make_workspace, train_all
 
+# Models here are so small that a second thread only waits for the first one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

@@ -22,9 +22,11 @@ from mllmrec.artifacts import Workspace, named
 from mllmrec.backends.huggingface import quieten
 from mllmrec.data.prompts import LIST_QUESTION, Renderer
 from mllmrec.data.sequences import Catalogue, Interactions
-from mllmrec.manifests import finished, hash_files, unmark, write_manifest
+from mllmrec.errors import ArtifactError
+from mllmrec.manifests import Manifest, finished, hash_files, unmark, write_manifest
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.backbone import BackboneSettings
+from mllmrec.training.datasets import refuse_leaks
 from mllmrec.training.pretrain import pretrain
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
@@ -39,9 +41,16 @@ def run(settings: BackboneSettings, workspace: Workspace) -> Summary:
     inputs = hash_files(train=workspace.split(settings.dataset, "train"), titles=workspace.titles(settings.dataset))
     if finished(folder, settings, inputs) is not None:
         return Summary(headline=f"The model {folder} is there already; nothing to do.", artifact=folder)
+    if (folder / "config.json").exists() and Manifest.read(folder) is None and not settings.overwrite:
+        raise ArtifactError(
+            f"{folder} holds a model that this command didn't make. Choose another --out, or replace it with "
+            "--overwrite."
+        )
     unmark(folder)
     quieten()
     interactions = Interactions.load(workspace, settings.dataset)
+    if settings.sequence_steps:
+        refuse_leaks(interactions)
     tokenizer = train_tokenizer(interactions.catalogue, settings.vocab)
     model = build_model(tokenizer, settings.layers, settings.width, settings.heads, settings.seed)
     losses = pretrain(model, tokenizer, interactions, settings)
