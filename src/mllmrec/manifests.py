@@ -73,13 +73,13 @@ def finished(artifact: Path, settings: StageSettings, inputs: Mapping[str, str])
     manifest = Manifest.read(artifact)
     if manifest is None or settings.overwrite or not artifact.exists():
         return None
-    differences = [
-        *_differences("setting", manifest.result_settings, settings.result_settings()),
-        *_differences("input", manifest.inputs, dict(inputs)),
+    found = [
+        *differences("setting", manifest.result_settings, settings.result_settings()),
+        *differences("input", manifest.inputs, dict(inputs)),
     ]
-    if differences:
+    if found:
         raise ArtifactError(
-            f"{artifact} was already made by `mllmrec {manifest.verb}` in another way: {'; '.join(differences)}. "
+            f"{artifact} was already made by `mllmrec {manifest.verb}` in another way: {'; '.join(found)}. "
             "Expected the same settings and inputs. Give the same ones, choose another name, or replace it with "
             "--overwrite."
         )
@@ -143,7 +143,8 @@ def hash_model(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _differences(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One clause for each setting or input (`kind`) that isn't what it was."""
     return [
         f"{kind} {name} was {before.get(name)!r} and is now {now.get(name)!r}"
         if kind == "setting"

@@ -7,12 +7,15 @@ log and validation). When it is through, the best weights move up and the rest g
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from mllmrec.artifacts import read_json, write_json
+from mllmrec.artifacts import read_json, write_json, write_jsonl
 from mllmrec.errors import ArtifactError
+from mllmrec.manifests import differences
 from mllmrec.settings.training import TrainingSettings
 
 UNFINISHED = "unfinished.json"
@@ -31,13 +34,11 @@ def begin(folder: Path, settings: TrainingSettings, inputs: Mapping[str, str], *
     if settings.overwrite and main:
         shutil.rmtree(folder, ignore_errors=True)
     last = None if settings.overwrite else last_checkpoint(folder)
-    if last is not None and marker.exists():
-        _refuse_other_run(folder, last, read_json(marker), what, settings.resume)
-    elif last is None and main:
-        (folder / LOG).unlink(missing_ok=True)
-        shutil.rmtree(folder / BEST, ignore_errors=True)
+    if last is not None:
+        _refuse_other_run(last, read_json(marker) if marker.exists() else None, what, settings.resume)
     if main:
         folder.mkdir(parents=True, exist_ok=True)
+        _rewind(folder, last)
         write_json(marker, what)
     return last
 
@@ -45,7 +46,7 @@ def begin(folder: Path, settings: TrainingSettings, inputs: Mapping[str, str], *
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete `checkpoint-N` of the trainer; one without a trainer state was cut off while saving."""
     complete = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
-    return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+    return max(complete, key=step_of, default=None)
 
 
 def finish(folder: Path) -> None:
@@ -60,14 +61,42 @@ def finish(folder: Path) -> None:
     (folder / UNFINISHED).unlink(missing_ok=True)
 
 
-def _refuse_other_run(
-    folder: Path, last: Path, before: Mapping[str, object], now: Mapping[str, object], resume: bool
-) -> None:
-    step = last.name.rsplit("-", 1)[1]
-    if before != now:
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+def _rewind(folder: Path, last: Path | None) -> None:
+    """Take out of the log what comes after the checkpoint: those steps are made again."""
+    log = folder / LOG
+    if last is None:
+        log.unlink(missing_ok=True)
+        shutil.rmtree(folder / BEST, ignore_errors=True)
+    elif log.exists():
+        whole = [line for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        rows = map(json.loads, whole)
+        write_jsonl(log, (row for row in rows if row["step"] <= step_of(last)))
+
+
+def _refuse_other_run(last: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any], resume: bool) -> None:
+    folder, step = last.parent, step_of(last)
+    if before is None:
         raise ArtifactError(
-            f"{folder} holds an interrupted run (step {step}) with other settings or inputs. Give it the same ones "
-            "and --resume, choose another --tag, or start over with --overwrite."
+            f"{folder} holds checkpoints of another program ({last.name}) and no {UNFINISHED}. Choose another --tag, "
+            "or replace them with --overwrite."
+        )
+    if before["verb"] != now["verb"]:
+        raise ArtifactError(
+            f"{folder} holds an interrupted run of `mllmrec {before['verb']}` (step {step}). Choose another --tag, or "
+            "start over with --overwrite."
+        )
+    found = [
+        *differences("setting", before["settings"], now["settings"]),
+        *differences("input", before["inputs"], now["inputs"]),
+    ]
+    if found:
+        raise ArtifactError(
+            f"{folder} holds an interrupted run (step {step}) that was made in another way: {'; '.join(found)}. Give "
+            "the same settings and inputs and --resume, choose another --tag, or start over with --overwrite."
         )
     if not resume:
         raise ArtifactError(
