@@ -94,6 +94,16 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["file.txt"]
 
 
+def test_whoever_reads_meanwhile_sees_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "first\n" * 10_000)
+    with path.open() as reader:
+        assert reader.readline() == "first\n"
+        write_text(path, "second\n")
+        assert reader.read() == "first\n" * 9_999
+    assert path.read_text() == "second\n"
+
+
 def test_a_broken_off_write_leaves_no_new_file(tmp_path: Path) -> None:
     def rows() -> Any:
         yield {"a": 1}

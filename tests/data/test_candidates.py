@@ -137,10 +137,12 @@ def test_a_list_hangs_neither_on_the_order_of_rows_nor_on_other_rows(
 def test_seeds_purposes_and_examples_draw_apart() -> None:
     sampler = uniform_sampler(POOL)
     drawn = {
-        (user, seed, purpose): with_candidates(question(user), sampler, frozenset(), 9, seed, purpose).candidates
-        for user, seed, purpose in itertools.product("uv", (1, 2), ("sft/epoch-0", "sft/epoch-1", "grpo/epoch-0"))
+        (user, met, seed, purpose): with_candidates(question(user, [met]), sampler, frozenset(), 9, seed, purpose)
+        for user, met, seed, purpose in itertools.product(
+            "uv", ("i2", "i3"), (1, 2), ("sft/epoch-0", "sft/epoch-1", "grpo/epoch-0")
+        )
     }
-    assert len(set(drawn.values())) == len(drawn) == 12
+    assert len({example.candidates for example in drawn.values()}) == len(drawn) == 24
 
 
 def test_the_target_stands_at_every_place_equally_often() -> None:

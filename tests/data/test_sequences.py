@@ -138,7 +138,7 @@ def test_a_title_keeps_its_line_breaks_quotes_and_rare_separators(tmp_path: Path
 def test_of_duplicated_rows_the_first_counts_and_they_are_told_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = lay(tmp_path, "item,title\n2,Lamp\n1,Pot\n2,Lantern\n2,Lamp\n", "shop_titles.csv")
+    path = lay(tmp_path, "item,title\n2,Lamp\n1,Pot\n2,Lantern\n2,Candle\n", "shop_titles.csv")
     catalogue = read_catalogue(path)
     assert catalogue.ids == ["2", "1"]
     assert catalogue["2"].title == "Lamp"
@@ -263,7 +263,7 @@ def test_with_a_valid_file_nobody_is_held_out(tmp_path: Path) -> None:
 
 def test_what_is_known_of_a_user_grows_with_the_split(tmp_path: Path) -> None:
     workspace = write_dataset(
-        tmp_path, train="1\ta b\n2\tc\n1\tx\n", valid="1\ta b d\n", test="1\ta b d e\n3\tf\n", titles=titles_csv("ab")
+        tmp_path, train="1\ta b\n2\tc\n1\tx\n", valid="1\ta b d\n", test="1\ta b e\n3\tf\n", titles=titles_csv("ab")
     )
     interactions = Interactions.load(workspace, "shop")
     assert interactions.known("train") == {"1": {"a", "b", "x"}, "2": {"c"}}
