@@ -290,12 +290,13 @@ def test_a_real_ctrl_c_leaves_no_traceback_and_no_half_file(tmp_path: Path) -> N
     workspace = write_dataset(tmp_path, train=tsv(users), test=tsv(users))
     words = ["candidates", "--dataset", "shop", "--root", str(tmp_path), "--num-neg", "99"]
     process = subprocess.Popen([sys.executable, "-m", "mllmrec", *words], stderr=subprocess.PIPE, text=True)
-    time.sleep(2)
+    while process.poll() is None and not list(tmp_path.glob("data/shop/processed/.*.tmp")):
+        time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert told == "Interrupted.\n"
-    assert not workspace.processed("shop").exists() or list(workspace.processed("shop").iterdir()) == []
+    assert list(workspace.processed("shop").iterdir()) == []
 
 
 RECIPE = """
