@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
+import mllmrec
 from mllmrec import ArtifactError, DataError
 from mllmrec.artifacts import sha256
 from mllmrec.manifests import Manifest, finished, hash_files, hash_model, manifest_path, unmark, write_manifest
@@ -100,6 +105,26 @@ def test_what_a_manifest_tells(wall: Path) -> None:
     assert value["revision"] is None or re.fullmatch("[0-9a-f]{40}", value["revision"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", value["finished_at"])
     assert 0 <= value["seconds"] < 60
+
+
+def test_the_revision_is_that_of_the_source_tree_and_never_of_a_repository_around_a_copy(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    copied = tmp_path / "lib" / "mllmrec"
+    shutil.copytree(Path(mllmrec.__file__).parent, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "-m", "Somebody's own work")
+    told = [sys.executable, "-c", "import mllmrec.manifests as m; print(m.__file__, m._git_revision())"]
+    environment = os.environ | {"PYTHONPATH": str(copied.parent)}
+    for tracked in (False, True):
+        if tracked:
+            git("add", "lib")
+            git("commit", "--quiet", "-m", "Take it in")
+        result = subprocess.run(told, check=True, capture_output=True, text=True, env=environment)
+        expected = git("rev-parse", "HEAD") if tracked else None
+        assert result.stdout == f"{copied / 'manifests.py'} {expected}\n"
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "3", '{"verb": "paint"}'])

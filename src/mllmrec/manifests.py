@@ -165,10 +165,16 @@ def _package_versions() -> dict[str, str]:
 
 
 def _git_revision() -> str | None:
-    """The commit of the source tree this package runs from, when it runs from one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """The commit of the source tree this package runs from, when it runs from one.
+
+    A copy installed below somebody's own repository is not part of it, so the file has to be tracked.
+    """
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        for command in (["ls-files", "--error-unmatch", Path(__file__).name], ["rev-parse", "HEAD"]):
+            result = subprocess.run([*git, *command], capture_output=True, text=True, timeout=5, check=False)
+            if result.returncode != 0:
+                return None
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return result.stdout.strip() or None if result.returncode == 0 else None
+    return result.stdout.strip() or None
