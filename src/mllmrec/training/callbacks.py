@@ -125,8 +125,10 @@ class InterruptCallback(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        signal.signal(signal.SIGINT, self._before)
+    def restore(self) -> None:
+        """Put back what Ctrl-C did before training."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True

@@ -58,8 +58,11 @@ class Session:
 
     def train(self, resume_from: Path | None, counts: dict[str, Any], model_name: str) -> Summary:
         """Train to the end and finish the folder; KeyboardInterrupt after Ctrl-C, with a checkpoint kept."""
-        with answers_only():
-            self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        try:
+            with answers_only():
+                self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        finally:
+            self.interrupt.restore()
         if self.interrupt.interrupted:
             raise KeyboardInterrupt(f"stopped at step {self.trainer.state.global_step}; go on with --resume")
         details = self._details(model_name)

@@ -1,0 +1,348 @@
+"""`mllmrec sft`: what moves, what is kept, and that an interruption changes nothing."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mllmrec.artifacts import Workspace, read_json, read_jsonl, sha256, write_json, write_text
+from mllmrec.backends.encoding import Encoder
+from mllmrec.backends.huggingface import load
+from mllmrec.data.sequences import Interactions
+from mllmrec.errors import ArtifactError, BackendError
+from mllmrec.manifests import Manifest
+from mllmrec.records import Summary
+from mllmrec.settings.training import SftSettings
+from mllmrec.training import sft
+from mllmrec.training.callbacks import LogCallback, Validation
+from mllmrec.training.datasets import training_examples, validation_examples
+from small_models import DATASET, WINDOW, sft_settings, weights_of
+
+ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def train(workspace: Workspace, **knobs: Any) -> Summary:
+    return sft.run(sft_settings(workspace, **knobs), workspace)
+
+
+def log_of(folder: Path, column: str) -> dict[int, float]:
+    """What training.jsonl says of one figure, by step."""
+    return {row["step"]: row[column] for row in read_jsonl(folder / "training.jsonl") if column in row}
+
+
+def changed(folder: Path, base: Path) -> dict[str, bool]:
+    before, after = weights_of(base), weights_of(folder)
+    assert before.keys() == after.keys()
+    return {name: not torch.equal(before[name], after[name]) for name in before}
+
+
+def interrupting(step: int, how: Callable[[], None]) -> Callable[..., None]:
+    """A LogCallback.on_log that does its work and then, at one step, what `how` does."""
+    plain = LogCallback.on_log
+
+    def on_log(self: LogCallback, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        plain(self, args, state, control, logs=logs, **kwargs)
+        if state.global_step == step:
+            how()
+
+    return on_log
+
+
+def ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def power_cut() -> None:
+    raise RuntimeError("the power went")
+
+
+def test_adapters_move_and_the_base_does_not(trained: Workspace) -> None:
+    folder = trained.checkpoint(DATASET, "sft")
+    weights = weights_of(folder)
+    assert len(weights) == 2 * 2 * len(ADAPTED)
+    assert all(any(f".{name}.lora_" in key for name in ADAPTED) for key in weights)
+    assert all(weights[key].abs().max() > 0 for key in weights)
+    config = read_json(folder / "adapter_config.json")
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (16, 16, 0.05)
+    assert config["modules_to_save"] is None
+
+
+def test_the_base_in_memory_does_not_move_either(toy_copy: Workspace) -> None:
+    settings = sft_settings(toy_copy)
+    interactions = Interactions.load(toy_copy, DATASET)
+    loaded = load(toy_copy, "tiny", device="cpu")
+    encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, 2048)
+    examples = training_examples(settings, toy_copy, interactions, WINDOW)
+    trainer = sft._trainer(settings, toy_copy.root / "out", loaded, encoder, examples, 3)
+    before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+    trainer.train()
+    moved = {name for name, weight in trainer.model.named_parameters() if not torch.equal(before[name], weight)}
+    assert moved == {name for name in before if "lora_" in name}
+
+
+def test_without_peft_everything_moves_and_the_result_is_a_model_folder(trained: Workspace) -> None:
+    folder = trained.checkpoint(DATASET, "full")
+    assert all(changed(folder, trained.root / "tiny").values())
+    assert load(trained, folder, device="cpu").names == (str(folder),)
+    assert not (folder / "adapter_config.json").exists()
+
+
+def test_the_loss_falls_and_validation_rises(trained: Workspace) -> None:
+    """From guessing among 482 tokens to 1.1 nats; popular items are easily learned, so NDCG@3 doubles almost."""
+    folder = trained.checkpoint(DATASET, "full")
+    losses = list(log_of(folder, "loss").values())
+    assert losses[0] == pytest.approx(math.log(482), abs=0.3)
+    assert sum(losses[-10:]) / 10 < 1.6
+    readings = log_of(folder, "valid_NDCG@3")
+    assert readings[max(readings)] > readings[0] + 0.2
+
+
+def test_the_manifest_holds_what_later_verbs_inherit(trained: Workspace) -> None:
+    manifest = Manifest.read(trained.checkpoint(DATASET, "full"))
+    assert manifest is not None
+    details = manifest.details
+    assert details["prompt_format"] | {"template": ""} == {
+        "window": 5,
+        "captions": False,
+        "max_prompt_tokens": 2048,
+        "template": "",
+        "hint_share": 0.0,
+    }
+    assert (details["model"], details["peft"], details["steps"]) == ("tiny", "none", 174)
+    lines = Interactions.load(trained, DATASET).train
+    assert manifest.counts["examples"] == sum(len(line.items) - WINDOW + 1 for line in lines)
+    assert set(manifest.inputs) == {"train", "valid", "titles", "model"}
+    assert details["validation"].keys() == {"0", "174"}
+
+
+def test_only_the_result_is_left_in_the_folder(trained: Workspace) -> None:
+    for tag in ("full", "sft", "grpo"):
+        names = {path.name for path in trained.checkpoint(DATASET, tag).iterdir()}
+        assert not {name for name in names if name.startswith(("checkpoint-", ".", "best", "unfinished"))}
+        assert {"manifest.json", "training.jsonl", "tokenizer.json", "chat_template.jinja"} <= names
+
+
+def test_four_passes_of_one_example_are_one_pass_of_four(toy_copy: Workspace) -> None:
+    """Answers differ in length, so a mean of means would differ; without dropout the two are the same arithmetic."""
+    knobs = {"peft": "none", "limit": 24, "lr": 1e-3}
+    train(toy_copy, tag="at-once", batch=4, accum=1, **knobs)
+    train(toy_copy, tag="in-four", batch=1, accum=4, **knobs)
+    at_once, in_four = toy_copy.checkpoint(DATASET, "at-once"), toy_copy.checkpoint(DATASET, "in-four")
+    for column in ("loss", "grad_norm"):
+        found, expected = log_of(in_four, column), log_of(at_once, column)
+        assert len(found) == 6
+        assert found == {step: pytest.approx(value, rel=2e-3) for step, value in expected.items()}
+    ours, theirs = weights_of(in_four), weights_of(at_once)
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
+
+
+def test_steps_are_those_of_all_epochs_and_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SftSettings(dataset=DATASET, epochs=3, batch=2, accum=8)
+    assert sft.total_steps(100, settings) == 19
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert sft.total_steps(100, settings) == 10
+
+
+@pytest.mark.parametrize("peft", ["lora", "none"])
+def test_an_interrupted_run_ends_as_if_nothing_had_happened(
+    toy_copy: Workspace, monkeypatch: pytest.MonkeyPatch, peft: str
+) -> None:
+    """A power cut at step 5, when the last checkpoint is that of step 3; then Ctrl-C, which keeps one of step 8."""
+    knobs = {"peft": peft, "eval_steps": 4, "save_steps": 3, "seed": 3}
+    broken, whole = toy_copy.checkpoint(DATASET, "broken"), toy_copy.checkpoint(DATASET, "whole")
+    handler = signal.getsignal(signal.SIGINT)
+    train(toy_copy, tag="whole", **knobs)
+    for step, how, error, kept in ((5, power_cut, RuntimeError, 3), (7, ctrl_c, KeyboardInterrupt, 8)):
+        with monkeypatch.context() as patched:
+            patched.setattr(LogCallback, "on_log", interrupting(step, how))
+            with pytest.raises(error):
+                train(toy_copy, tag="broken", resume=True, **knobs)
+        assert max(int(path.name.split("-")[1]) for path in broken.glob("checkpoint-*")) == kept
+        assert signal.getsignal(signal.SIGINT) is handler
+        assert Manifest.read(broken) is None
+    with pytest.raises(ArtifactError, match=r"holds an interrupted run that reached step 8. Go on with --resume"):
+        train(toy_copy, tag="broken", **knobs)
+    train(toy_copy, tag="broken", resume=True, **knobs)
+    assert_same_run(broken, whole)
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_nothing_but_time(toy_copy: Workspace) -> None:
+    """kill -9 in the middle, twice, through the command line."""
+    knobs = {"windows": "all", "limit": None, "save_steps": 5, "eval_steps": 10}
+    train(toy_copy, tag="whole", **knobs)
+    settings = sft_settings(toy_copy, tag="killed", **knobs)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.model_dump(exclude_unset=True).items()]
+    command = [sys.executable, "-m", "mllmrec", "sft", "--resume", *(flag for flag in flags if "=None" not in flag)]
+    folder = toy_copy.checkpoint(DATASET, "killed")
+    for step in (13, 31):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while process.poll() is None and steps_logged(folder) < step:
+            time.sleep(0.02)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert Manifest.read(folder) is None
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    assert_same_run(folder, toy_copy.checkpoint(DATASET, "whole"))
+
+
+def steps_logged(folder: Path) -> int:
+    log = folder / "training.jsonl"
+    return max(map(int, re.findall(r'"step": (\d+)', log.read_text())), default=0) if log.exists() else 0
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """The same weights to the bit, and the same log but for the times in it."""
+    ours, theirs = weights_of(one), weights_of(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    for column in ("loss", "grad_norm", "valid_NDCG@3", "valid_HR@1"):
+        assert log_of(one, column) == log_of(other, column)
+    steps = [row["step"] for row in read_jsonl(one / "training.jsonl")]
+    assert steps == sorted(steps)
+
+
+def test_ctrl_c_at_the_last_step_leaves_nothing_to_do_but_finish(
+    toy_copy: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(LogCallback, "on_log", interrupting(9, ctrl_c))
+        with pytest.raises(KeyboardInterrupt, match="stopped at step 10"):
+            train(toy_copy)
+    assert "10 steps" in train(toy_copy, resume=True).headline
+    assert Manifest.read(toy_copy.checkpoint(DATASET, "sft")) is not None
+
+
+def test_an_interrupted_run_is_not_gone_on_with_in_another_way(
+    toy_copy: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(LogCallback, "on_log", interrupting(4, ctrl_c))
+        with pytest.raises(KeyboardInterrupt, match="stopped at step 5; go on with --resume"):
+            train(toy_copy)
+    with pytest.raises(ArtifactError, match=r"setting lr was 0\.005 and is now 0\.1; setting rank was 16 and is now 8"):
+        train(toy_copy, lr=0.1, rank=8, resume=True)
+    path = toy_copy.split(DATASET, "train")
+    before = path.read_text()
+    write_text(path, before + "late\t101 102 103 104 105\n")
+    with pytest.raises(ArtifactError, match=r"the input train has changed since"):
+        train(toy_copy, resume=True)
+    write_text(path, before)
+    folder = toy_copy.checkpoint(DATASET, "sft")
+    with (folder / "training.jsonl").open("a") as file:
+        file.write('{"step": 5, "loss": 1.')
+    train(toy_copy, resume=True, save_steps=7)
+    assert list(log_of(folder, "loss")) == list(range(1, 11))
+
+
+def test_overwriting_starts_an_interrupted_run_afresh(toy_copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(LogCallback, "on_log", interrupting(4, ctrl_c))
+        with pytest.raises(KeyboardInterrupt):
+            train(toy_copy)
+    train(toy_copy, overwrite=True, limit=40)
+    assert log_of(toy_copy.checkpoint(DATASET, "sft"), "loss").keys() == {1, 2, 3, 4, 5}
+
+
+def test_checkpoints_of_another_program_are_left_alone(toy_copy: Workspace) -> None:
+    foreign = toy_copy.checkpoint(DATASET, "sft") / "checkpoint-500" / "trainer_state.json"
+    write_text(foreign, "{}")
+    with pytest.raises(ArtifactError, match=r"holds checkpoints of another program \(checkpoint-500\)"):
+        train(toy_copy, resume=True)
+    assert foreign.exists()
+
+
+def test_a_finished_checkpoint_is_left_alone_and_another_one_refused(trained_copy: Workspace) -> None:
+    folder = trained_copy.checkpoint(DATASET, "sft")
+    on_full = {"backbone": f"checkpoints/{DATASET}/full", "lr": 1e-2}
+    before = {path.name: sha256(path) for path in folder.iterdir()}
+    summary = train(trained_copy, **on_full)
+    assert "is finished; nothing to do" in summary.headline
+    assert summary.facts["steps"] == 10
+    train(trained_copy, **on_full, save_steps=7, logging_steps=3, workers=1)
+    with pytest.raises(ArtifactError, match=r"was already made by `mllmrec sft` .*setting epochs was 1 and is now 2"):
+        train(trained_copy, **on_full, epochs=2)
+    with pytest.raises(ArtifactError, match=r"the input model has changed since"):
+        train(trained_copy, lr=1e-2, backbone="tiny")
+    assert {path.name: sha256(path) for path in folder.iterdir()} == before
+
+
+def test_the_weights_of_the_best_validation_are_kept(toy_copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readings by script: .2 at the start, then .5, .8, .8, .1; the earlier of two equal ones wins: step 4."""
+    script, seen = [0.2, 0.5, 0.8, 0.8, 0.1], []
+
+    def measure(self: Validation, model: Any, rank: int = 0, world_size: int = 1) -> dict[str, float]:
+        seen.append({name: weight.detach().clone() for name, weight in model.state_dict().items()})
+        return {"HR@1": 0.0, "HR@3": 1.0, "NDCG@3": script[len(seen) - 1]}
+
+    monkeypatch.setattr(Validation, "measure", measure)
+    summary = train(toy_copy, peft="none", limit=64, eval_steps=2)
+    folder = toy_copy.checkpoint(DATASET, "sft")
+    assert log_of(folder, "valid_NDCG@3") == dict(zip((0, 2, 4, 6, 8), script, strict=True))
+    assert summary.facts["best_step"] == 4
+    kept = weights_of(folder)
+    assert all(torch.equal(weight, seen[2][name]) for name, weight in kept.items())
+    assert not all(torch.equal(weight, seen[3][name]) for name, weight in kept.items())
+
+
+def test_the_recorded_validation_is_that_of_the_saved_model(trained: Workspace) -> None:
+    """Loaded again, the checkpoint ranks the validation slice exactly as was measured while it trained."""
+    manifest = Manifest.read(trained.checkpoint(DATASET, "full"))
+    assert manifest is not None
+    details = manifest.details
+    loaded = load(trained, f"checkpoints/{DATASET}/full", device="cpu")
+    interactions = Interactions.load(trained, DATASET)
+    encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, 2048)
+    examples = validation_examples(sft_settings(trained), interactions, WINDOW)
+    again = Validation(examples, [encoder.scoring_task(example) for example in examples], 500).measure(loaded.model)
+    assert again == details["validation"][str(details["best_step"])]
+
+
+def test_without_validation_the_last_weights_are_kept(toy_copy: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Interactions.load(toy_copy, DATASET).valid
+    write_text(
+        toy_copy.split(DATASET, "valid"), "".join(f"{line.user_id}\t{' '.join(line.items[-2:])}\n" for line in lines)
+    )
+    summary = train(toy_copy)
+    assert "the last checkpoint is kept, not the best one" in capsys.readouterr().err
+    assert summary.facts["best_step"] is None
+    weights = weights_of(toy_copy.checkpoint(DATASET, "sft"))
+    assert all(weight.abs().max() > 0 for weight in weights.values())
+
+
+def test_captions_are_used_where_they_are_and_told(toy_copy: Workspace) -> None:
+    titles = Interactions.load(toy_copy, DATASET).catalogue
+    rows = {item: {"title": titles.title(item), "caption": "a warm glow"} for item in titles}
+    write_json(toy_copy.captions(DATASET), rows)
+    summary = train(toy_copy, limit=8)
+    assert summary.facts["prompt_format"]["captions"] is True
+    manifest = Manifest.read(toy_copy.checkpoint(DATASET, "sft"))
+    assert manifest is not None
+    assert "captions" in manifest.inputs
+
+
+@pytest.mark.parametrize(
+    ("knobs", "error", "message"),
+    [
+        ({"backbone": "nowhere"}, BackendError, r"There is no model 'nowhere'.*tiny"),
+        ({"captions": "on"}, ArtifactError, r"--captions on needs .*toy_captions\.json"),
+        ({"use_cot": True}, ArtifactError, r"--use-cot needs reasoning traces"),
+    ],
+)
+def test_what_is_missing_is_told_before_training(
+    toy_copy: Workspace, knobs: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        train(toy_copy, **knobs)
+    assert not (toy_copy.checkpoint(DATASET, "sft") / "unfinished.json").exists()
