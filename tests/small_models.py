@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import Workspace
+from mllmrec.artifacts import Workspace, write_text
 from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings
 
 DATASET, WINDOW = "toy", 5
@@ -108,6 +108,13 @@ def copy_of(workspace: Workspace, root: Path) -> Workspace:
     """A workspace of one's own with the same content."""
     shutil.copytree(workspace.root, root)
     return Workspace(root)
+
+
+def shorten_validation(workspace: Workspace) -> None:
+    """Leave no validation line long enough for a window: training then keeps its last weights."""
+    path = workspace.split(DATASET, "valid")
+    lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    write_text(path, "".join(f"{user}\t{' '.join(items.split()[-2:])}\n" for user, items in lines))
 
 
 def random_model(family: str = "Qwen3", *, seed: int = 0, **config: Any) -> Any:

@@ -27,7 +27,7 @@ from mllmrec.settings.training import SftSettings
 from mllmrec.training import sft
 from mllmrec.training.callbacks import LogCallback, Validation
 from mllmrec.training.datasets import training_examples, validation_examples
-from small_models import DATASET, WINDOW, sft_settings, weights_of
+from small_models import DATASET, WINDOW, sft_settings, shorten_validation, weights_of
 
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -310,10 +310,7 @@ def test_the_recorded_validation_is_that_of_the_saved_model(trained: Workspace) 
 
 
 def test_without_validation_the_last_weights_are_kept(toy_copy: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = Interactions.load(toy_copy, DATASET).valid
-    write_text(
-        toy_copy.split(DATASET, "valid"), "".join(f"{line.user_id}\t{' '.join(line.items[-2:])}\n" for line in lines)
-    )
+    shorten_validation(toy_copy)
     summary = train(toy_copy)
     assert "the last checkpoint is kept, not the best one" in capsys.readouterr().err
     assert summary.facts["best_step"] is None

@@ -93,7 +93,12 @@ def full_model(settings: GrpoSettings, workspace: Workspace) -> Path:
 def total_steps(num_examples: int, settings: GrpoSettings) -> int:
     """Updates of the whole run: epochs x examples over the prompts of one step."""
     prompts = world_size() * settings.batch * settings.accum // settings.num_generations
-    return max(1, settings.epochs * num_examples // prompts)
+    if settings.epochs * num_examples < prompts:
+        raise SettingsError(
+            f"A step takes {prompts} prompts, and {settings.epochs} epoch(s) of {num_examples} examples hold fewer. "
+            "Lower --batch or --accum, or raise --limit or --epochs."
+        )
+    return settings.epochs * num_examples // prompts
 
 
 def _format(settings: GrpoSettings, workspace: Workspace, base: Path) -> tuple[PromptFormat, dict[str, str]]:

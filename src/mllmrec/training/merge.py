@@ -20,6 +20,7 @@ from mllmrec.errors import ArtifactError, BackendError
 from mllmrec.manifests import Manifest, finished, hash_model, unmark, write_manifest
 from mllmrec.records import Summary
 from mllmrec.settings.training import MergeSettings
+from mllmrec.training.checkpoints import UNFINISHED
 
 CARRIED = ("prompt_format", "validation", "best_step")
 PROBE = ("A user chose these, oldest first:\n[ITEM_1] one\nCandidates:\n[ITEM_2] two\n" + QUESTION, "[ITEM_2] two")
@@ -30,10 +31,17 @@ def run(settings: MergeSettings, workspace: Workspace) -> Summary:
     started = time.monotonic()
     adapter = workspace.checkpoint(settings.dataset, settings.tag)
     trained = Manifest.read(require(adapter, f"The checkpoint {settings.tag}", "Train it with `mllmrec sft`."))
+    if (adapter / UNFINISHED).exists():
+        raise ArtifactError(
+            f"{adapter} isn't finished: its training was interrupted. Go on with `mllmrec sft --resume`."
+        )
     if not (adapter / "adapter_config.json").exists():
         return Summary(headline=f"{adapter} is a full model already; nothing to merge.", artifact=adapter)
     if trained is None:
-        raise ArtifactError(f"{adapter} isn't finished: it has no manifest. Finish it with `mllmrec sft --resume`.")
+        raise ArtifactError(
+            f"{adapter} has no manifest, which would say which model its adapters belong to. Train them with "
+            "`mllmrec sft`."
+        )
     folder = workspace.checkpoint(settings.dataset, settings.merged_tag or f"{settings.tag}-merged")
     backbone = settings.backbone or str(trained.details["model"])
     inputs = {"adapter": hash_model(adapter), "model": trained.inputs["model"]}
