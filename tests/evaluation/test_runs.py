@@ -269,8 +269,8 @@ def test_the_table_shows_intervals_protocol_chance_and_what_is_vacuous(make_run:
     table = results_table([make_run(), make_run("flat", flat)])
     assert table.columns == ("run", "HR@1/uni3", "HR@3/uni3", "NDCG@3/uni3", "NDCG@5/uni3", "NDCG@10/uni3", "MRR/uni3")
     assert [row[0] for row in table.rows] == ["hand", "flat", "chance"]
-    assert table.rows[0][1].startswith("0.438 [0.")
-    assert table.rows[1][1] == "0.250 [0.250, 0.250]"
+    assert table.rows[0][1].startswith("0.438\n0.")
+    assert table.rows[1][1] == "0.250\n0.250-0.250"
     assert table.rows[2][1:3] == ("0.250", "0.750")
     assert "HR@5/uni3, HR@10/uni3 are vacuous: no list has more than 4 candidates." in table.note
 

@@ -17,7 +17,7 @@ from mllmrec.errors import ArtifactError, DataError
 from mllmrec.manifests import Manifest
 from mllmrec.settings.backbone import BackboneSettings
 from mllmrec.training.backbones import SPECIAL_TOKENS, run, train_tokenizer
-from mllmrec.training.pretrain import IGNORED, _sequence_game, copy_batch
+from mllmrec.training.pretrain import IGNORED, SequenceGame, copy_batch
 from small_models import DATASET, make_backbone
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -112,7 +112,7 @@ def test_validation_targets_are_in_no_sequence(toy_copy: Workspace) -> None:
         rows.append(f"{line.user_id}\t{' '.join(items)}")
     write_text(toy_copy.split(DATASET, "train"), "\n".join(rows) + "\n")
     tokenizer = AutoTokenizer.from_pretrained(toy_copy.root / "tiny")
-    draw = _sequence_game(tokenizer, Interactions.load(toy_copy, DATASET), 200)
+    draw = SequenceGame(tokenizer, Interactions.load(toy_copy, DATASET), 200)
     text = tokenizer.batch_decode(draw(random.Random(0))[0])
     assert not any("999" in row for row in text)
     assert any("[ITEM_101]" in row for row in text)

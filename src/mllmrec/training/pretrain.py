@@ -5,13 +5,13 @@ has seen no text learns to look back and copy, which answering from a candidate 
 
 Sequences: the train split's sequences as text, one item a line, with the loss on every token. One window of
 fine-tuning has one answer to learn from; here each item of the sequence is one. Most lines hold the id alone, some
-the title too, which is enough to learn both what comes next and what it is called. Validation targets are left out,
-as everywhere.
+the title too, which is enough to learn both what comes next and what it is called. Half of the rows have a menu: a
+history, a shuffled list of what came next among random items, and then what came next, in order; that is how a model
+learns to choose from a list. Validation targets are left out, as everywhere.
 """
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,7 +28,8 @@ from mllmrec.settings.backbone import BackboneSettings
 IGNORED = -100
 SEQUENCE_TOKENS = 256
 SHORTEST_STRETCH = 20
-TITLE_SHARE = 0.3
+TITLE_SHARE, MENU_SHARE = 0.3, 0.5
+HISTORY_ITEMS, COMING_ITEMS, MENU_ITEMS = 9, 4, 10
 WARMUP_SHARE, DECAY_SHARE = 0.05, 0.2
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -38,7 +39,7 @@ def pretrain(model: Any, tokenizer: Any, interactions: Interactions, settings: B
     vocabulary = range(len(tokenizer.added_tokens_decoder), len(tokenizer))
     games: list[tuple[str, int, Callable[[random.Random], Batch]]] = [
         ("copying", settings.copy_steps, lambda rng: copy_batch(rng, vocabulary, settings.batch)),
-        ("sequences", settings.sequence_steps, _sequence_game(tokenizer, interactions, settings.batch)),
+        ("sequences", settings.sequence_steps, SequenceGame(tokenizer, interactions, settings.batch)),
     ]
     return {name: _play(model, name, steps, draw, settings.lr, settings.seed) for name, steps, draw in games if steps}
 
@@ -54,27 +55,51 @@ def copy_batch(rng: random.Random, vocabulary: Sequence[int], size: int) -> Batc
     return torch.tensor(rows), torch.tensor(labels)
 
 
-def _sequence_game(tokenizer: Any, interactions: Interactions, size: int) -> Callable[[random.Random], Batch]:
-    renderer = Renderer(catalogue=interactions.catalogue, encode=str.split, max_prompt_tokens=1)
-    encode, lines = Chat(tokenizer).encode, interactions.fit_lines()
-    items = sorted({item for line in lines for item in line.items})
-    short = {item: encode(f"[ITEM_{item}]\n") for item in items}
-    long = {item: encode(renderer.answer(item) + "\n") for item in items}
+class SequenceGame:
+    """Draws rows of item lines from the train split, half of them with a menu."""
 
-    def row(rng: random.Random) -> list[int]:
-        sequence = rng.choice(lines).items
+    def __init__(self, tokenizer: Any, interactions: Interactions, size: int) -> None:
+        renderer = Renderer(catalogue=interactions.catalogue, encode=str.split, max_prompt_tokens=1)
+        encode = Chat(tokenizer).encode
+        self.size, self.lines = size, interactions.fit_lines()
+        self.items = sorted({item for line in self.lines for item in line.items})
+        self.short = {item: encode(f"[ITEM_{item}]\n") for item in self.items}
+        self.long = {item: encode(renderer.answer(item) + "\n") for item in self.items}
+        self.heading = encode("Candidates:\n")
+
+    def __call__(self, rng: random.Random) -> Batch:
+        rows = [self.menu_row(rng) if rng.random() < MENU_SHARE else self.plain_row(rng) for _ in range(self.size)]
+        return _padded([row[:SEQUENCE_TOKENS] for row in rows])
+
+    def plain_row(self, rng: random.Random) -> list[tuple[int, int]]:
+        """(token, label) of a stretch of a sequence."""
+        sequence = rng.choice(self.lines).items
         start = rng.randrange(max(1, len(sequence) - SHORTEST_STRETCH))
-        pieces = ((long if rng.random() < TITLE_SHARE else short)[item] for item in sequence[start:])
-        return list(itertools.islice(itertools.chain.from_iterable(pieces), SEQUENCE_TOKENS))
+        return self._written(sequence[start : start + SEQUENCE_TOKENS], rng)
 
-    return lambda rng: _padded([row(rng) for _ in range(size)])
+    def menu_row(self, rng: random.Random) -> list[tuple[int, int]]:
+        """(token, label) of a history, a menu without labels, and the items of the menu that came next, in order."""
+        sequence = rng.choice(self.lines).items
+        cut = rng.randint(1, max(1, len(sequence) - 1))
+        history, coming = (
+            sequence[max(0, cut - HISTORY_ITEMS) : cut],
+            sequence[cut : cut + rng.randint(1, COMING_ITEMS)],
+        )
+        menu = list(dict.fromkeys([*coming, *rng.sample(self.items, min(MENU_ITEMS, len(self.items)))]))[:MENU_ITEMS]
+        rng.shuffle(menu)
+        offered = [*self.heading, *(token for token, _ in self._written(menu, rng))]
+        return [*self._written(history, rng), *((token, IGNORED) for token in offered), *self._written(coming, rng)]
+
+    def _written(self, items: Sequence[str], rng: random.Random) -> list[tuple[int, int]]:
+        pieces = ((self.long if rng.random() < TITLE_SHARE else self.short)[item] for item in items)
+        return [(token, token) for piece in pieces for token in piece]
 
 
-def _padded(rows: Sequence[list[int]]) -> Batch:
-    """Rows padded on the right; labels are the tokens themselves."""
+def _padded(rows: Sequence[list[tuple[int, int]]]) -> Batch:
+    """input_ids and labels (B, T) of rows of (token, label), padded on the right."""
     width = max(map(len, rows))
-    input_ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-    labels = torch.tensor([row + [IGNORED] * (width - len(row)) for row in rows])
+    input_ids = torch.tensor([[token for token, _ in row] + [0] * (width - len(row)) for row in rows])
+    labels = torch.tensor([[label for _, label in row] + [IGNORED] * (width - len(row)) for row in rows])
     return input_ids, labels
 
 
