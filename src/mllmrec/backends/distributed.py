@@ -14,12 +14,6 @@ def rank_and_size() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def barrier() -> None:
-    """Wait for all processes of a `joined` block; does nothing for a single process."""
-    if rank_and_size()[1] > 1:
-        torch.distributed.barrier()
-
-
 @contextmanager
 def joined() -> Iterator[None]:
     """All processes enter and leave the block together; does nothing for a single process."""
@@ -29,6 +23,6 @@ def joined() -> Iterator[None]:
     torch.distributed.init_process_group("gloo")
     try:
         yield
-        barrier()
+        torch.distributed.barrier()
     finally:
         torch.distributed.destroy_process_group()

@@ -12,6 +12,7 @@ from mllmrec.backends.huggingface import LoadedModel, load, resolve
 from mllmrec.data.captions import read_captions
 from mllmrec.data.formats import PromptFormat, inherited
 from mllmrec.data.sequences import Catalogue
+from mllmrec.errors import ArtifactError
 from mllmrec.manifests import Manifest, hash_model
 from mllmrec.settings.ranking import EvaluateSettings
 
@@ -38,7 +39,7 @@ def choose_model(settings: EvaluateSettings, workspace: Workspace) -> ModelChoic
     given = settings.model_fields_set
     base = settings.backbone
     if settings.sft_tag:
-        base = str(_checkpoint(workspace, settings.dataset, settings.sft_tag))
+        base = str(_full_model(workspace, settings))
     name = settings.tag or settings.sft_tag or Path(settings.backbone).name
     if not settings.tag:
         source = resolve(workspace, base)
@@ -79,10 +80,23 @@ def prompt_content(
     return captions, trained.max_prompt_tokens
 
 
+def _full_model(workspace: Workspace, settings: EvaluateSettings) -> Path:
+    folder = _checkpoint(workspace, settings.dataset, settings.sft_tag)
+    if (folder / "adapter_config.json").exists():
+        raise ArtifactError(
+            f"{folder} holds adapters, and --sft-tag names a full model. Name it with --tag, or merge it first: "
+            f"mllmrec merge --dataset {settings.dataset} --tag {settings.sft_tag}."
+        )
+    return folder
+
+
 def _checkpoint(workspace: Workspace, dataset: str, tag: str) -> Path:
     folder = workspace.checkpoint(dataset, tag)
     there = sorted(path.parent.name for path in folder.parent.glob("*/manifest.json"))
-    return require(folder, f"The checkpoint {tag}", f"Finished checkpoints of {dataset}: {', '.join(there) or 'none'}.")
+    require(folder, f"The checkpoint {tag}", f"Finished checkpoints of {dataset}: {', '.join(there) or 'none'}.")
+    if (folder / "unfinished.json").exists():
+        raise ArtifactError(f"{folder} isn't finished: its training was interrupted. Go on with --resume.")
+    return folder
 
 
 def _format(folder: Path) -> PromptFormat | None:

@@ -7,24 +7,28 @@ users. Processes of one launch take every n-th chunk; when all chunks are there,
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import RecordLog, Workspace, read_json, read_jsonl, write_json
-from mllmrec.backends.distributed import barrier, joined, rank_and_size
+from mllmrec.artifacts import RecordLog, Workspace
+from mllmrec.backends.distributed import joined, rank_and_size
+from mllmrec.data.formats import inherited
 from mllmrec.data.legacy import load_candidates
 from mllmrec.data.sequences import Interactions
-from mllmrec.errors import ArtifactError
+from mllmrec.errors import ArtifactError, SettingsError
 from mllmrec.evaluation.answering import RankChunk, make_ranker
 from mllmrec.evaluation.metrics import means, metric_names, per_user
 from mllmrec.evaluation.models import ModelChoice, choose_model, open_model
 from mllmrec.evaluation.rankings import position_of, ranking_of, ranking_of_answers
 from mllmrec.evaluation.runs import candidate_file, read_run, run_folder, write_run
 from mllmrec.evaluation.tables import results_table
-from mllmrec.manifests import finished, hash_files, unmark
+from mllmrec.manifests import finished, hash_files
 from mllmrec.progress import progress
 from mllmrec.records import Ranking, RankingExample, Summary
 from mllmrec.settings.ranking import EvaluateSettings
@@ -44,15 +48,17 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
         return _summary(f"{folder} is finished; nothing to do.", folder)
     interactions = Interactions.load(workspace, settings.dataset)
     examples = load_candidates(candidates, interactions, window)[: settings.limit]
+    _check_window(examples, window, choice, candidates)
     part, parts = (int(number) for number in settings.shard.split("/")) if settings.shard else (1, 1)
     rank, size = rank_and_size()
+    logs = folder / f"rankings.{_fingerprint(settings, inputs)}"
     with joined():
-        if rank == 0 and part == 1:
-            _clear(folder, settings, inputs)
-        barrier()
         mine = range((part - 1) * size + rank, num_chunks(examples), parts * size)
-        _rank_chunks(settings, workspace, choice, interactions, window, examples, mine, folder)
-    chunks = read_chunks(folder)
+        _rank_chunks(settings, workspace, choice, interactions, window, examples, mine, logs)
+    headline = f"Ranked the candidates of {len(examples)} users with {choice.name}: {folder}"
+    if rank:
+        return Summary(headline=headline, artifact=folder)
+    chunks = read_chunks(logs)
     missing = [index for index in range(num_chunks(examples)) if index not in chunks]
     if missing and settings.shard:
         return Summary(headline=f"Shard {settings.shard} is ranked; {len(missing)} chunks are left to other shards.")
@@ -61,9 +67,6 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
             f"{folder} lacks {len(missing)} of {num_chunks(examples)} chunks of users (first: chunk {missing[0]}). "
             "Every shard must be ranked; start the same command again."
         )
-    headline = f"Ranked the candidates of {len(examples)} users with {choice.name}: {folder}"
-    if rank:
-        return Summary(headline=headline, artifact=folder)
     _write(settings, folder, choice, candidates, inputs, examples, chunks, started)
     return _summary(headline, folder)
 
@@ -76,10 +79,17 @@ def num_chunks(examples: Sequence[RankingExample]) -> int:
     return -(-len(examples) // CHUNK_USERS)
 
 
-def read_chunks(folder: Path) -> dict[int, dict[str, Any]]:
-    """The chunks that all processes have finished, by index."""
-    logs = sorted(folder.glob("rankings.*.partial.jsonl"))
-    return {int(row["chunk"]): row for log in logs for row in read_jsonl(log)}
+def read_chunks(logs: Path) -> dict[int, dict[str, Any]]:
+    """The chunks that all processes have finished, by index; `logs` is what the names of their logs begin with.
+
+    A line without an end is passed over: its process was killed, or is writing it.
+    """
+    chunks: dict[int, dict[str, Any]] = {}
+    for path in sorted(logs.parent.glob(f"{logs.name}.*.partial.jsonl")):
+        with path.open("rb") as file:
+            rows = [json.loads(line) for line in file if line.endswith(b"\n")]
+        chunks |= {int(row["chunk"]): row for row in rows}
+    return chunks
 
 
 def _inputs(settings: EvaluateSettings, workspace: Workspace, candidates: Path, choice: ModelChoice) -> dict[str, str]:
@@ -89,22 +99,29 @@ def _inputs(settings: EvaluateSettings, workspace: Workspace, candidates: Path, 
     return files | choice.hashes()
 
 
+def _fingerprint(settings: EvaluateSettings, inputs: Mapping[str, str]) -> str:
+    """A short hash of all that decides the scores: an interrupted run goes on only from logs of its own making."""
+    what = json.dumps([settings.result_settings(), dict(inputs)], sort_keys=True)
+    return hashlib.sha256(what.encode()).hexdigest()[:12]
+
+
 def _window(settings: EvaluateSettings, choice: ModelChoice) -> int:
-    """The window asked for, else the one the model was trained with."""
-    if "min_inter" in settings.model_fields_set or choice.trained is None:
+    """The window the model was trained with, which one asked for must not contradict; else the one asked for."""
+    if choice.trained is None:
         return settings.min_inter
+    asked = {"window": settings.min_inter} if "min_inter" in settings.model_fields_set else {}
+    inherited(choice.trained, asked, choice.name)
     return choice.trained.window
 
 
-def _clear(folder: Path, settings: EvaluateSettings, inputs: dict[str, str]) -> None:
-    """Drop what other settings or another model left unfinished; keep what this run can go on from."""
-    what = {"settings": settings.result_settings(), "inputs": inputs}
-    marker = folder / "unfinished.json"
-    if settings.overwrite or not marker.exists() or read_json(marker) != what:
-        for log in folder.glob("rankings.*.partial.jsonl"):
-            log.unlink()
-        unmark(folder)
-    write_json(marker, what)
+def _check_window(examples: Sequence[RankingExample], window: int, choice: ModelChoice, candidates: Path) -> None:
+    """Refuse a candidate file with other windows than the model was trained with."""
+    found = {len(example.history) + 1 for example in examples}
+    if choice.trained is not None and found != {window}:
+        raise SettingsError(
+            f"{candidates} asks about windows of {', '.join(map(str, sorted(found)))} items, and {choice.name} was "
+            f"trained with windows of {window}. Draw candidates for it: mllmrec candidates --min-inter {window}."
+        )
 
 
 def _rank_chunks(
@@ -115,17 +132,20 @@ def _rank_chunks(
     window: int,
     examples: Sequence[RankingExample],
     mine: range,
-    folder: Path,
+    logs: Path,
 ) -> None:
     """Rank the chunks of this process that no earlier run has finished, appending each."""
-    done = read_chunks(folder) if folder.exists() else {}
+    done = read_chunks(logs)
     todo = [index for index in mine if index not in done]
     if not todo:
         return
     loaded, encoder = open_model(settings, workspace, choice, interactions.catalogue, window)
     rank_chunk: RankChunk = make_ranker(settings, loaded, encoder)
-    log = RecordLog(folder / f"rankings.{mine.start}-of-{mine.step}.partial.jsonl", key="chunk")
-    with progress(f"ranking with {choice.name}", len(todo) * CHUNK_USERS) as advance:
+    path = logs.with_name(f"{logs.name}.{mine.start}-of-{mine.step}.partial.jsonl")
+    with (
+        closing(RecordLog(path, key="chunk")) as log,
+        progress(f"ranking with {choice.name}", len(todo) * CHUNK_USERS) as advance,
+    ):
         for index in todo:
             begun = time.monotonic()
             rows = rank_chunk(examples[index * CHUNK_USERS : (index + 1) * CHUNK_USERS])
@@ -134,7 +154,6 @@ def _rank_chunks(
             seconds = time.monotonic() - begun
             log.append([{"chunk": str(index), "seconds": seconds, "budget": budget, "rows": rows}])
             advance(CHUNK_USERS)
-    log.close()
 
 
 def _write(
@@ -170,7 +189,7 @@ def _write(
         world_size=rank_and_size()[1],
         details=details,
     )
-    for path in [*folder.glob("rankings.*.partial.jsonl"), folder / "unfinished.json"]:
+    for path in folder.glob("rankings.*.partial.jsonl"):
         path.unlink(missing_ok=True)
 
 
