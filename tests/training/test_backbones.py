@@ -112,7 +112,7 @@ def test_validation_targets_are_in_no_sequence(toy_copy: Workspace) -> None:
         rows.append(f"{line.user_id}\t{' '.join(items)}")
     write_text(toy_copy.split(DATASET, "train"), "\n".join(rows) + "\n")
     tokenizer = AutoTokenizer.from_pretrained(toy_copy.root / "tiny")
-    draw = SequenceGame(tokenizer, Interactions.load(toy_copy, DATASET), 200)
+    draw = SequenceGame(tokenizer, Interactions.load(toy_copy, DATASET), 200, 0.5)
     text = tokenizer.batch_decode(draw(random.Random(0))[0])
     assert not any("999" in row for row in text)
     assert any("[ITEM_101]" in row for row in text)

@@ -36,10 +36,11 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 def pretrain(model: Any, tokenizer: Any, interactions: Interactions, settings: BackboneSettings) -> dict[str, float]:
     """Play both games for the steps the settings name and return the last mean loss of each, in nats a token."""
+    menu_share = MENU_SHARE if settings.copy_steps else 0.0
     vocabulary = range(len(tokenizer.added_tokens_decoder), len(tokenizer))
     games: list[tuple[str, int, Callable[[random.Random], Batch]]] = [
         ("copying", settings.copy_steps, lambda rng: copy_batch(rng, vocabulary, settings.batch)),
-        ("sequences", settings.sequence_steps, SequenceGame(tokenizer, interactions, settings.batch)),
+        ("sequences", settings.sequence_steps, SequenceGame(tokenizer, interactions, settings.batch, menu_share)),
     ]
     return {name: _play(model, name, steps, draw, settings.lr, settings.seed) for name, steps, draw in games if steps}
 
@@ -56,19 +57,21 @@ def copy_batch(rng: random.Random, vocabulary: Sequence[int], size: int) -> Batc
 
 
 class SequenceGame:
-    """Draws rows of item lines from the train split, half of them with a menu."""
+    """Draws rows of item lines from the train split, a share of them with a menu."""
 
-    def __init__(self, tokenizer: Any, interactions: Interactions, size: int) -> None:
+    def __init__(self, tokenizer: Any, interactions: Interactions, size: int, menu_share: float) -> None:
         renderer = Renderer(catalogue=interactions.catalogue, encode=str.split, max_prompt_tokens=1)
-        encode = Chat(tokenizer).encode
-        self.size, self.lines = size, interactions.fit_lines()
+        chat = Chat(tokenizer)
+        encode = chat.encode
+        self.size, self.menu_share, self.lines = size, menu_share, interactions.fit_lines()
         self.items = sorted({item for line in self.lines for item in line.items})
         self.short = {item: encode(f"[ITEM_{item}]\n") for item in self.items}
         self.long = {item: encode(renderer.answer(item) + "\n") for item in self.items}
+        self.answers = {item: chat.answer_ids(renderer.answer(item)) for item in self.items}
         self.heading = encode("Candidates:\n")
 
     def __call__(self, rng: random.Random) -> Batch:
-        rows = [self.menu_row(rng) if rng.random() < MENU_SHARE else self.plain_row(rng) for _ in range(self.size)]
+        rows = [self.menu_row(rng) if rng.random() < self.menu_share else self.plain_row(rng) for _ in range(self.size)]
         return _padded([row[:SEQUENCE_TOKENS] for row in rows])
 
     def plain_row(self, rng: random.Random) -> list[tuple[int, int]]:
@@ -78,7 +81,7 @@ class SequenceGame:
         return self._written(sequence[start : start + SEQUENCE_TOKENS], rng)
 
     def menu_row(self, rng: random.Random) -> list[tuple[int, int]]:
-        """(token, label) of a history, a menu without labels, and the items of the menu that came next, in order."""
+        """(token, label) of a history, a menu without labels, and what came next of it, as whole answers in order."""
         sequence = rng.choice(self.lines).items
         cut = rng.randint(1, max(1, len(sequence) - 1))
         history, coming = (
@@ -88,7 +91,8 @@ class SequenceGame:
         menu = list(dict.fromkeys([*coming, *rng.sample(self.items, min(MENU_ITEMS, len(self.items)))]))[:MENU_ITEMS]
         rng.shuffle(menu)
         offered = [*self.heading, *(token for token, _ in self._written(menu, rng))]
-        return [*self._written(history, rng), *((token, IGNORED) for token in offered), *self._written(coming, rng)]
+        answered = [(token, token) for item in coming for token in self.answers[item]]
+        return [*self._written(history, rng), *((token, IGNORED) for token in offered), *answered]
 
     def _written(self, items: Sequence[str], rng: random.Random) -> list[tuple[int, int]]:
         pieces = ((self.long if rng.random() < TITLE_SHARE else self.short)[item] for item in items)

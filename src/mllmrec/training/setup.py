@@ -109,6 +109,7 @@ def trainer_arguments(settings: TrainingSettings, folder: Path, loaded: LoadedMo
         "data_seed": settings.seed,
         "dataloader_num_workers": settings.workers,
         "dataloader_pin_memory": on_gpu,
+        "ddp_find_unused_parameters": False,
         "remove_unused_columns": False,
         "report_to": ["tensorboard"] if settings.track else [],
     }
