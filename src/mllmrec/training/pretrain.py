@@ -5,9 +5,10 @@ has seen no text learns to look back and copy, which answering from a candidate 
 
 Sequences: the train split's sequences as text, one item a line, with the loss on every token. One window of
 fine-tuning has one answer to learn from; here each item of the sequence is one. Most lines hold the id alone, some
-the title too, which is enough to learn both what comes next and what it is called. Half of the rows have a menu: a
-history, a shuffled list of what came next among random items, and then what came next, in order; that is how a model
-learns to choose from a list. Validation targets are left out, as everywhere.
+the title too, which is enough to learn both what comes next and what it is called. After copying, half of the rows
+have a menu: a history, a shuffled list of what came next among random items, and then what came next, in order, which
+is a first lesson in choosing from a list; a model that can't copy yet is only held back by it. Validation targets are
+left out, as everywhere.
 """
 
 from __future__ import annotations
