@@ -25,7 +25,7 @@ from mllmrec.backends.huggingface import (
 from mllmrec.backends.scoring import HuggingFaceScorer
 from mllmrec.data.candidates import read_candidates
 from mllmrec.data.sequences import Interactions
-from mllmrec.errors import BackendError
+from mllmrec.errors import ArtifactError, BackendError, SettingsError
 from small_models import DATASET, WINDOW, make_backbone, naive_scores, random_model
 
 CPU = torch.device("cpu")
@@ -83,7 +83,7 @@ def test_an_incomplete_folder_says_what_is_missing_and_what_is_there(
 ) -> None:
     folder = shutil.copytree(toy.root / "tiny", tmp_path / "half")
     (folder / removed).unlink()
-    with pytest.raises(BackendError, match=rf"half is no complete model folder: {named} missing; it holds .*\.json"):
+    with pytest.raises(ArtifactError, match=rf"half is no complete model folder: {named} missing; it holds .*\.json"):
         load(toy, folder, device="cpu")
 
 
@@ -91,12 +91,12 @@ def test_weights_cut_short_are_no_complete_model(toy: Workspace, tmp_path: Path)
     folder = shutil.copytree(toy.root / "tiny", tmp_path / "half")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(BackendError, match=r"half is no complete model folder: a whole model\.safetensors"):
+    with pytest.raises(ArtifactError, match=r"half is no complete model folder: a whole model\.safetensors"):
         load(toy, folder, device="cpu")
 
 
 def test_an_unknown_name_lists_the_models_that_are_here(toy: Workspace) -> None:
-    with pytest.raises(BackendError) as error:
+    with pytest.raises(ArtifactError) as error:
         resolve(toy, "Qwen3-4B")
     assert "There is no model 'Qwen3-4B'" in str(error.value)
     assert f"Models under {toy.root}: tiny." in str(error.value)
@@ -105,7 +105,7 @@ def test_an_unknown_name_lists_the_models_that_are_here(toy: Workspace) -> None:
 
 def test_adapters_load_only_on_the_model_they_were_trained_on(trained: Workspace) -> None:
     adapter = trained.checkpoint(DATASET, "grpo")
-    with pytest.raises(BackendError) as error:
+    with pytest.raises(ArtifactError) as error:
         load(trained, f"checkpoints/{DATASET}/full", adapter, device="cpu")
     assert f"was trained on checkpoints/{DATASET}/sft-merged" in str(error.value)
     assert "--force" in str(error.value)
@@ -118,7 +118,7 @@ def test_adapters_load_only_on_the_model_they_were_trained_on(trained: Workspace
 def test_another_seed_is_another_model(trained_copy: Workspace) -> None:
     """The same architecture and tokenizer, other weights: only a look at the weights tells."""
     make_backbone(trained_copy, out="other", seed=7)
-    with pytest.raises(BackendError, match=r"and .*other is not that model \(their hashes differ\)"):
+    with pytest.raises(ArtifactError, match=r"and .*other is not that model \(their hashes differ\)"):
         load(trained_copy, "other", trained_copy.checkpoint(DATASET, "sft"), device="cpu")
 
 
@@ -132,7 +132,7 @@ def test_adapters_without_a_manifest_are_used_with_a_remark(
 
 
 def test_a_folder_without_adapters_is_no_adapter(trained: Workspace) -> None:
-    with pytest.raises(BackendError, match=r"adapter_config\.json is missing\. Name a LoRA checkpoint"):
+    with pytest.raises(ArtifactError, match=r"adapter_config\.json is missing\. Name a LoRA checkpoint"):
         load(trained, "tiny", trained.root / "tiny", device="cpu")
 
 
@@ -141,7 +141,7 @@ def test_device_and_number_format_are_chosen_and_told(toy: Workspace, capsys: py
     assert choose_dtype("bfloat16", CPU) == torch.bfloat16
     if not torch.cuda.is_available():
         assert choose_device("auto").type in ("cpu", "mps")
-        with pytest.raises(BackendError, match=r"--device cuda was asked for and there is none here"):
+        with pytest.raises(SettingsError, match=r"--device cuda was asked for and there is none here"):
             choose_device("cuda")
     loaded = load(toy, "tiny", device="cpu", dtype="bfloat16")
     assert next(loaded.model.parameters()).dtype == torch.bfloat16

@@ -18,7 +18,7 @@ from mllmrec.data.candidates import read_candidates
 from mllmrec.data.candidates_stage import run as draw_candidates
 from mllmrec.data.prompts import parse
 from mllmrec.data.sequences import Interactions
-from mllmrec.errors import ArtifactError, BackendError, DataError, SettingsError
+from mllmrec.errors import ArtifactError, DataError, SettingsError
 from mllmrec.evaluation import ranking
 from mllmrec.evaluation.answering import make_ranker
 from mllmrec.evaluation.runs import read_run
@@ -125,7 +125,7 @@ def test_adapters_find_their_model_through_the_manifest(grpo_run: Path, workspac
     before = rankings_of(grpo_run)
     evaluate(workspace, tag="grpo", sft_tag="sft-merged", overwrite=True)
     assert rankings_of(grpo_run) == before
-    with pytest.raises(BackendError, match=r"was trained on checkpoints/toy/sft-merged, and .*full is not that model"):
+    with pytest.raises(ArtifactError, match=r"was trained on checkpoints/toy/sft-merged, and .*full is not that model"):
         evaluate(workspace, tag="grpo", sft_tag="full", overwrite=True)
     evaluate(workspace, tag="grpo", sft_tag="full", overwrite=True, force=True)
     assert not close(grpo_run, evaluated(workspace, tag="sft"))
@@ -387,7 +387,7 @@ def test_what_is_missing_is_told(workspace: Workspace) -> None:
         evaluate(workspace, sft_tag="sft")
     with pytest.raises(ArtifactError, match=r"Make it with `mllmrec candidates --dataset toy --split valid"):
         evaluate(workspace, tag="full", split="valid")
-    with pytest.raises(BackendError, match=r"There is no model 'Qwen3-4B'"):
+    with pytest.raises(ArtifactError, match=r"There is no model 'Qwen3-4B'"):
         evaluate(workspace)
     write_json(workspace.checkpoint(DATASET, "half-way") / "unfinished.json", {})
     with pytest.raises(ArtifactError, match=r"half-way isn't finished"):

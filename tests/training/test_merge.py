@@ -115,14 +115,14 @@ def test_other_adapters_under_the_same_tag_are_not_taken_for_the_old_ones(traine
 
 
 def test_adapters_are_merged_into_no_other_model(trained_copy: Workspace) -> None:
-    with pytest.raises(BackendError, match=r"was trained on checkpoints/toy/full, and .*tiny is not that model"):
+    with pytest.raises(ArtifactError, match=r"was trained on checkpoints/toy/full, and .*tiny is not that model"):
         merge(trained_copy, merged_tag="wrong", backbone="tiny")
     assert not trained_copy.checkpoint(DATASET, "wrong").exists()
 
 
 def test_a_backbone_that_moved_is_found_where_it_is_said_to_be(trained_copy: Workspace) -> None:
     trained_copy.checkpoint(DATASET, "full").rename(trained_copy.root / "moved")
-    with pytest.raises(BackendError, match="There is no model 'checkpoints/toy/full'"):
+    with pytest.raises(ArtifactError, match="There is no model 'checkpoints/toy/full'"):
         merge(trained_copy, merged_tag="again")
     merge(trained_copy, merged_tag="again", backbone="moved")
     old, new = (weights_of(trained_copy.checkpoint(DATASET, tag)) for tag in ("sft-merged", "again"))

@@ -20,7 +20,7 @@ from mllmrec.artifacts import Workspace, read_json, read_jsonl, sha256, write_js
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import load
 from mllmrec.data.sequences import Interactions
-from mllmrec.errors import ArtifactError, BackendError
+from mllmrec.errors import ArtifactError
 from mllmrec.manifests import Manifest
 from mllmrec.records import Summary
 from mllmrec.settings.training import SftSettings
@@ -332,7 +332,7 @@ def test_captions_are_used_where_they_are_and_told(toy_copy: Workspace) -> None:
 @pytest.mark.parametrize(
     ("knobs", "error", "message"),
     [
-        ({"backbone": "nowhere"}, BackendError, r"There is no model 'nowhere'.*tiny"),
+        ({"backbone": "nowhere"}, ArtifactError, r"There is no model 'nowhere'.*tiny"),
         ({"captions": "on"}, ArtifactError, r"--captions on needs .*toy_captions\.json"),
         ({"use_cot": True}, ArtifactError, r"--use-cot needs reasoning traces"),
     ],

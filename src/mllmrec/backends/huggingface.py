@@ -21,7 +21,7 @@ from mllmrec.artifacts import Workspace
 from mllmrec.backends.base import Tokens
 from mllmrec.backends.chat import Chat
 from mllmrec.data.model_folders import lacking
-from mllmrec.errors import BackendError
+from mllmrec.errors import ArtifactError, BackendError, SettingsError
 from mllmrec.manifests import Manifest, hash_model
 from mllmrec.progress import note
 
@@ -51,8 +51,8 @@ def load(
 ) -> LoadedModel:
     """A model by folder under the root, any path, or hub id, with an adapter on top if one is given.
 
-    Raises BackendError when the folder is incomplete, when the device isn't there, or when the adapter was trained
-    on another model (unless `force`).
+    Raises ArtifactError when the folder is incomplete or the adapter was trained on another model (unless `force`),
+    SettingsError when the device isn't there, BackendError when the library can't read the model.
     """
     quieten()
     source = resolve(workspace, str(name))
@@ -82,14 +82,14 @@ def quieten() -> None:
 def resolve(workspace: Workspace, name: str) -> str:
     """The folder of a model, checked to be complete, or the hub id that `name` must be.
 
-    Raises BackendError listing what is missing, what is there, and the next command.
+    Raises ArtifactError listing what is missing, what is there, and the next command.
     """
     folder = workspace.model(name)
     if folder is not None:
         missing = lacking(folder)
         if missing:
             there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-            raise BackendError(
+            raise ArtifactError(
                 f"{folder} is no complete model folder: {', '.join(missing)} missing; it holds {there}. "
                 "Fetch it again with `mllmrec fetch backbone`, or name another folder."
             )
@@ -97,7 +97,7 @@ def resolve(workspace: Workspace, name: str) -> str:
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name
     models = sorted(path.parent.name for path in workspace.root.glob("*/config.json"))
-    raise BackendError(
+    raise ArtifactError(
         f"There is no model {name!r}: {workspace.root / name} is no folder. Models under {workspace.root}: "
         f"{', '.join(models) or 'none'}. Fetch one with `mllmrec fetch backbone Qwen/{name}`, or make a small one "
         "with `mllmrec backbone tiny`."
@@ -119,7 +119,7 @@ def choose_device(device: Device) -> torch.device:
     elif (device == "cuda" and not torch.cuda.is_available()) or (
         device == "mps" and not torch.backends.mps.is_available()
     ):
-        raise BackendError(f"--device {device} was asked for and there is none here. Use --device auto or cpu.")
+        raise SettingsError(f"--device {device} was asked for and there is none here. Use --device auto or cpu.")
     return torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
 
 
@@ -139,7 +139,7 @@ def check_adapter(adapter: Path, model_hash: str, model_name: str, *, force: boo
         note(f"{adapter} has no manifest that says which model it was trained on; it is used as it is.")
     elif trained_on != model_hash and not force:
         base = manifest.details.get("model", "another model") if manifest is not None else "another model"
-        raise BackendError(
+        raise ArtifactError(
             f"The adapter {adapter} was trained on {base}, and {model_name} is not that model (their hashes differ). "
             f"Name {base} as the model, or use --force to load it all the same."
         )
@@ -193,7 +193,7 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
     if not (adapter / "adapter_config.json").exists():
-        raise BackendError(f"{adapter} holds no adapter: adapter_config.json is missing. Name a LoRA checkpoint.")
+        raise ArtifactError(f"{adapter} holds no adapter: adapter_config.json is missing. Name a LoRA checkpoint.")
     return PeftModel.from_pretrained(model, str(adapter))
 
 
