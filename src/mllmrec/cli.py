@@ -149,7 +149,7 @@ def run_recipe(settings: Annotated[RunRecipeSettings, FLAT]) -> None:
     """Run the stages of a recipe in order, skipping the finished ones: `mllmrec run RECIPE`."""
     from mllmrec.pipeline import run
 
-    finish(run(settings, Workspace(settings.root)))
+    finish(run(settings))
 
 
 @app.command

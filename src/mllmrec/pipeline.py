@@ -20,14 +20,14 @@ from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
 from mllmrec.settings.recipe import load_recipe
 
 
-def run(settings: RunRecipeSettings, workspace: Workspace) -> Summary:
-    """Run a recipe in a workspace."""
-    overrides: dict[str, Any] = {"root": settings.root}
+def run(settings: RunRecipeSettings) -> Summary:
+    """Run a recipe in the workspace that --root names, or else the recipe, or else the current folder."""
+    overrides: dict[str, Any] = {"root": settings.root} if "root" in settings.model_fields_set else {}
     if settings.dataset:
         overrides["dataset"] = settings.dataset
     if settings.overwrite:
         overrides["overwrite"] = True
-    return run_stages(load_recipe(settings.recipe).stages(**overrides), workspace)
+    return run_stages(load_recipe(settings.recipe).stages(**overrides))
 
 
 def run_demo(settings: DemoSettings) -> Summary:
@@ -40,17 +40,17 @@ def run_demo(settings: DemoSettings) -> Summary:
     recipe = load_recipe("demo")
     recipe.blocks["prepare"][0] |= {"raw": str(raw), "titles": str(raw / "titles.csv")}
     overrides: dict[str, Any] = {"root": str(workspace.root), "seed": settings.seed, "overwrite": settings.overwrite}
-    return run_stages(recipe.stages(**overrides), workspace)
+    return run_stages(recipe.stages(**overrides))
 
 
-def run_stages(stages: list[StageSettings], workspace: Workspace) -> Summary:
+def run_stages(stages: list[StageSettings]) -> Summary:
     """Run stages one after the other; the summary holds the results of all that ranked the same candidates."""
     folders: list[Path] = []
     times: list[tuple[str, str]] = []
     for number, stage in enumerate(stages, 1):
         note(f"[{number}/{len(stages)}] {stage.verb}{_subject(stage)}")
         began = time.monotonic()
-        summary = entry_point(stage.verb)(_resuming(stage), workspace)
+        summary = entry_point(stage.verb)(_resuming(stage), Workspace(stage.root))
         note(f"      {summary.headline}")
         times.append((f"{stage.verb}{_subject(stage)}", f"{time.monotonic() - began:.0f} s"))
         folders += _runs(summary)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from mllmrec import ArtifactError, DataError, Workspace
 from mllmrec.artifacts import write_json
 from mllmrec.data.hints import draw_hints, join_traces, read_traces
-from mllmrec.data.sequences import Line
-from mllmrec.records import RankingExample, example_id
+from mllmrec.data.sequences import Catalogue, Line
+from mllmrec.records import Item, RankingExample, example_id
 
 PATH = Path("shop_deepseek_cot.json")
 TRAIN = [
@@ -21,6 +21,9 @@ TRAIN = [
     Line(user_id="2", items=("a", "b", "c"), line_index=2),
     Line(user_id="1", items=("d", "e", "f"), line_index=3),
 ]
+
+
+CATALOGUE = Catalogue([Item(item_id="c", title="The Copper Kettle (1995)")])
 
 
 def examples(count: int) -> list[RankingExample]:
@@ -102,20 +105,20 @@ def test_records_of_the_reference_join_by_the_physical_line_they_name() -> None:
         reference(2, "2", "a b c", "for 2"),
         reference(3, "1", "d e f", "later"),
     ]
-    traces, counts = join_traces(records, PATH, TRAIN, 3)
+    traces, counts = join_traces(records, PATH, TRAIN, CATALOGUE, 3)
     assert traces == {key("1", "a b c"): "for 1", key("2", "a b c"): "for 2", key("1", "d e f"): "later"}
     assert counts == {"joined": 3}
 
 
 def test_any_window_of_the_line_will_do() -> None:
-    traces, _ = join_traces([reference(0, "1", "x a b")], PATH, TRAIN, 3)
+    traces, _ = join_traces([reference(0, "1", "x a b")], PATH, TRAIN, CATALOGUE, 3)
     assert list(traces) == [key("1", "x a b")]
 
 
 def test_ids_may_be_numbers_or_plain() -> None:
     train = [Line(user_id="7", items=("1", "2", "3"), line_index=0)]
     record = {"line_idx": 0, "user_id": 7, "history_items": [1, "2"], "target_item": 3, "reasoning": "r"}
-    assert join_traces([record], PATH, train, 3)[0] == {key("7", "1 2 3"): "r"}
+    assert join_traces([record], PATH, train, CATALOGUE, 3)[0] == {key("7", "1 2 3"): "r"}
 
 
 @pytest.mark.parametrize(
@@ -142,13 +145,13 @@ def test_ids_may_be_numbers_or_plain() -> None:
     ],
 )
 def test_what_fits_no_window_is_counted_and_left_out(record: Any) -> None:
-    assert join_traces([record], PATH, TRAIN, 3) == ({}, {"mismatched": 1})
+    assert join_traces([record], PATH, TRAIN, CATALOGUE, 3) == ({}, {"mismatched": 1})
 
 
 def test_our_records_join_by_example_id_wherever_their_line_went() -> None:
     records = [own("1", "d e f"), own("2", "a b c")]
     for train in (TRAIN, TRAIN[::-1], [Line(user_id=e.user_id, items=e.items, line_index=50) for e in TRAIN]):
-        traces, counts = join_traces(records, PATH, train, 3)
+        traces, counts = join_traces(records, PATH, train, CATALOGUE, 3)
         assert set(traces) == {key("1", "d e f"), key("2", "a b c")}
         assert counts == {"joined": 2}
 
@@ -162,7 +165,7 @@ def test_empty_rejected_and_repeated_traces_are_counted_apart() -> None:
         reference(0, "1", "x a b", "second thought"),
         reference(0, "1", "a b c", "bad", keep=False),
     ]
-    traces, counts = join_traces(records, PATH, TRAIN, 3)
+    traces, counts = join_traces(records, PATH, TRAIN, CATALOGUE, 3)
     assert traces == {key("1", "x a b"): "good"}
     assert counts == {"empty": 3, "joined": 1, "repeated": 1, "rejected": 1}
 
@@ -170,7 +173,7 @@ def test_empty_rejected_and_repeated_traces_are_counted_apart() -> None:
 @pytest.mark.parametrize("records", [{"0": {}}, "text", None])
 def test_a_file_that_holds_no_list_is_refused(records: object) -> None:
     with pytest.raises(DataError, match=r"shop_deepseek_cot\.json: expected a JSON list of records"):
-        join_traces(records, PATH, TRAIN, 3)
+        join_traces(records, PATH, TRAIN, CATALOGUE, 3)
 
 
 # ---- files
@@ -179,17 +182,36 @@ def test_a_file_that_holds_no_list_is_refused(records: object) -> None:
 def test_the_most_finished_file_is_read(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     with pytest.raises(ArtifactError, match=r"shop_deepseek_cot\.json does not exist.*`mllmrec refine`"):
-        read_traces(workspace, "shop", TRAIN, 3)
+        read_traces(workspace, "shop", TRAIN, CATALOGUE, 3)
     for path, text in (
         (workspace.pseudo_cot("shop"), "draft"),
         (workspace.refined_cot("shop"), "refined"),
         (workspace.assessed_cot("shop"), "assessed"),
     ):
         write_json(path, [reference(2, "2", "a b c", text)])
-        assert read_traces(workspace, "shop", TRAIN, 3) == ({key("2", "a b c"): text}, {"joined": 1}, path)
+        assert read_traces(workspace, "shop", TRAIN, CATALOGUE, 3) == ({key("2", "a b c"): text}, {"joined": 1}, path)
 
 
 def test_the_spelling_beside_the_dataset_folder_is_read(tmp_path: Path) -> None:
     beside = tmp_path / "data" / "shop_deepseek_cot.json"
     write_json(beside, [reference(2, "2", "a b c")])
-    assert read_traces(Workspace(tmp_path), "shop", TRAIN, 3)[2] == beside
+    assert read_traces(Workspace(tmp_path), "shop", TRAIN, CATALOGUE, 3)[2] == beside
+
+
+# ---- traces that give the answer away
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "leaks"),
+    [
+        ("Step 3: something like [ITEM_c].", True),
+        ("Step 3: the copper kettle comes to mind.", True),
+        ("Step 3: The Copper Kettle (1995).", True),
+        ("Step 3: copper kettles in general.", False),
+        ("Step 3: [ITEM_cc], or [ITEM_a] again.", False),
+    ],
+)
+def test_a_trace_that_names_its_own_target_is_left_out(reasoning: str, leaks: bool) -> None:
+    traces, counts = join_traces([own("2", "a b c", reasoning=reasoning)], PATH, TRAIN, CATALOGUE, 3)
+    assert counts == ({"leaking": 1} if leaks else {"joined": 1})
+    assert bool(traces) != leaks

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch.distributed
+
+LONGEST_WAIT = timedelta(days=7)
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -20,7 +23,7 @@ def joined() -> Iterator[None]:
     if rank_and_size()[1] == 1:
         yield
         return
-    torch.distributed.init_process_group("gloo")
+    torch.distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
     try:
         yield
         torch.distributed.barrier()

@@ -211,7 +211,7 @@ def _log_probabilities(head: Any, hidden_E: torch.Tensor, target_E: torch.Tensor
     """log p(target | hidden) in float32, projecting a bounded number of rows at a time."""
     parts = []
     for start in range(0, len(target_E), PROJECTED_ROWS):
-        logits = head(hidden_E[start : start + PROJECTED_ROWS]).float()
+        logits = _project(head, hidden_E[start : start + PROJECTED_ROWS])
         chosen = logits.gather(1, target_E[start : start + PROJECTED_ROWS, None]).squeeze(1)
         parts.append(chosen - logits.logsumexp(dim=1))
     return torch.cat(parts)
@@ -235,3 +235,12 @@ def _reach(model: Any) -> int | None:
     slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
     window: int | None = getattr(config, "sliding_window", None)
     return window if slides else None
+
+
+def _project(head: Any, hidden_E: torch.Tensor) -> torch.Tensor:
+    """Logits in float32; a head of another number format is multiplied in float32 too, not rounded afterwards."""
+    if type(head) is torch.nn.Linear and head.weight.dtype != torch.float32:
+        bias = None if head.bias is None else head.bias.float()
+        return torch.nn.functional.linear(hidden_E.float(), head.weight.float(), bias)
+    logits: torch.Tensor = head(hidden_E).float()
+    return logits

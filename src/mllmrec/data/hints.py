@@ -7,6 +7,7 @@ history and target. What doesn't fit is counted and never used.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from mllmrec.artifacts import Workspace, read_json
 from mllmrec.data.draws import uniform
-from mllmrec.data.sequences import Line, windows
+from mllmrec.data.sequences import Catalogue, Line, windows
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.records import RankingExample, example_id
 
@@ -33,7 +34,7 @@ def draw_hints(
 
 
 def read_traces(
-    workspace: Workspace, dataset: str, train: Sequence[Line], window: int
+    workspace: Workspace, dataset: str, train: Sequence[Line], catalogue: Catalogue, window: int
 ) -> tuple[dict[str, str], dict[str, int], Path]:
     """Usable traces by example id, the count of each reason for leaving one out, and the file they came from.
 
@@ -41,7 +42,7 @@ def read_traces(
     """
     for path in (workspace.assessed_cot(dataset), workspace.refined_cot(dataset), workspace.pseudo_cot(dataset)):
         if path.exists():
-            traces, counts = join_traces(read_json(path), path, train, window)
+            traces, counts = join_traces(read_json(path), path, train, catalogue, window)
             return traces, counts, path
     raise ArtifactError(
         f"--use-cot needs reasoning traces, and {workspace.refined_cot(dataset)} does not exist. Write them with "
@@ -49,8 +50,13 @@ def read_traces(
     )
 
 
-def join_traces(records: Any, path: Path, train: Sequence[Line], window: int) -> tuple[dict[str, str], dict[str, int]]:
-    """Traces that belong to a window of `train`, by example id, and counts of those that don't, by reason."""
+def join_traces(
+    records: Any, path: Path, train: Sequence[Line], catalogue: Catalogue, window: int
+) -> tuple[dict[str, str], dict[str, int]]:
+    """Traces that belong to a window of `train`, by example id, and counts of those that don't, by reason.
+
+    A trace that spells its own target (the reference's refiner was shown it) is `leaking` and never used.
+    """
     if not isinstance(records, list):
         raise DataError(f"{path}: expected a JSON list of records, found {type(records).__name__}.")
     physical, by_user = {line.line_index: line for line in train}, defaultdict[str, list[Line]](list)
@@ -67,12 +73,22 @@ def join_traces(records: Any, path: Path, train: Sequence[Line], window: int) ->
             counts["empty"] += 1
         elif record.get("keep") is False:
             counts["rejected"] += 1
+        elif _spells(reasoning, _ids([record["target_item"]])[0], catalogue):
+            counts["leaking"] += 1
         elif key in traces:
             counts["repeated"] += 1
         else:
             counts["joined"] += 1
             traces[key] = reasoning
     return traces, dict(counts)
+
+
+def _spells(reasoning: str, target_id: str, catalogue: Catalogue) -> bool:
+    """Whether a trace names its target, by `[ITEM_<id>]` or by its title (a year in brackets put aside)."""
+    title = re.sub(r"\s*\(\d{4}\)$", "", catalogue.title(target_id)).casefold()
+    return f"[ITEM_{target_id}]" in reasoning or (
+        re.search(rf"(?<!\w){re.escape(title)}(?!\w)", reasoning.casefold()) is not None
+    )
 
 
 def _own_key(

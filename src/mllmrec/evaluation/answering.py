@@ -9,7 +9,7 @@ from mllmrec.backends.base import ScoringTask
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import HuggingFaceGenerator, LoadedModel
 from mllmrec.backends.scoring import HuggingFaceScorer
-from mllmrec.data.prompts import parse_list
+from mllmrec.data.prompts import parse, parse_list
 from mllmrec.records import RankingExample
 from mllmrec.settings.ranking import EvaluateSettings
 
@@ -73,7 +73,8 @@ def _answers(
         return [texts[0] for texts in generator.generate(prompts, num_answers=1, max_new_tokens=budget)]
     prompts = [encoder.prompt_ids(example) for example in examples]
     beams = generator.generate(prompts, num_answers=longest, max_new_tokens=settings.max_answer_tokens)
-    return ["\n".join(text.rsplit("</think>", 1)[-1].strip().split("\n", 1)[0] for text in texts) for texts in beams]
+    named = [[parse(text).item_id for text in texts] for texts in beams]
+    return ["\n".join(f"[ITEM_{item}]" for item in items if item is not None) for items in named]
 
 
 def _row(text: str, example: RankingExample) -> dict[str, Any]:

@@ -71,13 +71,11 @@ def prompt_content(
     asked: dict[str, object] = {"window": window}
     if settings.captions != "auto":
         asked["captions"] = settings.captions == "on"
-    if "max_prompt_tokens" in settings.model_fields_set:
-        asked["max_prompt_tokens"] = settings.max_prompt_tokens
     trained = inherited(choice.trained, asked, choice.name)
     if trained is None:
         return read_captions(workspace, settings.dataset, settings.captions), settings.max_prompt_tokens
     captions = read_captions(workspace, settings.dataset, "on" if trained.captions else "off")
-    return captions, trained.max_prompt_tokens
+    return captions, max(trained.max_prompt_tokens, settings.max_prompt_tokens)
 
 
 def _full_model(workspace: Workspace, settings: EvaluateSettings) -> Path:

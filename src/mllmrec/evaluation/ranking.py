@@ -20,6 +20,7 @@ from mllmrec.artifacts import RecordLog, Workspace
 from mllmrec.backends.distributed import joined, rank_and_size
 from mllmrec.data.formats import inherited
 from mllmrec.data.legacy import load_candidates
+from mllmrec.data.prompts import TEMPLATE_VERSION
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, SettingsError
 from mllmrec.evaluation.answering import RankChunk, make_ranker
@@ -96,7 +97,7 @@ def _inputs(settings: EvaluateSettings, workspace: Workspace, candidates: Path, 
     files = hash_files(candidates=candidates, titles=workspace.titles(settings.dataset))
     if settings.captions != "off" and (choice.trained is None or choice.trained.captions):
         files |= hash_files(captions=workspace.captions(settings.dataset))
-    return files | choice.hashes()
+    return files | {"template": TEMPLATE_VERSION} | choice.hashes()
 
 
 def _fingerprint(settings: EvaluateSettings, inputs: Mapping[str, str]) -> str:

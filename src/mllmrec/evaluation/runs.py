@@ -22,7 +22,7 @@ from mllmrec.evaluation.metrics import Position, chance, metric_names, per_user,
 from mllmrec.evaluation.rankings import position_of, read_rankings, write_rankings
 from mllmrec.evaluation.reference_files import remove_reference_files, write_reference_files
 from mllmrec.evaluation.statistics import DRAWS, Interval, bootstrap
-from mllmrec.manifests import Manifest, unmark, write_manifest
+from mllmrec.manifests import Manifest, hash_files, unmark, write_manifest
 from mllmrec.records import Ranking
 from mllmrec.settings.evaluation import RunSettings
 
@@ -73,7 +73,24 @@ def candidate_file(settings: RunSettings, workspace: Workspace) -> Path:
     for name, value in chosen.items():
         if value != str(RunSettings.model_fields[name].default):
             command += f" --{name.replace('_', '-')} {value}"
-    return require(path, "The candidate file", f"Make it with `{command}`.")
+    require(path, "The candidate file", f"Make it with `{command}`.")
+    _refuse_stale(path, settings, workspace)
+    return path
+
+
+def _refuse_stale(path: Path, settings: RunSettings, workspace: Workspace) -> None:
+    """Refuse candidates that were drawn from other sequences or titles than the dataset holds now."""
+    manifest = Manifest.read(path)
+    if manifest is None:
+        return
+    files = {split: workspace.split(settings.dataset, split) for split in ("train", "valid", "test")}
+    now = hash_files(titles=workspace.titles(settings.dataset), **files)
+    changed = sorted(name for name in now.keys() | manifest.inputs.keys() if now.get(name) != manifest.inputs.get(name))
+    if changed:
+        raise ArtifactError(
+            f"{path} was drawn from other data: {', '.join(changed)} changed since. Draw it again with `mllmrec "
+            "candidates --overwrite`."
+        )
 
 
 def run_folder(

@@ -22,7 +22,7 @@ class EvaluateSettings(RunSettings):
     score: Literal["answer", "id"] = knob("answer", "What is scored: the whole answer, or its id alone.")
     list_prompt: bool = knob(False, "With generate: ask for K ids in one answer, as the reference does.")
     captions: Literal["auto", "on", "off"] = knob("auto", "Captions in prompts; auto: as the checkpoint was trained.")
-    max_prompt_tokens: int = knob(2048, "Budget of a prompt, unless the checkpoint names one.", ge=64)
+    max_prompt_tokens: int = knob(4096, "Budget of a prompt; captions shorten first, then old history.", ge=64)
     max_answer_tokens: int = knob(64, "Longest generated answer, for each of its lines.", ge=8)
     batch_tokens: int = knob(8192, "Tokens in one forward pass, padding included.", ge=256, operational=True)
     batch: int = knob(1, "Users generated for at a time.", ge=1, operational=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +49,8 @@ class ValidationCallback(TrainerCallback):
     """Measures at the start, every `every` steps and at the end, and keeps the weights of the best reading.
 
     `save` writes the model's weights into a folder. What was measured goes to training.jsonl, from which a resumed
-    run knows the best reading so far.
+    run knows the best reading so far; with every best reading goes a checkpoint, so that no resumed run starts before
+    weights that it already keeps.
     """
 
     def __init__(self, folder: Path, validation: Validation, every: int, save: Callable[[Any, Path], None]) -> None:
@@ -67,6 +69,8 @@ class ValidationCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             self._measure(args, state, model)
+            if self.best_step == state.global_step:
+                control.should_save = True
 
     def _measure(self, args: Any, state: Any, model: Any) -> None:
         unwrapped = getattr(model, "module", model)
@@ -106,7 +110,8 @@ class LogCallback(TrainerCallback):
             if shown:
                 note(f"step {state.global_step} of {state.max_steps}: {', '.join(shown)}")
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def close(self) -> None:
+        """Take the bar away, however training ended."""
         self._bar.close()
 
 
@@ -121,6 +126,8 @@ class InterruptCallback(TrainerCallback):
         self._before = signal.signal(signal.SIGINT, self._stop)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.world_size > 1:
+            self.interrupted = any(gather_object([self.interrupted]))
         if self.interrupted:
             control.should_save = True
             control.should_training_stop = True
@@ -133,7 +140,8 @@ class InterruptCallback(TrainerCallback):
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True
         note("Stopping after this step; a checkpoint is being kept (Ctrl-C again stops at once).")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if "WORLD_SIZE" not in os.environ:  # a launcher passes the same Ctrl-C on a second time
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def append_log(folder: Path, step: int, row: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ log and validation). When it is through, the best weights move up and the rest g
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from mllmrec.artifacts import read_json, write_json, write_jsonl
 from mllmrec.errors import ArtifactError
-from mllmrec.manifests import differences
+from mllmrec.manifests import Manifest, differences
 from mllmrec.settings.training import TrainingSettings
 
 UNFINISHED = "unfinished.json"
@@ -30,7 +31,12 @@ def begin(folder: Path, settings: TrainingSettings, inputs: Mapping[str, str], *
     was training something else. Only the `main` process touches the folder.
     """
     marker = folder / UNFINISHED
-    what = {"verb": settings.verb, "settings": settings.result_settings(), "inputs": dict(inputs)}
+    what = {
+        "verb": settings.verb,
+        "settings": settings.result_settings(),
+        "inputs": {**inputs, "number of processes": os.environ.get("WORLD_SIZE", "1")},
+    }
+    _refuse_foreign(folder, settings)
     if settings.overwrite and main:
         shutil.rmtree(folder, ignore_errors=True)
     last = None if settings.overwrite else last_checkpoint(folder)
@@ -43,19 +49,31 @@ def begin(folder: Path, settings: TrainingSettings, inputs: Mapping[str, str], *
     return last
 
 
+def refuse_own_input(folder: Path, model: str | Path) -> None:
+    """Refuse to write a checkpoint over the model that it starts from."""
+    if folder.resolve() == Path(model).resolve():
+        raise ArtifactError(
+            f"{folder} is the model that this run starts from, and can't be its result. Choose a --tag."
+        )
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete `checkpoint-N` of the trainer; one without a trainer state was cut off while saving."""
     complete = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
     return max(complete, key=step_of, default=None)
 
 
-def finish(folder: Path) -> None:
-    """Put the best weights in place and remove what was only needed on the way."""
+def place_best(folder: Path) -> None:
+    """Put the best weights in place, before the manifest is written."""
     best = folder / BEST
     if best.exists():
         for path in best.iterdir():
             path.replace(folder / path.name)
         best.rmdir()
+
+
+def clear(folder: Path) -> None:
+    """Remove what was only needed on the way, after the manifest is written."""
     for path in folder.glob("checkpoint-*"):
         shutil.rmtree(path)
     (folder / UNFINISHED).unlink(missing_ok=True)
@@ -63,6 +81,15 @@ def finish(folder: Path) -> None:
 
 def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+def _refuse_foreign(folder: Path, settings: TrainingSettings) -> None:
+    """Refuse to train into a folder that holds a model which this program didn't make."""
+    weights = any(folder.glob("*.safetensors"))
+    if weights and not settings.overwrite and not (folder / UNFINISHED).exists() and Manifest.read(folder) is None:
+        raise ArtifactError(
+            f"{folder} holds a model of another origin. Choose another --tag, or replace it with --overwrite."
+        )
 
 
 def _rewind(folder: Path, last: Path | None) -> None:

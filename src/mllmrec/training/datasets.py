@@ -135,9 +135,11 @@ def _hints(
 ) -> dict[str, str]:
     if not settings.use_cot or settings.cot_prob == 0:
         return {}
-    traces, counts, path = read_traces(workspace, settings.dataset, interactions.train, window)
+    traces, counts, path = read_traces(workspace, settings.dataset, interactions.train, interactions.catalogue, window)
     if counts.get("mismatched"):
         note(f"{path}: {counts['mismatched']} traces belong to no window of the train split and are left out.")
+    if counts.get("leaking"):
+        note(f"{path}: {counts['leaking']} traces name their own target and are left out.")
     hints = draw_hints(examples, traces, settings.cot_prob, settings.seed)
     wanted = round(settings.cot_prob * len(examples))
     if len(hints) < wanted:

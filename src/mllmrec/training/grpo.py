@@ -18,6 +18,7 @@ from mllmrec.artifacts import Workspace
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import LoadedModel, choose_device, load, portable, resolve
 from mllmrec.data.formats import PromptFormat, inherited
+from mllmrec.data.model_folders import lacking
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, BackendError, SettingsError
 from mllmrec.manifests import Manifest, finished
@@ -47,17 +48,18 @@ def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
     check_divisibility(settings)
     base = full_model(settings, workspace)
     folder = workspace.checkpoint(settings.dataset, settings.tag)
+    checkpoints.refuse_own_input(folder, base)
     inputs = training_inputs(settings, workspace, resolve(workspace, str(base)))
     if (manifest := finished(folder, settings, inputs)) is not None:
         return Summary(headline=f"{folder} is finished; nothing to do.", artifact=folder, facts=manifest.details)
     chosen, captions = _format(settings, workspace, base)
-    last = checkpoints.begin(folder, settings, inputs, main=is_main_process())
     interactions = Interactions.load(workspace, settings.dataset)
     on_gpu = choose_device(settings.device).type == "cuda"
     loaded = load(workspace, base, device=settings.device, dtype="bfloat16" if on_gpu else "float32")
     encoder = Encoder.make(loaded.chat, interactions.catalogue, captions, chosen.max_prompt_tokens)
     examples = training_examples(settings, workspace, interactions, chosen.window)
     steps = total_steps(len(examples), settings)
+    last = checkpoints.begin(folder, settings, inputs, main=is_main_process())
     trainer = _trainer(settings, folder, loaded, encoder, examples, steps)
     session = Session(settings, folder, inputs, started, chosen, encoder, trainer)
     session.attach_validation(interactions, steps)
@@ -83,7 +85,7 @@ def full_model(settings: GrpoSettings, workspace: Workspace) -> Path:
             f"{folder} holds adapters, and GRPO starts from a full model. Merge it first: mllmrec merge --dataset "
             f"{settings.dataset} --tag {settings.sft_tag}, then use --sft-tag {settings.sft_tag}-merged."
         )
-    if Manifest.read(folder) is None:
+    if Manifest.read(folder) is None and (lacking(folder) or (folder / checkpoints.UNFINISHED).exists()):
         raise ArtifactError(
             f"{folder} is no finished checkpoint. Train it with `mllmrec sft` and merge it with `mllmrec merge`."
         )

@@ -6,7 +6,6 @@ refused when the log-probabilities of merged model and adapter differ on a probe
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from mllmrec.settings.training import MergeSettings
 from mllmrec.training.checkpoints import UNFINISHED
 
 CARRIED = ("prompt_format", "validation", "best_step")
-PROBE = ("A user chose these, oldest first:\n[ITEM_1] one\nCandidates:\n[ITEM_2] two\n" + QUESTION, "[ITEM_2] two")
+NUM_PROBES = 8
 
 
 def run(settings: MergeSettings, workspace: Workspace) -> Summary:
@@ -44,6 +43,8 @@ def run(settings: MergeSettings, workspace: Workspace) -> Summary:
         )
     folder = workspace.checkpoint(settings.dataset, settings.merged_tag or f"{settings.tag}-merged")
     backbone = settings.backbone or str(trained.details["model"])
+    if folder == adapter:
+        raise ArtifactError(f"--merged-tag {folder.name} is the adapter's own name. Choose another --merged-tag.")
     inputs = {"adapter": hash_model(adapter), "model": trained.inputs["model"]}
     if finished(folder, settings, inputs) is not None:
         return Summary(headline=f"{folder} is finished; nothing to do.", artifact=folder)
@@ -61,20 +62,19 @@ def run(settings: MergeSettings, workspace: Workspace) -> Summary:
 
 
 def merge_into(loaded: LoadedModel, folder: Path, dtype: torch.dtype, tolerance: float) -> float:
-    """Merge in float32, store as `dtype`, read back, compare; the largest difference in nats.
+    """Merge in float32, round to `dtype`, compare; then store. The largest difference of a token's log-probability.
 
-    Raises BackendError, and leaves no folder, when it passes `tolerance`.
+    Raises BackendError, and writes nothing, when it passes `tolerance`.
     """
     before = _log_probabilities(loaded, loaded.model)
     merged = loaded.model.merge_and_unload().to(dtype)
     after = _log_probabilities(loaded, merged.float())
     difference = float((before - after).abs().max())
     if not difference <= tolerance:
-        shutil.rmtree(folder, ignore_errors=True)
         raise BackendError(
             f"Merging changed log-probabilities by {difference:.3g} nats on the probe; --tolerance is {tolerance:g}. "
-            "The rounding of the backbone's number format is too coarse for this adapter: raise --tolerance, or use "
-            "a backbone stored in float32."
+            "The rounding of the backbone's number format is too coarse for this adapter: raise --tolerance, or "
+            "evaluate the adapter without merging."
         )
     folder.mkdir(parents=True, exist_ok=True)
     merged.to(dtype).save_pretrained(folder)
@@ -92,9 +92,18 @@ def stored_dtype(workspace: Workspace, backbone: str) -> torch.dtype:
 
 @torch.no_grad()
 def _log_probabilities(loaded: LoadedModel, model: Any) -> torch.Tensor:
-    """log p of every next token after every token of the probe, (T, V), float32."""
-    text, answer = PROBE
-    ids = [*loaded.chat.prompt_ids(text), *loaded.chat.answer_ids(answer)]
-    logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
-    logp_TV: torch.Tensor = logits[0].float().log_softmax(dim=-1)
-    return logp_TV
+    """log p of the tokens of each probe, prompts and answers, one after the other, float32, in nats."""
+    parts = []
+    for number in range(NUM_PROBES):
+        text, answer = _probe(number)
+        ids = torch.tensor([[*loaded.chat.prompt_ids(text), *loaded.chat.answer_ids(answer)]], device=model.device)
+        logp = model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(dim=-1)
+        parts.append(logp.gather(1, ids[0, 1:, None]).squeeze(1))
+    return torch.cat(parts)
+
+
+def _probe(number: int) -> tuple[str, str]:
+    """A prompt of made-up items and an answer; every probe has other ids and another length."""
+    items = [f"[ITEM_{100 * number + place}] Title {place} of {number}" for place in range(4 + number)]
+    text = "\n".join(["A user chose these, oldest first:", *items[:2], "Candidates:", *items[2:], QUESTION])
+    return text, items[-1]

@@ -64,7 +64,7 @@ class SequenceGame:
         renderer = Renderer(catalogue=interactions.catalogue, encode=str.split, max_prompt_tokens=1)
         chat = Chat(tokenizer)
         encode = chat.encode
-        self.size, self.menu_share, self.lines = size, menu_share, interactions.fit_lines()
+        self.size, self.menu_share, self.lines = size, menu_share, interactions.training_lines()
         self.items = sorted({item for line in self.lines for item in line.items})
         self.short = {item: encode(f"[ITEM_{item}]\n") for item in self.items}
         self.long = {item: encode(renderer.answer(item) + "\n") for item in self.items}

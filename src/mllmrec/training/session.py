@@ -43,7 +43,8 @@ class Session:
         self.validated: ValidationCallback | None = None
         for printer in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(printer)
-        trainer.add_callback(LogCallback(folder, settings.verb))
+        self.log = LogCallback(folder, settings.verb)
+        trainer.add_callback(self.log)
         trainer.add_callback(self.interrupt)
 
     def attach_validation(self, interactions: Interactions, steps: int) -> None:
@@ -63,6 +64,7 @@ class Session:
                 self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         finally:
             self.interrupt.restore()
+            self.log.close()
         if self.interrupt.interrupted:
             raise KeyboardInterrupt(f"stopped at step {self.trainer.state.global_step}; go on with --resume")
         details = self._details(model_name)
@@ -70,10 +72,11 @@ class Session:
         if is_main_process():
             if self.validated is None:
                 self.save(self.trainer.accelerator.unwrap_model(self.trainer.model), self.folder / checkpoints.BEST)
-            checkpoints.finish(self.folder)
+            checkpoints.place_best(self.folder)
             write_manifest(
                 self.folder, self.settings, self.inputs, started=self.started, counts=counts, details=details
             )
+            checkpoints.clear(self.folder)
         self.trainer.accelerator.wait_for_everyone()
         return Summary(headline=self._headline(details), artifact=self.folder, facts=details)
 

@@ -16,6 +16,7 @@ from mllmrec.artifacts import Workspace
 from mllmrec.backends.huggingface import LoadedModel
 from mllmrec.data.captions import read_captions
 from mllmrec.data.formats import PromptFormat
+from mllmrec.data.prompts import TEMPLATE_VERSION
 from mllmrec.errors import SettingsError
 from mllmrec.manifests import hash_files, hash_model
 from mllmrec.records import RankingExample
@@ -38,8 +39,11 @@ def training_inputs(settings: TrainingSettings, workspace: Workspace, model: str
         files |= hash_files(captions=workspace.captions(settings.dataset))
     if settings.use_cot:
         files |= hash_files(
-            assessed=workspace.assessed_cot(settings.dataset), refined=workspace.refined_cot(settings.dataset)
+            assessed=workspace.assessed_cot(settings.dataset),
+            refined=workspace.refined_cot(settings.dataset),
+            drafted=workspace.pseudo_cot(settings.dataset),
         )
+    files["template"] = TEMPLATE_VERSION
     return files | {"model": hash_model(Path(model)) if Path(model).is_dir() else model}
 
 
