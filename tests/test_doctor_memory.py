@@ -69,7 +69,7 @@ def test_prompts_grow_with_captions_hints_and_candidates_up_to_the_budget() -> N
     assert prompt_tokens(sft()) == 60 + 19 * 26
     assert prompt_tokens(sft(use_cot=True)) == 60 + 19 * 26 + 200
     assert prompt_tokens({**sft(), "captions": "on"}) == 60 + 19 * 96
-    assert prompt_tokens(evaluate(num_neg=99)) == 2048
+    assert prompt_tokens(evaluate(num_neg=99)) == 60 + 109 * 26
     assert prompt_tokens(evaluate(num_neg=99, max_prompt_tokens=1000)) == 1000
 
 

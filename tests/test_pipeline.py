@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_models import DATASET, WINDOW
 
 from mllmrec import Workspace
 from mllmrec.artifacts import sha256
 from mllmrec.pipeline import run
 from mllmrec.settings.pipeline import RunRecipeSettings
+from small_models import DATASET, WINDOW
 
 QUICK = {"limit": 16, "batch": 8, "accum": 1, "eval_users": 8, "eval_steps": 1000, "num_neg": 4}
 

@@ -365,8 +365,6 @@ def test_the_window_is_inherited_and_another_one_refused(workspace: Workspace) -
     assert evaluated(workspace, tag="full", limit=1).name.startswith("test_uni9_w5")
     with pytest.raises(SettingsError, match=r"window is 7, and full was trained with 5.* Leave the setting out"):
         evaluate(workspace, tag="full", min_inter=7)
-    with pytest.raises(SettingsError, match=r"max_prompt_tokens is 99, and full was trained with 2048"):
-        evaluate(workspace, tag="full", max_prompt_tokens=99)
     with pytest.raises(SettingsError, match=r"captions is True, and sft was trained with False"):
         evaluate(workspace, tag="sft", captions="on")
 
@@ -392,6 +390,12 @@ def test_what_is_missing_is_told(workspace: Workspace) -> None:
     write_json(workspace.checkpoint(DATASET, "half-way") / "unfinished.json", {})
     with pytest.raises(ArtifactError, match=r"half-way isn't finished"):
         evaluate(workspace, tag="half-way")
+
+
+def test_a_checkpoint_with_a_manifest_is_finished_whatever_else_is_left_there(workspace: Workspace) -> None:
+    """Killed after the manifest was written, before the trainer's own files were cleared away."""
+    write_json(workspace.checkpoint(DATASET, "full") / "unfinished.json", {})
+    assert evaluate(workspace, tag="full", limit=2).headline.startswith("Ranked the candidates of 2 users")
 
 
 def test_another_model_under_the_same_name_is_not_taken_for_the_old_one(workspace: Workspace) -> None:

@@ -143,9 +143,8 @@ def test_the_format_of_the_sft_model_is_inherited(trained: Workspace) -> None:
     ("knobs", "told"),
     [
         ({"min_inter": 7}, "window is 7, and .*full was trained with 5"),
-        ({"max_prompt_tokens": 99}, "max_prompt_tokens is 99, and .*full was trained with 2048"),
         ({"captions": "on"}, "captions is True, and .*full was trained with False"),
-        ({"min_inter": 7, "max_prompt_tokens": 99}, "window is 7, .*; max_prompt_tokens is 99"),
+        ({"min_inter": 7, "captions": "on"}, "window is 7, .*; captions is True"),
     ],
 )
 def test_a_conflict_with_the_format_is_refused(trained: Workspace, knobs: dict[str, Any], told: str) -> None:
@@ -155,7 +154,7 @@ def test_a_conflict_with_the_format_is_refused(trained: Workspace, knobs: dict[s
 
 
 def test_saying_what_is_inherited_is_no_conflict(trained_copy: Workspace) -> None:
-    summary = align(trained_copy, tag="said", limit=4, min_inter=WINDOW, max_prompt_tokens=2048, captions="off")
+    summary = align(trained_copy, tag="said", limit=4, min_inter=WINDOW, max_prompt_tokens=512, captions="off")
     assert summary.facts["steps"] == 1
 
 

@@ -69,7 +69,7 @@ def test_the_manifest_carries_the_prompt_format_and_the_difference(trained: Work
         assert merged.details[name] == adapter.details[name]
     assert merged.details["model"] == f"checkpoints/{DATASET}/sft-merged"
     assert merged.details["backbone"] == f"checkpoints/{DATASET}/full"
-    assert 0 <= merged.details["largest_difference"] < 1e-4
+    assert 0 <= merged.details["largest_difference"] < 1e-3
     assert merged.inputs["model"] == hash_model(trained.checkpoint(DATASET, "full"))
 
 
@@ -135,6 +135,10 @@ def test_what_is_missing_or_unfinished_is_told(trained_copy: Workspace) -> None:
     write_text(trained_copy.checkpoint(DATASET, "half-way") / "unfinished.json", "{}")
     with pytest.raises(ArtifactError, match=r"half-way isn't finished: .*mllmrec sft --resume"):
         merge(trained_copy, tag="half-way")
-    (trained_copy.checkpoint(DATASET, "sft") / "manifest.json").unlink()
+    folder = trained_copy.checkpoint(DATASET, "sft")
+    write_text(folder / "unfinished.json", "{}")  # killed after the manifest was written, before the rest was cleared
+    merge(trained_copy, merged_tag="all-the-same")
+    (folder / "unfinished.json").unlink()
+    (folder / "manifest.json").unlink()
     with pytest.raises(ArtifactError, match=r"has no manifest, which would say which model"):
         merge(trained_copy, merged_tag="foreign")

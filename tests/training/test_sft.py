@@ -115,14 +115,14 @@ def test_the_manifest_holds_what_later_verbs_inherit(trained: Workspace) -> None
     assert details["prompt_format"] | {"template": ""} == {
         "window": 5,
         "captions": False,
-        "max_prompt_tokens": 2048,
+        "max_prompt_tokens": 4096,
         "template": "",
         "hint_share": 0.0,
     }
     assert (details["model"], details["peft"], details["steps"]) == ("tiny", "none", 174)
     lines = Interactions.load(trained, DATASET).train
     assert manifest.counts["examples"] == sum(len(line.items) - WINDOW + 1 for line in lines)
-    assert set(manifest.inputs) == {"train", "valid", "titles", "model"}
+    assert set(manifest.inputs) == {"train", "valid", "titles", "model", "template"}
     assert details["validation"].keys() == {"0", "174"}
 
 
@@ -158,17 +158,21 @@ def test_steps_are_those_of_all_epochs_and_processes(monkeypatch: pytest.MonkeyP
 def test_an_interrupted_run_ends_as_if_nothing_had_happened(
     toy_copy: Workspace, monkeypatch: pytest.MonkeyPatch, peft: str
 ) -> None:
-    """A power cut at step 5, when the last checkpoint is that of step 3; then Ctrl-C, which keeps one of step 8."""
+    """A power cut at step 5, when the last checkpoint is that of step 3, or of 4 when that was the best reading; then
+    Ctrl-C, which keeps one of step 8."""
     knobs = {"peft": peft, "eval_steps": 4, "save_steps": 3, "seed": 3}
     broken, whole = toy_copy.checkpoint(DATASET, "broken"), toy_copy.checkpoint(DATASET, "whole")
     handler = signal.getsignal(signal.SIGINT)
     train(toy_copy, tag="whole", **knobs)
-    for step, how, error, kept in ((5, power_cut, RuntimeError, 3), (7, ctrl_c, KeyboardInterrupt, 8)):
+    for step, how, error, kept in (
+        (5, power_cut, RuntimeError, {3, 4}),
+        (7, ctrl_c, KeyboardInterrupt, {8}),
+    ):
         with monkeypatch.context() as patched:
             patched.setattr(LogCallback, "on_log", interrupting(step, how))
             with pytest.raises(error):
                 train(toy_copy, tag="broken", resume=True, **knobs)
-        assert max(int(path.name.split("-")[1]) for path in broken.glob("checkpoint-*")) == kept
+        assert max(int(path.name.split("-")[1]) for path in broken.glob("checkpoint-*")) in kept
         assert signal.getsignal(signal.SIGINT) is handler
         assert Manifest.read(broken) is None
     with pytest.raises(ArtifactError, match=r"holds an interrupted run that reached step 8. Go on with --resume"):

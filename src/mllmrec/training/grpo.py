@@ -9,6 +9,7 @@ answers is logged, and validation ranks by exact scores.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +105,12 @@ def total_steps(num_examples: int, settings: GrpoSettings) -> int:
 
 
 def _format(settings: GrpoSettings, workspace: Workspace, base: Path) -> tuple[PromptFormat, dict[str, str]]:
-    """The SFT model's prompt format, unless the settings contradict it; only the hint share is GRPO's own."""
+    """The SFT model's prompt format, unless the settings contradict it; hint share and a larger budget are its own."""
     trained = PromptFormat.of(Manifest.read(base))
     given = settings.model_fields_set
     asked: dict[str, Any] = {}
     if "min_inter" in given:
         asked["window"] = settings.min_inter
-    if "max_prompt_tokens" in given:
-        asked["max_prompt_tokens"] = settings.max_prompt_tokens
     if settings.captions != "auto":
         asked["captions"] = settings.captions == "on"
     known = inherited(trained, asked, str(base))
@@ -119,7 +118,8 @@ def _format(settings: GrpoSettings, workspace: Workspace, base: Path) -> tuple[P
         return asked_format(settings, workspace)
     mode = "on" if known.captions else "off"
     own, captions = asked_format(settings.model_copy(update={"captions": mode}), workspace)
-    return PromptFormat(**{**vars(known), "hint_share": own.hint_share}), captions
+    budget = max(known.max_prompt_tokens, settings.max_prompt_tokens)
+    return replace(known, hint_share=own.hint_share, max_prompt_tokens=budget), captions
 
 
 def _trainer(

@@ -30,7 +30,7 @@ def run(settings: MergeSettings, workspace: Workspace) -> Summary:
     started = time.monotonic()
     adapter = workspace.checkpoint(settings.dataset, settings.tag)
     trained = Manifest.read(require(adapter, f"The checkpoint {settings.tag}", "Train it with `mllmrec sft`."))
-    if (adapter / UNFINISHED).exists():
+    if trained is None and (adapter / UNFINISHED).exists():
         raise ArtifactError(
             f"{adapter} isn't finished: its training was interrupted. Go on with `mllmrec sft --resume`."
         )

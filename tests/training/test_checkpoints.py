@@ -1,0 +1,139 @@
+"""A checkpoint folder: what is refused before training writes into it, and how it becomes finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mllmrec.artifacts import read_jsonl, write_jsonl, write_text
+from mllmrec.errors import ArtifactError
+from mllmrec.settings.training import GrpoSettings, SftSettings
+from mllmrec.training.checkpoints import begin, clear, last_checkpoint, place_best, refuse_own_input
+
+INPUTS = {"train": "a", "model": "b"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints" / "toy" / "sft"
+
+
+def settings(**knobs: Any) -> SftSettings:
+    return SftSettings(dataset="toy", **knobs)
+
+
+def interrupted(folder: Path, *steps: int) -> None:
+    """A run of `settings()` that left trainer checkpoints."""
+    assert begin(folder, settings(), INPUTS) is None
+    for step in steps:
+        write_text(folder / f"checkpoint-{step}" / "trainer_state.json", "{}")
+
+
+def test_a_fresh_folder_is_begun_and_begun_again_where_no_step_was_kept(folder: Path) -> None:
+    assert begin(folder, settings(), INPUTS) is None
+    write_text(folder / "training.jsonl", '{"step": 1}\n')
+    write_text(folder / "best" / "adapter_config.json", "{}")
+    assert begin(folder, settings(lr=0.5), INPUTS) is None
+    assert [path.name for path in folder.iterdir()] == ["unfinished.json"]
+
+
+def test_a_process_that_is_not_the_first_touches_nothing(folder: Path) -> None:
+    assert begin(folder, settings(), INPUTS, main=False) is None
+    assert not folder.exists()
+    interrupted(folder, 10)
+    before = sorted(folder.rglob("*"))
+    assert begin(folder, settings(overwrite=True), INPUTS, main=False) is None
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_the_newest_complete_checkpoint_counts(folder: Path) -> None:
+    """By number, not by name; one without a trainer state was cut off while it was saved."""
+    interrupted(folder, 9, 10)
+    (folder / "checkpoint-11").mkdir()
+    assert last_checkpoint(folder) == folder / "checkpoint-10"
+    assert begin(folder, settings(resume=True), INPUTS) == folder / "checkpoint-10"
+
+
+def test_resuming_takes_later_and_torn_lines_out_of_the_log(folder: Path) -> None:
+    interrupted(folder, 2)
+    write_jsonl(folder / "training.jsonl", [{"step": step, "loss": 1.0} for step in (1, 2, 3)])
+    with (folder / "training.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    begin(folder, settings(resume=True), INPUTS)
+    assert [row["step"] for row in read_jsonl(folder / "training.jsonl")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("now", "inputs", "told"),
+    [
+        (settings(resume=True, lr=0.5), INPUTS, "setting lr was 1e-05 and is now 0.5"),
+        (settings(resume=True), INPUTS | {"model": "c"}, "the input model has changed since"),
+        (GrpoSettings(dataset="toy", sft_tag="x", resume=True), INPUTS, "an interrupted run of `mllmrec sft` (step 7)"),
+        (settings(), INPUTS, "reached step 7. Go on with --resume, or start over with --overwrite"),
+    ],
+)
+def test_an_interrupted_run_goes_on_only_as_it_began(
+    folder: Path, now: SftSettings | GrpoSettings, inputs: dict[str, str], told: str
+) -> None:
+    interrupted(folder, 7)
+    with pytest.raises(ArtifactError) as error:
+        begin(folder, now, inputs)
+    assert told in str(error.value)
+    assert (folder / "checkpoint-7").exists()
+    assert begin(folder, now.model_copy(update={"overwrite": True}), inputs) is None
+    assert not (folder / "checkpoint-7").exists()
+
+
+def test_an_interrupted_run_goes_on_with_the_same_number_of_processes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another number a step would hold other rows."""
+    interrupted(folder, 7)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ArtifactError, match="the input number of processes has changed since"):
+        begin(folder, settings(resume=True), INPUTS)
+
+
+def test_operational_knobs_may_change_on_the_way(folder: Path) -> None:
+    interrupted(folder, 7)
+    changed = settings(resume=True, save_steps=7, logging_steps=3, workers=2, device="cpu", root="/elsewhere")
+    assert begin(folder, changed, INPUTS) == folder / "checkpoint-7"
+
+
+def test_models_and_checkpoints_of_another_origin_are_left_alone(folder: Path) -> None:
+    write_text(folder / "model.safetensors", "x")
+    with pytest.raises(ArtifactError, match="holds a model of another origin"):
+        begin(folder, settings(resume=True), INPUTS)
+    (folder / "model.safetensors").unlink()
+    write_text(folder / "checkpoint-500" / "trainer_state.json", "{}")
+    with pytest.raises(ArtifactError, match=r"holds checkpoints of another program \(checkpoint-500\)"):
+        begin(folder, settings(resume=True), INPUTS)
+    assert (folder / "checkpoint-500" / "trainer_state.json").exists()
+
+
+def test_a_run_never_writes_over_the_model_it_starts_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder.parent)
+    for same in (folder, "sft", folder.parent / ".." / "toy" / "sft"):
+        with pytest.raises(ArtifactError, match="is the model that this run starts from"):
+            refuse_own_input(folder, same)
+    refuse_own_input(folder, folder.parent / "other")
+    refuse_own_input(folder, "Qwen/Qwen3-4B")
+
+
+def test_finishing_puts_the_best_in_place_and_then_clears(folder: Path) -> None:
+    interrupted(folder, 7)
+    write_text(folder / "training.jsonl", '{"step": 7}\n')
+    write_text(folder / "best" / "adapter_config.json", "{}")
+    place_best(folder)
+    assert {path.name for path in folder.iterdir()} == {
+        "adapter_config.json",
+        "checkpoint-7",
+        "training.jsonl",
+        "unfinished.json",
+    }
+    place_best(folder)
+    clear(folder)
+    assert {path.name for path in folder.iterdir()} == {"adapter_config.json", "training.jsonl"}
