@@ -188,6 +188,18 @@ def test_projecting_in_parts_changes_nothing(tied: Any, monkeypatch: pytest.Monk
     assert close(scored(tied, batch), expected)
 
 
+def test_the_vocabulary_projection_of_a_half_precision_model_is_in_float32() -> None:
+    """By hand from the last hidden state: rounding logits to bfloat16 would cost some hundredths of a nat."""
+    model = random_model(tie_word_embeddings=False, seed=6).to(torch.bfloat16)
+    found = scored(model, [ScoringTask(prompt_T=range(2, 12), answers_C=[[5], [9], [33]])])[0]
+    with torch.no_grad():
+        hidden = model.model(input_ids=torch.tensor([range(2, 12)]), use_cache=False).last_hidden_state[0, -1]
+        logp_V = (model.lm_head.weight.float() @ hidden.float()).log_softmax(dim=-1)
+        rounded_V = model.lm_head(hidden).float().log_softmax(dim=-1)
+    assert found == pytest.approx(logp_V[[5, 9, 33]].tolist(), abs=1e-4)
+    assert (rounded_V - logp_V).abs().max() > 1e-3
+
+
 def test_adapters_are_scored_as_the_model_that_carries_them() -> None:
     base = random_model(seed=4)
     torch.manual_seed(0)
