@@ -219,7 +219,10 @@ def test_what_the_later_line_itself_repeats_is_no_leak(tmp_path: Path) -> None:
 
 
 def test_another_users_target_is_no_leak(tmp_path: Path) -> None:
-    refuse_leaks(by_hand(Workspace(tmp_path), train=TRAIN.replace("u1\ta", "u1\th a")))
+    """h is the target of someone else: u1's line may hold it, and is trained on with it."""
+    interactions = by_hand(Workspace(tmp_path), train=TRAIN.replace("u1\ta", "u1\th a"))
+    refuse_leaks(interactions)
+    assert "h" in next(line.items for line in interactions.training_lines() if line.user_id == "u1")
 
 
 def test_training_needs_no_test_file(tmp_path: Path) -> None:
