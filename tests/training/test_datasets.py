@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from mllmrec.artifacts import Workspace, write_json, write_text
+from mllmrec.data.folds import in_fold
 from mllmrec.data.sequences import Interactions, is_held_out
 from mllmrec.errors import DataError
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import SftSettings, TrainingSettings
 from mllmrec.training.datasets import (
     TrainingExamples,
-    in_fold,
     refuse_leaks,
     training_examples,
     validation_examples,

@@ -7,13 +7,13 @@ the rows it would have seen.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mllmrec.artifacts import Workspace
 from mllmrec.data.candidates import Sampler, freeze, questions, uniform_sampler, with_candidates
 from mllmrec.data.draws import generator, uniform
+from mllmrec.data.folds import in_fold
 from mllmrec.data.hints import draw_hints, read_traces
 from mllmrec.data.sequences import Interactions, Line
 from mllmrec.errors import DataError
@@ -87,18 +87,6 @@ def validation_examples(settings: TrainingSettings, interactions: Interactions, 
     chosen = replace(interactions, valid=part[: settings.eval_users])
     examples, _ = freeze(chosen, "valid", window=window, num_neg=settings.num_neg, seed=settings.seed)
     return examples
-
-
-def in_fold(user_id: str, fold: str) -> bool:
-    """Whether a user belongs to part i of n; everyone does where no fold is named.
-
-    >>> in_fold("u1", "1/2") != in_fold("u1", "2/2")
-    True
-    """
-    if not fold:
-        return True
-    part, parts = map(int, fold.split("/"))
-    return int(hashlib.sha256(f"fold:{user_id}".encode()).hexdigest()[:8], 16) % parts == part - 1
 
 
 def refuse_leaks(interactions: Interactions) -> None:
