@@ -90,13 +90,17 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a stage tells when it is through: one sentence, the artifact, figures and tables."""
+    """What a stage tells when it is through: one sentence, the artifact, figures and tables.
+
+    `passed` is False when a stage that checks something found it wrong: the command then exits with status 1.
+    """
 
     headline: str
     artifact: Path | None = None
     tables: tuple[Table, ...] = ()
     warnings: tuple[str, ...] = ()
     facts: dict[str, object] = field(default_factory=dict)
+    passed: bool = True
 
 
 def example_id(user_id: str, target_id: str, history: Sequence[str]) -> str:
