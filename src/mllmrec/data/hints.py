@@ -1,120 +1,104 @@
 """Which training examples carry a hint, and what it says.
 
-A hint is a trace from the dataset's reasoning files, shown in the user's turn. Traces join by example id; records of
-the reference implementation hold a line number instead, which is resolved to the physical line and verified by user,
-history and target. What doesn't fit is counted and never used.
+A hint is a trace shown in the user's turn, and few examples have one: most data stays plain. The share is one of all
+training examples, exact up to rounding, and drawn by hash among those whose trace may be used. An assessed file gives
+its kept traces alone; a trace that names its own target is never used, whatever file it comes from. A trace whose
+window this run doesn't train on (another part of the users, fewer windows, other lengths) is simply not asked for. The
+file is read twice, first for what may be used and then for the words that are, so that memory holds no more than those.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import Workspace, read_json
+from mllmrec.artifacts import Workspace
 from mllmrec.data.draws import uniform
-from mllmrec.data.sequences import Catalogue, Line, windows
-from mllmrec.errors import ArtifactError, DataError
-from mllmrec.records import RankingExample, example_id
+from mllmrec.data.naming import Naming
+from mllmrec.data.sequences import Interactions
+from mllmrec.data.traces import TraceJoin, usable_traces
+from mllmrec.progress import note
+from mllmrec.records import RankingExample, Trace
+
+TOLD = {
+    "mismatched": "belong to no window of the train split",
+    "leaking": "name their own target",
+    "rejected": "were rejected by `mllmrec assess`",
+    "empty": "hold no words",
+    "elsewhere": "are of windows that this run doesn't train on",
+}
 
 
-def draw_hints(
-    examples: Sequence[RankingExample], traces: Mapping[str, str], share: float, seed: int
+@dataclass(frozen=True, kw_only=True)
+class HintDraw:
+    """How many hints: `share` of all training examples, drawn with `seed`."""
+
+    share: float
+    seed: int
+
+
+def read_hints(
+    workspace: Workspace, dataset: str, interactions: Interactions, examples: Sequence[RankingExample], draw: HintDraw
 ) -> dict[str, str]:
-    """example_id -> reasoning for round(share x all examples) of them, the same in every epoch.
+    """example id -> hint, the same in every epoch; what is left out and what is short is told.
 
-    They are the ones with the smallest hash among those that have a trace; there are fewer when traces are short.
+    Raises DataError when the file's own records don't fit the train split, ArtifactError when there is none.
     """
-    wanted = round(share * len(examples))
-    eligible = [example.example_id for example in examples if example.example_id in traces]
-    chosen = sorted(eligible, key=lambda key: uniform(seed, "hint", key))[:wanted]
-    return {key: traces[key] for key in chosen}
+    path = usable_traces(workspace, dataset)
+    usable, counts = find_usable(path, interactions, {example.example_id for example in examples})
+    chosen = draw_hints(examples, usable, draw)
+    hints = {
+        trace.example_id: trace.reasoning for trace, _ in TraceJoin(path, interactions) if trace.example_id in chosen
+    }
+    _tell(path, counts, len(hints), round(draw.share * len(examples)), assessed=path == workspace.assessed_cot(dataset))
+    return hints
 
 
-def read_traces(
-    workspace: Workspace, dataset: str, train: Sequence[Line], catalogue: Catalogue, window: int
-) -> tuple[dict[str, str], dict[str, int], Path]:
-    """Usable traces by example id, the count of each reason for leaving one out, and the file they came from.
+def draw_hints(examples: Sequence[RankingExample], usable: Container[str], draw: HintDraw) -> set[str]:
+    """The ids of round(share x all examples) of them: those with the smallest hash among the usable.
 
-    The assessed file is preferred (kept traces only), then the refined one, then the first draft.
+    There are fewer when traces are short.
     """
-    for path in (workspace.assessed_cot(dataset), workspace.refined_cot(dataset), workspace.pseudo_cot(dataset)):
-        if path.exists():
-            traces, counts = join_traces(read_json(path), path, train, catalogue, window)
-            return traces, counts, path
-    raise ArtifactError(
-        f"--use-cot needs reasoning traces, and {workspace.refined_cot(dataset)} does not exist. Write them with "
-        "`mllmrec pseudo-cot` and `mllmrec refine`, or leave --use-cot out."
-    )
+    eligible = [example.example_id for example in examples if example.example_id in usable]
+    eligible.sort(key=lambda key: uniform(draw.seed, "hint", key))
+    return set(eligible[: round(draw.share * len(examples))])
 
 
-def join_traces(
-    records: Any, path: Path, train: Sequence[Line], catalogue: Catalogue, window: int
-) -> tuple[dict[str, str], dict[str, int]]:
-    """Traces that belong to a window of `train`, by example id, and counts of those that don't, by reason.
-
-    A trace that spells its own target (the reference's refiner was shown it) is `leaking` and never used.
-    """
-    if not isinstance(records, list):
-        raise DataError(f"{path}: expected a JSON list of records, found {type(records).__name__}.")
-    physical, by_user = {line.line_index: line for line in train}, defaultdict[str, list[Line]](list)
-    for line in train:
-        by_user[line.user_id].append(line)
-    traces: dict[str, str] = {}
-    counts: Counter[str] = Counter()
-    for record in records:
-        key = _own_key(record, physical, by_user, window) if isinstance(record, dict) else None
-        reasoning = str(record.get("reasoning") or "").strip() if key is not None else ""
-        if key is None:
-            counts["mismatched"] += 1
-        elif not reasoning:
-            counts["empty"] += 1
-        elif record.get("keep") is False:
-            counts["rejected"] += 1
-        elif _spells(reasoning, _ids([record["target_item"]])[0], catalogue):
-            counts["leaking"] += 1
-        elif key in traces:
-            counts["repeated"] += 1
-        else:
-            counts["joined"] += 1
-            traces[key] = reasoning
-    return traces, dict(counts)
+def find_usable(path: Path, interactions: Interactions, asked: Container[str]) -> tuple[set[str], Counter[str]]:
+    """The ids in `asked` that have a usable trace, and how many traces there are of each kind."""
+    joined, usable = TraceJoin(path, interactions), set[str]()
+    naming, counts = Naming(interactions.catalogue), Counter[str]()
+    for trace, record in joined:
+        kind = _kind(trace, record, asked, naming)
+        counts[kind] += 1
+        if kind == "usable":
+            usable.add(trace.example_id)
+    return usable, counts + joined.counts
 
 
-def _spells(reasoning: str, target_id: str, catalogue: Catalogue) -> bool:
-    """Whether a trace names its target, by `[ITEM_<id>]` or by its title (a year in brackets put aside)."""
-    title = re.sub(r"\s*\(\d{4}\)$", "", catalogue.title(target_id)).casefold()
-    return f"[ITEM_{target_id}]" in reasoning or (
-        re.search(rf"(?<!\w){re.escape(title)}(?!\w)", reasoning.casefold()) is not None
-    )
+def _kind(trace: Trace, record: dict[str, Any], asked: Container[str], naming: Naming) -> str:
+    if trace.example_id not in asked:
+        return "elsewhere"
+    if not trace.reasoning:
+        return "empty"
+    if record.get("keep") is False:
+        return "rejected"
+    return "leaking" if naming.names(trace.reasoning, trace.target_id, trace.history) else "usable"
 
 
-def _own_key(
-    record: Mapping[str, Any], physical: Mapping[int, Line], by_user: Mapping[str, Sequence[Line]], window: int
-) -> str | None:
-    """The example id of the train window a record was written for; None when it fits none.
-
-    A record with an example id of its own may fit any line of its user, one without only the line it names.
-    """
-    user_id, number = str(record.get("user_id")), record.get("line_idx")
-    history, target = _ids(record.get("history_items")), _ids([record.get("target_item")])
-    if len(target) != 1:
-        return None
-    span, key = (*history, *target), example_id(user_id, target[0], history)
-    if "example_id" in record:
-        lines = by_user.get(user_id, ()) if record["example_id"] == key else ()
-    else:
-        line = physical.get(number) if isinstance(number, int) else None
-        lines = [line] if line is not None and line.user_id == user_id else []
-    return key if any(span in windows(line.items, window, "all") for line in lines) else None
+def _tell(path: Path, counts: Counter[str], found: int, wanted: int, *, assessed: bool) -> None:
+    for kind in ("mismatched", "leaking"):
+        if counts[kind]:
+            note(f"{path}: {counts[kind]} traces {TOLD[kind]} and are left out.")
+    if not assessed:
+        note(f"{path} isn't assessed: all of its traces may be hints. `mllmrec assess` keeps the trustworthy ones.")
+    if found < wanted:
+        reasons = "; ".join(_reasons(counts)) or "the file holds no more"
+        note(f"{path}: hints for {found} of the {wanted} examples asked for. Of the other traces {reasons}.")
 
 
-def _ids(items: Any) -> tuple[str, ...]:
-    """Item ids of the reference's {item_id, ...} objects, or of plain ids."""
-    return tuple(
-        str(item["item_id"] if isinstance(item, dict) and "item_id" in item else item)
-        for item in (items if isinstance(items, list) else [])
-        if item is not None
-    )
+def _reasons(counts: Counter[str]) -> Iterator[str]:
+    return (f"{counts[kind]} {words}" for kind, words in TOLD.items() if counts[kind])
