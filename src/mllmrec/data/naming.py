@@ -1,0 +1,155 @@
+"""Whether a text names an item, by id or by title.
+
+A title is looked for as it may be written: without its year, with its article in front or left out, by the name before
+a colon, by another language's name in brackets, whatever the case, accents and punctuation. A one-word title that is an
+ordinary word (it occurs elsewhere in the catalogue, or is very short or a number) counts only where it is written like
+a name: in quotes, or with a capital inside a sentence. What is a title of the history is no other title: "Toy Story 2"
+doesn't name "Toy Story".
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from mllmrec.data.sequences import Catalogue
+
+ARTICLES = frozenset({"the", "a", "an", "le", "la", "les", "l", "il", "lo", "der", "die", "das", "el", "los", "las"})
+SHORT_WORD, MIXED_ID = 4, 5
+Spelling = tuple[str, ...]
+
+# A letter of a script without spaces is a word of its own.
+_WIDE = r"\u3040-\u30ff\u3400-\u9fff"
+_WORD = re.compile(rf"[{_WIDE}]|[^\W_{_WIDE}]+(?:['’][^\W_{_WIDE}]+)*")
+_YEAR = re.compile(r"\(\s*\d{4}\s*\)")
+_BRACKETS = re.compile(r"\(([^()]*)\)")
+_OPENING, _CLOSING, _STOPS = "\"'“‘«[(*_", "\"'”’»])*_,.;:!?", ".!?:;•\n"
+
+
+class Naming:
+    """Looks for the items of one catalogue in texts; `captions` only tell which words are ordinary."""
+
+    def __init__(self, catalogue: Catalogue, captions: Mapping[str, str] | None = None) -> None:
+        self._catalogue = catalogue
+        self._spellings: dict[str, tuple[Spelling, ...]] = {}
+        self._titled = Counter(word for item in catalogue for word in set(words(catalogue.title(item))))
+        self._described = {word for caption in (captions or {}).values() for word in words(caption)}
+
+    def names(self, text: str, item_id: str, history: Sequence[str] = ()) -> Literal["id", "title"] | None:
+        """How `text` names the item, if it does; titles of `history` are passed over.
+
+        >>> from mllmrec.records import Item
+        >>> titles = {"1": "Matrix, The (1999)", "2": "Big (1988)", "3": "Big Lebowski, The (1998)"}
+        >>> naming = Naming(Catalogue([Item(item_id=key, title=title) for key, title in titles.items()]))
+        >>> naming.names("Next comes THE MATRIX.", "1"), naming.names("Perhaps ITEM_1?", "1")
+        ('title', 'id')
+        >>> naming.names("Big laughs, a big heart", "2"), naming.names("They liked Big.", "2")
+        (None, 'title')
+        >>> naming.names("They liked The Big Lebowski.", "2", ["3"])
+        """
+        if _id_pattern(item_id).search(text):
+            return "id"
+        written = WrittenWords(text)
+        if not self._found(item_id, written):
+            return None
+        for spelling in sorted((each for item in history for each in self.spellings(item)), key=len, reverse=True):
+            written.forget(spelling)
+        return "title" if self._found(item_id, written) else None
+
+    def spellings(self, item_id: str) -> tuple[Spelling, ...]:
+        """The ways an item's title may be written."""
+        if item_id not in self._spellings:
+            self._spellings[item_id] = tuple(dict.fromkeys(_spellings(self._catalogue.title(item_id))))
+        return self._spellings[item_id]
+
+    def _found(self, item_id: str, written: WrittenWords) -> bool:
+        return any(self._occurs(spelling, written) for spelling in self.spellings(item_id))
+
+    def _occurs(self, spelling: Spelling, written: WrittenWords) -> bool:
+        places = written.places(spelling)
+        telling = [at for at, word in enumerate(spelling) if word not in ARTICLES]
+        if places and len(telling) == 1 and self._ordinary(spelling[telling[0]]):
+            return any(written.is_name[start + telling[0]] for start in places)
+        return bool(places and telling)
+
+    def _ordinary(self, word: str) -> bool:
+        return len(word) < SHORT_WORD or word.isdigit() or self._titled[word] > 1 or word in self._described
+
+
+class WrittenWords:
+    """The words of a text in order, where each occurs, and which are written like a name."""
+
+    def __init__(self, text: str) -> None:
+        text = _without_accents(text)
+        matches = list(_WORD.finditer(text))
+        self.words = [_compared(match[0]) for match in matches]
+        self.is_name = [_is_name(text, match) for match in matches]
+        self._at = defaultdict[str, list[int]](list)
+        for at, word in enumerate(self.words):
+            self._at[word].append(at)
+
+    def places(self, spelling: Spelling) -> list[int]:
+        """Where the words of a spelling stand one after the other."""
+        starts = self._at.get(spelling[0], ())
+        return [start for start in starts if tuple(self.words[start : start + len(spelling)]) == spelling]
+
+    def forget(self, spelling: Spelling) -> None:
+        """Blank out the places of a spelling."""
+        for start in self.places(spelling):
+            self.words[start : start + len(spelling)] = [""] * len(spelling)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text without case, accents and apostrophes.
+
+    >>> words("L'Été de Schindler's (1993)")
+    ['lete', 'de', 'schindlers', '1993']
+    """
+    return [_compared(word) for word in _WORD.findall(_without_accents(text))]
+
+
+def _without_accents(text: str) -> str:
+    if text.isascii():
+        return text
+    return "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
+
+
+def _compared(word: str) -> str:
+    return word.casefold().replace("'", "").replace("’", "")
+
+
+def _is_name(text: str, match: re.Match[str]) -> bool:
+    """Whether a word stands in quotes or the like, or has a capital without beginning a sentence."""
+    start, end = match.span()
+    before, after = text[max(0, start - 4) : start], text[end : end + 1]
+    if before and after and before[-1] in _OPENING and after in _CLOSING:
+        return True
+    before = before.rstrip(" \t")
+    return match[0][0].isupper() and bool(before) and before[-1] not in _STOPS
+
+
+def _spellings(title: str) -> Iterator[Spelling]:
+    title = _YEAR.sub(" ", title)
+    for name in (_BRACKETS.sub(" ", title), *_BRACKETS.findall(title)):
+        for part in dict.fromkeys((name, name.partition(":")[0])):
+            yield from _with_article(part)
+
+
+def _with_article(name: str) -> list[Spelling]:
+    """`Matrix, The` as "the matrix" and as "matrix"."""
+    found = tuple(words(name))
+    front, comma, last = name.rpartition(",")
+    article, rest = tuple(words(last)), tuple(words(front))
+    if comma and rest and len(article) == 1 and article[0] in ARTICLES:
+        return [article + rest, rest]
+    return [found, found[1:]] if len(found) > 1 and found[0] in ARTICLES else [found] if found else []
+
+
+def _id_pattern(item_id: str) -> re.Pattern[str]:
+    """`[ITEM_12]`, `item 12`, `id: 12`, `#12`; an id of letters and digits also by itself."""
+    mixed = len(item_id) >= MIXED_ID and not item_id.isdigit() and not item_id.isalpha()
+    before = r"(?<![^\W_])" if mixed else r"(?:\bitem|\bid|#)[\s_:#=]*"
+    return re.compile(rf"{before}{re.escape(item_id)}(?![\w-])(?!\.\w)", re.IGNORECASE)

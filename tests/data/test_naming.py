@@ -1,0 +1,120 @@
+"""Naming: every way a title or id may be written is found, and what merely looks like one isn't."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mllmrec.data.naming import Naming, words
+from mllmrec.data.sequences import Catalogue
+from mllmrec.records import Item
+
+TITLES = {
+    "1": "The Copper Kettle (1995)",
+    "2": "Lantern, The (1999)",
+    "3": "Amber Road 2 (2001)",
+    "4": "Amber Road (1998)",
+    "5": "Tide (1990)",
+    "6": "High Tide, A (1991)",
+    "7": "City of Lost Bells, The (Cité des cloches perdues, La) (1995)",
+    "8": "Comet: Episode IV - Last Light (1977)",
+    "9": "54 (1998)",
+    "10": "红楼梦",
+    "11": "Ox (2000)",
+    "12": "Zephyr (1993)",
+    "B0X4WHP5E": "A Desk Lamp",
+    "14": "The (2001)",
+}
+NAMING = Naming(
+    Catalogue([Item(item_id=key, title=title) for key, title in TITLES.items()]), {"1": "a zephyr of paint"}
+)
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        ("1", "the copper kettle comes to mind"),
+        ("1", "Copper Kettle"),
+        ("1", "THE COPPER-KETTLE (1995)"),
+        ("1", 'something like "Copper Kettle", perhaps'),
+        ("2", "They return to the LANTERN of old."),
+        ("2", "a lantern in the dark"),
+        ("4", "down Amber   Road"),
+        ("4", "Amber Road 2 and then Amber Road"),
+        ("5", "They would like Tide next."),
+        ("5", "*tide*"),
+        ("7", "La Cite des Cloches Perdues"),
+        ("7", "the city of lost bells"),
+        ("8", "another Comet: they loved it"),
+        ("8", "Comet — Episode IV: last light"),
+        ("10", "我喜欢红楼梦的人物"),
+        ("9", "maybe “54”"),
+        ("B0X4WHP5E", "A desk lamp."),
+    ],
+)
+def test_a_title_is_found_as_it_may_be_written(item: str, text: str) -> None:
+    assert NAMING.names(text, item) == "title"
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        ("1", "kettles of copper"),
+        ("1", "a kettle, the copper one"),
+        ("4", "the road of amber"),
+        ("5", "a rising tide"),
+        ("5", "Tide of colours"),
+        ("5", "Step 1: Tide of colours"),
+        ("9", "54 of the choices"),
+        ("9", "in 1954"),
+        ("11", "an ox cart"),
+        ("12", "a soft zephyr"),
+        ("14", "the"),
+        ("1", ""),
+    ],
+)
+def test_ordinary_words_name_nothing(item: str, text: str) -> None:
+    assert NAMING.names(text, item) is None
+
+
+@pytest.mark.parametrize("text", ["[ITEM_9]", "item 9", "Item #9.", "id: 9", "#9", "ITEM_9 Something", "‹ITEM_9›"])
+def test_an_id_is_found(text: str) -> None:
+    assert NAMING.names(text, "9") == "id"
+
+
+@pytest.mark.parametrize("text", ["9 of the 9 choices", "[ITEM_90]", "item 9.5", "items 9", "item 9-a", "ITEM_19"])
+def test_other_numbers_are_no_id(text: str) -> None:
+    assert NAMING.names(text, "9") is None
+
+
+def test_an_id_of_letters_and_digits_counts_by_itself() -> None:
+    assert NAMING.names("perhaps b0x4whp5e.", "B0X4WHP5E") == "id"
+    assert NAMING.names("perhaps b0x4whp5ef", "B0X4WHP5E") is None
+
+
+def test_titles_of_the_history_are_no_other_titles() -> None:
+    assert NAMING.names("Amber Road 2 and Amber Road 2", "4", ["3"]) is None
+    assert NAMING.names("Amber Road 2 and Amber Road", "4", ["3"]) == "title"
+    assert NAMING.names("Amber Road 2 and Amber Road", "4") == "title"
+    assert NAMING.names("A High Tide, with Tide", "5", ["6"]) == "title"
+    assert NAMING.names("They know A High Tide", "5", ["6"]) is None
+
+
+def test_an_item_of_the_history_may_be_named_even_where_it_comes_again() -> None:
+    assert NAMING.names("The Copper Kettle once more", "1", ["2", "1"]) is None
+
+
+def test_an_untitled_item_is_named_by_its_id() -> None:
+    assert NAMING.names("Item 77 fits", "77") == "id"
+
+
+@given(st.text(), st.sampled_from(sorted(TITLES)))
+def test_any_text_is_read(text: str, item: str) -> None:
+    assert NAMING.names(text, item, ["1", "3"]) in (None, "id", "title")
+    assert all(word and not word.isspace() for word in words(text))
+
+
+@given(st.sampled_from([key for key, title in TITLES.items() if key not in ("5", "9", "11", "12", "14")]))
+def test_a_title_as_it_stands_is_always_found(item: str) -> None:
+    assert NAMING.names(f"and then {TITLES[item]}", item) == "title"
