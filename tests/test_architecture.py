@@ -15,6 +15,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 ROOMS = {
     **dict.fromkeys(("errors", "records", "artifacts", "manifests", "progress", "settings"), "ground"),
+    **dict.fromkeys(("launch", "locks", "streams", "work", "worklogs"), "ground"),
     **{room: room for room in ("data", "backends", "evaluation", "vision", "reasoning", "training", "serving", "demo")},
     **dict.fromkeys(("cli", "mistakes", "pipeline", "doctor", "doctor_memory", "doctor_workspace", "__main__"), "top"),
     "__init__": "ground",
@@ -29,7 +30,7 @@ FLOORS = {
 }
 # Where each heavy library may be imported. The doctor tells which devices torch sees; adapters load in backends.
 HEAVY = {
-    "torch": ("backends/", "training/", "doctor.py"),
+    "torch": ("backends/", "training/", "doctor.py", "launch.py"),
     "transformers": ("backends/", "training/"),
     "trl": ("training/",),
     "peft": ("training/", "backends/"),
@@ -38,7 +39,8 @@ HEAVY = {
     "PIL": ("vision/", "demo/", "evaluation/report"),
     "fastapi": ("serving/",),
     "uvicorn": ("serving/",),
-    "matplotlib": ("evaluation/report",),
+    "matplotlib": ("evaluation/report", "reasoning/plots.py"),
+    "openai": ("backends/endpoint.py",),
     "jinja2": ("evaluation/report",),
 }
 MODULE_LINES, FUNCTION_LINES = 300, 60

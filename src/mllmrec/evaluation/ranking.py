@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import RecordLog, Workspace
-from mllmrec.backends.distributed import joined, rank_and_size
 from mllmrec.data.formats import inherited
 from mllmrec.data.legacy import load_candidates
 from mllmrec.data.prompts import TEMPLATE_VERSION
@@ -29,6 +28,7 @@ from mllmrec.evaluation.models import ModelChoice, choose_model, open_model
 from mllmrec.evaluation.rankings import position_of, ranking_of, ranking_of_answers
 from mllmrec.evaluation.runs import candidate_file, read_run, run_folder, write_run
 from mllmrec.evaluation.tables import results_table
+from mllmrec.launch import joined, rank_and_size
 from mllmrec.manifests import finished, hash_files
 from mllmrec.progress import progress
 from mllmrec.records import Ranking, RankingExample, Summary
