@@ -1,7 +1,8 @@
-"""Hints: an exact share drawn by hash; traces that belong to no training window are counted and never shown."""
+"""Hints: an exact share drawn by hash, kept traces only, and what isn't used is told."""
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,17 @@ from hypothesis import strategies as st
 
 from mllmrec import ArtifactError, DataError, Workspace
 from mllmrec.artifacts import write_json
-from mllmrec.data.hints import draw_hints, join_traces, read_traces
-from mllmrec.data.sequences import Catalogue, Line
-from mllmrec.records import Item, RankingExample, example_id
+from mllmrec.data.candidates import questions
+from mllmrec.data.hints import HintDraw, draw_hints, find_usable, read_hints
+from mllmrec.data.sequences import Interactions
+from mllmrec.records import RankingExample
+from mllmrec.streams import write_list
+from traces import key, own, reference
+from workspaces import write_dataset
 
-PATH = Path("shop_deepseek_cot.json")
-TRAIN = [
-    Line(user_id="1", items=("x", "a", "b", "c"), line_index=0),
-    Line(user_id="2", items=("a", "b", "c"), line_index=2),
-    Line(user_id="1", items=("d", "e", "f"), line_index=3),
-]
-
-
-CATALOGUE = Catalogue([Item(item_id="c", title="The Copper Kettle (1995)")])
+TRAIN = "1\tx a b c\n\n2\ta b c\n1\td e f\n"
+TITLES = "item,title\nc,The Copper Kettle (1995)\n" + "".join(f"{item},Thing {item}\n" for item in "abdefx")
+ALL = HintDraw(share=1.0, seed=42)
 
 
 def examples(count: int) -> list[RankingExample]:
@@ -35,28 +34,16 @@ def examples(count: int) -> list[RankingExample]:
     ]
 
 
-def reference(line_idx: int, user: object, span: str, reasoning: str | None = "Step 1.", **more: Any) -> dict[str, Any]:
-    """A record as the reference implementation writes it."""
-    *history, target = span.split()
-    return {
-        "line_idx": line_idx,
-        "user_id": user,
-        "history_items": [{"item_id": item, "title": "t", "image_path": "p"} for item in history],
-        "target_item": {"item_id": target, "title": "t", "image_path": "p"},
-        "reasoning": reasoning,
-        **more,
-    }
+@pytest.fixture
+def shop(tmp_path: Path) -> Workspace:
+    return write_dataset(tmp_path, train=TRAIN, titles=TITLES)
 
 
-def own(user: str, span: str, **more: Any) -> dict[str, Any]:
-    """A record that knows its example."""
-    *history, target = span.split()
-    return reference(99, user, span, example_id=example_id(user, target, history), **more)
-
-
-def key(user: str, span: str) -> str:
-    *history, target = span.split()
-    return example_id(user, target, history)
+def hints_of(shop: Workspace, records: list[Any], draw: HintDraw = ALL, mode: Any = "all") -> dict[str, str]:
+    """The hints of all windows of three items, from the refined file."""
+    write_json(shop.refined_cot("shop"), records)
+    interactions = Interactions.load(shop, "shop")
+    return read_hints(shop, "shop", interactions, questions(interactions.train, "train", 3, mode)[0], draw)
 
 
 # ---- the share
@@ -64,141 +51,58 @@ def key(user: str, span: str) -> str:
 
 @pytest.mark.parametrize(("count", "share", "expected"), [(1000, 0.1, 100), (7, 0.1, 1), (4, 0.1, 0), (10, 1.0, 10)])
 def test_the_share_is_one_of_all_examples_and_exact(count: int, share: float, expected: int) -> None:
-    traces = {f"e{number}": "why" for number in range(count)}
-    assert len(draw_hints(examples(count), traces, share, 42)) == expected
+    usable = {f"e{number}" for number in range(count)}
+    assert len(draw_hints(examples(count), usable, HintDraw(share=share, seed=42))) == expected
 
 
 def test_examples_without_a_trace_count_for_the_share_and_get_no_hint() -> None:
-    traces = {f"e{number}": f"why {number}" for number in range(0, 100, 4)}
-    hints = draw_hints(examples(100), traces, 0.2, 42)
+    usable = {f"e{number}" for number in range(0, 100, 4)}
+    hints = draw_hints(examples(100), usable, HintDraw(share=0.2, seed=42))
     assert len(hints) == 20
-    assert hints.items() <= traces.items()
+    assert hints <= usable
 
 
 def test_a_shortfall_gives_every_hint_there_is() -> None:
-    traces = {"e1": "one", "e2": "two", "of another dataset": "three"}
-    assert draw_hints(examples(100), traces, 0.1, 42) == {"e1": "one", "e2": "two"}
+    usable = {"e1", "e2", "of another dataset"}
+    assert draw_hints(examples(100), usable, HintDraw(share=0.1, seed=42)) == {"e1", "e2"}
 
 
-@given(st.permutations(range(30)), st.integers(0, 30))
+@given(st.permutations(range(30)), st.integers(0, 29))
 @settings(deadline=None)
 def test_the_choice_hangs_on_the_hash_of_each_example_alone(order: list[int], wanted: int) -> None:
-    rows, traces = examples(30), {f"e{number}": "why" for number in range(30)}
-    share = wanted / 30
-    chosen = set(draw_hints(rows, traces, share, 42))
-    assert set(draw_hints([rows[at] for at in order], traces, share, 42)) == chosen
-    more = set(draw_hints(rows, traces, 1.0, 42)) if wanted == 30 else set(draw_hints(rows, traces, share + 1 / 30, 42))
-    assert chosen <= more
+    rows, usable = examples(30), {f"e{number}" for number in range(30)}
+    chosen = draw_hints(rows, usable, HintDraw(share=wanted / 30, seed=42))
+    assert draw_hints([rows[at] for at in order], usable, HintDraw(share=wanted / 30, seed=42)) == chosen
+    assert chosen < draw_hints(rows, usable, HintDraw(share=(wanted + 1) / 30, seed=42))
 
 
 def test_another_seed_chooses_others() -> None:
-    traces = {f"e{number}": "why" for number in range(100)}
-    assert set(draw_hints(examples(100), traces, 0.2, 1)) != set(draw_hints(examples(100), traces, 0.2, 2))
+    usable = {f"e{number}" for number in range(100)}
+    one, two = (draw_hints(examples(100), usable, HintDraw(share=0.2, seed=seed)) for seed in (1, 2))
+    assert one != two
 
 
-# ---- joining
+# ---- which traces
 
 
-def test_records_of_the_reference_join_by_the_physical_line_they_name() -> None:
-    records = [
-        reference(0, "1", "a b c", " for 1 "),
-        reference(2, "2", "a b c", "for 2"),
-        reference(3, "1", "d e f", "later"),
-    ]
-    traces, counts = join_traces(records, PATH, TRAIN, CATALOGUE, 3)
-    assert traces == {key("1", "a b c"): "for 1", key("2", "a b c"): "for 2", key("1", "d e f"): "later"}
-    assert counts == {"joined": 3}
+def test_records_of_both_kinds_become_hints(shop: Workspace) -> None:
+    records = [reference(0, "1", "a b c", " for 1 "), own("1", "d e f", reasoning="later")]
+    assert hints_of(shop, records) == {key("1", "a b c"): "for 1", key("1", "d e f"): "later"}
 
 
-def test_any_window_of_the_line_will_do() -> None:
-    traces, _ = join_traces([reference(0, "1", "x a b")], PATH, TRAIN, CATALOGUE, 3)
-    assert list(traces) == [key("1", "x a b")]
-
-
-def test_ids_may_be_numbers_or_plain() -> None:
-    train = [Line(user_id="7", items=("1", "2", "3"), line_index=0)]
-    record = {"line_idx": 0, "user_id": 7, "history_items": [1, "2"], "target_item": 3, "reasoning": "r"}
-    assert join_traces([record], PATH, train, CATALOGUE, 3)[0] == {key("7", "1 2 3"): "r"}
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        reference(1, "1", "a b c"),  # a line that is not there: the row after filtering, not the physical line
-        reference(2, "1", "a b c"),  # another user's line
-        reference(0, "1", "a b d"),  # another target
-        reference(0, "1", "b a c"),  # another history
-        reference(0, "1", "b c"),  # a shorter window
-        reference(0, "1", "x a b c"),  # a longer one
-        reference(3, "1", "a b c"),  # another line of the same user
-        reference(0, None, "a b c"),
-        reference(0, "1", "a b c") | {"target_item": None},
-        reference(0, "1", "a b c") | {"history_items": None},
-        reference(0, "1", "a b c") | {"history_items": "ab"},
-        reference(0, "1", "a b c") | {"line_idx": "0"},
-        reference(0, "1", "a b c") | {"line_idx": [0]},
-        {"reasoning": "of nobody"},
-        "no record at all",
-        None,
-        own("1", "a b z"),  # no window of this user
-        own("1", "a b c") | {"example_id": "0123456789abcdef"},  # an id of another example
-    ],
-)
-def test_what_fits_no_window_is_counted_and_left_out(record: Any) -> None:
-    assert join_traces([record], PATH, TRAIN, CATALOGUE, 3) == ({}, {"mismatched": 1})
-
-
-def test_our_records_join_by_example_id_wherever_their_line_went() -> None:
-    records = [own("1", "d e f"), own("2", "a b c")]
-    for train in (TRAIN, TRAIN[::-1], [Line(user_id=e.user_id, items=e.items, line_index=50) for e in TRAIN]):
-        traces, counts = join_traces(records, PATH, train, CATALOGUE, 3)
-        assert set(traces) == {key("1", "d e f"), key("2", "a b c")}
-        assert counts == {"joined": 2}
-
-
-def test_empty_rejected_and_repeated_traces_are_counted_apart() -> None:
+def test_empty_rejected_and_repeated_traces_are_left_out(shop: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     records = [
         reference(0, "1", "a b c", "", error="timeout"),
-        reference(2, "2", "a b c", None),
-        reference(3, "1", "d e f", "  "),
+        reference(2, "2", "a b c", "bad", keep=False),
         reference(0, "1", "x a b", "good", keep=True),
         reference(0, "1", "x a b", "second thought"),
-        reference(0, "1", "a b c", "bad", keep=False),
+        reference(1, "1", "x a b", "of a line that isn't there"),
     ]
-    traces, counts = join_traces(records, PATH, TRAIN, CATALOGUE, 3)
-    assert traces == {key("1", "x a b"): "good"}
-    assert counts == {"empty": 3, "joined": 1, "repeated": 1, "rejected": 1}
-
-
-@pytest.mark.parametrize("records", [{"0": {}}, "text", None])
-def test_a_file_that_holds_no_list_is_refused(records: object) -> None:
-    with pytest.raises(DataError, match=r"shop_deepseek_cot\.json: expected a JSON list of records"):
-        join_traces(records, PATH, TRAIN, CATALOGUE, 3)
-
-
-# ---- files
-
-
-def test_the_most_finished_file_is_read(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    with pytest.raises(ArtifactError, match=r"shop_deepseek_cot\.json does not exist.*`mllmrec refine`"):
-        read_traces(workspace, "shop", TRAIN, CATALOGUE, 3)
-    for path, text in (
-        (workspace.pseudo_cot("shop"), "draft"),
-        (workspace.refined_cot("shop"), "refined"),
-        (workspace.assessed_cot("shop"), "assessed"),
-    ):
-        write_json(path, [reference(2, "2", "a b c", text)])
-        assert read_traces(workspace, "shop", TRAIN, CATALOGUE, 3) == ({key("2", "a b c"): text}, {"joined": 1}, path)
-
-
-def test_the_spelling_beside_the_dataset_folder_is_read(tmp_path: Path) -> None:
-    beside = tmp_path / "data" / "shop_deepseek_cot.json"
-    write_json(beside, [reference(2, "2", "a b c")])
-    assert read_traces(Workspace(tmp_path), "shop", TRAIN, CATALOGUE, 3)[2] == beside
-
-
-# ---- traces that give the answer away
+    assert hints_of(shop, records) == {key("1", "x a b"): "good"}
+    told = capsys.readouterr().err
+    assert "1 traces belong to no window of the train split and are left out" in told
+    assert "hints for 1 of the 4 examples asked for" in told
+    assert "1 were rejected by `mllmrec assess`; 1 hold no words" in told
 
 
 @pytest.mark.parametrize(
@@ -208,10 +112,55 @@ def test_the_spelling_beside_the_dataset_folder_is_read(tmp_path: Path) -> None:
         ("Step 3: the copper kettle comes to mind.", True),
         ("Step 3: The Copper Kettle (1995).", True),
         ("Step 3: copper kettles in general.", False),
-        ("Step 3: [ITEM_cc], or [ITEM_a] again.", False),
+        ("Step 3: [ITEM_cc], or [ITEM_a] again, like Thing a.", False),
     ],
 )
-def test_a_trace_that_names_its_own_target_is_left_out(reasoning: str, leaks: bool) -> None:
-    traces, counts = join_traces([own("2", "a b c", reasoning=reasoning)], PATH, TRAIN, CATALOGUE, 3)
-    assert counts == ({"leaking": 1} if leaks else {"joined": 1})
-    assert bool(traces) != leaks
+def test_a_trace_that_names_its_own_target_is_left_out(
+    shop: Workspace, capsys: pytest.CaptureFixture[str], reasoning: str, leaks: bool
+) -> None:
+    hints = hints_of(shop, [own("2", "a b c", reasoning=reasoning)], HintDraw(share=0.25, seed=1))
+    assert hints == ({} if leaks else {key("2", "a b c"): reasoning})
+    assert ("1 traces name their own target" in capsys.readouterr().err) == leaks
+
+
+def test_a_window_that_is_not_trained_on_is_no_error(shop: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    """An earlier window with --windows last, another length, another user than the fold's: unused, and that is all."""
+    records = [own("1", "x a b", reasoning="early"), own("1", "x a b c"), own("2", "b c"), own("2", "a b c")]
+    assert hints_of(shop, records, mode="last") == {key("2", "a b c"): "Step 1."}
+    assert "3 are of windows that this run doesn't train on" in capsys.readouterr().err
+
+
+def test_a_stale_trace_of_ours_is_an_error_even_where_it_is_not_asked_for(shop: Workspace) -> None:
+    with pytest.raises(DataError, match="1 of its traces can't be joined"):
+        hints_of(shop, [own("2", "a b c"), own("2", "b a c")], HintDraw(share=0.0, seed=42))
+
+
+def test_the_kept_traces_of_an_assessed_file_come_first(shop: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    drafts = [own("1", "a b c", reasoning="draft"), own("2", "a b c", reasoning="draft")]
+    assert set(hints_of(shop, drafts).values()) == {"draft"}
+    assert "isn't assessed" in capsys.readouterr().err
+    assessed = [own("1", "a b c", reasoning="good", keep=True), own("2", "a b c", reasoning="bad", keep=False)]
+    write_json(shop.assessed_cot("shop"), assessed)
+    assert hints_of(shop, drafts) == {key("1", "a b c"): "good"}
+    assert "isn't assessed" not in capsys.readouterr().err
+
+
+def test_without_a_file_the_command_is_named(shop: Workspace) -> None:
+    with pytest.raises(ArtifactError, match=r"pseudo-cot\.json does not exist\. Write one with `mllmrec pseudo-cot"):
+        read_hints(shop, "shop", Interactions.load(shop, "shop"), examples(3), ALL)
+
+
+def test_words_that_are_not_drawn_are_not_held(tmp_path: Path) -> None:
+    """Two thousand traces of 20,000 characters are 40 MB; a hundredth of them is drawn."""
+    count, text = 2000, "x" * 20_000
+    shop = write_dataset(tmp_path, train="".join(f"{user}\ta b c\n" for user in range(count)))
+    write_list(shop.refined_cot("shop"), (own(str(user), "a b c", reasoning=text) for user in range(count)))
+    interactions = Interactions.load(shop, "shop")
+    asked = questions(interactions.train, "train", 3)[0]
+    tracemalloc.start()
+    hints = read_hints(shop, "shop", interactions, asked, HintDraw(share=0.01, seed=42))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(hints) == 20
+    assert peak < 8e6
+    assert len(find_usable(shop.refined_cot("shop"), interactions, {asked[0].example_id})[0]) == 1

@@ -7,14 +7,14 @@ the rows it would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from mllmrec.artifacts import Workspace
 from mllmrec.data.candidates import Sampler, freeze, questions, uniform_sampler, with_candidates
 from mllmrec.data.draws import generator, uniform
 from mllmrec.data.folds import in_fold
-from mllmrec.data.hints import draw_hints, read_traces
+from mllmrec.data.hints import HintDraw, read_hints
 from mllmrec.data.sequences import Interactions, Line
 from mllmrec.errors import DataError
 from mllmrec.progress import note
@@ -64,7 +64,10 @@ def training_examples(
     if settings.limit is not None and settings.limit < len(examples):
         examples = sorted(examples, key=lambda example: uniform(settings.seed, "limit", example.example_id))
         examples = examples[: settings.limit]
-    hints = _hints(settings, workspace, interactions, examples, window)
+    hints: dict[str, str] = {}
+    if settings.use_cot and settings.cot_prob:
+        draw = HintDraw(share=settings.cot_prob, seed=settings.seed)
+        hints = read_hints(workspace, settings.dataset, interactions, examples, draw)
     return TrainingExamples(
         questions=examples,
         hints=hints,
@@ -112,24 +115,3 @@ def refuse_leaks(interactions: Interactions) -> None:
 def _leaks(line: Line, later: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
     targets = later.get(line.user_id)
     return [(item, targets[item]) for item in line.items if item in targets] if targets else []
-
-
-def _hints(
-    settings: TrainingSettings,
-    workspace: Workspace,
-    interactions: Interactions,
-    examples: Sequence[RankingExample],
-    window: int,
-) -> dict[str, str]:
-    if not settings.use_cot or settings.cot_prob == 0:
-        return {}
-    traces, counts, path = read_traces(workspace, settings.dataset, interactions.train, interactions.catalogue, window)
-    if counts.get("mismatched"):
-        note(f"{path}: {counts['mismatched']} traces belong to no window of the train split and are left out.")
-    if counts.get("leaking"):
-        note(f"{path}: {counts['leaking']} traces name their own target and are left out.")
-    hints = draw_hints(examples, traces, settings.cot_prob, settings.seed)
-    wanted = round(settings.cot_prob * len(examples))
-    if len(hints) < wanted:
-        note(f"{path}: hints for {len(hints)} of the {wanted} examples asked for; there are no more usable traces.")
-    return hints

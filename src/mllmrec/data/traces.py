@@ -1,0 +1,168 @@
+"""Reading reasoning files and joining each trace to the window of the train split that it was written for.
+
+Our own records hold an example id, the hash of user, target and history. Where such a record fits no line of train.tsv
+any more the file is stale, and using the rest of it would be guessing: that is an error which tells how many, the first
+one, and the command that mends it. Records of the reference implementation hold a line number: it is the physical line,
+verified by user, history and target; what doesn't fit is counted and never used. Records are read one at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mllmrec.artifacts import ID_PATTERN, Workspace, require
+from mllmrec.data.sequences import Interactions, Line
+from mllmrec.errors import DataError
+from mllmrec.records import Trace, example_id
+from mllmrec.streams import read_list
+
+Joined = tuple[Trace, dict[str, Any]]
+
+
+def written_traces(workspace: Workspace, dataset: str) -> Path:
+    """The file that assessment reads: the refined traces where there are any, else the drafts."""
+    refined = workspace.refined_cot(dataset)
+    path = refined if refined.exists() else workspace.pseudo_cot(dataset)
+    return require(
+        path,
+        "A file of reasoning traces",
+        f"Write one with `mllmrec pseudo-cot --dataset {dataset}`, and better ones with `mllmrec refine`.",
+    )
+
+
+def usable_traces(workspace: Workspace, dataset: str) -> Path:
+    """The file that hints come from: the assessed traces where there are any, else those as they were written."""
+    assessed = workspace.assessed_cot(dataset)
+    return assessed if assessed.exists() else written_traces(workspace, dataset)
+
+
+class TraceJoin:
+    """Joins the records of one file to the train split, as often as it is iterated over.
+
+    `counts` tells of the last pass: `joined`, `mismatched` (of the reference's records) and `repeated` (the same
+    example again; the first record counts). A trace without words is joined too, with an empty `reasoning`.
+    """
+
+    def __init__(self, path: Path, interactions: Interactions) -> None:
+        self.path, self.counts = path, Counter[str]()
+        self._windows = TrainWindows(interactions)
+
+    def __iter__(self) -> Iterator[Joined]:
+        """Yield each trace with its record. Raises DataError, when all is read, if own records are stale."""
+        self.counts = Counter()
+        stale: list[tuple[int, str, str]] = []
+        reasons, seen = Counter[str](), set[str]()
+        for number, record in enumerate(read_list(self.path), 1):
+            try:
+                trace = self._windows.join(record)
+            except MisfitError as problem:
+                if "example_id" in record:
+                    reasons[problem.reason] += 1
+                    stale = stale or [(number, problem.reason, problem.what)]
+                else:
+                    self.counts["mismatched"] += 1
+                continue
+            if trace.example_id in seen:
+                self.counts["repeated"] += 1
+                continue
+            seen.add(trace.example_id)
+            self.counts["joined"] += 1
+            yield trace, record
+        if stale:
+            raise self._stale(reasons, *stale[0])
+
+    def _stale(self, reasons: Counter[str], number: int, reason: str, what: str) -> DataError:
+        total = sum(reasons.values())
+        kinds = "; ".join(f"{count}: {kind}" for kind, count in reasons.most_common())
+        return DataError(
+            f"{self.path}: {total} of its traces can't be joined to train.tsv ({kinds}). The first is record {number}, "
+            f"{what}: {reason}. Expected traces of train.tsv as it is now. Write them anew with `mllmrec pseudo-cot "
+            "--overwrite`, then `mllmrec refine --overwrite` and `mllmrec assess --overwrite` where you use them."
+        )
+
+
+class MisfitError(DataError):
+    """A record that belongs to no window of the train split; `reason` in a few stable words."""
+
+    def __init__(self, reason: str, what: str) -> None:
+        super().__init__(f"{what}: {reason}")
+        self.reason, self.what = reason, what
+
+
+class TrainWindows:
+    """The lines of the train split, to be asked which window a record was written for."""
+
+    def __init__(self, interactions: Interactions) -> None:
+        self._physical = {line.line_index: line for line in interactions.train}
+        self._train = _by_user(interactions.train)
+        self._later = {split: _by_user(interactions.lines(split)) for split in ("valid", "test")}
+
+    def join(self, record: Mapping[str, Any]) -> Trace:
+        """The trace of a record. Raises MisfitError when it fits no line.
+
+        A record with an example id of its own may fit any line of its user, one without only the line it names.
+        """
+        user_id, history, target = _content(record)
+        key, what = example_id(user_id, target, history), f"of user {user_id} and target {target}"
+        lines: Sequence[Line] = self._train.get(user_id, ())
+        if "example_id" in record:
+            if record["example_id"] != key:
+                raise MisfitError("its user, history or target isn't what its example id was made of", what)
+        else:
+            number = record.get("line_idx")
+            named = self._physical.get(number) if isinstance(number, int) and number is not True else None
+            lines = [line for line in lines if line is named]
+        span = (*history, target)
+        if not any(holds(line.items, span) for line in lines):
+            raise MisfitError(self._why(user_id, span), what)
+        reasoning = record.get("reasoning")
+        text = reasoning.strip() if isinstance(reasoning, str) else ""
+        return Trace(example_id=key, user_id=user_id, history=history, target_id=target, reasoning=text)
+
+    def _why(self, user_id: str, span: tuple[str, ...]) -> str:
+        for split, lines in self._later.items():
+            if any(holds(line.items, span) for line in lines.get(user_id, ())):
+                return f"it is of the {split} split"
+        if user_id not in self._train:
+            return "its user has no line"
+        return "its history and target don't follow each other in a line of its user"
+
+
+def holds(items: Sequence[str], span: Sequence[str]) -> bool:
+    """Whether `span` is a stretch of `items`.
+
+    >>> holds(("a", "b", "c"), ("b", "c")), holds(("a", "b", "c"), ("a", "c"))
+    (True, False)
+    """
+    length = len(span)
+    return any(items[at : at + length] == span for at in range(len(items) - length + 1) if items[at] == span[0])
+
+
+def _by_user(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    found = defaultdict[str, list[Line]](list)
+    for line in lines:
+        found[line.user_id].append(line)
+    return dict(found)
+
+
+def _content(record: Mapping[str, Any]) -> tuple[str, tuple[str, ...], str]:
+    """User, history and target of a record."""
+    history = record.get("history_items")
+    try:
+        user_id, target = _id(record.get("user_id")), _id(record.get("target_item"))
+        items = tuple(_id(item) for item in (history if isinstance(history, list) and history else [None]))
+    except ValueError:
+        raise MisfitError("its user, history or target is missing or no id", "without them") from None
+    return user_id, items, target
+
+
+def _id(value: Any) -> str:
+    """An id that stands alone or in the reference's {item_id, ...}. Raises ValueError when it is none."""
+    if isinstance(value, dict):
+        value = value.get("item_id")
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or not ID_PATTERN.fullmatch(str(value)):
+        raise ValueError
+    return str(value)
