@@ -187,9 +187,10 @@ RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.function_sc
 def test_a_corrupted_record_joins_or_is_refused_as_data(interactions: Interactions, damage: dict[str, Any]) -> None:
     for record in (reference(0, "1", "a b c"), own("1", "a b c"), {}):
         try:
-            trace = TrainWindows(interactions).join(record | damage)
+            trace, line = TrainWindows(interactions).find(record | damage)
         except DataError:
             continue
+        assert line in interactions.train
         assert trace.user_id in ("1", "2")
         assert trace.example_id == example_id(trace.user_id, trace.target_id, trace.history)
 

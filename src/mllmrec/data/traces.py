@@ -57,7 +57,7 @@ class TraceJoin:
         reasons, seen = Counter[str](), set[str]()
         for number, record in enumerate(read_list(self.path), 1):
             try:
-                trace = self._windows.join(record)
+                trace, _ = self._windows.find(record)
             except MisfitError as problem:
                 if "example_id" in record:
                     reasons[problem.reason] += 1
@@ -100,8 +100,8 @@ class TrainWindows:
         self._train = _by_user(interactions.train)
         self._later = {split: _by_user(interactions.lines(split)) for split in ("valid", "test")}
 
-    def join(self, record: Mapping[str, Any]) -> Trace:
-        """The trace of a record. Raises MisfitError when it fits no line.
+    def find(self, record: Mapping[str, Any]) -> tuple[Trace, Line]:
+        """The trace of a record and the line it belongs to. Raises MisfitError when it fits none.
 
         A record with an example id of its own may fit any line of its user, one without only the line it names.
         """
@@ -116,11 +116,13 @@ class TrainWindows:
             named = self._physical.get(number) if isinstance(number, int) and number is not True else None
             lines = [line for line in lines if line is named]
         span = (*history, target)
-        if not any(holds(line.items, span) for line in lines):
+        own = next((line for line in lines if holds(line.items, span)), None)
+        if own is None:
             raise MisfitError(self._why(user_id, span), what)
         reasoning = record.get("reasoning")
         text = reasoning.strip() if isinstance(reasoning, str) else ""
-        return Trace(example_id=key, user_id=user_id, history=history, target_id=target, reasoning=text)
+        trace = Trace(example_id=key, user_id=user_id, history=history, target_id=target, reasoning=text)
+        return trace, own
 
     def _why(self, user_id: str, span: tuple[str, ...]) -> str:
         for split, lines in self._later.items():
