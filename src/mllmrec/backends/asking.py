@@ -1,0 +1,103 @@
+"""Ask a teacher for all texts of a stage: twice for those that break a rule, and no further than the budget.
+
+The second asking comes at the end, in a pass of its own: the log keeps which rule was broken, so a start after a crash
+goes on with either pass. Requests are built as they are asked, and every reply is written down before the next one is
+looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from mllmrec.backends.base import Reply, Request, Teacher
+from mllmrec.backends.spending import Spending
+from mllmrec.errors import BackendError
+from mllmrec.progress import progress
+from mllmrec.work import Work
+
+RequestOf = Callable[[str, str | None], Request | str]
+Accept = Callable[[str, str], Mapping[str, Any] | str]
+
+
+def ask_all(
+    work: Work,
+    keys: Sequence[str],
+    teacher: Teacher,
+    request_of: RequestOf,
+    accept: Accept,
+    spending: Spending | None,
+    title: str,
+) -> None:
+    """Bring every key of `keys` that has none to a record: a row, or a failure.
+
+    `request_of(key, rule)` builds the request, with the rule that the first answer broke, or says in a few words why
+    there is nothing to ask, which fails the key. `accept(key, text)` returns the row, or the rule that the text
+    breaks: it is asked again once, then the rule is the reason of the failure.
+
+    Raises BackendError when the budget is spent; all that came back is kept.
+    """
+    todo = work.todo(keys)
+    asking = _Asking(work, teacher, request_of, accept, spending)
+    with progress(title, len(todo)) as advance:
+        asking.ask([key for key in todo if work.reason_again(key) is None], advance)
+        asking.ask([key for key in todo if work.reason_again(key) is not None], advance)
+    if asking.num_recorded < len(todo) and spending is not None and spending.is_spent(work.usage):
+        raise BackendError(
+            f"The budget of {spending.budget or 0:g} is spent: {spending.money(work.usage):.4g} went on "
+            f"{work.usage['calls']:,} calls. {asking.num_recorded:,} of {len(todo):,} records were made by this start; "
+            f"{len(todo) - asking.num_recorded:,} are left. What is done is kept: the same command with a larger "
+            "--budget goes on from here."
+        )
+
+
+class _Asking:
+    """One start of a stage; `num_recorded` counts the keys that it brought to a record."""
+
+    def __init__(
+        self, work: Work, teacher: Teacher, request_of: RequestOf, accept: Accept, spending: Spending | None
+    ) -> None:
+        self._work, self._teacher, self._spending = work, teacher, spending
+        self._request_of, self._accept = request_of, accept
+        self.num_recorded = 0
+
+    def ask(self, keys: Sequence[str], advance: Callable[[int], None]) -> None:
+        """One pass over `keys`, as far as the budget goes."""
+        with closing(self._replies(keys)) as replies:
+            for reply in replies:
+                before = self.num_recorded
+                self._record(reply)
+                advance(self.num_recorded - before)
+
+    def _replies(self, keys: Sequence[str]) -> Generator[Reply, None, None]:
+        """The teacher's replies; closing this closes the teacher's own iterator, which cuts the calls in flight."""
+        if keys:
+            yield from self._teacher.answer(self._requests(keys))
+
+    def _requests(self, keys: Sequence[str]) -> Iterator[Request]:
+        for key in keys:
+            if self._spending is not None and self._spending.is_spent(self._work.usage):
+                return
+            request = self._request_of(key, self._work.reason_again(key))
+            if isinstance(request, str):
+                self._fail(key, request)
+            else:
+                yield request
+
+    def _record(self, reply: Reply) -> None:
+        if reply.text is None:
+            self._fail(reply.key, reply.failure or "no answer", reply)
+            return
+        row = self._accept(reply.key, reply.text)
+        if not isinstance(row, str):
+            self._work.done(reply.key, row, reply.usage)
+            self.num_recorded += 1
+        elif self._work.reason_again(reply.key) is None:
+            self._work.again(reply.key, row, reply.usage)
+        else:
+            self._fail(reply.key, row, reply)
+
+    def _fail(self, key: str, reason: str, reply: Reply | None = None) -> None:
+        self._work.failed(key, reason, reply.usage if reply is not None else {})
+        self.num_recorded += 1

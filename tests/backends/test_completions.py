@@ -1,0 +1,139 @@
+"""Reading what servers send: answers in all their shapes, and every failure in one stable word."""
+
+from __future__ import annotations
+
+import doctest
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mllmrec.backends import completions, waiting
+from mllmrec.backends.base import Request
+from mllmrec.backends.completions import is_passing, read_completion, visible
+
+REQUEST = Request(key="1", text="abcd" * 10)
+USAGE = {"prompt_tokens": 12, "completion_tokens": 3}
+
+
+def body(content: Any = "Step 1: warm", reason: str = "stop", usage: Any = USAGE, **message: Any) -> str:
+    choice = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": reason}
+    return json.dumps({"choices": [choice], "usage": usage})
+
+
+@pytest.mark.parametrize("module", [completions, waiting], ids=lambda module: module.__name__)
+def test_the_examples_hold(module: Any) -> None:
+    results = doctest.testmod(module)
+    assert results.attempted
+    assert not results.failed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        body(),
+        body(reasoning_content="They like warm films."),
+        body("<think>They like warm films.</think>\n\nStep 1: warm"),
+        body("They like warm films.</think>Step 1: warm\n"),
+        body("<think>a</think> no <think>b</think>  Step 1: warm"),
+        body([{"type": "text", "text": "Step 1:"}, {"type": "text", "text": " warm"}]),
+        body(reason="eos"),
+    ],
+    ids=["plain", "own field", "tags", "end tag", "two thoughts", "parts", "other reason"],
+)
+def test_only_the_visible_answer_counts(text: str) -> None:
+    outcome = read_completion(text, REQUEST)
+    assert (outcome.text, outcome.failure) == ("Step 1: warm", None)
+    assert dict(outcome.usage) == USAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "failure"),
+    [
+        (body(None), "empty"),
+        (body("  \n"), "empty"),
+        (body("<think>They like"), "empty"),
+        (body("<think>They like</think>"), "empty"),
+        (body(17), "empty"),
+        (body("Step 1: wa", reason="length"), "truncated"),
+        (body("<think>They", reason="length"), "truncated"),
+        (body("", reason="content_filter"), "filtered"),
+        (body(None, refusal="I can't help with that."), "refused"),
+        ('{"choices": []}', "no_choices"),
+        ('{"choices": null}', "no_choices"),
+        ('{"choices": ["a"]}', "no_choices"),
+        ("{}", "no_choices"),
+        ("[1]", "no_choices"),
+        ('{"choices": [{"mess', "invalid_json"),
+        ("<html>It works!</html>", "invalid_json"),
+        ("", "invalid_json"),
+        ("[" * 100_000, "invalid_json"),
+        ('{"error": {"message": "overloaded", "code": 502}}', "error_body"),
+        ('{"error": "overloaded"}', "error_body"),
+        ('{"error": {"message": "too long", "code": 400}}', "http_400"),
+        ('{"error": {"message": "slow down", "code": 429}}', "http_429"),
+    ],
+)
+def test_each_failure_has_one_word(text: str, failure: str) -> None:
+    outcome = read_completion(text, REQUEST)
+    assert (outcome.text, outcome.failure) == (None, failure)
+
+
+def test_what_a_failure_cost_is_counted() -> None:
+    assert dict(read_completion(body("wa", reason="length"), REQUEST).usage) == USAGE
+    assert dict(read_completion(json.dumps({"choices": [], "usage": USAGE}), REQUEST).usage) == USAGE
+    assert dict(read_completion('{"choices": []}', REQUEST).usage) == {}
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 4}, {"prompt_tokens": -1, "completion_tokens": 2}, "4"])
+def test_usage_that_the_server_left_out_is_estimated_and_marked(usage: Any) -> None:
+    outcome = read_completion(body("abcd" * 5, usage=usage, reasoning_content="abcd" * 7), REQUEST)
+    assert dict(outcome.usage) == {"prompt_tokens": 10, "completion_tokens": 12, "estimated_tokens": 22}
+
+
+def test_what_no_file_can_hold_is_replaced() -> None:
+    assert read_completion(body("a \ud83d b"), REQUEST).text == "a ? b"
+    assert read_completion(body("a \U0001f600 b"), REQUEST).text == "a \U0001f600 b"
+
+
+def test_which_failures_may_pass() -> None:
+    passing = ["timeout", "connection", "empty", "no_choices", "invalid_json", "error_body"]
+    statuses = [408, 409, 429, 500, 502, 503, 504, 529]
+    assert all(map(is_passing, [*passing, *(f"http_{status}" for status in statuses)]))
+    assert not any(map(is_passing, ["truncated", "filtered", "refused", "http_400", "http_404", "http_422", None]))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["choices", "message", "content", "error", "code", "usage", "prompt_tokens", "text", "refusal"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(json_values | st.fixed_dictionaries({"choices": st.lists(json_values, min_size=1, max_size=1)}))
+def test_any_json_is_an_answer_or_a_failure(value: Any) -> None:
+    outcome = read_completion(json.dumps(value), REQUEST)
+    assert (outcome.text is None) == (outcome.failure is not None)
+    assert all(type(count) is int and count >= 0 for count in outcome.usage.values())
+
+
+@given(st.text())
+def test_any_text_is_an_answer_or_a_failure(text: str) -> None:
+    outcome = read_completion(text, REQUEST)
+    assert outcome.failure in ("invalid_json", "no_choices")
+
+
+@given(st.text(alphabet="ab<>/ "), st.text(alphabet="ab \n", min_size=1).filter(str.strip))
+def test_an_answer_after_a_thought_is_that_answer(thought: str, answer: str) -> None:
+    assert visible(f"<think>{thought}</think>{answer}") == answer.strip()
