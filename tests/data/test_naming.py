@@ -97,6 +97,10 @@ def test_titles_of_the_history_are_no_other_titles() -> None:
     assert NAMING.names("Amber Road 2 and Amber Road 2", "4", ["3"]) is None
     assert NAMING.names("Amber Road 2 and Amber Road", "4", ["3"]) == "title"
     assert NAMING.names("Amber Road 2 and Amber Road", "4") == "title"
+    assert NAMING.names("Amber Road and Amber Road", "3", ["4"]) is None
+    assert NAMING.names("Amber Road and Amber Road 2", "3", ["4"]) == "title", (
+        "a part of it that is known hides nothing"
+    )
     assert NAMING.names("A High Tide, with Tide", "5", ["6"]) == "title"
     assert NAMING.names("They know A High Tide", "5", ["6"]) is None
 

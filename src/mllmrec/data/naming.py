@@ -3,8 +3,8 @@
 A title is looked for as it may be written: without its year, with its article in front or left out, by the name before
 a colon, by another language's name in brackets, whatever the case, accents and punctuation. A one-word title that is an
 ordinary word (it occurs elsewhere in the catalogue, or is very short or a number) counts only where it is written like
-a name: in quotes, or with a capital inside a sentence. What is a title of the history is no other title: "Toy Story 2"
-doesn't name "Toy Story".
+a name: in quotes, or with a capital inside a sentence. What is a title of the history is no other title: where "Toy
+Story 2" was met, it doesn't name "Toy Story", while "Toy Story" doesn't hide that "Toy Story 2" is named.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Naming:
         if _id_pattern(item_id).search(text):
             return "id"
         written = WrittenWords(text)
-        if not self._found(item_id, written):
+        found = [place for spelling in self.spellings(item_id) for place in self._places(spelling, written)]
+        if not found:
             return None
-        for spelling in sorted((each for item in history for each in self.spellings(item)), key=len, reverse=True):
-            written.forget(spelling)
-        return "title" if self._found(item_id, written) else None
+        own = [place for item in history for spelling in self.spellings(item) for place in written.places(spelling)]
+        return "title" if any(not any(_covers(other, place) for other in own) for place in found) else None
 
     def spellings(self, item_id: str) -> tuple[Spelling, ...]:
         """The ways an item's title may be written."""
@@ -65,15 +65,13 @@ class Naming:
             self._spellings[item_id] = tuple(dict.fromkeys(_spellings(self._catalogue.title(item_id))))
         return self._spellings[item_id]
 
-    def _found(self, item_id: str, written: WrittenWords) -> bool:
-        return any(self._occurs(spelling, written) for spelling in self.spellings(item_id))
-
-    def _occurs(self, spelling: Spelling, written: WrittenWords) -> bool:
-        places = written.places(spelling)
+    def _places(self, spelling: Spelling, written: WrittenWords) -> list[range]:
+        """Where a spelling stands and means the item."""
         telling = [at for at, word in enumerate(spelling) if word not in ARTICLES]
+        places = written.places(spelling)
         if places and len(telling) == 1 and self._ordinary(spelling[telling[0]]):
-            return any(written.is_name[start + telling[0]] for start in places)
-        return bool(places and telling)
+            return [place for place in places if written.is_name[place[telling[0]]]]
+        return places if telling else []
 
     def _ordinary(self, word: str) -> bool:
         return len(word) < SHORT_WORD or word.isdigit() or self._titled[word] > 1 or word in self._described
@@ -91,15 +89,14 @@ class WrittenWords:
         for at, word in enumerate(self.words):
             self._at[word].append(at)
 
-    def places(self, spelling: Spelling) -> list[int]:
+    def places(self, spelling: Spelling) -> list[range]:
         """Where the words of a spelling stand one after the other."""
-        starts = self._at.get(spelling[0], ())
-        return [start for start in starts if tuple(self.words[start : start + len(spelling)]) == spelling]
+        starts, length = self._at.get(spelling[0], ()), len(spelling)
+        return [range(at, at + length) for at in starts if tuple(self.words[at : at + length]) == spelling]
 
-    def forget(self, spelling: Spelling) -> None:
-        """Blank out the places of a spelling."""
-        for start in self.places(spelling):
-            self.words[start : start + len(spelling)] = [""] * len(spelling)
+
+def _covers(place: range, other: range) -> bool:
+    return place.start <= other.start and other.stop <= place.stop
 
 
 def words(text: str) -> list[str]:
