@@ -81,6 +81,13 @@ def test_a_finished_stage_has_nothing_to_do_and_a_larger_limit_extends_it(tmp_pa
     assert path.read_bytes() == extended
 
 
+def test_what_a_finished_artifact_took_is_known_before_it_is_extended(tmp_path: Path) -> None:
+    path = tmp_path / "squares.json"
+    work_through(path)
+    with open_work(path, settings(), {"train": "a"}, lambda: recall_from(path)) as work:
+        assert work.usage == {"calls": 12, "seconds": 4.0}
+
+
 def test_failed_records_are_tried_again_only_when_asked(tmp_path: Path) -> None:
     path = tmp_path / "squares.json"
     work_through(path)

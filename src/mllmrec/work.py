@@ -42,7 +42,8 @@ class Work:
         self._before, self._recall = before, recall
         self.log = WorkLog(artifact, self.rank, _header(settings, inputs))
         if before is not None and not self.log.exists():
-            self.log.remember((key for key, _ in recall()), before.details.get("failures", {}))
+            details = before.details
+            self.log.remember((key for key, _ in recall()), details.get("failures", {}), details.get("usage", {}))
         else:
             self.log.read()
 

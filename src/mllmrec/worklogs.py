@@ -62,9 +62,11 @@ class WorkLog:
         for index, path in enumerate(self._logs):
             self._read(index, path)
 
-    def remember(self, keys: Iterable[str], failed: Mapping[str, str]) -> None:
-        """Take in the keys of a finished artifact, whose records lie in no log."""
+    def remember(self, keys: Iterable[str], failed: Mapping[str, str], usage: Usage) -> None:
+        """Take in the keys of a finished artifact, whose records lie in no log, and what they took."""
         self.places, self.failed = dict.fromkeys(keys, (-1, 0)), dict(failed)
+        totals: dict[str, Any] = self.usage
+        totals.update(usage)
 
     def restore(self, rows: Iterable[tuple[str, Mapping[str, Any]]], failed: Mapping[str, str], usage: Usage) -> None:
         """Write the log of a finished artifact anew, so that it can be extended."""
@@ -120,13 +122,16 @@ class WorkLog:
                 match = _RECORD.match(line)
                 if match is None:
                     raise DataError(f"{path}: the line at byte {offset} is no record. Remove the file and start again.")
-                key, usage, kind = json.loads(match[1]), json.loads(match[2]), match[3].decode()
+                key, usage = json.loads((b"[%b,%b]" % (match[1], match[2])).decode())
+                kind = match[3].decode()
                 value = None if kind == "row" else json.loads(line[match.end() : -2])
                 self._take(index, offset, key, kind, value, usage)
                 offset += len(line)
 
     def _take(self, index: int, offset: int, key: str, kind: str, value: Any, usage: Usage) -> None:
-        self.usage.update(usage)
+        totals: dict[str, Any] = self.usage
+        for name, amount in usage.items():
+            totals[name] = totals.get(name, 0) + amount
         if not key:
             return
         for table in (self.places, self.failed, self.broken):
