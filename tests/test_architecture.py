@@ -42,6 +42,7 @@ HEAVY = {
     "matplotlib": ("evaluation/report", "reasoning/plots.py"),
     "openai": ("backends/endpoint.py",),
     "jinja2": ("evaluation/report",),
+    "sentence_transformers": ("reasoning/similarity.py",),
 }
 MODULE_LINES, FUNCTION_LINES = 300, 60
 

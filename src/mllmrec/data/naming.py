@@ -24,6 +24,8 @@ Spelling = tuple[str, ...]
 # A letter of a script without spaces is a word of its own.
 _WIDE = r"\u3040-\u30ff\u3400-\u9fff"
 _WORD = re.compile(rf"[{_WIDE}]|[^\W_{_WIDE}]+(?:['’][^\W_{_WIDE}]+)*")
+_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_ID = re.compile(r"(?:\bitem|\bid|#)[\s_:#=]*([A-Za-z0-9][A-Za-z0-9._-]*)", re.IGNORECASE)
 _YEAR = re.compile(r"\(\s*\d{4}\s*\)")
 _BRACKETS = re.compile(r"\(([^()]*)\)")
 _OPENING, _CLOSING, _STOPS = "\"'“‘«[(*_", "\"'”’»])*_,.;:!?", ".!?:;•\n"
@@ -50,7 +52,7 @@ class Naming:
         (None, 'title')
         >>> naming.names("They liked The Big Lebowski.", "2", ["3"])
         """
-        if _id_pattern(item_id).search(text):
+        if _mentions_id(text, item_id):
             return "id"
         written = WrittenWords(text)
         found = [place for spelling in self.spellings(item_id) for place in self._places(spelling, written)]
@@ -70,7 +72,7 @@ class Naming:
         telling = [at for at, word in enumerate(spelling) if word not in ARTICLES]
         places = written.places(spelling)
         if places and len(telling) == 1 and self._ordinary(spelling[telling[0]]):
-            return [place for place in places if written.is_name[place[telling[0]]]]
+            return [place for place in places if written.is_name(place[telling[0]])]
         return places if telling else []
 
     def _ordinary(self, word: str) -> bool:
@@ -81,10 +83,9 @@ class WrittenWords:
     """The words of a text in order, where each occurs, and which are written like a name."""
 
     def __init__(self, text: str) -> None:
-        text = _without_accents(text)
-        matches = list(_WORD.finditer(text))
-        self.words = [_compared(match[0]) for match in matches]
-        self.is_name = [_is_name(text, match) for match in matches]
+        self._text = _without_accents(text)
+        self._matches = list(_WORD.finditer(self._text))
+        self.words = [_compared(match[0]) for match in self._matches]
         self._at = defaultdict[str, list[int]](list)
         for at, word in enumerate(self.words):
             self._at[word].append(at)
@@ -93,6 +94,15 @@ class WrittenWords:
         """Where the words of a spelling stand one after the other."""
         starts, length = self._at.get(spelling[0], ()), len(spelling)
         return [range(at, at + length) for at in starts if tuple(self.words[at : at + length]) == spelling]
+
+    def is_name(self, at: int) -> bool:
+        """Whether a word stands in quotes or the like, or has a capital without beginning a sentence."""
+        start, end = self._matches[at].span()
+        before, after = self._text[max(0, start - 4) : start], self._text[end : end + 1]
+        if before and after and before[-1] in _OPENING and after in _CLOSING:
+            return True
+        before = before.rstrip(" \t")
+        return self._text[start].isupper() and bool(before) and before[-1] not in _STOPS
 
 
 def _covers(place: range, other: range) -> bool:
@@ -105,7 +115,7 @@ def words(text: str) -> list[str]:
     >>> words("L'Été de Schindler's (1993)")
     ['lete', 'de', 'schindlers', '1993']
     """
-    return [_compared(word) for word in _WORD.findall(_without_accents(text))]
+    return [_compared(word) for word in _WORD.findall(_without_accents(text).casefold())]
 
 
 def _without_accents(text: str) -> str:
@@ -115,17 +125,7 @@ def _without_accents(text: str) -> str:
 
 
 def _compared(word: str) -> str:
-    return word.casefold().replace("'", "").replace("’", "")
-
-
-def _is_name(text: str, match: re.Match[str]) -> bool:
-    """Whether a word stands in quotes or the like, or has a capital without beginning a sentence."""
-    start, end = match.span()
-    before, after = text[max(0, start - 4) : start], text[end : end + 1]
-    if before and after and before[-1] in _OPENING and after in _CLOSING:
-        return True
-    before = before.rstrip(" \t")
-    return match[0][0].isupper() and bool(before) and before[-1] not in _STOPS
+    return word.casefold() if word.isalnum() else word.casefold().replace("'", "").replace("’", "")
 
 
 def _spellings(title: str) -> Iterator[Spelling]:
@@ -145,8 +145,10 @@ def _with_article(name: str) -> list[Spelling]:
     return [found, found[1:]] if len(found) > 1 and found[0] in ARTICLES else [found] if found else []
 
 
-def _id_pattern(item_id: str) -> re.Pattern[str]:
+def _mentions_id(text: str, item_id: str) -> bool:
     """`[ITEM_12]`, `item 12`, `id: 12`, `#12`; an id of letters and digits also by itself."""
+    folded = item_id.casefold()
+    if any(found.rstrip(".").casefold() == folded for found in _ID.findall(text)):
+        return True
     mixed = len(item_id) >= MIXED_ID and not item_id.isdigit() and not item_id.isalpha()
-    before = r"(?<![^\W_])" if mixed else r"(?:\bitem|\bid|#)[\s_:#=]*"
-    return re.compile(rf"{before}{re.escape(item_id)}(?![\w-])(?!\.\w)", re.IGNORECASE)
+    return mixed and folded in {found.rstrip(".").casefold() for found in _TOKEN.findall(text)}
