@@ -11,6 +11,7 @@ import pytest
 
 from mllmrec.artifacts import Workspace
 from small_models import copy_of, make_backbone, make_workspace, train_all
+from small_vision_models import make_text_model, make_vision_model
 
 # Models here are so small that a second thread only waits for the first one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -67,3 +68,15 @@ def trained(toy: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspa
 def trained_copy(trained: Workspace, tmp_path: Path) -> Workspace:
     """`trained` of one test's own."""
     return copy_of(trained, tmp_path / "workspace")
+
+
+@pytest.fixture(scope="session")
+def vision_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder: a Qwen3-VL that tells the colours of pictures. To be read only."""
+    return make_vision_model(tmp_path_factory.mktemp("vision") / "vision")
+
+
+@pytest.fixture(scope="session")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder: a Qwen3 that has learnt `small_vision_models.LESSONS` by heart. To be read only."""
+    return make_text_model(tmp_path_factory.mktemp("text") / "text")

@@ -90,8 +90,8 @@ def test_only_text_pictures_and_sampling_leave_the_machine() -> None:
     assert first.body.keys() == second.body.keys()
     (message,) = first.body["messages"]
     assert message["role"] == "user"
-    assert [part["type"] for part in message["content"]] == ["image_url", "image_url", "text"]
-    assert first.text == "what is on them?"
+    assert [part["type"] for part in message["content"]] == ["text", "image_url", "text", "image_url", "text"]
+    assert [part["text"] for part in message["content"][::2]] == ["Picture 1: ", "Picture 2: ", "what is on them?"]
     heads, data = zip(*(uri.split(",") for uri in first.pictures), strict=True)
     assert heads == ("data:image/jpeg;base64", "data:image/png;base64")
     assert [base64.b64decode(part) for part in data] == [shot.encoded for shot in shots]

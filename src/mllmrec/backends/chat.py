@@ -1,14 +1,16 @@
 """From a user's turn to the tokens a model sees.
 
-The chat template is the tokenizer's own, with thinking off. It is rendered once around a marker; a prompt is then
-what stands before the marker, the text, and what stands after it. Answers are tokenised apart from the prompt and
-end with the end token, in training and in scoring alike.
+The chat template is the tokenizer's own, with thinking off unless a teacher may think. It is rendered once around a
+marker; a prompt is then what stands before the marker, the text, and what stands after it. Answers are tokenised apart
+from the prompt and end with the end token, in training and in scoring alike.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from mllmrec.data.prompts import plain
 from mllmrec.errors import BackendError
 
 MARKER = "@@USER-TURN@@"
@@ -20,7 +22,7 @@ class Chat:
     Raises BackendError when the tokenizer has no chat template or no end token.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, *, thinking: bool = False) -> None:
         if not tokenizer.chat_template or tokenizer.eos_token_id is None:
             missing = "chat template" if not tokenizer.chat_template else "end token"
             raise BackendError(
@@ -28,27 +30,39 @@ class Chat:
                 "such as Qwen3-4B; choose one, or add chat_template.jinja to its folder."
             )
         self.tokenizer = tokenizer
+        self.thinking = thinking
         self.end_id: int = tokenizer.eos_token_id
-        rendered: str = tokenizer.apply_chat_template(
-            [{"role": "user", "content": MARKER}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        before, _, after = rendered.partition(MARKER)
+        before, _, after = self.render(MARKER).partition(MARKER)
         self._before: str = before
         self._after: str = after
         self._control = frozenset(tokenizer.added_tokens_decoder)
         self._num_control = self._count_control(self.encode(self.prompt("x")))
 
+    def render(self, content: str | list[dict[str, str]]) -> str:
+        """What the chat template makes of a user's turn, a text or a list of parts such as images."""
+        turn = [{"role": "user", "content": content}]
+        rendered: str = self.tokenizer.apply_chat_template(
+            turn, tokenize=False, add_generation_prompt=True, enable_thinking=self.thinking
+        )
+        return rendered
+
     def prompt(self, text: str) -> str:
         """The whole prompt of a user's turn, up to where the answer begins."""
         return self._before + text + self._after
 
-    def prompt_ids(self, text: str) -> list[int]:
+    def harmless(self, text: str) -> str:
+        """Text of any origin with the control tokens that it spells made plain; its lines stay as they are."""
+        spelt = "|".join(re.escape(str(token)) for token in self.tokenizer.added_tokens_decoder.values())
+        return re.sub(spelt, lambda token: plain(token[0]), text) if spelt else text
+
+    def prompt_ids(self, text: str, placed: int = 0) -> list[int]:
         """The token ids of `prompt(text)`.
 
-        Raises BackendError when they hold a control token that the template didn't put there.
+        Raises BackendError when they hold a control token that neither the template put there nor the caller, who
+        says how many were `placed` in the text on purpose.
         """
         ids = self.encode(self.prompt(text))
-        if self._count_control(ids) != self._num_control:
+        if self._count_control(ids) != self._num_control + placed:
             extra = [self.tokenizer.convert_ids_to_tokens(token) for token in ids if token in self._control]
             raise BackendError(
                 f"A title or caption spells a control token of {self.tokenizer.name_or_path} that isn't written in "
@@ -63,6 +77,10 @@ class Chat:
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+    def count_control(self, text: str) -> int:
+        """The number of control tokens in the text."""
+        return self._count_control(self.encode(text))
 
     def _count_control(self, ids: list[int]) -> int:
         return sum(token in self._control for token in ids)

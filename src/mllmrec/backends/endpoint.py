@@ -150,11 +150,15 @@ class EndpointTeacher:
 
 
 def _content(request: Request) -> Any:
-    """A user's turn: the pictures in order as data URIs, then the text."""
+    """A user's turn: the parts of the request, pictures as data URIs."""
     if not request.pictures:
         return request.text
-    pictures = [{"type": "image_url", "image_url": {"url": _data_uri(picture)}} for picture in request.pictures]
-    return [*pictures, {"type": "text", "text": request.text}]
+    return [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": _data_uri(part)}}
+        for part in request.parts()
+    ]
 
 
 def _data_uri(picture: Picture) -> str:

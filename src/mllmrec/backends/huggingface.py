@@ -57,8 +57,10 @@ def load(
     quieten()
     source = resolve(workspace, str(name))
     chosen_device, chosen_dtype = choose_device(device), choose_dtype(dtype, choose_device(device))
-    tokenizer = _read(AutoTokenizer, source)
-    model = _read(AutoModelForCausalLM, source, dtype=chosen_dtype, attn_implementation="sdpa", use_safetensors=True)
+    tokenizer = read_pretrained(AutoTokenizer, source)
+    model = read_pretrained(
+        AutoModelForCausalLM, source, dtype=chosen_dtype, attn_implementation="sdpa", use_safetensors=True
+    )
     names, hashes = [str(source)], {"model": hash_model(Path(source))} if Path(source).is_dir() else {"model": source}
     if adapter is not None:
         check_adapter(adapter, hashes["model"], str(source), force=force)
@@ -68,7 +70,7 @@ def load(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = model.to(chosen_device).eval()
-    note(f"model: {' + '.join(names)} ({_millions(model)} parameters, {chosen_dtype} on {chosen_device})")
+    note(f"model: {' + '.join(names)} ({num_parameters(model)} parameters, {chosen_dtype} on {chosen_device})")
     return LoadedModel(model=model, tokenizer=tokenizer, chat=Chat(tokenizer), names=tuple(names), hashes=hashes)
 
 
@@ -179,7 +181,8 @@ class HuggingFaceGenerator:
         return [texts[start : start + num_answers] for start in range(0, len(texts), num_answers)]
 
 
-def _read(kind: Any, source: str, **options: Any) -> Any:
+def read_pretrained(kind: Any, source: str, **options: Any) -> Any:
+    """`kind.from_pretrained(source)`; a BackendError in one sentence where the library can't read it."""
     try:
         return kind.from_pretrained(source, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
@@ -197,6 +200,7 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
     return PeftModel.from_pretrained(model, str(adapter))
 
 
-def _millions(model: Any) -> str:
+def num_parameters(model: Any) -> str:
+    """The size of a model as it is told: 4.0B, 0.06M."""
     count = sum(parameter.numel() for parameter in model.parameters())
     return f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.2f}M"

@@ -20,6 +20,7 @@ class LongStageSettings(DatasetSettings):
 class TeacherSettings(LongStageSettings):
     """Settings of a stage whose texts a model writes, here or behind a server."""
 
+    backend: str = knob("endpoint", "Who writes: huggingface (a local model) or endpoint (a server).")
     model: str = knob("", "Model folder under the root, any path, or hub id; for an endpoint, the name it serves.")
     base_url: str = knob(
         "", "Address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1.", operational=True
@@ -27,6 +28,9 @@ class TeacherSettings(LongStageSettings):
     api_key_env: str = knob("OPENAI_API_KEY", "Environment variable that holds the server's key.", operational=True)
     temperature: float = knob(0.0, "Sampling temperature of the writer; 0 is greedy.", ge=0)
     max_new_tokens: int = knob(256, "Longest text, in tokens, hidden reasoning included.", ge=8)
+    thinking: bool = knob(
+        False, "Let a local model that can reason do so before it answers; the reasoning itself is not kept."
+    )
     max_inflight: int = knob(8, "Requests to the server at a time.", operational=True, ge=1)
     max_retries: int = knob(3, "Times a request is sent again after a busy or broken server.", operational=True, ge=0)
     timeout: float = knob(120.0, "Seconds to wait for one answer of the server.", operational=True, gt=0)
