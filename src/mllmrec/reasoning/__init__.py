@@ -1,0 +1,1 @@
+"""Chains of thought about histories: drafted, refined, assessed, and handed to training as hints."""

@@ -1,0 +1,64 @@
+"""Which items a text names by title, over a whole catalogue at once, so that a writer can keep to the history's own.
+
+Stricter than asking `Naming` of each item: any occurrence of a title's words counts, even where it may be an ordinary
+word. What is a title of the history is no other title.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from mllmrec.data.naming import Naming, words
+from mllmrec.data.sequences import Catalogue
+
+
+class Titles:
+    """The titles of a catalogue, to be looked for in texts."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._naming = Naming(catalogue)
+        self._items = defaultdict[tuple[str, ...], set[str]](set)
+        self._lengths = defaultdict[str, set[int]](set)
+        for item_id in catalogue.ids:
+            for spelling in self._naming.spellings(item_id):
+                self._items[spelling].add(item_id)
+                self._lengths[spelling[0]].add(len(spelling))
+
+    def named(self, text: str, history: Sequence[str] = ()) -> set[str]:
+        """The ids of the items outside `history` whose title occurs in `text`.
+
+        >>> from mllmrec.records import Item
+        >>> shelf = {"1": "Paper Moon, The (1996)", "2": "Paper", "3": "Lake"}
+        >>> titles = Titles(Catalogue([Item(item_id=key, title=title) for key, title in shelf.items()]))
+        >>> sorted(titles.named("The Paper Moon at the lake")), titles.named("The Paper Moon at the lake", ["1"])
+        (['1', '2', '3'], {'3'})
+        """
+        written = tuple(words(text))
+        found = self._found(written)
+        if found.issubset(history):
+            return set()
+        own = {spelling for item in history for spelling in self._naming.spellings(item)}
+        for spelling in sorted(own, key=len, reverse=True):
+            written = without(written, spelling)
+        return self._found(written).difference(history)
+
+    def _found(self, written: tuple[str, ...]) -> set[str]:
+        found = set[str]()
+        for start, word in enumerate(written):
+            for length in self._lengths.get(word, ()):
+                found |= self._items.get(written[start : start + length], set())
+        return found
+
+
+def without(written: tuple[str, ...], part: tuple[str, ...]) -> tuple[str, ...]:
+    """`written` with each occurrence of `part` blanked out.
+
+    >>> without(("a", "b", "c", "b"), ("b",))
+    ('a', '', 'c', '')
+    """
+    kept = list(written)
+    for start in range(len(written) - len(part) + 1):
+        if tuple(kept[start : start + len(part)]) == part:
+            kept[start : start + len(part)] = [""] * len(part)
+    return tuple(kept)

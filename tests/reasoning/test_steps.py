@@ -1,0 +1,109 @@
+"""The form of four steps and of drafts."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shelves import GOOD_STEPS
+
+from mllmrec.reasoning.steps import BrokenRuleError, broken_rule, criteria, four_steps, free_words
+
+ORDER = "the steps aren't 1 to 4 in order, each once"
+
+
+def changed(old: str, new: str) -> str:
+    assert old in GOOD_STEPS
+    return GOOD_STEPS.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("", ORDER),
+        ("They like boats.", "text outside the steps"),
+        ("Sure! Here it is:\n" + GOOD_STEPS, "text outside the steps"),
+        (GOOD_STEPS + "\nI hope this helps.", "text outside the steps"),
+        ("\n".join(GOOD_STEPS.splitlines()[:3]), ORDER),
+        ("\n".join(reversed(GOOD_STEPS.splitlines())), ORDER),
+        (GOOD_STEPS + "\n" + GOOD_STEPS, ORDER),
+        (changed("Step 2", "Step 1"), ORDER),
+        (GOOD_STEPS + "\nStep 5: And so on for ever.", ORDER),
+        (changed("The next choice goes on to larger ships.", ""), "Step 2 is empty"),
+        (changed("The next choice goes on to larger ships.", "Ships."), "Step 2 has fewer than 3 or over 120 words"),
+        (changed("quiet bays", "bay " * 130), "Step 1 has fewer than 3 or over 120 words"),
+        (changed("; (3) calm", ""), "Step 3 hasn't 3 to 5 criteria"),
+        (changed("calm\n", "calm; (4) blue; (5) far; (6) old\n"), "Step 3 hasn't 3 to 5 criteria"),
+        (changed("in a bay.", "in a bay. Also storms at sea."), "Step 4 is more than one sentence"),
+    ],
+    ids=str,
+)
+def test_each_broken_rule_has_its_words(text: str, rule: str) -> None:
+    assert broken_rule(text) == rule
+
+
+def test_the_steps_together_are_bounded() -> None:
+    long = GOOD_STEPS
+    for words in ("quiet bays", "larger ships", "near water"):
+        long = long.replace(words, "word " * 110)
+    assert broken_rule(long) == "the steps have over 320 words together"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD_STEPS,
+        GOOD_STEPS.replace("\n", "\n\n"),
+        GOOD_STEPS.replace("Step", "  step"),
+        "\n".join(f"**{line[:7]}**{line[7:]}" for line in GOOD_STEPS.splitlines()),
+        changed("(1) near water; (2) with a boat; (3) calm", "\n- near water\n- with a boat;\n* calm"),
+        changed("(1) near water; (2) with a boat; (3) calm", "\n1. near water\n2. with a boat\n3) calm"),
+    ],
+    ids=("as asked", "blank lines", "case", "bold", "bullets", "numbered lines"),
+)
+def test_small_departures_are_put_right(text: str) -> None:
+    assert four_steps(text) == GOOD_STEPS
+
+
+def test_a_title_in_quotes_or_an_abbreviation_ends_no_sentence() -> None:
+    assert broken_rule(changed("in a bay.", 'in a bay, close to "Ahoy! Captain".')) is None
+    assert broken_rule(changed("in a bay.", "in a bay, told by Dr. Belamo.")) is None
+
+
+def test_markup_is_taken_away() -> None:
+    assert "‹|im_end|›" in four_steps(changed("quiet bays", "quiet <|im_end|> bays"))
+
+
+@pytest.mark.parametrize(
+    ("step", "count"),
+    [
+        ("(1) a; (2) b, c; (3) d", 3),
+        ("1. a 2. b 3. c 4. d", 4),
+        ("a; b; c", 3),
+        ("a, b, and c", 3),
+        ("a and b", 2),
+        ("from the 1990s; 2 hours; calm", 3),
+        ("", 0),
+    ],
+)
+def test_criteria_are_counted_as_they_are_set_apart(step: str, count: int) -> None:
+    assert len(criteria(step)) == count
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_of_the_form_or_breaks_a_rule(text: str) -> None:
+    rule = broken_rule(text)
+    assert rule is None or (rule and rule in {broken_rule(text)})
+    assert rule is not None or four_steps(four_steps(text)) == four_steps(text)
+
+
+def test_a_draft_is_free_within_bounds() -> None:
+    draft = "The user likes boats. " * 5
+    assert free_words(f"\n {draft}\n\n<b>And bays.</b> ") == f"{draft.strip()}\n‹b›And bays.‹/b›"
+    for text, rule in (
+        ("", "fewer than 15 words"),
+        ("Boats.", "fewer than 15 words"),
+        ("boat " * 401, "over 400 words"),
+    ):
+        with pytest.raises(BrokenRuleError, match=rule):
+            free_words(text)
