@@ -1,0 +1,63 @@
+"""`mllmrec audit`: prove after the fact that nothing in a dataset's files gives the answers away.
+
+No stage of this package can leak on purpose: a writer of traces isn't shown targets, lists are shuffled for each
+example, training refuses lines that hold later targets. But files are copied, edited and brought along from elsewhere,
+so the audit trusts none of them. It reads all there are (splits, captions, traces, candidate lists, prompt caches of
+the reference implementation), tells in one table what it looked at and what it found, and fails on a leak or on a file
+whose content it can't vouch for. What is known to be weak but says so by its name, such as lists of the reference's
+draw, is a warning. Figures are judged at p < 1e-4.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+
+from mllmrec.artifacts import Workspace
+from mllmrec.data.auditing import caches, captions, lists, splits, traces
+from mllmrec.data.auditing.findings import FAILING, Finding, laid_out
+from mllmrec.data.auditing.material import Material, attempt, load
+from mllmrec.data.auditing.rendering import PromptCheck
+from mllmrec.data.auditing.sharing import Sharing
+from mllmrec.records import Summary
+from mllmrec.settings.audit import AuditSettings
+
+
+def run(settings: AuditSettings, workspace: Workspace) -> Summary:
+    """Check every file of the dataset; the summary has not passed when there is a leak."""
+    started = time.monotonic()
+    material = load(workspace, settings.dataset, settings.min_inter)
+    findings = [*_findings(material), *material.wrong]
+    verdicts = Counter(finding.verdict for finding in findings)
+    failed = any(verdicts[verdict] for verdict in FAILING)
+    counts = f"{verdicts['leak']} leaks, {verdicts['wrong']} wrong files, {verdicts['warning']} warnings"
+    return Summary(
+        headline=f"{settings.dataset}: {counts} in {time.monotonic() - started:.1f} s. "
+        + ("The audit failed; the notes say what to do." if failed else "No leak was found."),
+        tables=(laid_out(findings, settings.dataset),),
+        facts={"verdicts": dict(verdicts), "findings": [asdict(finding) for finding in findings]},
+        passed=not failed,
+    )
+
+
+def _findings(material: Material) -> Iterator[Finding]:
+    """All checks, each file read once."""
+    prompts, sharing = PromptCheck(material), Sharing()
+    yield from splits.check(material)
+    yield from prompts.splits()
+    yield from captions.check(material)
+    yield from traces.check(material)
+    for file in material.candidate_files():
+        yield from lists.check_file(material, file)
+        yield from prompts.check(file.path.name, file.examples)
+        if file.drawn:
+            sharing.add(file.path.name, file.examples, legacy=file.legacy)
+    for path in material.caches():
+        if (content := attempt(path, partial(caches.gather, material), material.wrong)) is not None:
+            yield from caches.check(material, content)
+            yield from lists.check_lists(material, path.name, content.examples, legacy=True)
+            sharing.add(path.name, content.examples, legacy=True)
+    yield from sharing.check()

@@ -1,0 +1,1 @@
+"""What `mllmrec audit` looks for, one module for each kind of material."""

@@ -1,0 +1,71 @@
+"""Candidate and caption files as an audit reads them: whatever a row may hold, the other rows are looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mllmrec.artifacts import ID_PATTERN, read_json, sha256
+from mllmrec.data.candidates import protocol_of, read_candidates
+from mllmrec.errors import DataError
+from mllmrec.manifests import Manifest
+from mllmrec.records import RankingExample
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateFile:
+    """A frozen candidate file, ours or drawn as the reference does; `odd` tells which rows hold no ids."""
+
+    path: Path
+    examples: list[RankingExample]
+    odd: list[str] = field(default_factory=list)
+
+    @property
+    def legacy(self) -> bool:
+        """Whether it is the reference's draw, whose weaknesses are known and only told."""
+        return protocol_of(self.path).startswith("legacy-")
+
+    @property
+    def drawn(self) -> bool:
+        """Whether its negatives are drawn at random, so that two lists have little in common."""
+        return protocol_of(self.path).removeprefix("legacy-").startswith(("uni", "pop"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionFile:
+    """The captions of a file by item; `odd` tells which entries aren't captions."""
+
+    captions: dict[str, str] = field(default_factory=dict)
+    odd: list[str] = field(default_factory=list)
+
+
+def read_candidate_file(path: Path) -> CandidateFile:
+    """The lists of a candidate file whose ids are ids."""
+    file = CandidateFile(path=path, examples=[])
+    for number, example in enumerate(read_candidates(path), 1):
+        ids = (example.example_id, example.user_id, example.target_id, *example.history, *example.candidates)
+        if all(map(ID_PATTERN.fullmatch, ids)):
+            file.examples.append(example)
+        else:
+            file.odd.append(f"list {number} holds what is no id")
+    return file
+
+
+def read_caption_file(path: Path) -> CaptionFile:
+    """The captions of {item: {title, caption}}. Raises DataError when the file is no such object."""
+    rows = read_json(path)
+    if not isinstance(rows, dict):
+        raise DataError(f"{path} is a {type(rows).__name__}. Expected an object {{item: {{title, caption}}}}.")
+    texts = {item: row.get("caption") if isinstance(row, dict) else None for item, row in rows.items()}
+    return CaptionFile(
+        captions={item: text for item, text in texts.items() if isinstance(text, str)},
+        odd=[f"item {item} has no caption text" for item, text in texts.items() if not isinstance(text, str)],
+    )
+
+
+def was_changed(path: Path) -> bool:
+    """Whether a frozen file isn't the one that its manifest was written for."""
+    manifest = Manifest.read(path)
+    details = manifest.details if manifest is not None else None
+    known = details.get("sha256") if isinstance(details, dict) else None
+    return known is not None and known != sha256(path)

@@ -1,0 +1,129 @@
+"""Prompts under audit: does anything but the candidate list speak of the target?
+
+Every prompt is written by the renderer that training and evaluation use, the list is cut out of it, and what is left
+is searched for the target's id and, in captions, for its title. A target that its history repeats is another check's
+matter. A phrase may be a title by chance (black and white), so phrases in small letters count as a leak only when
+they name the target more often than chance explains.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from mllmrec.data.auditing.chance import LEVEL, events
+from mllmrec.data.auditing.findings import TARGET_IN_PROMPT, Finding, Verdict, judged
+from mllmrec.data.auditing.material import SPLITS, Material
+from mllmrec.data.auditing.naming import Strength
+from mllmrec.data.auditing.splits import lines_of, name_of
+from mllmrec.data.candidates import questions
+from mllmrec.data.prompts import CAPTION_WORDS, Renderer
+from mllmrec.records import RankingExample
+
+TOLD = "Something beside the candidate list names the answer: see the item's caption or title in the prompt named here."
+TWINS = "Another item in the history has the target's title, so the list is read as if the target were known."
+
+
+@dataclass(kw_only=True)
+class Remembering(Renderer[str]):
+    """A renderer that words each item once, since an audit renders the same items many times."""
+
+    lines: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    def line(self, item_id: str, caption_words: int = 0) -> str:
+        key = (item_id, caption_words)
+        if key not in self.lines:
+            self.lines[key] = super().line(item_id, caption_words)
+        return self.lines[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """What was found in one prompt, and the items whose titles its captions hold as phrases."""
+
+    kinds: tuple[str, ...] = ()
+    phrases: tuple[str, ...] = ()
+
+
+class PromptCheck:
+    """Searches prompts of one dataset."""
+
+    def __init__(self, material: Material) -> None:
+        self.material = material
+        self.renderer = Remembering(
+            catalogue=material.interactions.catalogue,
+            encode=str,
+            captions=material.captions.captions,
+            max_prompt_tokens=0,
+        )
+        self._names: dict[str, dict[str, Strength]] = {}
+        self._known: dict[tuple[str, ...], Searched] = {}
+
+    def splits(self) -> Iterator[Finding]:
+        """The prompts of all windows, before candidates are drawn for them."""
+        for split in SPLITS:
+            lines = lines_of(self.material, split)
+            if any(len(line.items) >= self.material.window for line in lines):
+                examples, _ = questions(lines, split, self.material.window)
+                yield from self.check(name_of(self.material, split), examples)
+
+    def check(self, where: str, examples: Sequence[RankingExample]) -> Iterator[Finding]:
+        """Findings on the prompts of `examples`: the target itself, its title by chance, another item of its title."""
+        popularity, expected = Counter(example.target_id for example in examples), 0.0
+        hits: dict[str, list[str]] = {"told": [], "phrase": [], "twin": []}
+        for number, example in enumerate(examples, 1):
+            prompt = self._searched(example)
+            for kind in prompt.kinds:
+                hits[kind].append(f"prompt {number}, user {example.user_id}: {example.target_id}")
+            expected += sum(popularity[item] for item in prompt.phrases) / len(examples)
+
+        def finding(part: str, kind: str, verdict: Verdict, meaning: str) -> Finding:
+            total = len(examples)
+            return judged(TARGET_IN_PROMPT, where + part, total, "prompts", hits[kind], verdict, meaning=meaning)
+
+        yield finding("", "told", "leak", TOLD)
+        if hits["phrase"]:
+            unlikely = events(len(hits["phrase"]), expected) < LEVEL
+            often = f"The title as words of a caption in the history; {expected:.1f} such by chance."
+            yield finding(", captions", "phrase", "leak" if unlikely else "warning", often)
+        if hits["twin"]:
+            yield finding(", titles", "twin", "warning", TWINS)
+
+    def outside(self, example: RankingExample) -> str:
+        """The prompt without the lines of its candidates."""
+        return self.renderer.text(replace(example, candidates=()))
+
+    def _searched(self, example: RankingExample) -> Searched:
+        """What the prompt says of the target, remembered for other lists of the same question."""
+        key = (*example.history, example.target_id)
+        if key not in self._known:
+            self._known[key] = self._search(example)
+        return self._known[key]
+
+    def _search(self, example: RankingExample) -> Searched:
+        target, names = example.target_id, self._named(example.history)
+        if target in example.history:
+            return Searched()
+        kinds = []
+        if names.get(target) == Strength.SPELLING or f"[ITEM_{target}]" in self.outside(example):
+            kinds.append("told")
+        elif target in names:
+            kinds.append("phrase")
+        if self._title(target) in map(self._title, example.history):
+            kinds.append("twin")
+        phrases = tuple(item for item, how in names.items() if how < Strength.SPELLING and item not in example.history)
+        return Searched(kinds=tuple(kinds), phrases=phrases)
+
+    def _named(self, history: Sequence[str]) -> dict[str, Strength]:
+        """The items that captions of the history name, as far as the prompt shows them."""
+        named: dict[str, Strength] = {}
+        for item in history:
+            if item not in self._names:
+                caption = self.renderer.line(item, CAPTION_WORDS[0]).removeprefix(self.renderer.answer(item))
+                self._names[item] = self.material.titles.named(caption)
+            named |= self._names[item]
+        return named
+
+    def _title(self, item: str) -> str:
+        return self.material.interactions.catalogue.title(item)
