@@ -68,7 +68,7 @@ class FaultyServer:
         try:
             while await self._exchange(reader, writer):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
             return
         finally:
             writer.close()
@@ -90,6 +90,9 @@ class FaultyServer:
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         try:
+            if behaviour == "hang":
+                await asyncio.wait_for(reader.read(1), HANG_SECONDS)  # the client has gone when this returns
+                return False
             return await self._respond(writer, received)
         finally:
             self.in_flight -= 1
@@ -98,7 +101,7 @@ class FaultyServer:
         behaviour = received.behaviour
         if behaviour == "cut":
             return False
-        await asyncio.sleep({"hang": HANG_SECONDS, "slow": 0.2}.get(behaviour, self.seconds))
+        await asyncio.sleep(0.2 if behaviour == "slow" else self.seconds)
         status, extra, body = self._response(behaviour, received)
         head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
         if behaviour == "cut_body":

