@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
 from mllmrec.backends.base import ScoringTask
-from mllmrec.backends.scoring import (
-    HuggingFaceScorer,
-    build_trie,
-    collate,
-    evaluating,
-    make_rows,
-    plan_batches,
-    score_rows,
-)
+from mllmrec.backends.scoring import HuggingFaceScorer, collate, collate_parts, evaluating, score_rows
+from mllmrec.backends.tries import build_trie, make_rows, plan_batches
 from mllmrec.errors import BackendError
 from small_models import naive_scores, random_model
 
@@ -169,6 +162,33 @@ def test_the_mask_and_the_positions_by_hand() -> None:
         [0, 0, 0, 1, 0],
         [0, 0, 0, 0, 1],
     ]
+
+
+def test_the_two_parts_by_hand() -> None:
+    """The rows of the mask above: trees stand behind the longer prompt, and never see the padding of the shorter."""
+    rows = make_rows(
+        [
+            ScoringTask(prompt_T=[7, 8], answers_C=[[10, 11, END], [12, END]]),
+            ScoringTask(prompt_T=[9], answers_C=[[10, END]]),
+        ]
+    )
+    prompt_ids, tree_ids, position_ids, mask = collate_parts(rows, torch.device("cpu"))
+    assert prompt_ids.tolist() == [[7, 8], [9, 0]]
+    assert tree_ids.tolist() == [[10, 11, 12], [10, 0, 0]]
+    assert position_ids[0].tolist() == [2, 3, 2]
+    assert position_ids[1, 0].item() == 1
+    assert mask[:, 0].int().tolist() == [
+        [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]],
+        [[1, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]],
+    ]
+
+
+@given(batch=st.lists(tasks, min_size=1, max_size=4))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_reading_prompts_first_changes_no_score(model: Any, batch: list[ScoringTask]) -> None:
+    with torch.no_grad():
+        whole, cached = (score_rows(model, make_rows(batch), cached=cached) for cached in (False, True))
+    assert close([row.tolist() for row in whole], [row.tolist() for row in cached])
 
 
 @given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=30), max_tokens=st.integers(1, 200))

@@ -3,8 +3,9 @@
 The answers of one prompt form a trie: what they share (`[ITEM_1` of 12 and 123) is one node, computed once. A row is
 the prompt followed by the trie's inner nodes. A node sees the prompt, its ancestors and itself, and its position is
 that of the token it would be in its own answer, so that the row gives the same numbers as one forward pass for each
-answer would. Leaves need no input: the end token is only predicted. The vocabulary projection runs at the nodes that
-something follows, the log-softmax in float32.
+answer would. Without gradients the prompt is read first and the trie after it, from the prompt's keys and values.
+Leaves need no input: the end token is only predicted. The vocabulary projection runs at the nodes that something
+follows, the log-softmax in float32.
 
     score(answer) = sum over its tokens of log p(token | prompt, tokens before it)      [nats]
 """
@@ -13,97 +14,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from mllmrec.backends.base import ScoringTask, Tokens
+from mllmrec.backends.base import ScoringTask
+from mllmrec.backends.tries import Row, make_rows, plan_batches
 from mllmrec.errors import BackendError
 
-PROJECTED_ROWS = 2048
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trie:
-    """The answers of one prompt as a tree.
-
-    Node n (0-based) has `tokens[n]` and `parents[n]`, -1 standing for the end of the prompt. Edge e predicts token
-    `targets[e]` after node `sources[e]`. `paths[c]` lists the edges of answer c. Only nodes that something follows
-    are nodes; an end token is only an edge.
-    """
-
-    tokens: list[int]
-    parents: list[int]
-    depths: list[int]
-    sources: list[int]
-    targets: list[int]
-    paths: list[list[int]]
-
-
-def build_trie(answers_C: Sequence[Tokens]) -> Trie:
-    """The trie of the answers; each needs at least one token."""
-    trie = Trie(tokens=[], parents=[], depths=[], sources=[], targets=[], paths=[])
-    edges: dict[tuple[int, int], int] = {}
-    nodes: dict[tuple[int, int], int] = {}
-    for answer in answers_C:
-        node, path = -1, []
-        for depth, token in enumerate(answer):
-            if depth:
-                key = (node, answer[depth - 1])
-                if key not in nodes:
-                    nodes[key] = len(trie.tokens)
-                    trie.tokens.append(answer[depth - 1])
-                    trie.parents.append(node)
-                    trie.depths.append(depth - 1)
-                node = nodes[key]
-            edge = edges.setdefault((node, token), len(edges))
-            if edge == len(trie.targets):
-                trie.sources.append(node)
-                trie.targets.append(token)
-            path.append(edge)
-        trie.paths.append(path)
-    return trie
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One task, ready to be put into a batch."""
-
-    index: int
-    prompt_T: Tokens
-    trie: Trie
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.prompt_T) + len(self.trie.tokens)
-
-
-def make_rows(tasks: Sequence[ScoringTask]) -> list[Row]:
-    return [Row(index=i, prompt_T=task.prompt_T, trie=build_trie(task.answers_C)) for i, task in enumerate(tasks)]
-
-
-def plan_batches(rows: Sequence[Row], max_tokens: int) -> list[list[Row]]:
-    """Batches of rows of like length, longest first, each of at most `max_tokens` tokens with padding."""
-    batches: list[list[Row]] = []
-    for row in sorted(rows, key=lambda row: (-row.num_tokens, row.index)):
-        if batches and (len(batches[-1]) + 1) * batches[-1][0].num_tokens <= max_tokens:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches
+PROJECTED_ROWS = 512
+CPU_TOKENS = 2048
 
 
 class HuggingFaceScorer:
     """A [`CandidateScorer`][mllmrec.backends.base.CandidateScorer] over a transformers causal LM, adapters included.
 
-    `max_tokens` bounds a batch, padding included. Raises BackendError, rather than score wrongly, for a model whose
+    `max_tokens` bounds a batch, padding included; on a CPU, where larger batches only leave its caches, at most 2,048
+    are taken. Raises BackendError, rather than score wrongly, for a model whose
     logits aren't its output embedding times its last hidden state (soft-capped or scaled logits), for one with layers
     other than attention, and for rows longer than a sliding window.
     """
 
     def __init__(self, model: Any, max_tokens: int = 8192) -> None:
-        self.model, self.max_tokens = model, max_tokens
+        self.model = model
+        self.max_tokens = min(max_tokens, CPU_TOKENS) if model.device.type == "cpu" else max_tokens
         self.reach = _reach(model)
         with evaluating(model):
             self._verify_head()
@@ -113,7 +49,7 @@ class HuggingFaceScorer:
         self._verify_lengths(rows)
         for batch in plan_batches(rows, self.max_tokens):
             with evaluating(self.model):
-                scores = score_rows(self.model, batch)
+                scores = score_rows(self.model, batch, cached=self.reach is None)
             for row, scores_C in zip(batch, scores, strict=True):
                 yield row.index, scores_C.tolist()
 
@@ -155,16 +91,16 @@ def evaluating(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
-def score_rows(model: Any, rows: Sequence[Row]) -> list[torch.Tensor]:
-    """The scores of each row's answers, float32, in order; differentiable when gradients are on."""
+def score_rows(model: Any, rows: Sequence[Row], *, cached: bool = False) -> list[torch.Tensor]:
+    """The scores of each row's answers, float32, in order; differentiable when gradients are on.
+
+    `cached` reads the prompts first, causally, and the trees after them from their keys and values: about half the
+    attention, for models that keep every key, and without gradients.
+    """
     _, decoder, head = _parts(model)
-    input_ids, position_ids, mask = collate(rows, model.device)
-    if getattr(model.config, "_attn_implementation", "sdpa") != "sdpa":
-        mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
-    hidden_BT = decoder(
-        input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False
-    ).last_hidden_state
-    batch_index, source, target = _edges(rows, model.device)
+    read = _in_two_parts if cached else _in_one
+    hidden_BT, starts_B = read(decoder, rows, model)
+    batch_index, source, target = _edges(rows, starts_B, model.device)
     logp_E = _log_probabilities(head, hidden_BT[batch_index, source], target)
     scores, offset = [], 0
     for row in rows:
@@ -174,32 +110,94 @@ def score_rows(model: Any, rows: Sequence[Row]) -> list[torch.Tensor]:
     return scores
 
 
+def _in_one(decoder: Any, rows: Sequence[Row], model: Any) -> tuple[torch.Tensor, list[int]]:
+    """Hidden states (B, T, width) of prompts and trees in one pass, and where each row's tree starts."""
+    input_ids, position_ids, mask = collate(rows, model.device)
+    hidden_BT = decoder(
+        input_ids=input_ids, position_ids=position_ids, attention_mask=_for_attention(mask, model), use_cache=False
+    ).last_hidden_state
+    return hidden_BT, [len(row.prompt_T) for row in rows]
+
+
+def _in_two_parts(decoder: Any, rows: Sequence[Row], model: Any) -> tuple[torch.Tensor, list[int]]:
+    """The same as `_in_one`, with all trees behind the longest prompt."""
+    prompt_ids, tree_ids, position_ids, mask = collate_parts(rows, model.device)
+    prompts = decoder(input_ids=prompt_ids, use_cache=True)
+    if tree_ids.shape[1] == 0:
+        return prompts.last_hidden_state, [prompt_ids.shape[1]] * len(rows)
+    trees = decoder(
+        input_ids=tree_ids,
+        position_ids=position_ids,
+        attention_mask=_for_attention(mask, model),
+        past_key_values=prompts.past_key_values,
+        use_cache=True,
+    )
+    hidden_BT = torch.cat([prompts.last_hidden_state, trees.last_hidden_state], dim=1)
+    return hidden_BT, [prompt_ids.shape[1]] * len(rows)
+
+
 def collate(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """input_ids (B, T), position_ids (B, T) and the boolean attention mask (B, 1, T, T); True may be seen.
 
     Rows are padded on the right; a padded token sees itself alone, so that no softmax is empty.
     """
-    length = max(row.num_tokens for row in rows)
-    input_ids = torch.zeros(len(rows), length, dtype=torch.long)
-    position_ids = torch.zeros(len(rows), length, dtype=torch.long)
-    mask = torch.eye(length, dtype=torch.bool).repeat(len(rows), 1, 1)
+    size, length = len(rows), max(row.num_tokens for row in rows)
+    input_ids, position_ids = np.zeros((size, length), dtype=np.int64), np.zeros((size, length), dtype=np.int64)
+    mask = np.repeat(np.eye(length, dtype=bool)[None], size, axis=0)
     for b, row in enumerate(rows):
         start, end = len(row.prompt_T), row.num_tokens
-        input_ids[b, :end] = torch.tensor([*row.prompt_T, *row.trie.tokens])
-        position_ids[b, :start] = torch.arange(start)
-        position_ids[b, start:end] = start + torch.tensor(row.trie.depths, dtype=torch.long)
-        mask[b, :start, :start] = torch.ones(start, start, dtype=torch.bool).tril()
+        input_ids[b, :end] = [*row.prompt_T, *row.trie.tokens]
+        position_ids[b, :end] = [*range(start), *(start + depth for depth in row.trie.depths)]
+        mask[b, :start, :start] = np.tri(start, dtype=bool)
         mask[b, start:end, :start] = True
-        for node, parent in enumerate(row.trie.parents):
-            if parent >= 0:
-                mask[b, start + node, start:end] |= mask[b, start + parent, start:end]
-    return input_ids.to(device), position_ids.to(device), mask.unsqueeze(1).to(device)
+        mask[b, start:end, start:end] = row.trie.ancestors()
+    return _tensor(input_ids, device), _tensor(position_ids, device), _tensor(mask, device).unsqueeze(1)
 
 
-def _edges(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(row, position of the predicting token, predicted token) of every edge of the batch."""
+def collate_parts(
+    rows: Sequence[Row], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Prompt ids (B, P), tree ids (B, N), their positions (B, N), and what trees may see (B, 1, N, P + N).
+
+    Prompts are padded on the right, which a causal reader never notices; the mask hides their padding from the trees.
+    """
+    longest, nodes = max(len(row.prompt_T) for row in rows), max(len(row.trie.tokens) for row in rows)
+    prompt_ids = np.zeros((len(rows), longest), dtype=np.int64)
+    tree_ids, position_ids = np.zeros((len(rows), nodes), dtype=np.int64), np.zeros((len(rows), nodes), dtype=np.int64)
+    mask = np.zeros((len(rows), nodes, longest + nodes), dtype=bool)
+    mask[:, :, longest:] = np.eye(nodes, dtype=bool)
+    for b, row in enumerate(rows):
+        length, count = len(row.prompt_T), len(row.trie.tokens)
+        prompt_ids[b, :length] = row.prompt_T
+        tree_ids[b, :count] = row.trie.tokens
+        position_ids[b, :count] = [length + depth for depth in row.trie.depths]
+        mask[b, :count, :length] = True
+        mask[b, :count, longest : longest + count] = row.trie.ancestors()
+    prompts, trees, positions = (_tensor(part, device) for part in (prompt_ids, tree_ids, position_ids))
+    return prompts, trees, positions, _tensor(mask, device).unsqueeze(1)
+
+
+def _tensor(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(array).to(device)
+
+
+def _for_attention(mask: torch.Tensor, model: Any) -> torch.Tensor:
+    """The boolean mask as the model's attention takes it: sdpa as it is, others added to the logits."""
+    if getattr(model.config, "_attn_implementation", "sdpa") == "sdpa":
+        return mask
+    return torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
+
+
+def _edges(
+    rows: Sequence[Row], starts_B: Sequence[int], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(row, position of the predicting token, predicted token) of every edge; trees start at `starts_B`."""
     batch_index = [b for b, row in enumerate(rows) for _ in row.trie.sources]
-    source = [len(row.prompt_T) + node for row in rows for node in row.trie.sources]
+    source = [
+        start + node if node >= 0 else len(row.prompt_T) - 1
+        for start, row in zip(starts_B, rows, strict=True)
+        for node in row.trie.sources
+    ]
     target = [token for row in rows for token in row.trie.targets]
     batch_index_E, source_E, target_E = (
         torch.tensor(values, device=device) for values in (batch_index, source, target)
