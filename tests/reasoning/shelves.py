@@ -99,7 +99,7 @@ def draft_of(request: Request) -> str:
     """A draft of enough words that differs from request to request."""
     mark = hashlib.sha256(request.text.encode()).hexdigest()[:8]
     return (
-        f"Draft {mark}: this visitor takes things of one kind, lately more of them, and so will want another one soon."
+        f"Draft {mark}: this person takes things of one kind, lately more of them, and so will want another one soon."
     )
 
 
