@@ -189,6 +189,9 @@ def learn(model: Any, tokenizer: Any, lesson: Callable[[random.Random], Lesson],
     """Train every weight on batches of eight lessons (prompt, answer, pixels)."""
     import torch
 
+    # A second thread only waits for the first one at this size, and on a busy machine for very long.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     rng = random.Random(0)
     optimizer = torch.optim.AdamW(model.parameters())
     model.train()
@@ -208,6 +211,7 @@ def learn(model: Any, tokenizer: Any, lesson: Callable[[random.Random], Lesson],
         loss.backward()
         optimizer.step()
     model.eval()
+    torch.set_num_threads(threads)
 
 
 def _vision_lesson(rng: random.Random, tokenizer: Any, processor: Any) -> Lesson:

@@ -10,6 +10,7 @@ left aside. A batch that doesn't fit into the device's memory is halved and trie
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +58,8 @@ class Writer:
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
         self.ends = frozenset({chat.end_id, *_listed(model.generation_config.eos_token_id)})
         self.pad_id: int = chat.end_id if chat.tokenizer.pad_token_id is None else chat.tokenizer.pad_token_id
-        self.longest_prompt: int = model.config.get_text_config().max_position_embeddings - max_new_tokens
+        reach = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.longest_prompt: int = sys.maxsize if reach is None else reach - max_new_tokens
         self.image_id: int | None = getattr(model.config, "image_token_id", None)
         self._opened = THINK if not chat.prompt("").rpartition(THINK)[2].strip() else ""
         self._control = _any_of(token for token in chat.tokenizer.added_tokens_decoder.values() if token.special)
