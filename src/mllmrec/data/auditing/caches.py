@@ -24,7 +24,6 @@ from mllmrec.data.auditing.findings import (
     judged,
 )
 from mllmrec.data.auditing.material import Material
-from mllmrec.data.auditing.naming import Strength
 from mllmrec.data.sequences import Line
 from mllmrec.records import RankingExample, example_id
 
@@ -150,5 +149,5 @@ def _owners(material: Material, hint: Hint) -> bool | None:
 
 
 def _names_target(material: Material, hint: Hint) -> bool:
-    how = material.titles.named(hint.text).get(hint.target_id, 0)
-    return how >= Strength.PHRASE or f"ITEM_{hint.target_id}]" in hint.text
+    history = hint.line.items[:-1] if hint.line is not None else ()
+    return material.naming.names(hint.text, hint.target_id, history) is not None

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from mllmrec.data.auditing.findings import CAPTIONS, CONTENT, LATER_HINTS, Finding, judged
 from mllmrec.data.auditing.material import Material
-from mllmrec.data.auditing.naming import Strength
 
 
 def check(material: Material) -> Iterator[Finding]:
@@ -24,7 +23,7 @@ def check(material: Material) -> Iterator[Finding]:
         "wrong",
         meaning="Each caption should be {title, caption}: make the file again with `mllmrec caption`.",
     )
-    own = [item for item, text in captions.items() if material.titles.named(text).get(item, 0) >= Strength.WORD]
+    own = [item for item, text in captions.items() if material.naming.names(text, item)]
     yield judged(
         CAPTIONS,
         name,
@@ -32,8 +31,8 @@ def check(material: Material) -> Iterator[Finding]:
         "captions",
         [f"item {item}" for item in own],
         "warning",
-        meaning="A caption that repeats its title adds nothing and hides what the image alone is worth; one word may "
-        "be chance. `mllmrec caption` asks again where a title is named.",
+        meaning="A caption that repeats its title adds nothing and hides what the image alone is worth; "
+        "`mllmrec caption` asks again where a title is named.",
     )
     traced = [f"item {item}" for item, text in captions.items() if material.trace_texts.within(text)]
     yield judged(

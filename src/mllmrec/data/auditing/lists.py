@@ -22,7 +22,7 @@ from mllmrec.data.auditing.findings import (
     Verdict,
     judged,
 )
-from mllmrec.data.auditing.material import Material, attempt, holds
+from mllmrec.data.auditing.material import Material, attempt, one_holds
 from mllmrec.data.candidates import protocol_of
 from mllmrec.records import RankingExample, example_id
 
@@ -193,4 +193,4 @@ def _is_window(material: Material, example: RankingExample) -> bool:
     if example_id(example.user_id, example.target_id, example.history) != example.example_id:
         return False
     users = material.all_lines.get(example.split)
-    return users == {} or holds((users or {}).get(example.user_id, []), (*example.history, example.target_id))
+    return users == {} or one_holds((users or {}).get(example.user_id, []), (*example.history, example.target_id))

@@ -15,11 +15,13 @@ from typing import TypeVar
 from mllmrec.artifacts import Workspace, require
 from mllmrec.data.auditing.files import CandidateFile, CaptionFile, read_candidate_file, read_caption_file
 from mllmrec.data.auditing.findings import CONTENT, Finding
-from mllmrec.data.auditing.naming import TitleIndex
+from mllmrec.data.auditing.title_index import TitleIndex
 from mllmrec.data.auditing.trace_files import TraceFile, TraceTexts, read_trace_file
 from mllmrec.data.legacy import CACHE_NAME
+from mllmrec.data.naming import Naming
 from mllmrec.data.prompts import plain
 from mllmrec.data.sequences import PREPARE, Catalogue, Interactions, Line, is_held_out, read_catalogue, read_lines
+from mllmrec.data.traces import holds
 from mllmrec.errors import MllmrecError
 from mllmrec.records import Split
 
@@ -41,8 +43,12 @@ class Material:
     _known: dict[Split, Mapping[str, frozenset[str]]] = field(default_factory=dict)
 
     @cached_property
+    def naming(self) -> Naming:
+        return Naming(self.interactions.catalogue, self.captions.captions)
+
+    @cached_property
     def titles(self) -> TitleIndex:
-        return TitleIndex(self.interactions.catalogue)
+        return TitleIndex(self.interactions.catalogue, self.naming)
 
     @cached_property
     def trace_texts(self) -> TraceTexts:
@@ -136,13 +142,9 @@ def by_user(lines: list[Line]) -> dict[str, list[Line]]:
     return users
 
 
-def holds(lines: list[Line], span: tuple[str, ...]) -> bool:
-    """Whether `span` stands somewhere in one of `lines`, item after item."""
-    return any(
-        line.items[start : start + len(span)] == span
-        for line in lines
-        for start in range(len(line.items) - len(span), -1, -1)
-    )
+def one_holds(lines: list[Line], span: tuple[str, ...]) -> bool:
+    """Whether `span` stands on one of `lines`, item after item."""
+    return any(holds(line.items, span) for line in lines)
 
 
 def ends_with(lines: list[Line], span: tuple[str, ...]) -> bool:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from mllmrec.data.auditing.chance import LEVEL, events
 from mllmrec.data.auditing.findings import TARGET_IN_PROMPT, Finding, Verdict, judged
 from mllmrec.data.auditing.material import SPLITS, Material
-from mllmrec.data.auditing.naming import Strength
 from mllmrec.data.auditing.splits import lines_of, name_of
+from mllmrec.data.auditing.title_index import Strength
 from mllmrec.data.candidates import questions
 from mllmrec.data.prompts import CAPTION_WORDS, Renderer
 from mllmrec.records import RankingExample
@@ -106,24 +106,31 @@ class PromptCheck:
         if target in example.history:
             return Searched()
         kinds = []
-        if names.get(target) == Strength.SPELLING or f"[ITEM_{target}]" in self.outside(example):
+        if f"[ITEM_{target}]" in self.outside(example):
             kinds.append("told")
-        elif target in names:
-            kinds.append("phrase")
+        elif target in names and self._means(example):
+            kinds.append("told" if names[target] == Strength.LETTERS else "phrase")
         if self._title(target) in map(self._title, example.history):
             kinds.append("twin")
-        phrases = tuple(item for item, how in names.items() if how < Strength.SPELLING and item not in example.history)
+        phrases = tuple(item for item, how in names.items() if how < Strength.LETTERS and item not in example.history)
         return Searched(kinds=tuple(kinds), phrases=phrases)
+
+    def _means(self, example: RankingExample) -> bool:
+        """Whether a caption of the history names the target and not, by the same words, an item of the history."""
+        captions = (self._caption(item) for item in example.history)
+        return any(self.material.naming.names(text, example.target_id, example.history) for text in captions)
 
     def _named(self, history: Sequence[str]) -> dict[str, Strength]:
         """The items that captions of the history name, as far as the prompt shows them."""
         named: dict[str, Strength] = {}
         for item in history:
             if item not in self._names:
-                caption = self.renderer.line(item, CAPTION_WORDS[0]).removeprefix(self.renderer.answer(item))
-                self._names[item] = self.material.titles.named(caption)
+                self._names[item] = self.material.titles.named(self._caption(item))
             named |= self._names[item]
         return named
+
+    def _caption(self, item: str) -> str:
+        return self.renderer.line(item, CAPTION_WORDS[0]).removeprefix(self.renderer.answer(item))
 
     def _title(self, item: str) -> str:
         return self.material.interactions.catalogue.title(item)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mllmrec.data.auditing.findings import DUPLICATES, LATER_TARGETS, TARGET_IN_HISTORY, Finding, Verdict, judged
-from mllmrec.data.auditing.material import SPLITS, Material, attempt, holds
+from mllmrec.data.auditing.material import SPLITS, Material, attempt, one_holds
 from mllmrec.data.sequences import Line
 from mllmrec.manifests import Manifest
 from mllmrec.records import Split
@@ -51,7 +51,7 @@ def _later_targets(material: Material, earlier: Split, later: Split, where: str)
             hits += [
                 f"line {known.line_index + 1} holds {target}, the {later} target of user {line.user_id}"
                 for known in before.get(line.user_id, [])
-                if target in known.items and not holds([known], window)
+                if target in known.items and not one_holds([known], window)
             ]
     return judged(
         LATER_TARGETS,
@@ -74,7 +74,7 @@ def _duplicates(material: Material, earlier: Split, later: Split, where: str, we
     hits = [
         f"user {line.user_id}, line {line.line_index + 1} of {later}"
         for line, window in windows
-        if holds(before.get(line.user_id, []), window) and not (weight == "warning" and window[-1] in window[:-1])
+        if one_holds(before.get(line.user_id, []), window) and not (weight == "warning" and window[-1] in window[:-1])
     ]
     return judged(
         DUPLICATES,

@@ -14,11 +14,9 @@ from mllmrec.data.auditing.findings import (
     LATER_TRACES,
     NAMING_TRACES,
     Finding,
-    Verdict,
     judged,
 )
-from mllmrec.data.auditing.material import Material, ends_with, holds
-from mllmrec.data.auditing.naming import Strength
+from mllmrec.data.auditing.material import Material, ends_with, one_holds
 from mllmrec.data.auditing.trace_files import TraceFile, TraceRow
 from mllmrec.records import Split
 
@@ -42,7 +40,7 @@ def later_split(material: Material, row: TraceRow) -> Split | None:
     """The split whose window, target or user a trace was written for; None when it is of a line that is trained on."""
     user, data = row.user_id, material.interactions
     trained = material.lines_by_user["train"].get(user, [])
-    if holds(trained, row.span):
+    if one_holds(trained, row.span):
         return None
     later = {split: lines for split in LATER if (lines := material.all_lines[split].get(user))}
     for split, lines in later.items():
@@ -77,7 +75,7 @@ def _later(material: Material, file: TraceFile) -> Iterator[Finding]:
         split = later_split(material, row)
         if split is not None:
             later[split].append(_where(row))
-        elif not holds(material.lines_by_user["train"].get(row.user_id, []), row.span):
+        elif not one_holds(material.lines_by_user["train"].get(row.user_id, []), row.span):
             stray.append(_where(row))
     for split, hits in later.items():
         known = split == "valid" and file.of_reference and material.interactions.held_out
@@ -106,29 +104,18 @@ def _later(material: Material, file: TraceFile) -> Iterator[Finding]:
 
 
 def _naming(material: Material, file: TraceFile, *, read: bool) -> Finding:
-    """Kept traces that name their target: by id, by a title of several words, or by one word that may be chance."""
+    """Kept traces that name their target by id or by title."""
     kept = [row for row in file.rows if row.kept]
-    sure, unsure = [], []
-    for row in kept:
-        how = material.titles.named(row.reasoning).get(row.target_id, 0)
-        if how >= Strength.PHRASE or f"[ITEM_{row.target_id}]" in row.reasoning:
-            sure.append(_where(row))
-        elif how:
-            unsure.append(_where(row))
-    weight: Verdict = "leak" if sure and read else "warning"
+    hits = [_where(row) for row in kept if material.naming.names(row.reasoning, row.target_id, row.history)]
     return judged(
         NAMING_TRACES,
         file.path.name,
         len(kept),
         "kept traces",
-        sure + unsure,
-        weight,
-        meaning=(
-            "A hint that holds the answer teaches to read it off, and rewards rise while ranking falls"
-            if sure
-            else "One word of the text is also the target's title, which may be chance"
-        )
-        + ". Training leaves such traces out; `mllmrec assess` rejects them"
+        hits,
+        "leak" if read else "warning",
+        meaning="A hint that holds the answer teaches to read it off, and rewards rise while ranking falls. Training "
+        "leaves such traces out; `mllmrec assess` rejects them"
         + (", and its file, not this one, is what training reads." if not read else "."),
     )
 
