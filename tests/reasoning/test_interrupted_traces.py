@@ -1,4 +1,4 @@
-"""kill -9 at random moments, ten times for each stage: the same bytes in the end, and no finished call twice."""
+"""kill -9 at random moments, a second start, several processes: the same bytes, and no finished call twice."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ SCRIPT = Path(__file__).with_name("interrupted.py")
 KILLS = 10
 
 
-def start(verb: str, root: Path, asked: Path) -> subprocess.Popen[bytes]:
+def start(verb: str, root: Path, asked: Path, *launcher: str) -> subprocess.Popen[bytes]:
     folders = os.pathsep.join((str(SCRIPT.parent), str(SCRIPT.parent.parent)))
-    command = [sys.executable, str(SCRIPT), verb, str(root), str(asked)]
-    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": folders}, stderr=subprocess.PIPE)
+    command = [sys.executable, *launcher, str(SCRIPT), verb, str(root), str(asked)]
+    environment = os.environ | {"PYTHONPATH": folders, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
@@ -111,3 +112,21 @@ def test_a_second_process_is_refused_while_the_first_works(tmp_path: Path) -> No
     assert second.returncode == 1
     assert str(first.pid).encode() in told
     finish(first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["pseudo-cot", "refine"])
+def test_two_processes_of_a_launch_share_the_work(verb: str, tmp_path: Path) -> None:
+    alone, shared = workspaces(verb, tmp_path)
+    finish(start(verb, alone.root, tmp_path / "asked-alone"))
+    finish(
+        start(
+            verb, shared.root, tmp_path / "asked", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"
+        )
+    )
+    asked = [(tmp_path / name).read_text(encoding="utf-8").split() for name in ("asked-alone", "asked")]
+    assert sorted(asked[0]) == sorted(asked[1]), "each is asked for by one process"
+    paths = [
+        shop.pseudo_cot(DATASET) if verb == "pseudo-cot" else shop.refined_cot(DATASET) for shop in (alone, shared)
+    ]
+    assert paths[0].read_bytes() == paths[1].read_bytes()

@@ -10,7 +10,7 @@ from mllmrec.data.sequences import Catalogue, Interactions, Windows, windows
 from mllmrec.records import RankingExample, example_id
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
     """A history and its target, by the id that training knows them by, and the 0-based physical line they are from."""
 
