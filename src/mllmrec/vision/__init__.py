@@ -1,0 +1,1 @@
+"""Images: finding and reading them, and putting what they show into words."""

@@ -1,0 +1,182 @@
+"""`mllmrec caption`: every image of the catalogue in one sentence, so that later stages read text in place of pixels.
+
+Items come in the order of the catalogue, those that have an image; a missing image is normal and only counted. A bad
+image is a record with its reason, and the stage goes on. The writer is `pixels`, which puts image statistics into words
+and needs no weights, or a vision-language model here or behind a server. Images are opened one at a time as they are
+wanted, so memory doesn't grow with their number.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mllmrec.artifacts import Workspace, read_json, require
+from mllmrec.backends.asking import ask_all
+from mllmrec.backends.base import Request, Teacher
+from mllmrec.backends.spending import Spending, dry_run_table
+from mllmrec.data.sequences import PREPARE, Catalogue, read_catalogue
+from mllmrec.errors import ArtifactError
+from mllmrec.manifests import Manifest, hash_files, hash_model
+from mllmrec.progress import progress
+from mllmrec.records import Summary, Table
+from mllmrec.settings.captions import CaptionSettings
+from mllmrec.streams import write_object
+from mllmrec.vision import pixels
+from mllmrec.vision.caption_rules import NAMES_TITLE, TEMPLATE_VERSION, CaptionRules, caption_prompt
+from mllmrec.vision.decoding import ImageError, count_pixels, read_picture, read_rgb
+from mllmrec.vision.images import ImageFolder
+from mllmrec.work import Work, open_work
+
+
+def run(settings: CaptionSettings, workspace: Workspace, teacher: Teacher | None = None) -> Summary:
+    """Write <dataset>_captions.json. `teacher` writes in place of the one that the settings name."""
+    started, path = time.monotonic(), workspace.captions(settings.dataset)
+    catalogue = read_catalogue(require(workspace.titles(settings.dataset), "The titles file", PREPARE))
+    images = ImageFolder(workspace.images(settings.dataset))
+    keys = _with_image(catalogue, images)[: settings.limit]
+    spending = Spending(settings.price_in, settings.price_out, settings.budget)
+    asking = Asking(settings, catalogue, images)
+    if settings.dry_run:
+        return _estimate(settings, asking, keys, spending)
+    with open_work(path, settings, _inputs(settings, workspace, catalogue, images), lambda: _finished(path)) as work:
+        if work.nothing_to_do(keys):
+            return Summary(headline=f"{path.name} is there already; nothing to do.", artifact=path)
+        if settings.backend == "pixels":
+            write_statistics(work, keys, settings, catalogue, images)
+        elif work.todo(keys):
+            ordered = asking.ordered(keys) if settings.backend == "huggingface" else keys
+            teacher = teacher or _teacher(settings, workspace)
+            ask_all(work, ordered, teacher, asking.request, asking.accept, spending, "captioning")
+        manifest = work.complete(
+            keys,
+            lambda rows: write_object(path, rows),
+            started=started,
+            counts={"items": len(catalogue), "missing_images": sum(item not in images for item in catalogue)},
+            details={**_writer(settings), "spent": spending.account(work.usage)},
+        )
+    return _summary(path, manifest)
+
+
+def write_statistics(
+    work: Work, keys: Sequence[str], settings: CaptionSettings, catalogue: Catalogue, images: ImageFolder
+) -> None:
+    """Let the captioner without weights bring every key to a record."""
+    rules, todo = CaptionRules(catalogue), work.todo(keys)
+    size = min(settings.max_pixels, pixels.WORKING_PIXELS)
+    with progress("captioning", len(todo)) as advance:
+        for item in todo:
+            try:
+                rgb = read_rgb(images.read(item), size)
+            except ImageError as error:
+                work.failed(item, error.reason)
+            else:
+                caption = pixels.describe(rgb, partial(rules.names_title, item))
+                if rules.names_title(item, caption):
+                    work.failed(item, NAMES_TITLE)
+                else:
+                    work.done(item, {"title": catalogue.title(item), "caption": caption})
+            advance(1)
+
+
+class Asking:
+    """Requests for captions, and the records that come of the answers."""
+
+    def __init__(self, settings: CaptionSettings, catalogue: Catalogue, images: ImageFolder) -> None:
+        self._max_pixels, self._catalogue, self._images = settings.max_pixels, catalogue, images
+        self._rules = CaptionRules(catalogue)
+
+    def request(self, item: str, violation: str | None = None) -> Request | str:
+        """What is asked about an item's image, or why it can't be opened."""
+        try:
+            picture = read_picture(self._images.read(item), self._max_pixels)
+        except ImageError as error:
+            return error.reason
+        return Request(key=item, text=caption_prompt(self._catalogue.title(item), violation), pictures=(picture,))
+
+    def accept(self, item: str, text: str) -> Mapping[str, Any] | str:
+        caption, violation = self._rules.read(item, text)
+        return violation or {"title": self._catalogue.title(item), "caption": caption}
+
+    def ordered(self, keys: Sequence[str]) -> list[str]:
+        """The largest images first: a batch then holds images of like size, and the dearest one comes first."""
+        return sorted(keys, key=lambda item: -self._num_pixels(item))
+
+    def _num_pixels(self, item: str) -> int:
+        try:
+            return min(count_pixels(self._images.read(item)), self._max_pixels)
+        except ImageError:
+            return 0
+
+
+def _with_image(catalogue: Catalogue, images: ImageFolder) -> list[str]:
+    found = [item for item in catalogue if item in images]
+    if not found:
+        raise ArtifactError(
+            f"{images.folder} holds no image of the catalogue. Expected files such as {next(iter(catalogue))}.jpg, "
+            "named by the items' ids. Put them there, or fetch them with `mllmrec fetch images`."
+        )
+    return found
+
+
+def _inputs(
+    settings: CaptionSettings, workspace: Workspace, catalogue: Catalogue, images: ImageFolder
+) -> dict[str, str]:
+    """Hashes of all that the captions depend on."""
+    inputs = hash_files(titles=workspace.titles(settings.dataset)) | {"images": images.fingerprint(catalogue)}
+    inputs["template"] = pixels.VERSION if settings.backend == "pixels" else TEMPLATE_VERSION
+    folder = workspace.model(settings.model) if settings.backend == "huggingface" else None
+    return inputs | ({"model": hash_model(folder)} if folder is not None else {})
+
+
+def _finished(path: Path) -> Iterator[tuple[str, Any]]:
+    return iter(read_json(path).items())
+
+
+def _writer(settings: CaptionSettings) -> dict[str, str]:
+    """Who wrote the captions, for the manifest."""
+    if settings.backend == "pixels":
+        return {"writer": pixels.WRITER, "about": pixels.ABOUT}
+    return {"writer": settings.model, "about": "a vision-language model has looked at each image"}
+
+
+def _teacher(settings: CaptionSettings, workspace: Workspace) -> Teacher:
+    """The model or server that the settings name; its libraries load here."""
+    from mllmrec.backends.teachers import open_teacher
+
+    return open_teacher(settings, workspace, vision=True)
+
+
+def _estimate(settings: CaptionSettings, asking: Asking, keys: Sequence[str], spending: Spending) -> Summary:
+    """What asking a model would take; images that can't be opened aren't asked about."""
+    if settings.backend == "pixels":
+        return Summary(headline=f"{len(keys):,} images would be captioned from their pixels, at no cost.")
+    requests = (request for request in map(asking.request, keys) if not isinstance(request, str))
+    table = dry_run_table(requests, settings.max_new_tokens, spending)
+    return Summary(headline=f"{len(keys):,} captions would be asked of {settings.model}.", tables=(table,))
+
+
+def _summary(path: Path, manifest: Manifest | None) -> Summary:
+    if manifest is None:
+        return Summary(headline=f"{path.name} is written by the first process.", artifact=path)
+    counts = manifest.counts
+    rows = [
+        ("captioned", counts["done"]),
+        ("without an image", counts["missing_images"]),
+        *((f"failed: {reason}", count) for reason, count in counts.get("failed_by_reason", {}).items()),
+    ]
+    table = Table(
+        title="Images",
+        columns=("", "items"),
+        rows=tuple((text, f"{count:,}") for text, count in rows),
+        note=f"Captions are by {manifest.details['writer']}: {manifest.details['about']}.",
+    )
+    return Summary(
+        headline=f"{counts['done']:,} of {counts['in']:,} images have a caption in {path.name}.",
+        artifact=path,
+        tables=(table,),
+        facts=dict(counts),
+    )

@@ -1,0 +1,132 @@
+"""Naming colours: every pixel goes to the nearest of a few plain names, and the names are counted.
+
+Nearness is measured in OKLab, where equal distances look about equally different (Ottosson 2020,
+https://bottosson.github.io/posts/oklab). Lightness counts half, because a shadow on a red coat is still red. Clusters
+learned from each image would fit it better, but a name must mean the same in every caption if captions are to be
+compared; and a table of 32,768 named cells gives the same names on every machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHADES: dict[str, tuple[str, ...]] = {
+    "black": ("#000000", "#141414"),
+    "dark grey": ("#333333",),
+    "grey": ("#606060", "#858585"),
+    "light grey": ("#b4b4b4",),
+    "white": ("#ffffff", "#e6e6e6"),
+    "cream": ("#f5ecd0",),
+    "beige": ("#d8c3a0",),
+    "tan": ("#b58f66",),
+    "brown": ("#7a5030", "#4a2c16"),
+    "dark red": ("#5c1418",),
+    "red": ("#c01820", "#e8302c"),
+    "orange": ("#e8741c", "#f59a40"),
+    "peach": ("#eab594",),
+    "pink": ("#f0a0b4", "#e0708c"),
+    "magenta": ("#c8207c", "#e040a8"),
+    "gold": ("#c8961c",),
+    "yellow": ("#f8dc28", "#f4e884"),
+    "olive": ("#6c6420", "#908c40"),
+    "green": ("#2c8c34", "#58b848", "#00f000"),
+    "dark green": ("#143c1c", "#2c5434"),
+    "lime": ("#a8d838",),
+    "teal": ("#14585c", "#289090"),
+    "turquoise": ("#48c8c8", "#90dcd8"),
+    "light blue": ("#64a8e0", "#a8d0f0"),
+    "blue": ("#1c48b0", "#2c6cd0"),
+    "dark blue": ("#101c50", "#1c2c48"),
+    "slate blue": ("#506880", "#7890a8"),
+    "purple": ("#582070", "#7c3ca0"),
+    "lilac": ("#b098d0",),
+}
+"""Names and what they stand for, as sRGB."""
+COLOURS = tuple(SHADES)
+
+Shares = dict[str, float]
+
+LEVELS = 32
+LIGHTNESS_WEIGHT = 0.5
+WARM_DIRECTION = (0.75, 0.66)
+"""Where orange lies from grey, on OKLab's axes green-red and blue-yellow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColourTable:
+    """For each of 32 x 32 x 32 cells of sRGB: the index of its name, and in thousandths its chroma (at most 322) and
+    its warmth (the part of the chroma that points to orange; negative where it points to blue).
+
+    Whole numbers, because their sums are the same in any order and on any machine.
+    """
+
+    name_index: NDArray[np.uint8]
+    chroma: NDArray[np.int16]
+    warmth: NDArray[np.int16]
+
+
+def colour_cells(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """The cell of the table in which each of (..., 3) pixels lies."""
+    level = (rgb >> 3).astype(np.int32)
+    cells: NDArray[np.int32] = (level[..., 0] * LEVELS + level[..., 1]) * LEVELS + level[..., 2]
+    return cells
+
+
+def shares(cells: NDArray[np.int32]) -> Shares:
+    """The share of each colour, in the order of COLOURS and summing to 1.
+
+    >>> shares(colour_cells(np.full((4, 4, 3), (255, 0, 0), dtype=np.uint8)))["red"]
+    1.0
+    """
+    counts = np.bincount(colour_table().name_index[cells.ravel()], minlength=len(COLOURS))
+    return {name: count / cells.size for name, count in zip(COLOURS, counts.tolist(), strict=True)}
+
+
+def tint(cells: NDArray[np.int32]) -> tuple[float, float]:
+    """Mean chroma, in [0, .322], and mean warmth, in OKLab's unit."""
+    table = colour_table()
+    chroma, warmth = (int(values[cells].sum()) / cells.size / 1000 for values in (table.chroma, table.warmth))
+    return chroma, warmth
+
+
+@lru_cache(maxsize=1)
+def colour_table() -> ColourTable:
+    steps = np.arange(LEVELS) / (LEVELS - 1)
+    lab = oklab(np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3))
+    owners = [index for index, shades in enumerate(SHADES.values()) for _ in shades]
+    shades = oklab(np.array([_components(shade) for shades in SHADES.values() for shade in shades]))
+    weights = np.array([LIGHTNESS_WEIGHT, 1.0, 1.0])
+    distances = (((lab[:, None] - shades) * weights) ** 2).sum(axis=-1)
+    return ColourTable(
+        name_index=np.array(owners, dtype=np.uint8)[distances.argmin(axis=1)],
+        chroma=np.rint(np.hypot(lab[:, 1], lab[:, 2]) * 1000).astype(np.int16),
+        warmth=np.rint(lab[:, 1:] @ np.array(WARM_DIRECTION) * 1000).astype(np.int16),
+    )
+
+
+def oklab(srgb: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(..., 3) sRGB components in [0, 1] -> lightness in [0, 1] and the axes green-red and blue-yellow."""
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    to_cones = [
+        [0.4122214708, 0.2119034982, 0.0883024619],
+        [0.5363325363, 0.6806995451, 0.2817188376],
+        [0.0514459929, 0.1073969566, 0.6299787005],
+    ]
+    to_lab = [
+        [0.2104542553, 1.9779984951, 0.0259040371],
+        [0.7936177850, -2.4285922050, 0.7827717662],
+        [-0.0040720468, 0.4505937099, -0.8086757660],
+    ]
+    lab: NDArray[np.float64] = np.cbrt(linear @ np.array(to_cones)) @ np.array(to_lab)
+    return lab
+
+
+def _components(shade: str) -> list[float]:
+    return [int(shade[at : at + 2], 16) / 255 for at in (1, 3, 5)]

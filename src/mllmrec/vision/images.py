@@ -1,0 +1,82 @@
+"""A dataset's images: images/<item>.<suffix>, found by id and read without trust.
+
+The folder is listed once, so that a missing image costs nothing. It may itself be a link to where the images lie; a
+link in it that leads out of it is refused, and so is whatever isn't a plain file, before a byte of it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from mllmrec.artifacts import IMAGE_SUFFIXES
+from mllmrec.backends.base import Picture
+from mllmrec.vision.decoding import ImageError, read_picture
+
+BYTES_LIMIT = 64 << 20
+
+
+class ImageFolder:
+    """The images of one dataset. Of several with one id, the first suffix in the order of IMAGE_SUFFIXES counts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._home = folder.resolve()
+        self._names: dict[str, str] = {}
+        names = os.listdir(folder) if folder.is_dir() else []
+        for suffix in reversed(IMAGE_SUFFIXES):
+            self._names |= {name.removesuffix(suffix): name for name in names if name.endswith(suffix)}
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self._names
+
+    def path(self, item_id: str) -> Path:
+        """Where the image of an item lies, links followed; an ImageError when that is nowhere, or outside."""
+        try:
+            found = (self.folder / self._names[item_id]).resolve(strict=True)
+        except (OSError, RuntimeError) as error:
+            raise ImageError("broken link", str(error)) from error
+        if not found.is_relative_to(self._home):
+            raise ImageError("outside images/", str(found))
+        return found
+
+    def read(self, item_id: str) -> bytes:
+        """The bytes of an item's image file; an ImageError when it is no plain file or can't be read."""
+        path = self.path(item_id)
+        try:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError("not a file", str(path))
+            if status.st_size > BYTES_LIMIT:
+                raise ImageError("file too large", f"{path} has {status.st_size} bytes, at most {BYTES_LIMIT} are read")
+            return path.read_bytes()
+        except OSError as error:
+            raise ImageError("unreadable", str(error)) from error
+
+    def picture(self, item_id: str, max_pixels: int) -> Picture | None:
+        """The image of an item as models take it; None when there is none, or none that can be used.
+
+        For callers to whom an image is an extra: the caption stage is the one that records why an image can't be used.
+        """
+        try:
+            return read_picture(self.read(item_id), max_pixels) if item_id in self else None
+        except ImageError:
+            return None
+
+    def fingerprint(self, item_ids: Iterable[str]) -> str:
+        """A hash of the names and contents of these items' images: another one when one is added, taken or replaced."""
+        digest = hashlib.sha256()
+        for item_id in item_ids:
+            if item_id in self:
+                digest.update(f"{self._names[item_id]} {self._content_hash(item_id)}\n".encode())
+        return digest.hexdigest()
+
+    def _content_hash(self, item_id: str) -> str:
+        """The hash of an image's bytes, or the reason for which it has none."""
+        try:
+            return hashlib.sha256(self.read(item_id)).hexdigest()
+        except ImageError as error:
+            return error.reason
