@@ -251,3 +251,14 @@ def test_knobs_of_models_change_nothing_where_profile_writes(tmp_path: Path) -> 
     assert run(chosen(workspace, temperature=0.7, model="x", images="off"), workspace).headline.endswith("to do.")
     with pytest.raises(ArtifactError, match="seed was 42 and is now 7"):
         run(chosen(workspace, seed=7), workspace)
+
+
+def test_a_local_model_is_opened_and_what_it_writes_is_checked(toy_copy: Workspace) -> None:
+    """Random weights write no draft of a user's taste: every record says why there is none, and all is counted."""
+    knobs = {"backend": "huggingface", "model": "tiny", "images": "off", "max_new_tokens": 24, "max_failure_share": 1.0}
+    summary = run(PseudoCotSettings(dataset="toy", root=str(toy_copy.root), min_inter=5, limit=3, **knobs), toy_copy)
+    manifest = Manifest.read(toy_copy.pseudo_cot("toy"))
+    assert manifest is not None
+    assert summary.facts["in"] == 3 <= manifest.details["usage"]["calls"]
+    assert set(manifest.counts["failed_by_reason"]) <= {"truncated", "empty", "fewer than 15 words"}
+    assert "model" in manifest.inputs

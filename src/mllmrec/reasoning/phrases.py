@@ -31,6 +31,8 @@ NO_STOP_WORDS = _set(
     """back bill bottom cry detail empty fire front full interest mill mine move serious side sincere system thick thin
     top"""
 )
+# Words that belong to the next one: `dark red` is neither dark nor red.
+MODIFIERS = _set("dark light pale deep slate upper lower")
 WEAK_WORDS = _set(
     """above back bottom bright brightest centre center contrast darkest detail edged edge fine full high large left
     light lit little low lower marks medium middle nearly evenly right side small soft strong text text-like toned top
@@ -48,11 +50,11 @@ def phrases(text: str) -> Iterator[str]:
     ['man', 'red', 'man in a red', 'hat', 'red hat', 'fine detail']
     """
     for clause in _CLAUSES.split(plain(text)):
-        words, before = _WORDS.findall(clause.casefold()), -1
+        words, before = _joined(_WORDS.findall(clause.casefold())), -1
         for at, word in enumerate(words):
             if word in LINKS:
                 continue
-            if len(word) < SHORTEST_WORD or word in stop_words():
+            if not _tells(word):
                 before = -1
                 continue
             if word not in WEAK_WORDS:
@@ -60,6 +62,21 @@ def phrases(text: str) -> Iterator[str]:
             if before >= 0 and at - before <= WIDEST_GAP + 1:
                 yield " ".join(words[before : at + 1])
             before = at
+
+
+def _joined(words: list[str]) -> list[str]:
+    """`words` with each modifier joined to the word that it belongs to."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in MODIFIERS and _tells(word):
+            joined[-1] += f" {word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _tells(word: str) -> bool:
+    return len(word) >= SHORTEST_WORD and word not in LINKS and word not in stop_words()
 
 
 @cache

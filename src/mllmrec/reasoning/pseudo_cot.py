@@ -32,8 +32,8 @@ def run(
 ) -> Summary:
     """Write <dataset>_pseudo-cot.json, ordered by line and window.
 
-    `load_picture` gives the image of an item, or None where there is none; without it no images are shown. `teacher`
-    writes in place of the one that the settings name.
+    `load_picture` gives the image of an item, or None where there is none that can be read; without it no images are
+    shown. `teacher` writes in place of the one that the settings name.
     """
     pictures = settings.backend != "profile" and settings.images == "on" and load_picture is not None
     captions = shown_captions(settings, workspace, pictures=pictures)
