@@ -124,6 +124,13 @@ def test_of_an_animation_the_first_frame_is_read(kind: str) -> None:
     assert top_left(data) == RED
 
 
+def test_of_a_stereo_photograph_the_first_picture_is_read() -> None:
+    frames = [Image.fromarray(flat(colour, 16, 16)) for colour in (RED, BLUE)]
+    picture = read_picture(encoded(frames[0], "MPO", save_all=True, append_images=frames[1:]), LARGE)
+    assert picture.rgb[8, 8].tolist() == pytest.approx(RED, abs=4)
+    assert picture.encoded.count(b"\xff\xd8\xff") == 1, "the second picture stays here"
+
+
 def test_the_content_decides_and_not_the_suffix_of_a_file() -> None:
     """A GIF is read though no suffix of ours means GIF; a TIFF is a format that is not tried."""
     assert top_left(encoded(flat(RED, 8, 8), "GIF")) == RED
