@@ -1,4 +1,4 @@
-"""Settings of `mllmrec fetch dataset`, `mllmrec fetch backbone` and `mllmrec doctor`."""
+"""Settings of `mllmrec fetch dataset`, `fetch backbone` and `fetch images`, and of `mllmrec doctor`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, StringConstraints, model_validator
 
 from mllmrec.settings.base import Names, StageSettings, knob
+from mllmrec.settings.long import LongStageSettings
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
 
@@ -58,6 +59,41 @@ class FetchBackboneSettings(StageSettings):
     sha256: Annotated[Names, AfterValidator(_all_sha256)] = knob(
         (), "Expected sha256 of each weight file, in the order of their names, separated by commas."
     )
+
+
+class FetchImagesSettings(LongStageSettings):
+    """Download the posters of a MovieLens dataset from TMDB into images/; those that are there stay."""
+
+    verb: ClassVar[str] = "fetch images"
+
+    from_: Literal["tmdb"] = knob("tmdb", "Where posters come from; its terms are shown first.")
+    size: Literal["w92", "w154", "w185", "w342", "w500", "w780", "original"] = knob(
+        "w342", "Width of the posters in pixels, as TMDB offers them."
+    )
+    links: str | None = knob(
+        None,
+        "links.csv (movieId,imdbId,tmdbId) of a MovieLens release whose movie ids are the dataset's: latest, 25m or "
+        "32m, also for 1m; the ids of 100k are others. Default: data/NAME/links.csv, else tmdb_id in the titles file, "
+        "else the one links.csv under raw/.",
+        operational=True,
+    )
+    api_key_env: str = knob(
+        "TMDB_API_KEY", "Environment variable that holds your TMDB API key or read access token.", operational=True
+    )
+    api_url: str = knob("https://api.themoviedb.org", "Address of the TMDB API.", operational=True)
+    image_url: str = knob("https://image.tmdb.org/t/p", "Address that images lie under.", operational=True)
+    max_inflight: int = knob(4, "Requests at a time.", operational=True, ge=1, le=16)
+    max_retries: int = knob(4, "Times a request is sent again after a busy or broken server.", operational=True, ge=0)
+    timeout: float = knob(30.0, "Seconds to wait for one answer.", operational=True, gt=0)
+    max_mb: float = knob(10.0, "Refuse an image larger than this many MB.", operational=True, gt=0)
+
+    @model_validator(mode="after")
+    def _addresses_without_secrets(self) -> Self:
+        for name in ("api_url", "image_url"):
+            address = getattr(self, name)
+            if not address.startswith(("http://", "https://")) or {"@", "?"} & set(address):
+                raise ValueError(f"{name} = {address!r}: expected http:// or https:// and no user, password or query")
+        return self
 
 
 class DoctorSettings(StageSettings):
