@@ -218,6 +218,17 @@ def test_phrases_that_name_targets_more_often_than_chance(world: Workspace) -> N
     assert (kinds.TARGET_IN_PROMPT, "leak") in planted(world)
 
 
+def test_a_caption_of_a_sequel_may_name_what_it_continues(world: Workspace) -> None:
+    *_, last, target = CHOSEN["u8"]
+    name = ITEMS[target].rpartition(" (")[0]
+    text = world.titles(NAME).read_text(encoding="utf-8").replace(f"{last},{ITEMS[last]}", f"{last},{name} 2 (1999)")
+    write_text(world.titles(NAME), text)
+    change_captions(world, last, f"Another {name} among flowers")
+    for path in (world.pseudo_cot(NAME), world.refined_cot(NAME), world.assessed_cot(NAME)):
+        path.unlink()
+    assert planted(world) == set()
+
+
 def test_the_id_of_the_target_in_a_caption(world: Workspace) -> None:
     *_, last, target = CHOSEN["u8"]
     change_captions(world, last, f"then comes [ITEM_{target}] as it seems")
@@ -270,10 +281,18 @@ def test_a_trace_of_a_user_who_is_only_in_test(world: Workspace) -> None:
     assert planted(world) == {(kinds.LATER_TRACES, "leak")}
 
 
-def test_a_trace_that_fits_no_window_warns(world: Workspace) -> None:
+def test_a_trace_that_fits_no_window(world: Workspace) -> None:
+    """Training refuses a file of ours that holds one, and leaves out the reference's."""
     stale = trace("u6", CHOSEN["u5"][-2 - WINDOW : -2], 6)
     change_rows(world.assessed_cot(NAME), lambda rows: rows.append(stale))
+    assert planted(world) == {(kinds.CONTENT, "wrong")}
+    change_rows(world.assessed_cot(NAME), lambda rows: rows.__setitem__(slice(None), map(reference_record, rows)))
     assert planted(world) == {(kinds.CONTENT, "warning")}
+
+
+def test_a_trace_whose_words_were_put_under_another_history(world: Workspace) -> None:
+    change_rows(world.assessed_cot(NAME), lambda rows: rows[4].update(example_id=rows[5]["example_id"]))
+    assert planted(world) == {(kinds.CONTENT, "wrong")}
 
 
 @pytest.mark.parametrize("naming", ["[ITEM_{id}]", "the {title}", "the {lower}"])
@@ -494,3 +513,54 @@ def test_whatever_a_record_holds_the_audit_ends(small: Workspace, key: str, valu
 def test_a_dataset_that_is_not_there_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="The dataset shop is missing"):
         audit(Workspace(tmp_path))
+
+
+# ---- no false alarms
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_prepared_world_of_few_items_passes(tmp_path: Path, seed: int) -> None:
+    """Nine negatives of 48 items: lists have much in common, as they must, and people of one taste are alike."""
+    from mllmrec.data.audit import run
+    from mllmrec.settings.audit import AuditSettings
+    from small_models import DATASET, make_workspace
+    from small_models import WINDOW as SHORT
+
+    workspace = make_workspace(tmp_path)
+    for split in ("train", "valid", "test"):
+        for num_neg in (4, 9):
+            draw(
+                CandidatesSettings(
+                    dataset=DATASET, root=str(tmp_path), split=split, num_neg=num_neg, min_inter=SHORT, seed=seed
+                ),
+                workspace,
+            )
+    summary = run(AuditSettings(dataset=DATASET, root=str(tmp_path), min_inter=SHORT), workspace)
+    assert summary.passed
+    assert amiss(summary) <= {(kinds.CONSUMED, "warning"), (kinds.DUPLICATES, "warning")}
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_real_lists_pass_and_the_reference_draw_is_seen_through(real_data: Path, tmp_path: Path) -> None:
+    """Most test lists of the reference's draw hold only negatives of the user's training list."""
+    from mllmrec.data.audit import run
+    from mllmrec.settings.audit import AuditSettings
+
+    folder = tmp_path / "data" / "movielens"
+    folder.mkdir(parents=True)
+    for name in ("train.tsv", "test.tsv", "movielens_titles.csv"):
+        shutil.copyfile(real_data / "movielens" / name, folder / name)
+    workspace = Workspace(tmp_path)
+    for split in ("train", "test"):
+        for num_neg, legacy in ((9, False), (99, False), (9, True)):
+            knobs = {"split": split, "num_neg": num_neg, "legacy": legacy}
+            draw(CandidatesSettings(dataset="movielens", root=str(tmp_path), **knobs), workspace)
+    summary = run(AuditSettings(dataset="movielens", root=str(tmp_path)), workspace)
+    assert summary.passed
+    assert amiss(summary) == LEGACY
+    shared = [
+        each for each in findings(summary) if each["check"] == kinds.SHARED_LISTS and each["verdict"] == "warning"
+    ]
+    assert [each["found"].split(",")[0] for each in shared] == ["4", "4"]
+    assert "4,516 (74.8%) users meet negatives of their training list alone" in shared[0]["found"]

@@ -93,10 +93,14 @@ def judged(
         where=where,
         total=total,
         noun=noun,
-        found=f"{len(hits):,} ({len(hits) / max(1, total):.1%}), first: {plain(hits[0])}",
+        found=f"{len(hits):,} ({_share(len(hits), total)}), first: {plain(hits[0])}",
         verdict=verdict,
         meaning=meaning,
     )
+
+
+def _share(count: int, total: int) -> str:
+    return "<0.1%" if 1000 * count < total else f"{count / max(1, total):.1%}"
 
 
 def laid_out(findings: Iterable[Finding], dataset: str) -> Table:

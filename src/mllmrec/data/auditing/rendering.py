@@ -18,6 +18,7 @@ from mllmrec.data.auditing.material import SPLITS, Material
 from mllmrec.data.auditing.splits import lines_of, name_of
 from mllmrec.data.auditing.title_index import Strength
 from mllmrec.data.candidates import questions
+from mllmrec.data.naming import words
 from mllmrec.data.prompts import CAPTION_WORDS, Renderer
 from mllmrec.records import RankingExample
 
@@ -116,9 +117,15 @@ class PromptCheck:
         return Searched(kinds=tuple(kinds), phrases=phrases)
 
     def _means(self, example: RankingExample) -> bool:
-        """Whether a caption of the history names the target and not, by the same words, an item of the history."""
-        captions = (self._caption(item) for item in example.history)
-        return any(self.material.naming.names(text, example.target_id, example.history) for text in captions)
+        """Whether a caption of the history names the target, in words that no title of the history explains.
+
+        The picture of `Amber Road 2` may well be said to show Amber Road.
+        """
+        naming = self.material.naming
+        titles = [set(words(self._title(item))) for item in example.history]
+        if any(title.issuperset(spelling) for spelling in naming.spellings(example.target_id) for title in titles):
+            return False
+        return any(naming.names(self._caption(item), example.target_id, example.history) for item in example.history)
 
     def _named(self, history: Sequence[str]) -> dict[str, Strength]:
         """The items that captions of the history name, as far as the prompt shows them."""

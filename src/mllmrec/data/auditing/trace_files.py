@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mllmrec.artifacts import ID_PATTERN
+from mllmrec.records import example_id
 from mllmrec.streams import read_list
 
 KEY_WORDS = 8
@@ -18,7 +20,10 @@ COMPARED_WORDS = 40
 
 @dataclass(frozen=True, kw_only=True)
 class TraceRow:
-    """One trace: record `number` (from 1) of its file. `own` marks records of this program, joined by example id."""
+    """One trace: record `number` (from 1) of its file. `own` marks records of this program, joined by example id.
+
+    `intact` says that the example id is still the hash of user, target and history; others have none to compare.
+    """
 
     number: int
     user_id: str
@@ -27,6 +32,7 @@ class TraceRow:
     reasoning: str
     line_index: int | None
     own: bool
+    intact: bool
     kept: bool
     conditioned: bool
 
@@ -85,31 +91,35 @@ def read_trace_file(path: Path) -> TraceFile:
     for number, record in enumerate(read_list(path), 1):
         row = _row(number, record)
         if row is None:
-            odd.append(f"record {number} lacks a user or a target")
+            odd.append(f"record {number} lacks ids of its user, history or target")
         elif row.reasoning:
             rows.append(row)
     return TraceFile(path=path, rows=rows, odd=odd)
 
 
 def _row(number: int, record: Mapping[str, Any]) -> TraceRow | None:
-    user_id, target = record.get("user_id"), _item(record.get("target_item"))
-    history, line_index, text = record.get("history_items"), record.get("line_idx"), record.get("reasoning")
-    if not isinstance(user_id, (str, int)) or target is None:
+    user_id, target, text = _id(record.get("user_id")), _id(record.get("target_item")), record.get("reasoning")
+    items, line_index = record.get("history_items"), record.get("line_idx")
+    history = tuple(map(_id, items)) if isinstance(items, list) else ()
+    known = tuple(item for item in history if item is not None)
+    if user_id is None or target is None or not history or len(known) < len(history):
         return None
     return TraceRow(
         number=number,
-        user_id=str(user_id),
-        history=tuple(filter(None, map(_item, history))) if isinstance(history, list) else (),
+        user_id=user_id,
+        history=known,
         target_id=target,
         reasoning=text.strip() if isinstance(text, str) else "",
         line_index=line_index if isinstance(line_index, int) else None,
         own="example_id" in record,
+        intact=record.get("example_id") in (None, example_id(user_id, target, known)),
         kept=record.get("keep") is not False,
         conditioned=bool(record.get("answer_conditioned")),
     )
 
 
-def _item(value: Any) -> str | None:
-    """The id of the reference's {item_id, ...} object, or of a plain id."""
+def _id(value: Any) -> str | None:
+    """The id of the reference's {item_id, ...} object, or a plain one; None where it can't be one."""
     found = value.get("item_id") if isinstance(value, dict) else value
-    return str(found) if isinstance(found, (str, int)) else None
+    usable = isinstance(found, (str, int)) and not isinstance(found, bool)
+    return str(found) if usable and ID_PATTERN.fullmatch(str(found)) else None

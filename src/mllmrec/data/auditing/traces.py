@@ -75,7 +75,7 @@ def _later(material: Material, file: TraceFile) -> Iterator[Finding]:
         split = later_split(material, row)
         if split is not None:
             later[split].append(_where(row))
-        elif not one_holds(material.lines_by_user["train"].get(row.user_id, []), row.span):
+        elif not row.intact or not one_holds(material.lines_by_user["train"].get(row.user_id, []), row.span):
             stray.append(_where(row))
     for split, hits in later.items():
         known = split == "valid" and file.of_reference and material.interactions.held_out
@@ -97,9 +97,10 @@ def _later(material: Material, file: TraceFile) -> Iterator[Finding]:
         len(file.rows),
         "traces",
         stray,
-        "warning",
-        meaning="These traces fit no window of their user's lines (the data has changed, or they are another user's); "
-        "training leaves them out.",
+        "warning" if file.of_reference else "wrong",
+        meaning="These traces fit no window of their user's lines: the data has changed since, or they are another "
+        "user's. "
+        + ("Training leaves them out." if file.of_reference else "Training refuses the file; write it anew."),
     )
 
 
