@@ -17,7 +17,21 @@ ROOMS = {
     **dict.fromkeys(("errors", "records", "artifacts", "manifests", "progress", "settings"), "ground"),
     **dict.fromkeys(("launch", "locks", "streams", "work", "worklogs"), "ground"),
     **{room: room for room in ("data", "backends", "evaluation", "vision", "reasoning", "training", "serving", "demo")},
-    **dict.fromkeys(("cli", "mistakes", "pipeline", "doctor", "doctor_memory", "doctor_workspace", "__main__"), "top"),
+    **dict.fromkeys(
+        (
+            "cli",
+            "verbs",
+            "screen",
+            "stages",
+            "mistakes",
+            "pipeline",
+            "doctor",
+            "doctor_memory",
+            "doctor_workspace",
+            "__main__",
+        ),
+        "top",
+    ),
     "__init__": "ground",
 }
 FLOORS = {

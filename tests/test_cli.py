@@ -21,8 +21,9 @@ from cyclopts import App
 
 from mllmrec import Workspace
 from mllmrec.artifacts import write_text
-from mllmrec.cli import app, main
+from mllmrec.cli import main
 from mllmrec.data.candidates import read_candidates
+from mllmrec.verbs import app
 from workspaces import tsv, write_dataset
 
 FROZEN = Path(__file__).parent / "cli_flags.txt"

@@ -7,17 +7,16 @@ stages are resumed from their last checkpoint.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace
-from mllmrec.errors import ArtifactError
 from mllmrec.progress import note
 from mllmrec.records import Summary, Table
 from mllmrec.settings.base import StageSettings
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
 from mllmrec.settings.recipe import load_recipe
+from mllmrec.stages import entry_point
 
 
 def run(settings: RunRecipeSettings) -> Summary:
@@ -56,44 +55,6 @@ def run_stages(stages: list[StageSettings]) -> Summary:
         folders += _runs(summary)
     tables = (*_ladders(folders), Table(title="Time", columns=("stage", "seconds"), rows=tuple(times)))
     return Summary(headline=f"All {len(stages)} stages are done.", tables=tables)
-
-
-def entry_point(verb: str) -> Callable[[Any, Workspace], Summary]:
-    """The `run` function of a verb; its room is imported only now."""
-    match verb:
-        case "prepare":
-            from mllmrec.data.prepare import run as prepare
-
-            return prepare
-        case "backbone":
-            from mllmrec.training.backbones import run as backbone
-
-            return backbone
-        case "candidates":
-            from mllmrec.data.candidates_stage import run as candidates
-
-            return candidates
-        case "baselines":
-            from mllmrec.evaluation.baselines_stage import run as baselines
-
-            return baselines
-        case "sft":
-            from mllmrec.training.sft import run as sft
-
-            return sft
-        case "merge":
-            from mllmrec.training.merge import run as merge
-
-            return merge
-        case "grpo":
-            from mllmrec.training.grpo import run as grpo
-
-            return grpo
-        case "evaluate":
-            from mllmrec.evaluation.ranking import run as evaluate
-
-            return evaluate
-    raise ArtifactError(f"{verb} is no stage of a recipe.")
 
 
 def _resuming(stage: StageSettings) -> StageSettings:

@@ -31,7 +31,7 @@ def mistakes(tmp_path: Path, text: str) -> str:
 
 
 def only(recipe: Recipe, verb: str) -> Any:
-    (stage,) = [stage for stage in recipe.stages() if stage.verb == verb]
+    (stage,) = [stage for stage in recipe.stages() if stage.verb == verb and not getattr(stage, "fold", "")]
     return stage
 
 
@@ -44,10 +44,17 @@ def test_a_shipped_recipe_validates_and_names_its_dataset(name: str) -> None:
     recipe = load_recipe(name)
     stages = recipe.stages()
     assert {stage.dataset for stage in stages} == {name.split("-")[0]}
-    assert [stage.verb for stage in stages] == sorted(
-        (stage.verb for stage in stages), key=lambda verb: list(STAGES).index(verb)
-    )
+    assert list(recipe.blocks) == [verb for verb in STAGES if verb in recipe.blocks]
+    assert [stage.verb for stage in stages] == [STAGES[key].verb for key in recipe.blocks for _ in recipe.blocks[key]]
     assert {"candidates", "baselines", "sft", "merge", "grpo", "evaluate"} <= {stage.verb for stage in stages}
+
+
+def test_scorers_are_sft_stages_that_come_before_the_assessment(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "dataset: shop\npseudo_cot: {}\nassess: {scorer: [a]}\nsft: {tag: b}\nscorers: [{tag: a, fold: 1/2}]\n"
+    )
+    assert [stage.verb for stage in load_recipe(path).stages()] == ["pseudo-cot", "sft", "assess", "sft"]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

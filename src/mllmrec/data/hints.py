@@ -19,7 +19,7 @@ from mllmrec.artifacts import Workspace
 from mllmrec.data.draws import uniform
 from mllmrec.data.naming import Naming
 from mllmrec.data.sequences import Interactions
-from mllmrec.data.traces import TraceJoin, usable_traces
+from mllmrec.data.traces import TraceJoin, usable_traces, written_traces
 from mllmrec.progress import note
 from mllmrec.records import RankingExample, Trace
 
@@ -34,10 +34,14 @@ TOLD = {
 
 @dataclass(frozen=True, kw_only=True)
 class HintDraw:
-    """How many hints: `share` of all training examples, drawn with `seed`."""
+    """How many hints: `share` of all training examples, drawn with `seed`.
+
+    `before_assessment` takes the traces as they were written: the models that assess them are trained before.
+    """
 
     share: float
     seed: int
+    before_assessment: bool = False
 
 
 def read_hints(
@@ -47,14 +51,21 @@ def read_hints(
 
     Raises DataError when the file's own records don't fit the train split, ArtifactError when there is none.
     """
-    path = usable_traces(workspace, dataset)
+    path = hint_file(workspace, dataset, draw)
     usable, counts = find_usable(path, interactions, {example.example_id for example in examples})
     chosen = draw_hints(examples, usable, draw)
     hints = {
         trace.example_id: trace.reasoning for trace, _ in TraceJoin(path, interactions) if trace.example_id in chosen
     }
-    _tell(path, counts, len(hints), round(draw.share * len(examples)), assessed=path == workspace.assessed_cot(dataset))
+    if path != workspace.assessed_cot(dataset) and not draw.before_assessment:
+        note(f"{path} isn't assessed: all of its traces may be hints. `mllmrec assess` keeps the trustworthy ones.")
+    _tell(path, counts, len(hints), round(draw.share * len(examples)))
     return hints
+
+
+def hint_file(workspace: Workspace, dataset: str, draw: HintDraw) -> Path:
+    """The file that hints come from; an ArtifactError when there is none."""
+    return written_traces(workspace, dataset) if draw.before_assessment else usable_traces(workspace, dataset)
 
 
 def draw_hints(examples: Sequence[RankingExample], usable: Container[str], draw: HintDraw) -> set[str]:
@@ -89,12 +100,10 @@ def _kind(trace: Trace, record: dict[str, Any], asked: Container[str], naming: N
     return "leaking" if naming.names(trace.reasoning, trace.target_id, trace.history) else "usable"
 
 
-def _tell(path: Path, counts: Counter[str], found: int, wanted: int, *, assessed: bool) -> None:
+def _tell(path: Path, counts: Counter[str], found: int, wanted: int) -> None:
     for kind in ("mismatched", "leaking"):
         if counts[kind]:
             note(f"{path}: {counts[kind]} traces {TOLD[kind]} and are left out.")
-    if not assessed:
-        note(f"{path} isn't assessed: all of its traces may be hints. `mllmrec assess` keeps the trustworthy ones.")
     if found < wanted:
         reasons = "; ".join(_reasons(counts)) or "the file holds no more"
         note(f"{path}: hints for {found} of the {wanted} examples asked for. Of the other traces {reasons}.")

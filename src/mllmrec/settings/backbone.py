@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mllmrec.settings.base import DatasetSettings, knob
+from mllmrec.settings.base import DatasetSettings, Fold, knob
 
 
 class BackboneSettings(DatasetSettings):
@@ -19,6 +19,7 @@ class BackboneSettings(DatasetSettings):
     vocab: int = knob(8192, "Tokens of the vocabulary, trained on the dataset's titles.", ge=300)
     copy_steps: int = knob(0, "Pre-training steps on random segments that repeat themselves (it learns to copy).", ge=0)
     sequence_steps: int = knob(0, "Pre-training steps on the train split's sequences as text.", ge=0)
+    fold: Fold = knob("", "Read the sequences of part i of n of the users only, written i/n: for a scorer of assess.")
     batch: int = knob(64, "Sequences in a pre-training step.", ge=1)
     lr: float = knob(1e-3, "Learning rate of pre-training.", gt=0)
     seed: int = knob(42, "Seed of the weights and of pre-training.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.config import JsonDict
 
 from mllmrec.errors import SettingsError
@@ -32,6 +32,17 @@ def split_commas(value: Any) -> Any:
 
 Integers = Annotated[tuple[int, ...], BeforeValidator(split_commas)]
 Names = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
+
+
+def part_of_parts(value: str) -> str:
+    """`i/n` with i from 1 to n, or nothing."""
+    part, slash, parts = value.partition("/")
+    if value and not (slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise ValueError(f"fold = {value!r}: expected i/n with i from 1 to n, such as 1/2")
+    return value
+
+
+Fold = Annotated[str, AfterValidator(part_of_parts)]
 
 
 class StageSettings(BaseModel):

@@ -24,7 +24,9 @@ class EvaluateSettings(RunSettings):
     captions: Literal["auto", "on", "off"] = knob("auto", "Captions in prompts; auto: as the checkpoint was trained.")
     max_prompt_tokens: int = knob(4096, "Budget of a prompt; captions shorten first, then old history.", ge=64)
     max_answer_tokens: int = knob(64, "Longest generated answer, for each of its lines.", ge=8)
-    batch_tokens: int = knob(8192, "Tokens in one forward pass, padding included; at most 2,048 on a CPU.", ge=256, operational=True)
+    batch_tokens: int = knob(
+        8192, "Tokens in one forward pass, padding included; at most 2,048 on a CPU.", ge=256, operational=True
+    )
     batch: int = knob(1, "Users generated for at a time.", ge=1, operational=True)
     shard: str = knob(
         "", "Rank part i of n of the users only, written i/n; parts join by themselves.", operational=True

@@ -2,6 +2,9 @@
 
     dataset: movielens          # shared by all blocks, as are root and seed
     sft: {tag: sft, epochs: 3}
+    scorers:                    # blocks of sft that run before assess: the models that measure what a trace is worth
+      - {tag: fold-1, fold: 1/2}
+      - {tag: fold-2, fold: 2/2}
     evaluate:                   # a verb that runs several times has a list of blocks
       - {tag: sft}
       - {tag: grpo}
@@ -22,19 +25,29 @@ from typing import Any
 from pydantic import ValidationError
 
 from mllmrec.errors import SettingsError
+from mllmrec.settings.assess import AssessSettings
+from mllmrec.settings.audit import AuditSettings
 from mllmrec.settings.backbone import BackboneSettings
 from mllmrec.settings.base import StageSettings, explain
 from mllmrec.settings.candidates import CandidatesSettings
+from mllmrec.settings.captions import CaptionSettings
 from mllmrec.settings.evaluation import BaselinesSettings
 from mllmrec.settings.prepare import PrepareSettings
 from mllmrec.settings.ranking import EvaluateSettings
+from mllmrec.settings.reasoning import PseudoCotSettings, RefineSettings
 from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings
 
 STAGES: dict[str, type[StageSettings]] = {
     "prepare": PrepareSettings,
+    "caption": CaptionSettings,
+    "pseudo-cot": PseudoCotSettings,
+    "refine": RefineSettings,
     "backbone": BackboneSettings,
     "candidates": CandidatesSettings,
     "baselines": BaselinesSettings,
+    "scorers": SftSettings,
+    "assess": AssessSettings,
+    "audit": AuditSettings,
     "sft": SftSettings,
     "merge": MergeSettings,
     "grpo": GrpoSettings,
@@ -94,6 +107,7 @@ def load_recipe(name: str | Path) -> Recipe:
     content, mistakes = _read(path)
     if not isinstance(content, dict):
         raise SettingsError(f"{path}: expected blocks of settings by verb, found {type(content).__name__}.")
+    content = {str(key).replace("_", "-"): value for key, value in content.items()}
     mistakes += [f"{key} is no verb or shared key{_near(key)}" for key in content if key not in (*STAGES, *SHARED)]
     given = [verb for verb in STAGES if verb in content]
     mistakes += [f"{verb} isn't a block of settings" for verb in given if not _is_block(content[verb])]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import field_validator
-
-from mllmrec.settings.base import DatasetSettings, knob
+from mllmrec.settings.base import DatasetSettings, Fold, knob
 
 
 class TrainingSettings(DatasetSettings):
@@ -18,7 +16,7 @@ class TrainingSettings(DatasetSettings):
     min_inter: int = knob(10, "Items of a window: the history and its target.", ge=2)
     num_neg: int = knob(9, "Negatives beside each target.", ge=1)
     windows: Literal["last", "all"] = knob("last", "Windows of a training line: its last one, or every one.")
-    fold: str = knob("", "Train on part i of n of the users (by hash), written i/n.")
+    fold: Fold = knob("", "Train on part i of n of the users (by hash), written i/n: a scorer for assess.")
     limit: int | None = knob(None, "Train on this many examples, drawn by hash.", ge=1)
     max_prompt_tokens: int = knob(4096, "Budget of a prompt; captions shorten first, then old history.", ge=64)
     lr: float = knob(1e-5, "Peak learning rate; it rises over --warmup-share and falls linearly.", gt=0)
@@ -35,14 +33,6 @@ class TrainingSettings(DatasetSettings):
         "auto", "Trade time for memory; auto: on a GPU.", operational=True
     )
     track: bool = knob(False, "Also write TensorBoard curves (extra `track`).", operational=True)
-
-    @field_validator("fold")
-    @classmethod
-    def _fold(cls, value: str) -> str:
-        part, slash, parts = value.partition("/")
-        if value and not (slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
-            raise ValueError(f"fold = {value!r}: expected i/n with i from 1 to n, such as 1/2")
-        return value
 
 
 class SftSettings(TrainingSettings):

@@ -1,15 +1,16 @@
 """`mllmrec backbone tiny`: a small Qwen3 from scratch, saved as an ordinary model folder.
 
 The architecture, the chat template and the special tokens are Qwen3's own, only smaller, so that every later stage
-runs the code that a 4B model runs. The vocabulary is byte-level BPE trained on the dataset's titles and the prompt
-template; an item's number becomes one token where the vocabulary has room. What pre-training does is told in
-`pretrain.py`; without steps the weights are random.
+runs the code that a 4B model runs. The vocabulary is byte-level BPE trained on the dataset's titles, the prompt
+template, and the captions and traces where there are any; an item's number becomes one token where the vocabulary has
+room. What pre-training does is told in `pretrain.py`; without steps the weights are random.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +21,28 @@ from trl.chat_template_utils import qwen3_chat_template
 
 from mllmrec.artifacts import Workspace, named
 from mllmrec.backends.huggingface import quieten
+from mllmrec.data.captions import read_captions
 from mllmrec.data.prompts import LIST_QUESTION, Renderer
 from mllmrec.data.sequences import Catalogue, Interactions
 from mllmrec.errors import ArtifactError
 from mllmrec.manifests import Manifest, finished, hash_files, unmark, write_manifest
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.backbone import BackboneSettings
+from mllmrec.streams import read_list
 from mllmrec.training.datasets import refuse_leaks
 from mllmrec.training.pretrain import pretrain
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 PIECES = r"\[ITEM_|\d+| ?\p{L}+| ?[^\s\p{L}\d\[\]]+|[\[\]]|\s+"
 ID_WEIGHT = 20
+TRACES_READ = 500
 
 
 def run(settings: BackboneSettings, workspace: Workspace) -> Summary:
     """Write the model folder <root>/<out>."""
     started = time.monotonic()
     folder = workspace.root / named("model", settings.out)
-    inputs = hash_files(train=workspace.split(settings.dataset, "train"), titles=workspace.titles(settings.dataset))
+    inputs = _inputs(settings, workspace)
     if finished(folder, settings, inputs) is not None:
         return Summary(headline=f"The model {folder} is there already; nothing to do.", artifact=folder)
     if (folder / "config.json").exists() and Manifest.read(folder) is None and not settings.overwrite:
@@ -51,7 +55,7 @@ def run(settings: BackboneSettings, workspace: Workspace) -> Summary:
     interactions = Interactions.load(workspace, settings.dataset)
     if settings.sequence_steps:
         refuse_leaks(interactions)
-    tokenizer = train_tokenizer(interactions.catalogue, settings.vocab)
+    tokenizer = train_tokenizer(interactions.catalogue, settings.vocab, _prose(settings, workspace))
     model = build_model(tokenizer, settings.layers, settings.width, settings.heads, settings.seed)
     losses = pretrain(model, tokenizer, interactions, settings)
     save(model, tokenizer, folder)
@@ -65,8 +69,8 @@ def run(settings: BackboneSettings, workspace: Workspace) -> Summary:
     )
 
 
-def train_tokenizer(catalogue: Catalogue, vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE over the catalogue's answers and the template, with Qwen3's special tokens and chat template."""
+def train_tokenizer(catalogue: Catalogue, vocab_size: int, prose: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """A byte-level BPE over the catalogue's answers, the template and `prose`, with Qwen3's special tokens and chat."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -81,7 +85,7 @@ def train_tokenizer(catalogue: Catalogue, vocab_size: int) -> PreTrainedTokenize
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(catalogue), trainer)
+    tokenizer.train_from_iterator(itertools.chain(_corpus(catalogue), prose), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
@@ -118,6 +122,23 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     model.generation_config.do_sample = False
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
+
+
+def _inputs(settings: BackboneSettings, workspace: Workspace) -> dict[str, str]:
+    return hash_files(
+        train=workspace.split(settings.dataset, "train"),
+        titles=workspace.titles(settings.dataset),
+        captions=workspace.captions(settings.dataset),
+        traces=workspace.refined_cot(settings.dataset),
+    )
+
+
+def _prose(settings: BackboneSettings, workspace: Workspace) -> list[str]:
+    """Captions and some traces, where they are, so that their words become tokens too."""
+    captions = read_captions(workspace, settings.dataset, "auto")
+    path = workspace.refined_cot(settings.dataset)
+    traces = itertools.islice(read_list(path), TRACES_READ) if path.exists() else ()
+    return [*captions.values(), *(str(trace.get("reasoning", "")) for trace in traces)]
 
 
 def _corpus(catalogue: Catalogue) -> Iterator[str]:

@@ -65,8 +65,7 @@ def training_examples(
         examples = sorted(examples, key=lambda example: uniform(settings.seed, "limit", example.example_id))
         examples = examples[: settings.limit]
     hints: dict[str, str] = {}
-    if settings.use_cot and settings.cot_prob:
-        draw = HintDraw(share=settings.cot_prob, seed=settings.seed)
+    if (draw := hint_draw(settings)) is not None:
         hints = read_hints(workspace, settings.dataset, interactions, examples, draw)
     return TrainingExamples(
         questions=examples,
@@ -78,6 +77,13 @@ def training_examples(
         purpose=settings.verb,
         counts=counts | {"examples": len(examples), "hints": len(hints)},
     )
+
+
+def hint_draw(settings: TrainingSettings) -> HintDraw | None:
+    """How hints are drawn; None without them. A model of one fold is there to assess the traces, so it comes before."""
+    if not settings.use_cot or not settings.cot_prob:
+        return None
+    return HintDraw(share=settings.cot_prob, seed=settings.seed, before_assessment=bool(settings.fold))
 
 
 def validation_examples(settings: TrainingSettings, interactions: Interactions, window: int) -> list[RankingExample]:

@@ -21,8 +21,9 @@ import torch
 
 from mllmrec.backends.chat import Chat
 from mllmrec.data.draws import generator
+from mllmrec.data.folds import in_fold
 from mllmrec.data.prompts import Renderer
-from mllmrec.data.sequences import Interactions
+from mllmrec.data.sequences import Catalogue, Interactions, Line
 from mllmrec.progress import note, progress
 from mllmrec.settings.backbone import BackboneSettings
 
@@ -39,9 +40,14 @@ def pretrain(model: Any, tokenizer: Any, interactions: Interactions, settings: B
     """Play both games for the steps the settings name and return the last mean loss of each, in nats a token."""
     menu_share = MENU_SHARE if settings.copy_steps else 0.0
     vocabulary = range(len(tokenizer.added_tokens_decoder), len(tokenizer))
+    lines = [line for line in interactions.training_lines() if in_fold(line.user_id, settings.fold)]
     games: list[tuple[str, int, Callable[[random.Random], Batch]]] = [
         ("copying", settings.copy_steps, lambda rng: copy_batch(rng, vocabulary, settings.batch)),
-        ("sequences", settings.sequence_steps, SequenceGame(tokenizer, interactions, settings.batch, menu_share)),
+        (
+            "sequences",
+            settings.sequence_steps,
+            SequenceGame(tokenizer, interactions.catalogue, lines, settings.batch, menu_share),
+        ),
     ]
     return {name: _play(model, name, steps, draw, settings.lr, settings.seed) for name, steps, draw in games if steps}
 
@@ -60,11 +66,13 @@ def copy_batch(rng: random.Random, vocabulary: Sequence[int], size: int) -> Batc
 class SequenceGame:
     """Draws rows of item lines from the train split, a share of them with a menu."""
 
-    def __init__(self, tokenizer: Any, interactions: Interactions, size: int, menu_share: float) -> None:
-        renderer = Renderer(catalogue=interactions.catalogue, encode=str.split, max_prompt_tokens=1)
+    def __init__(
+        self, tokenizer: Any, catalogue: Catalogue, lines: Sequence[Line], size: int, menu_share: float
+    ) -> None:
+        renderer = Renderer(catalogue=catalogue, encode=str.split, max_prompt_tokens=1)
         chat = Chat(tokenizer)
         encode = chat.encode
-        self.size, self.menu_share, self.lines = size, menu_share, interactions.training_lines()
+        self.size, self.menu_share, self.lines = size, menu_share, lines
         self.items = sorted({item for line in self.lines for item in line.items})
         self.short = {item: encode(f"[ITEM_{item}]\n") for item in self.items}
         self.long = {item: encode(renderer.answer(item) + "\n") for item in self.items}

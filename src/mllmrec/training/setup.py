@@ -16,12 +16,13 @@ from mllmrec.artifacts import Workspace
 from mllmrec.backends.huggingface import LoadedModel
 from mllmrec.data.captions import read_captions
 from mllmrec.data.formats import PromptFormat
+from mllmrec.data.hints import hint_file
 from mllmrec.data.prompts import TEMPLATE_VERSION
 from mllmrec.errors import SettingsError
 from mllmrec.manifests import hash_files, hash_model
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import TrainingSettings
-from mllmrec.training.datasets import TrainingExamples
+from mllmrec.training.datasets import TrainingExamples, hint_draw
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 VALIDATIONS = 10
@@ -37,12 +38,8 @@ def training_inputs(settings: TrainingSettings, workspace: Workspace, model: str
     )
     if settings.captions != "off":
         files |= hash_files(captions=workspace.captions(settings.dataset))
-    if settings.use_cot:
-        files |= hash_files(
-            assessed=workspace.assessed_cot(settings.dataset),
-            refined=workspace.refined_cot(settings.dataset),
-            drafted=workspace.pseudo_cot(settings.dataset),
-        )
+    if (draw := hint_draw(settings)) is not None:
+        files |= hash_files(traces=hint_file(workspace, settings.dataset, draw))
     files["template"] = TEMPLATE_VERSION
     return files | {"model": hash_model(Path(model)) if Path(model).is_dir() else model}
 

@@ -1,0 +1,96 @@
+"""The `run` function of every verb that a recipe may hold; a room is imported only when its verb is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mllmrec.artifacts import Workspace
+from mllmrec.errors import ArtifactError
+from mllmrec.records import Summary
+from mllmrec.settings.reasoning import PseudoCotSettings
+
+Run = Callable[[Any, Workspace], Summary]
+WRITER_PIXELS = 262_144
+
+
+def entry_point(verb: str) -> Run:
+    """The `run` function of a verb."""
+    for stages in (_data_stage, _reasoning_stage, _model_stage):
+        if (run := stages(verb)) is not None:
+            return run
+    raise ArtifactError(f"{verb} is no stage of a recipe.")
+
+
+def run_pseudo_cot(settings: PseudoCotSettings, workspace: Workspace) -> Summary:
+    """Write traces; a vision model is handed the history's images, which reasoning can't open by itself."""
+    from mllmrec.reasoning.pseudo_cot import run
+    from mllmrec.vision.images import ImageFolder
+
+    images = ImageFolder(workspace.images(settings.dataset))
+    return run(settings, workspace, load_picture=lambda item: images.picture(item, WRITER_PIXELS))
+
+
+def _data_stage(verb: str) -> Run | None:
+    match verb:
+        case "prepare":
+            from mllmrec.data.prepare import run as prepare
+
+            return prepare
+        case "candidates":
+            from mllmrec.data.candidates_stage import run as candidates
+
+            return candidates
+        case "audit":
+            from mllmrec.data.audit import run as audit
+
+            return audit
+    return None
+
+
+def _reasoning_stage(verb: str) -> Run | None:
+    match verb:
+        case "caption":
+            from mllmrec.vision.captions import run as caption
+
+            return caption
+        case "pseudo-cot":
+            return run_pseudo_cot
+        case "refine":
+            from mllmrec.reasoning.refine import run as refine
+
+            return refine
+        case "assess":
+            from mllmrec.reasoning.assess import run as assess
+
+            return assess
+    return None
+
+
+def _model_stage(verb: str) -> Run | None:
+    match verb:
+        case "backbone":
+            from mllmrec.training.backbones import run as backbone
+
+            return backbone
+        case "baselines":
+            from mllmrec.evaluation.baselines_stage import run as baselines
+
+            return baselines
+        case "sft":
+            from mllmrec.training.sft import run as sft
+
+            return sft
+        case "merge":
+            from mllmrec.training.merge import run as merge
+
+            return merge
+        case "grpo":
+            from mllmrec.training.grpo import run as grpo
+
+            return grpo
+        case "evaluate":
+            from mllmrec.evaluation.ranking import run as evaluate
+
+            return evaluate
+    return None
