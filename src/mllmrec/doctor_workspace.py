@@ -10,6 +10,7 @@ from mllmrec.data.model_folders import lacking
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.manifests import Manifest
 from mllmrec.records import Table
+from mllmrec.worklogs import log_paths
 
 # Folders of the layout that are no model folders.
 LAYOUT = ("data", "checkpoints", "result", "raw")
@@ -63,7 +64,8 @@ def next_step(workspace: Workspace, dataset: str) -> str:
         return f"mllmrec prepare --source NAME --raw FOLDER {flag}"
     models = [folder.name for folder in model_folders(workspace) if not lacking(folder)]
     checkpoints = {folder: _manifest(folder) for folder in checkpoint_folders(workspace, dataset)}
-    by_verb = {manifest.verb: folder for folder, manifest in checkpoints.items() if manifest}
+    whole = {folder: found for folder, found in checkpoints.items() if found and not found.settings.get("fold")}
+    by_verb = {manifest.verb: folder for folder, manifest in whole.items()}
     if not models and not by_verb:
         return f"mllmrec fetch backbone Qwen/Qwen3-4B, or mllmrec backbone tiny {flag}"
     if not list(workspace.processed(dataset).glob("test_*.jsonl")):
@@ -100,18 +102,24 @@ def checkpoint_folders(workspace: Workspace, dataset: str) -> list[Path]:
 
 
 def _files(workspace: Workspace, dataset: str) -> Iterator[Row]:
-    prepare = f"mllmrec prepare --source NAME --raw FOLDER --dataset {dataset}"
+    flag = f"--dataset {dataset}"
+    prepare = f"mllmrec prepare --source NAME --raw FOLDER {flag}"
     needed: list[tuple[Path, Callable[[Path], str], str, str]] = [
         (workspace.split(dataset, "train"), _lines, "missing", prepare),
         (workspace.split(dataset, "valid"), _lines, "absent: a tenth of the users validates", ""),
         (workspace.split(dataset, "test"), _lines, "absent: training works, evaluation on test doesn't", prepare),
         (workspace.titles(dataset), _lines, "missing", prepare),
         (workspace.images(dataset), _images, "absent: prompts hold text alone", ""),
-        (workspace.captions(dataset), _size, "absent: prompts hold titles alone", ""),
-        (workspace.refined_cot(dataset), _size, "absent: --use-cot has nothing to show", ""),
+        (workspace.captions(dataset), _size, "absent: prompts hold titles alone", f"mllmrec caption {flag}"),
+        (workspace.pseudo_cot(dataset), _size, "absent: --use-cot has nothing to show", f"mllmrec pseudo-cot {flag}"),
+        (workspace.refined_cot(dataset), _size, "absent: drafts are all there is", f"mllmrec refine {flag}"),
+        (workspace.assessed_cot(dataset), _size, "absent: no trace is checked", f"mllmrec assess {flag}"),
     ]
     for path, describe, absent, command in needed:
-        yield (path.name, describe(path), "") if path.exists() else (path.name, absent, command)
+        if log_paths(path):
+            yield path.name, "not finished: some records are done", command
+        else:
+            yield (path.name, describe(path), "") if path.exists() else (path.name, absent, command)
     frozen = sorted(workspace.processed(dataset).glob("*.jsonl"))
     for path in frozen:
         yield f"processed/{path.name}", _lines(path), ""
