@@ -133,13 +133,23 @@ def test_the_stage_leaves_finished_runs_alone(sequences: Workspace) -> None:
     assert "1 were there" in baselines_stage.run(settings_of(sequences), sequences).headline
     assert "nothing to do" in baselines_stage.run(settings_of(sequences), sequences).headline
     assert manifest.read_bytes() == before
-    with pytest.raises(ArtifactError, match="top_k was"):
-        baselines_stage.run(settings_of(sequences, top_k="1,2"), sequences)
     write_text(sequences.split("shop", "train"), "1\ta c\n")
     with pytest.raises(ArtifactError, match="train has changed"):
         baselines_stage.run(settings_of(sequences), sequences)
     baselines_stage.run(settings_of(sequences, overwrite=True), sequences)
     assert manifest.read_bytes() != before
+
+
+def test_other_cut_offs_are_told_without_ranking_again(sequences: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    freeze_by_hand(sequences, "test", {"1": "c", "2": "new"}, "a b c new")
+    baselines_stage.run(settings_of(sequences, names="markov"), sequences)
+    folder = sequences.run("shop", "markov", "test_uni3_w3_s42")
+    rankings = (folder / "rankings.jsonl").read_bytes()
+    monkeypatch.setattr(baselines_stage, "_rank", None)
+    summary = baselines_stage.run(settings_of(sequences, names="markov", top_k="1,2"), sequences)
+    assert summary.tables[0].columns == ("run", "HR@1/uni3", "HR@2/uni3", "NDCG@2/uni3", "MRR/uni3")
+    assert (folder / "rankings.jsonl").read_bytes() == rankings
+    assert read_run(folder).facts["fit_lines"] == 3
 
 
 def test_the_limit_takes_the_first_users_into_a_folder_of_its_own(sequences: Workspace) -> None:

@@ -169,6 +169,47 @@ def test_a_finished_run_is_left_alone_and_another_one_refused(
     assert {path.name: path.stat().st_mtime_ns for path in grpo_run.iterdir()} == before
 
 
+def test_other_cut_offs_need_no_model(grpo_run: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told of a finished RUN at other K is what a RUN made with these K tells."""
+    fresh = evaluated(copy_of(workspace, workspace.root / "copy"), tag="grpo", top_k="1,2", overwrite=True)
+    before = rankings_of(grpo_run)
+    monkeypatch.setattr(ranking, "open_model", None)
+    evaluate(workspace, tag="grpo", top_k="1,2")
+    ours, theirs = (read_json(folder / "metrics.json") for folder in (grpo_run, fresh))
+    varying = ("seconds", "users_per_second", "model", "adapter")
+    assert {name: ours[name] for name in ours if name not in varying} == {
+        name: theirs[name] for name in theirs if name not in varying
+    }
+    assert ours["length_normalised"].keys() == {"HR@1", "HR@2", "NDCG@2", "MRR"}
+    assert {path.name for path in grpo_run.iterdir()} == {path.name for path in fresh.iterdir()}
+    assert rankings_of(grpo_run) == before
+
+
+def test_the_number_of_generated_answers_is_no_mere_cut_off(workspace: Workspace) -> None:
+    knobs = {"tag": "full", "method": "generate", "limit": 2, "max_answer_tokens": 8}
+    folder = evaluated(workspace, top_k="1,3", **knobs)
+    evaluate(workspace, top_k="2,3", **knobs)
+    assert read_json(folder / "metrics.json")["top_k"] == [2, 3]
+    with pytest.raises(ArtifactError, match=r"setting top_k was \[2, 3\] and is now \[1, 2\]"):
+        evaluate(workspace, top_k="1,2", **knobs)
+
+
+def test_an_interrupted_ranking_goes_on_at_other_cut_offs(
+    grpo_run: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rankings_of(grpo_run)
+    shutil.rmtree(grpo_run)
+    for chunks, top_k in ((1, "3"), (2, "1,5")):
+        with monkeypatch.context() as patched:
+            crash_after(chunks, patched)
+            if chunks == 1:
+                with pytest.raises(OSError, match="the disk is full"):
+                    evaluate(workspace, tag="grpo", top_k=top_k)
+            else:
+                evaluate(workspace, tag="grpo", top_k=top_k)
+    assert rankings_of(grpo_run) == before
+
+
 def crash_after(chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on ranking fails when it has done that many chunks."""
 

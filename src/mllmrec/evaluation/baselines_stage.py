@@ -15,10 +15,11 @@ from mllmrec.data.legacy import load_candidates
 from mllmrec.data.sequences import Interactions, Line
 from mllmrec.errors import DataError
 from mllmrec.evaluation.baselines import Baseline, Markov, Popularity, Random
+from mllmrec.evaluation.cutoffs import finished_run
 from mllmrec.evaluation.rankings import ranking_of
-from mllmrec.evaluation.runs import Run, candidate_file, read_run, run_folder, write_run
+from mllmrec.evaluation.runs import Run, candidate_file, run_folder, write_run
 from mllmrec.evaluation.tables import results_table
-from mllmrec.manifests import finished, hash_files
+from mllmrec.manifests import hash_files
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Split, Summary
 from mllmrec.settings.evaluation import BaselinesSettings
@@ -45,16 +46,16 @@ def run(settings: BaselinesSettings, workspace: Workspace) -> Summary:
     for name in settings.names:
         own = settings.model_copy(update={"names": (name,)})
         folder = run_folder(own, workspace, name, candidates)
-        if finished(folder, own, inputs):
+        if (there := finished_run(folder, own, inputs)) is not None:
             num_there += 1
-            runs.append(read_run(folder))
+            runs.append(there)
             continue
         lines = lines or fit_lines(interactions, split)
         runs.append(_rank(REGISTRY[name](settings.seed), lines, examples, own, folder, candidates, inputs))
 
-    there = {0: "", len(runs): "; nothing to do, all were there"}.get(num_there, f"; {num_there} were there")
+    known = {0: "", len(runs): "; nothing to do, all were there"}.get(num_there, f"; {num_there} were there")
     return Summary(
-        headline=f"Ranked the candidates of {len(examples)} users with {', '.join(settings.names)}{there}.",
+        headline=f"Ranked the candidates of {len(examples)} users with {', '.join(settings.names)}{known}.",
         artifact=workspace.results(settings.dataset),
         tables=(results_table(runs),),
         facts={"runs": [str(each.folder) for each in runs]},

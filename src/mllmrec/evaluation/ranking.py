@@ -23,13 +23,14 @@ from mllmrec.data.prompts import TEMPLATE_VERSION
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, SettingsError
 from mllmrec.evaluation.answering import RankChunk, make_ranker
-from mllmrec.evaluation.metrics import means, metric_names, per_user
+from mllmrec.evaluation.cutoffs import finished_run, normalised
+from mllmrec.evaluation.metrics import Position
 from mllmrec.evaluation.models import ModelChoice, choose_model, open_model
 from mllmrec.evaluation.rankings import position_of, ranking_of, ranking_of_answers
-from mllmrec.evaluation.runs import candidate_file, read_run, run_folder, write_run
+from mllmrec.evaluation.runs import Run, candidate_file, run_folder, write_run
 from mllmrec.evaluation.tables import results_table
 from mllmrec.launch import joined, rank_and_size
-from mllmrec.manifests import finished, hash_files
+from mllmrec.manifests import hash_files
 from mllmrec.progress import progress
 from mllmrec.records import Ranking, RankingExample, Summary
 from mllmrec.settings.ranking import EvaluateSettings
@@ -45,8 +46,8 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
     candidates = candidate_file(settings.model_copy(update={"min_inter": window}), workspace)
     folder = run_folder(settings, workspace, choice.name, candidates, settings.method)
     inputs = _inputs(settings, workspace, candidates, choice)
-    if finished(folder, settings, inputs) is not None:
-        return _summary(f"{folder} is finished; nothing to do.", folder)
+    if (there := finished_run(folder, settings, inputs, answers=_num_answers(settings))) is not None:
+        return _summary(f"{folder} is finished; nothing to do.", there)
     interactions = Interactions.load(workspace, settings.dataset)
     examples = load_candidates(candidates, interactions, window)[: settings.limit]
     _check_window(examples, window, choice, candidates)
@@ -68,12 +69,11 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
             f"{folder} lacks {len(missing)} of {num_chunks(examples)} chunks of users (first: chunk {missing[0]}). "
             "Every shard must be ranked; start the same command again."
         )
-    _write(settings, folder, choice, candidates, inputs, examples, chunks, started)
-    return _summary(headline, folder)
+    return _summary(headline, _write(settings, folder, choice, candidates, inputs, examples, chunks, started))
 
 
-def _summary(headline: str, folder: Path) -> Summary:
-    return Summary(headline=headline, artifact=folder, tables=(results_table([read_run(folder)]),))
+def _summary(headline: str, run: Run) -> Summary:
+    return Summary(headline=headline, artifact=run.folder, tables=(results_table([run]),))
 
 
 def num_chunks(examples: Sequence[RankingExample]) -> int:
@@ -100,9 +100,15 @@ def _inputs(settings: EvaluateSettings, workspace: Workspace, candidates: Path, 
     return files | {"template": TEMPLATE_VERSION} | choice.hashes()
 
 
+def _num_answers(settings: EvaluateSettings) -> int:
+    """How many answers a user's ranking is made of; 0 when it is made of scores."""
+    return max(settings.top_k) if settings.method == "generate" else 0
+
+
 def _fingerprint(settings: EvaluateSettings, inputs: Mapping[str, str]) -> str:
     """A short hash of all that decides the scores: an interrupted run goes on only from logs of its own making."""
-    what = json.dumps([settings.result_settings(), dict(inputs)], sort_keys=True)
+    decisive = settings.result_settings() | {"top_k": _num_answers(settings)}
+    what = json.dumps([decisive, dict(inputs)], sort_keys=True)
     return hashlib.sha256(what.encode()).hexdigest()[:12]
 
 
@@ -166,17 +172,17 @@ def _write(
     examples: Sequence[RankingExample],
     chunks: dict[int, dict[str, Any]],
     started: float,
-) -> None:
+) -> Run:
     """Turn finished chunks into a RUN and drop the working logs."""
     rows = [row for index in range(num_chunks(examples)) for row in chunks[index]["rows"]]
     invalid = sum(not row["answers"] for row in rows) if settings.method == "generate" else 0
     details: dict[str, Any] = {"model": choice.base, "adapter": str(choice.adapter) if choice.adapter else None}
     details["budget"] = dict(sum((Counter(chunk["budget"]) for chunk in chunks.values()), Counter()))
     if settings.method == "score":
-        details["length_normalised"] = _normalised(examples, rows, settings)
+        details |= normalised(_positions_per_token(examples, rows), settings.top_k)
     else:
         details["dropped_answers"] = sum(row["dropped"] for row in rows)
-    write_run(
+    run = write_run(
         folder,
         _rankings(examples, rows),
         settings,
@@ -192,6 +198,7 @@ def _write(
     )
     for path in folder.glob("rankings.*.partial.jsonl"):
         path.unlink(missing_ok=True)
+    return run
 
 
 def _rankings(examples: Sequence[RankingExample], rows: Sequence[dict[str, Any]]) -> Iterator[Ranking]:
@@ -199,11 +206,8 @@ def _rankings(examples: Sequence[RankingExample], rows: Sequence[dict[str, Any]]
         yield ranking_of(example, row["scores"]) if "scores" in row else ranking_of_answers(example, row["answers"])
 
 
-def _normalised(
-    examples: Sequence[RankingExample], rows: Sequence[dict[str, Any]], settings: EvaluateSettings
-) -> dict[str, float]:
-    """The same metrics from scores divided by the number of tokens, told beside and never instead."""
-    per_token = ([score / count for score, count in zip(row["scores"], row["tokens"], strict=True)] for row in rows)
-    positions = [position_of(ranking_of(example, scores)) for example, scores in zip(examples, per_token, strict=True)]
-    names = metric_names(settings.top_k)
-    return {name: round(value, 6) for name, value in zip(names, means(per_user(positions, names)), strict=True)}
+def _positions_per_token(examples: Sequence[RankingExample], rows: Sequence[dict[str, Any]]) -> Iterator[Position]:
+    """Where targets come out by scores divided by the number of tokens, which is told beside and never instead."""
+    for example, row in zip(examples, rows, strict=True):
+        per_token = [score / count for score, count in zip(row["scores"], row["tokens"], strict=True)]
+        yield position_of(ranking_of(example, per_token))

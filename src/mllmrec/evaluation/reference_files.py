@@ -20,9 +20,7 @@ COLUMNS = ("index", "target_id", "pred_topk", "hit", "rank")
 BYTE_ORDER_MARK = "\ufeff"
 
 
-def write_reference_files(
-    folder: Path, rankings: Iterable[Ranking], facts: Mapping[str, Any], *, world_size: int
-) -> None:
+def write_reference_files(folder: Path, rankings: Iterable[Ranking], facts: Mapping[str, Any]) -> None:
     """Write NAME_DATASET_topK.csv and .json for each K of the RUN whose metrics.json holds `facts`."""
     stems = {k: f"{facts['name']}_{facts['dataset']}_top{k}" for k in facts["top_k"]}
     with ExitStack() as stack:
@@ -37,7 +35,7 @@ def write_reference_files(
             for k, writer in writers.items():
                 writer.writerow(_row(index, ranking, best[:k]))
     for k, stem in stems.items():
-        write_json(folder / f"{stem}.json", _summary(facts, k, world_size))
+        write_json(folder / f"{stem}.json", _summary(facts, k))
 
 
 def remove_reference_files(folder: Path, name: str, dataset: str) -> None:
@@ -63,9 +61,10 @@ def _row(index: int, ranking: Ranking, top: list[str]) -> tuple[object, ...]:
     return index, ranking.target_id, top, int(hit), top.index(ranking.target_id) + 1 if hit else ""
 
 
-def _summary(facts: Mapping[str, Any], k: int, world_size: int) -> dict[str, Any]:
+def _summary(facts: Mapping[str, Any], k: int) -> dict[str, Any]:
     hit_rate = facts["metrics"].get(f"HR@{k}")
     ndcg = facts["metrics"]["HR@1" if k == 1 else f"NDCG@{k}"]
+    world_size = facts.get("world_size", 1)
     return {
         "dataset": facts["dataset"],
         "top_k": k,

@@ -138,10 +138,11 @@ def write_run(
         "invalid_share": invalid_share,
         "seconds": round(seconds, 3),
         "users_per_second": round(len(positions) / max(seconds, 1e-9), 1),
+        "world_size": world_size,
         **(details or {}),
     }
     write_json(folder / "metrics.json", facts)
-    write_reference_files(folder, read_rankings(path), facts, world_size=world_size)
+    write_reference_files(folder, read_rankings(path), facts)
     counts = {
         "users": len(positions),
         "unranked": sum(position.higher == position.num_candidates for position in positions),
