@@ -10,7 +10,7 @@ artifact.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,12 @@ class Work:
         started: float,
         counts: Mapping[str, Any] | None = None,
         details: Mapping[str, Any] | None = None,
+        valid: Container[str] | None = None,
     ) -> Manifest | None:
         """Write the artifact from the records of all processes, then its manifest; None for all but the first one.
 
-        `write` takes the finished (key, row) pairs in the order of `keys`, those beyond a smaller --limit after them.
+        `write` takes the finished (key, row) pairs in the order of `keys`, those beyond a smaller --limit after them,
+        except where `valid` says that their key is no longer one.
         Raises ArtifactError when a key has no record because a process of the launch has died, and BackendError when
         more than --max-failure-share of them failed; the records are kept then.
         """
@@ -105,7 +107,8 @@ class Work:
         self._materialise()
         self.log.read()
         asked = set(keys)
-        keys = [*keys, *(key for key in (*self.log.places, *self.log.failed) if key not in asked)]
+        beyond = (key for key in (*self.log.places, *self.log.failed) if key not in asked)
+        keys = [*keys, *(key for key in beyond if valid is None or key in valid)]
         failures = self.failures(keys)
         self._check(keys, failures)
         write(self.rows(keys))

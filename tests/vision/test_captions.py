@@ -21,7 +21,7 @@ from mllmrec.data.captions import read_captions
 from mllmrec.manifests import Manifest
 from mllmrec.records import Summary
 from mllmrec.settings.captions import CaptionSettings
-from mllmrec.vision.captions import run
+from mllmrec.vision.captions import item_of, run
 from mllmrec.vision.pixels import describe
 
 GOOD = {"1": noisy(1), "2": noisy(2), "3": noisy(3)}
@@ -53,6 +53,10 @@ def manifest(workspace: Workspace) -> Manifest:
     return found
 
 
+def failures(workspace: Workspace) -> dict[str, str]:
+    return {item_of(key): reason for key, reason in manifest(workspace).details["failures"].items()}
+
+
 class Scripted:
     """A teacher that answers by a function of the item and the number of times it was asked, backwards in pairs."""
 
@@ -67,7 +71,7 @@ class Scripted:
             for request in reversed(pair):
                 number = sum(other.key == request.key for other in self.asked)
                 self.asked.append(request)
-                text = self.answers(request.key, number)
+                text = self.answers(item_of(request.key), number)
                 yield Reply(key=request.key, text=text, failure=None if text else "timeout", usage={"calls": 1})
 
 
@@ -93,7 +97,7 @@ def test_bad_images_are_recorded_with_their_reasons_and_the_rest_is_captioned(tm
     summary = caption(workspace, max_failure_share=0.6)
     assert list(captions(workspace)) == ["1", "2", "3"]
     reasons = {"4": "not an image", "5": "truncated", "6": "empty file", "7": "outside images/"}
-    assert manifest(workspace).details["failures"] == reasons
+    assert failures(workspace) == reasons
     counts = manifest(workspace).counts
     assert (counts["in"], counts["done"], counts["failed"], counts["missing_images"]) == (7, 3, 4, 0)
     assert set(summary.tables[0].rows) == {
@@ -140,14 +144,28 @@ def test_a_second_run_does_nothing_and_a_larger_limit_extends(tmp_path: Path) ->
     assert workspace.captions("shop").stat().st_mtime_ns == written
 
 
-def test_a_changed_poster_is_noticed_and_redone_on_request(tmp_path: Path) -> None:
+def test_a_replaced_or_added_poster_is_captioned_and_the_others_keep_theirs(tmp_path: Path) -> None:
     workspace = shop(tmp_path)
-    caption(workspace)
+    first = Scripted(lambda item, _: f"Sentence {item} of the first writer.")
+    caption(workspace, first, backend="endpoint")
     (workspace.images("shop") / "2.png").write_bytes(encoded(flat(RED)))
-    with pytest.raises(ArtifactError, match=r"the input images has changed since.*--overwrite"):
-        caption(workspace)
-    caption(workspace, overwrite=True)
-    assert captions(workspace)["2"].startswith("Red (100%)")
+    (workspace.images("shop") / "5.png").write_bytes(encoded(flat(RED)))
+    second = Scripted(lambda item, _: f"Sentence {item} of the second writer.")
+    caption(workspace, second, backend="endpoint")
+    assert [item_of(request.key) for request in second.asked] == ["5", "2"]
+    assert captions(workspace) == {
+        "1": "Sentence 1 of the first writer.",
+        "2": "Sentence 2 of the second writer.",
+        "3": "Sentence 3 of the first writer.",
+        "5": "Sentence 5 of the second writer.",
+    }
+    assert list(captions(workspace)) == ["1", "2", "3", "5"]
+    assert "nothing to do" in caption(workspace, backend="endpoint").headline
+    (workspace.images("shop") / "3.png").unlink()
+    (workspace.images("shop") / "2.png").write_bytes(b"broken")
+    caption(workspace, second, backend="endpoint", max_failure_share=0.5)
+    assert list(captions(workspace)) == ["1", "5"]
+    assert failures(workspace) == {"2": "not an image"}
 
 
 def test_knobs_of_models_change_nothing_for_pixels(tmp_path: Path) -> None:
@@ -165,7 +183,7 @@ def test_a_title_made_of_the_captioners_words_is_gone_around(tmp_path: Path) -> 
     found = captions(workspace)
     assert found["1"].startswith("Scarlet (100%) makes a dark, warm, vivid image")
     assert found["3"] == "Red (100%) makes a dark, warm, vivid image of no contrast and no detail, symmetric."
-    assert manifest(workspace).details["failures"] == {"2": "names the title"}
+    assert failures(workspace) == {"2": "names the title"}
 
 
 def test_large_images_are_described_as_their_small_copies(tmp_path: Path) -> None:
@@ -190,7 +208,7 @@ def test_a_model_sees_each_image_with_its_title_and_its_answers_are_cleaned(tmp_
     teacher = Scripted(lambda item, _number: f"Caption: {SENTENCE[:-1]} number {item}.\nIt is quiet there today.")
     caption(workspace, teacher, backend="endpoint", model="eyes")
     assert captions(workspace) == {item: f"{SENTENCE[:-1]} number {item}." for item in "123"}
-    asked = {request.key: request for request in teacher.asked}
+    asked = {item_of(request.key): request for request in teacher.asked}
     assert "Thing 2 (1999)" in asked["2"].text
     assert [np.array_equal(asked[item].pictures[0].rgb, GOOD[item]) for item in "123"] == [True] * 3
     assert manifest(workspace).details["writer"] == "eyes"
@@ -204,9 +222,9 @@ def test_a_caption_with_its_title_is_asked_again_once_and_then_fails(tmp_path: P
     teacher = Scripted(lambda item, number: answers[item][number])
     caption(workspace, teacher, backend="endpoint", max_failure_share=0.5)
     assert captions(workspace) == {"1": SENTENCE, "3": SENTENCE}
-    assert manifest(workspace).details["failures"] == {"2": "names the title"}
+    assert failures(workspace) == {"2": "names the title"}
     again = [request.text for request in teacher.asked if "names the title" in request.text]
-    assert [request.key for request in teacher.asked].count("2") == 2
+    assert [item_of(request.key) for request in teacher.asked].count("2") == 2
     assert len(again) == 2
 
 
@@ -220,10 +238,10 @@ def test_bad_images_are_never_sent_and_failed_answers_are_tried_again_on_request
         "truncated": 1,
         "empty file": 1,
     }
-    assert {request.key for request in teacher.asked} == {"1", "2", "3"}
+    assert {item_of(request.key) for request in teacher.asked} == {"1", "2", "3"}
     caption(workspace, teacher, backend="endpoint", max_failure_share=0.7, retry_failed=True)
     assert captions(workspace) == dict.fromkeys("123", SENTENCE)
-    assert [request.key for request in teacher.asked].count("2") == 2
+    assert [item_of(request.key) for request in teacher.asked].count("2") == 2
     assert len(teacher.asked) == 4
 
 

@@ -4,6 +4,9 @@ Items come in the order of the catalogue, those that have an image; a missing im
 image is a record with its reason, and the stage goes on. The writer is `pixels`, which puts image statistics into words
 and needs no weights, or a vision-language model here or behind a server. Images are opened one at a time as they are
 wanted, so memory doesn't grow with their number.
+
+A record's key is the item with the hash of its image, `12@5f2d...`: an image that was added or replaced since is
+captioned when the stage is started again, and the others keep their captions.
 """
 
 from __future__ import annotations
@@ -37,12 +40,13 @@ def run(settings: CaptionSettings, workspace: Workspace, teacher: Teacher | None
     started, path = time.monotonic(), workspace.captions(settings.dataset)
     catalogue = read_catalogue(require(workspace.titles(settings.dataset), "The titles file", PREPARE))
     images = ImageFolder(workspace.images(settings.dataset))
-    keys = _with_image(catalogue, images)[: settings.limit]
+    known = _with_image(catalogue, images)
+    keys = known[: settings.limit]
     spending = Spending(settings.price_in, settings.price_out, settings.budget)
     asking = Asking(settings, catalogue, images)
     if settings.dry_run:
         return _estimate(settings, asking, keys, spending)
-    with open_work(path, settings, _inputs(settings, workspace, catalogue, images), lambda: _finished(path)) as work:
+    with open_work(path, settings, _inputs(settings, workspace), lambda: _finished(path)) as work:
         if work.nothing_to_do(keys):
             return Summary(headline=f"{path.name} is there already; nothing to do.", artifact=path)
         if settings.backend == "pixels":
@@ -53,10 +57,11 @@ def run(settings: CaptionSettings, workspace: Workspace, teacher: Teacher | None
             ask_all(work, ordered, teacher, asking.request, asking.accept, spending, "captioning")
         manifest = work.complete(
             keys,
-            lambda rows: write_object(path, rows),
+            lambda rows: write_object(path, ((item_of(key), row) for key, row in rows)),
             started=started,
+            valid=set(known),
             counts={"items": len(catalogue), "missing_images": sum(item not in images for item in catalogue)},
-            details={**_writer(settings), "spent": spending.account(work.usage)},
+            details={**_writer(settings), "spent": spending.account(work.usage), "images": _versions(known)},
         )
     return _summary(path, manifest)
 
@@ -68,17 +73,18 @@ def write_statistics(
     rules, todo = CaptionRules(catalogue), work.todo(keys)
     size = min(settings.max_pixels, pixels.WORKING_PIXELS)
     with progress("captioning", len(todo)) as advance:
-        for item in todo:
+        for key in todo:
+            item = item_of(key)
             try:
                 rgb = read_rgb(images.read(item), size)
             except ImageError as error:
-                work.failed(item, error.reason)
+                work.failed(key, error.reason)
             else:
                 caption = pixels.describe(rgb, partial(rules.names_title, item))
                 if rules.names_title(item, caption):
-                    work.failed(item, NAMES_TITLE)
+                    work.failed(key, NAMES_TITLE)
                 else:
-                    work.done(item, {"title": catalogue.title(item), "caption": caption})
+                    work.done(key, {"title": catalogue.title(item), "caption": caption})
             advance(1)
 
 
@@ -89,21 +95,23 @@ class Asking:
         self._max_pixels, self._catalogue, self._images = settings.max_pixels, catalogue, images
         self._rules = CaptionRules(catalogue)
 
-    def request(self, item: str, violation: str | None = None) -> Request | str:
+    def request(self, key: str, violation: str | None = None) -> Request | str:
         """What is asked about an item's image, or why it can't be opened."""
+        item = item_of(key)
         try:
             picture = read_picture(self._images.read(item), self._max_pixels)
         except ImageError as error:
             return error.reason
-        return Request(key=item, text=caption_prompt(self._catalogue.title(item), violation), pictures=(picture,))
+        return Request(key=key, text=caption_prompt(self._catalogue.title(item), violation), pictures=(picture,))
 
-    def accept(self, item: str, text: str) -> Mapping[str, Any] | str:
+    def accept(self, key: str, text: str) -> Mapping[str, Any] | str:
+        item = item_of(key)
         caption, violation = self._rules.read(item, text)
         return violation or {"title": self._catalogue.title(item), "caption": caption}
 
     def ordered(self, keys: Sequence[str]) -> list[str]:
         """The largest images first: a batch then holds images of like size, and the dearest one comes first."""
-        return sorted(keys, key=lambda item: -self._num_pixels(item))
+        return sorted(keys, key=lambda key: -self._num_pixels(item_of(key)))
 
     def _num_pixels(self, item: str) -> int:
         try:
@@ -112,8 +120,17 @@ class Asking:
             return 0
 
 
+def item_of(key: str) -> str:
+    """The item of a record's key.
+
+    >>> item_of("12@5f2d8a")
+    '12'
+    """
+    return key.partition("@")[0]
+
+
 def _with_image(catalogue: Catalogue, images: ImageFolder) -> list[str]:
-    found = [item for item in catalogue if item in images]
+    found = [f"{item}@{images.version(item)}" for item in catalogue if item in images]
     if not found:
         raise ArtifactError(
             f"{images.folder} holds no image of the catalogue. Expected files such as {next(iter(catalogue))}.jpg, "
@@ -122,18 +139,23 @@ def _with_image(catalogue: Catalogue, images: ImageFolder) -> list[str]:
     return found
 
 
-def _inputs(
-    settings: CaptionSettings, workspace: Workspace, catalogue: Catalogue, images: ImageFolder
-) -> dict[str, str]:
-    """Hashes of all that the captions depend on."""
-    inputs = hash_files(titles=workspace.titles(settings.dataset)) | {"images": images.fingerprint(catalogue)}
+def _inputs(settings: CaptionSettings, workspace: Workspace) -> dict[str, str]:
+    """Hashes of all that every caption depends on."""
+    inputs = hash_files(titles=workspace.titles(settings.dataset))
     inputs["template"] = pixels.VERSION if settings.backend == "pixels" else TEMPLATE_VERSION
     folder = workspace.model(settings.model) if settings.backend == "huggingface" else None
     return inputs | ({"model": hash_model(folder)} if folder is not None else {})
 
 
+def _versions(keys: Sequence[str]) -> dict[str, str]:
+    return {item_of(key): key.partition("@")[2] for key in keys}
+
+
 def _finished(path: Path) -> Iterator[tuple[str, Any]]:
-    return iter(read_json(path).items())
+    """The captions that are there, by the key of the image that each was written for."""
+    manifest = Manifest.read(path)
+    versions = manifest.details["images"] if manifest is not None else {}
+    return ((f"{item}@{versions[item]}", row) for item, row in read_json(path).items())
 
 
 def _writer(settings: CaptionSettings) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 
 from mllmrec.artifacts import IMAGE_SUFFIXES
@@ -66,17 +65,9 @@ class ImageFolder:
         except ImageError:
             return None
 
-    def fingerprint(self, item_ids: Iterable[str]) -> str:
-        """A hash of the names and contents of these items' images: another one when one is added, taken or replaced."""
-        digest = hashlib.sha256()
-        for item_id in item_ids:
-            if item_id in self:
-                digest.update(f"{self._names[item_id]} {self._content_hash(item_id)}\n".encode())
-        return digest.hexdigest()
-
-    def _content_hash(self, item_id: str) -> str:
-        """The hash of an image's bytes, or the reason for which it has none."""
+    def version(self, item_id: str) -> str:
+        """A short hash of an image's bytes, another one when it is replaced; or the reason why it can't be read."""
         try:
-            return hashlib.sha256(self.read(item_id)).hexdigest()
+            return hashlib.sha256(self.read(item_id)).hexdigest()[:16]
         except ImageError as error:
             return error.reason
