@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +23,10 @@ from mllmrec.data.candidates_stage import run as draw_candidates
 from mllmrec.data.prompts import parse
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, DataError, SettingsError
-from mllmrec.evaluation import ranking
+from mllmrec.evaluation import joining, ranking
 from mllmrec.evaluation.answering import make_ranker
-from mllmrec.evaluation.runs import read_run
+from mllmrec.evaluation.runs import read_run, write_run
+from mllmrec.locks import locked
 from mllmrec.records import Summary
 from mllmrec.settings.candidates import CandidatesSettings
 from mllmrec.settings.ranking import EvaluateSettings
@@ -276,10 +281,50 @@ def test_shards_join_to_the_same_bytes_in_any_order(
     assert rankings_of(grpo_run) == before
 
 
+def test_of_two_parts_that_finish_together_one_joins_and_the_other_says_so(
+    grpo_run: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rankings_of(grpo_run)
+    shutil.rmtree(grpo_run)
+    ranked: list[tuple[joining.Job, range]] = []
+
+    def keep(job: joining.Job, mine: range) -> Summary:
+        ranked.append((job, mine))
+        return Summary(headline="ranked")
+
+    def slow(*arguments: Any, **more: Any) -> Any:
+        time.sleep(0.3)
+        return write_run(*arguments, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ranking, "join", keep)
+        for shard in ("1/2", "2/2"):
+            evaluate(workspace, tag="grpo", shard=shard)
+    monkeypatch.setattr(joining, "write_run", slow)
+    with ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(lambda parts: joining.join(*parts), ranked))
+    first, second = sorted(summary.headline for summary in told)
+    assert first == f"Ranked the candidates of 160 users with grpo: {grpo_run}"
+    assert re.fullmatch("Shard ./2 is ranked; another process has joined what was ranked: .*", second)
+    assert told[0].tables == told[1].tables
+    assert rankings_of(grpo_run) == before
+    assert not list(grpo_run.glob("*.lock"))
+
+
+def test_a_second_process_on_the_same_part_is_refused(grpo_run: Path, workspace: Workspace) -> None:
+    shutil.rmtree(grpo_run)
+    settings = EvaluateSettings(dataset=DATASET, root=str(workspace.root), device="cpu", tag="grpo")
+    evaluate(workspace, tag="grpo", shard="2/2")
+    (log,) = grpo_run.glob("*.partial.jsonl")
+    held = locked(log.with_name(log.name.replace("1-of-2", "0-of-1")))
+    with held, pytest.raises(ArtifactError, match=rf"is being made by process {os.getpid()}, started"):
+        ranking.run(settings, workspace)
+
+
 def test_a_missing_shard_is_an_error(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunk 1 is lost on the way, as when one process of a launch wrote to another disk."""
-    complete = ranking.read_chunks
-    monkeypatch.setattr(ranking, "read_chunks", lambda logs: {k: v for k, v in complete(logs).items() if k != 1})
+    complete = joining.read_chunks
+    monkeypatch.setattr(joining, "read_chunks", lambda logs: {k: v for k, v in complete(logs).items() if k != 1})
     with pytest.raises(ArtifactError, match=r"lacks 1 of 3 chunks of users \(first: chunk 1\). Every shard must be"):
         evaluate(workspace, tag="full")
     assert not (folder_of(workspace, "full") / "manifest.json").exists()

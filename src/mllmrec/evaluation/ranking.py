@@ -7,35 +7,29 @@ users. Processes of one launch take every n-th chunk; when all chunks are there,
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from mllmrec.artifacts import RecordLog, Workspace
 from mllmrec.data.formats import inherited
 from mllmrec.data.legacy import load_candidates
 from mllmrec.data.prompts import TEMPLATE_VERSION
 from mllmrec.data.sequences import Interactions
-from mllmrec.errors import ArtifactError, SettingsError
+from mllmrec.errors import SettingsError
 from mllmrec.evaluation.answering import RankChunk, make_ranker
-from mllmrec.evaluation.cutoffs import finished_run, normalised
-from mllmrec.evaluation.metrics import Position
+from mllmrec.evaluation.cutoffs import finished_run
+from mllmrec.evaluation.joining import Job, join, read_chunks
 from mllmrec.evaluation.models import ModelChoice, choose_model, open_model
-from mllmrec.evaluation.rankings import position_of, ranking_of, ranking_of_answers
-from mllmrec.evaluation.runs import Run, candidate_file, run_folder, write_run
+from mllmrec.evaluation.runs import candidate_file, run_folder
 from mllmrec.evaluation.tables import results_table
 from mllmrec.launch import joined, rank_and_size
+from mllmrec.locks import locked
 from mllmrec.manifests import hash_files
 from mllmrec.progress import progress
-from mllmrec.records import Ranking, RankingExample, Summary
+from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.ranking import EvaluateSettings
-
-CHUNK_USERS = 64
 
 
 def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
@@ -46,51 +40,25 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
     candidates = candidate_file(settings.model_copy(update={"min_inter": window}), workspace)
     folder = run_folder(settings, workspace, choice.name, candidates, settings.method)
     inputs = _inputs(settings, workspace, candidates, choice)
-    if (there := finished_run(folder, settings, inputs, answers=_num_answers(settings))) is not None:
-        return _summary(f"{folder} is finished; nothing to do.", there)
+    if (there := finished_run(folder, settings, inputs, answers=settings.num_answers)) is not None:
+        headline = f"{folder} is finished; nothing to do."
+        return Summary(headline=headline, artifact=folder, tables=(results_table([there]),))
     interactions = Interactions.load(workspace, settings.dataset)
     examples = load_candidates(candidates, interactions, window)[: settings.limit]
     _check_window(examples, window, choice, candidates)
-    part, parts = (int(number) for number in settings.shard.split("/")) if settings.shard else (1, 1)
-    rank, size = rank_and_size()
-    logs = folder / f"rankings.{_fingerprint(settings, inputs)}"
+    job = Job(
+        settings=settings,
+        choice=choice,
+        candidates=candidates,
+        inputs=inputs,
+        examples=examples,
+        folder=folder,
+        started=started,
+    )
+    mine = _share(settings, job.num_chunks)
     with joined():
-        mine = range((part - 1) * size + rank, num_chunks(examples), parts * size)
-        _rank_chunks(settings, workspace, choice, interactions, window, examples, mine, logs)
-    headline = f"Ranked the candidates of {len(examples)} users with {choice.name}: {folder}"
-    if rank:
-        return Summary(headline=headline, artifact=folder)
-    chunks = read_chunks(logs)
-    missing = [index for index in range(num_chunks(examples)) if index not in chunks]
-    if missing and settings.shard:
-        return Summary(headline=f"Shard {settings.shard} is ranked; {len(missing)} chunks are left to other shards.")
-    if missing:
-        raise ArtifactError(
-            f"{folder} lacks {len(missing)} of {num_chunks(examples)} chunks of users (first: chunk {missing[0]}). "
-            "Every shard must be ranked; start the same command again."
-        )
-    return _summary(headline, _write(settings, folder, choice, candidates, inputs, examples, chunks, started))
-
-
-def _summary(headline: str, run: Run) -> Summary:
-    return Summary(headline=headline, artifact=run.folder, tables=(results_table([run]),))
-
-
-def num_chunks(examples: Sequence[RankingExample]) -> int:
-    return -(-len(examples) // CHUNK_USERS)
-
-
-def read_chunks(logs: Path) -> dict[int, dict[str, Any]]:
-    """The chunks that all processes have finished, by index; `logs` is what the names of their logs begin with.
-
-    A line without an end is passed over: its process was killed, or is writing it.
-    """
-    chunks: dict[int, dict[str, Any]] = {}
-    for path in sorted(logs.parent.glob(f"{logs.name}.*.partial.jsonl")):
-        with path.open("rb") as file:
-            rows = [json.loads(line) for line in file if line.endswith(b"\n")]
-        chunks |= {int(row["chunk"]): row for row in rows}
-    return chunks
+        _rank_chunks(job, mine, workspace, interactions, window)
+    return join(job, mine)
 
 
 def _inputs(settings: EvaluateSettings, workspace: Workspace, candidates: Path, choice: ModelChoice) -> dict[str, str]:
@@ -98,18 +66,6 @@ def _inputs(settings: EvaluateSettings, workspace: Workspace, candidates: Path, 
     if settings.captions != "off" and (choice.trained is None or choice.trained.captions):
         files |= hash_files(captions=workspace.captions(settings.dataset))
     return files | {"template": TEMPLATE_VERSION} | choice.hashes()
-
-
-def _num_answers(settings: EvaluateSettings) -> int:
-    """How many answers a user's ranking is made of; 0 when it is made of scores."""
-    return max(settings.top_k) if settings.method == "generate" else 0
-
-
-def _fingerprint(settings: EvaluateSettings, inputs: Mapping[str, str]) -> str:
-    """A short hash of all that decides the scores: an interrupted run goes on only from logs of its own making."""
-    decisive = settings.result_settings() | {"top_k": _num_answers(settings)}
-    what = json.dumps([decisive, dict(inputs)], sort_keys=True)
-    return hashlib.sha256(what.encode()).hexdigest()[:12]
 
 
 def _window(settings: EvaluateSettings, choice: ModelChoice) -> int:
@@ -131,83 +87,32 @@ def _check_window(examples: Sequence[RankingExample], window: int, choice: Model
         )
 
 
-def _rank_chunks(
-    settings: EvaluateSettings,
-    workspace: Workspace,
-    choice: ModelChoice,
-    interactions: Interactions,
-    window: int,
-    examples: Sequence[RankingExample],
-    mine: range,
-    logs: Path,
-) -> None:
+def _share(settings: EvaluateSettings, num_chunks: int) -> range:
+    """The chunks of this process: every n-th one of its shard."""
+    part, parts = (int(number) for number in settings.shard.split("/")) if settings.shard else (1, 1)
+    rank, size = rank_and_size()
+    return range((part - 1) * size + rank, num_chunks, parts * size)
+
+
+def _rank_chunks(job: Job, mine: range, workspace: Workspace, interactions: Interactions, window: int) -> None:
     """Rank the chunks of this process that no earlier run has finished, appending each."""
-    done = read_chunks(logs)
-    todo = [index for index in mine if index not in done]
-    if not todo:
-        return
-    loaded, encoder = open_model(settings, workspace, choice, interactions.catalogue, window)
-    rank_chunk: RankChunk = make_ranker(settings, loaded, encoder)
-    path = logs.with_name(f"{logs.name}.{mine.start}-of-{mine.step}.partial.jsonl")
-    with (
-        closing(RecordLog(path, key="chunk")) as log,
-        progress(f"ranking with {choice.name}", len(todo) * CHUNK_USERS) as advance,
-    ):
-        for index in todo:
-            begun = time.monotonic()
-            rows = rank_chunk(examples[index * CHUNK_USERS : (index + 1) * CHUNK_USERS])
-            budget = dict(encoder.renderer.budget)
-            encoder.renderer.budget.clear()
-            seconds = time.monotonic() - begun
-            log.append([{"chunk": str(index), "seconds": seconds, "budget": budget, "rows": rows}])
-            advance(CHUNK_USERS)
-
-
-def _write(
-    settings: EvaluateSettings,
-    folder: Path,
-    choice: ModelChoice,
-    candidates: Path,
-    inputs: dict[str, str],
-    examples: Sequence[RankingExample],
-    chunks: dict[int, dict[str, Any]],
-    started: float,
-) -> Run:
-    """Turn finished chunks into a RUN and drop the working logs."""
-    rows = [row for index in range(num_chunks(examples)) for row in chunks[index]["rows"]]
-    invalid = sum(not row["answers"] for row in rows) if settings.method == "generate" else 0
-    details: dict[str, Any] = {"model": choice.base, "adapter": str(choice.adapter) if choice.adapter else None}
-    details["budget"] = dict(sum((Counter(chunk["budget"]) for chunk in chunks.values()), Counter()))
-    if settings.method == "score":
-        details |= normalised(_positions_per_token(examples, rows), settings.top_k)
-    else:
-        details["dropped_answers"] = sum(row["dropped"] for row in rows)
-    run = write_run(
-        folder,
-        _rankings(examples, rows),
-        settings,
-        name=choice.name,
-        candidates=candidates,
-        inputs=inputs,
-        started=started,
-        seconds=sum(chunk["seconds"] for chunk in chunks.values()) / rank_and_size()[1],
-        method=settings.method,
-        invalid_share=invalid / len(rows),
-        world_size=rank_and_size()[1],
-        details=details,
-    )
-    for path in folder.glob("rankings.*.partial.jsonl"):
-        path.unlink(missing_ok=True)
-    return run
-
-
-def _rankings(examples: Sequence[RankingExample], rows: Sequence[dict[str, Any]]) -> Iterator[Ranking]:
-    for example, row in zip(examples, rows, strict=True):
-        yield ranking_of(example, row["scores"]) if "scores" in row else ranking_of_answers(example, row["answers"])
-
-
-def _positions_per_token(examples: Sequence[RankingExample], rows: Sequence[dict[str, Any]]) -> Iterator[Position]:
-    """Where targets come out by scores divided by the number of tokens, which is told beside and never instead."""
-    for example, row in zip(examples, rows, strict=True):
-        per_token = [score / count for score, count in zip(row["scores"], row["tokens"], strict=True)]
-        yield position_of(ranking_of(example, per_token))
+    path = job.logs.with_name(f"{job.logs.name}.{mine.start}-of-{mine.step}.partial.jsonl")
+    with locked(path):
+        done = read_chunks(job.logs)
+        todo = [index for index in mine if index not in done]
+        if not todo:
+            return
+        loaded, encoder = open_model(job.settings, workspace, job.choice, interactions.catalogue, window)
+        rank_chunk: RankChunk = make_ranker(job.settings, loaded, encoder)
+        with (
+            closing(RecordLog(path, key="chunk")) as log,
+            progress(f"ranking with {job.choice.name}", sum(len(job.chunk(index)) for index in todo)) as advance,
+        ):
+            for index in todo:
+                begun, examples = time.monotonic(), job.chunk(index)
+                rows = rank_chunk(examples)
+                budget = dict(encoder.renderer.budget)
+                encoder.renderer.budget.clear()
+                seconds = time.monotonic() - begun
+                log.append([{"chunk": str(index), "seconds": seconds, "budget": budget, "rows": rows}])
+                advance(len(examples))

@@ -38,6 +38,11 @@ class EvaluateSettings(RunSettings):
         "auto", "Number format of the weights; auto: bfloat16 on a GPU, float32 elsewhere."
     )
 
+    @property
+    def num_answers(self) -> int:
+        """How many answers a user's ranking is made of; 0 when it is made of scores."""
+        return max(self.top_k) if self.method == "generate" else 0
+
     @field_validator("shard")
     @classmethod
     def _shard(cls, value: str) -> str:

@@ -1,0 +1,146 @@
+"""From the chunks that processes have ranked to one RUN.
+
+Each process of a launch, and each shard, appends to a log of its own. Whoever finds all chunks there writes the RUN and
+drops the logs; it holds a lock meanwhile, so that of two shards which finish at the same instant one joins and the
+other sees that it is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mllmrec.errors import ArtifactError
+from mllmrec.evaluation.cutoffs import normalised
+from mllmrec.evaluation.metrics import Position
+from mllmrec.evaluation.models import ModelChoice
+from mllmrec.evaluation.rankings import position_of, ranking_of, ranking_of_answers
+from mllmrec.evaluation.runs import Run, read_run, write_run
+from mllmrec.evaluation.tables import results_table
+from mllmrec.launch import rank_and_size
+from mllmrec.locks import locked
+from mllmrec.manifests import Manifest
+from mllmrec.records import Ranking, RankingExample, Summary
+from mllmrec.settings.ranking import EvaluateSettings
+
+CHUNK_USERS = 64
+Chunks = Mapping[int, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One model, one candidate file, one RUN folder; `started` is the `time.monotonic()` at which the stage began."""
+
+    settings: EvaluateSettings
+    choice: ModelChoice
+    candidates: Path
+    inputs: Mapping[str, str]
+    examples: Sequence[RankingExample]
+    folder: Path
+    started: float
+
+    @property
+    def num_chunks(self) -> int:
+        return -(-len(self.examples) // CHUNK_USERS)
+
+    def chunk(self, index: int) -> Sequence[RankingExample]:
+        return self.examples[index * CHUNK_USERS : (index + 1) * CHUNK_USERS]
+
+    @property
+    def logs(self) -> Path:
+        """What the names of all its logs begin with: they hold a short hash of all that decides the scores.
+
+        An interrupted run goes on only from logs of its own making.
+        """
+        decisive = self.settings.result_settings() | {"top_k": self.settings.num_answers}
+        what = json.dumps([decisive, dict(self.inputs)], sort_keys=True)
+        return self.folder / f"rankings.{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+
+
+def join(job: Job, mine: range) -> Summary:
+    """Write the RUN, unless chunks are left to other shards or another process was faster; `mine` are this process's.
+
+    Raises ArtifactError when a chunk is missing that no shard is there for.
+    """
+    headline = f"Ranked the candidates of {len(job.examples)} users with {job.choice.name}: {job.folder}"
+    if rank_and_size()[0]:
+        return Summary(headline=headline, artifact=job.folder)
+    shard = f"Shard {job.settings.shard} is ranked; " if job.settings.shard else ""
+    with locked(job.folder / "rankings.jsonl", wait=True):
+        chunks = read_chunks(job.logs)
+        missing = [index for index in range(job.num_chunks) if index not in chunks]
+        if not missing:
+            return _summary(headline, _write(job, chunks))
+        if not chunks.keys() >= set(mine) and Manifest.read(job.folder) is not None:
+            return _summary(f"{shard}another process has joined what was ranked: {job.folder}", read_run(job.folder))
+        if shard:
+            return Summary(headline=f"{shard}{len(missing)} chunks are left to other shards.")
+        raise ArtifactError(
+            f"{job.folder} lacks {len(missing)} of {job.num_chunks} chunks of users (first: chunk {missing[0]}). "
+            "Every shard must be ranked; start the same command again."
+        )
+
+
+def read_chunks(logs: Path) -> dict[int, dict[str, Any]]:
+    """The chunks that all processes have finished, by index; `logs` is what the names of their logs begin with.
+
+    A line without an end is passed over: its process was killed, or is writing it.
+    """
+    chunks: dict[int, dict[str, Any]] = {}
+    for path in sorted(logs.parent.glob(f"{logs.name}.*.partial.jsonl")):
+        with path.open("rb") as file:
+            rows = [json.loads(line) for line in file if line.endswith(b"\n")]
+        chunks |= {int(row["chunk"]): row for row in rows}
+    return chunks
+
+
+def _summary(headline: str, run: Run) -> Summary:
+    return Summary(headline=headline, artifact=run.folder, tables=(results_table([run]),))
+
+
+def _write(job: Job, chunks: Chunks) -> Run:
+    """Turn finished chunks into a RUN and drop the working logs."""
+    examples, settings = job.examples, job.settings
+    rows = [row for index in range(job.num_chunks) for row in chunks[index]["rows"]]
+    invalid = sum(not row["answers"] for row in rows) if settings.method == "generate" else 0
+    details: dict[str, Any] = {"model": job.choice.base}
+    details["adapter"] = str(job.choice.adapter) if job.choice.adapter else None
+    details["budget"] = dict(sum((Counter(chunk["budget"]) for chunk in chunks.values()), Counter()))
+    if settings.method == "score":
+        details |= normalised(_positions_per_token(examples, rows), settings.top_k)
+    else:
+        details["dropped_answers"] = sum(row["dropped"] for row in rows)
+    run = write_run(
+        job.folder,
+        _rankings(examples, rows),
+        settings,
+        name=job.choice.name,
+        candidates=job.candidates,
+        inputs=job.inputs,
+        started=job.started,
+        seconds=sum(chunk["seconds"] for chunk in chunks.values()) / rank_and_size()[1],
+        method=settings.method,
+        invalid_share=invalid / len(rows),
+        world_size=rank_and_size()[1],
+        details=details,
+    )
+    for path in job.folder.glob("rankings.*.partial.jsonl"):
+        path.unlink(missing_ok=True)
+    return run
+
+
+def _rankings(examples: Sequence[RankingExample], rows: Sequence[dict[str, Any]]) -> Iterator[Ranking]:
+    for example, row in zip(examples, rows, strict=True):
+        yield ranking_of(example, row["scores"]) if "scores" in row else ranking_of_answers(example, row["answers"])
+
+
+def _positions_per_token(examples: Sequence[RankingExample], rows: Sequence[dict[str, Any]]) -> Iterator[Position]:
+    """Where targets come out by scores divided by the number of tokens, which is told beside and never instead."""
+    for example, row in zip(examples, rows, strict=True):
+        per_token = [score / count for score, count in zip(row["scores"], row["tokens"], strict=True)]
+        yield position_of(ranking_of(example, per_token))
