@@ -30,13 +30,14 @@ def run(settings: RunRecipeSettings) -> Summary:
 
 
 def run_demo(settings: DemoSettings) -> Summary:
-    """Write the made-up world into an empty folder and run the demo's recipe there."""
+    """Write the made-up world and its posters into an empty folder and run the demo's recipe there."""
+    from mllmrec.demo.posters import write_posters
     from mllmrec.demo.world import World, write_world
 
     workspace = Workspace(Path(settings.root).expanduser() / settings.out)
-    raw = workspace.root / "raw"
-    write_world(World(seed=settings.seed), raw)
-    recipe = load_recipe("demo")
+    world, raw, recipe = World(seed=settings.seed), workspace.root / "raw", load_recipe("demo")
+    write_world(world, raw)
+    write_posters(world, workspace.images(recipe.shared["dataset"]))
     recipe.blocks["prepare"][0] |= {"raw": str(raw), "titles": str(raw / "titles.csv")}
     overrides: dict[str, Any] = {"root": str(workspace.root), "seed": settings.seed, "overwrite": settings.overwrite}
     return run_stages(recipe.stages(**overrides))

@@ -1,8 +1,9 @@
 """A small made-up world: things with names, people with tastes and habits.
 
-Each item has a theme, and its title says so (`Amber Lantern 12` is of the theme amber). A person likes a few themes
-and mostly goes on with the theme of the last thing chosen; some things are simply popular; the rest is chance. So
-there is something to learn from titles, from order and from popularity, and a model that sees none of it can't win.
+Each item has a theme, and its title says so (`Amber Lantern 2` is of the theme amber). A person likes a few themes and
+mostly goes on with the theme of the last thing chosen; some things are simply popular; the rest is chance. Things also
+belong to the day or to the night, which only their posters tell, and a person mostly keeps to one of them. So there is
+something to learn from titles, from order, from popularity and from images, and a model that sees none of it can't win.
 """
 
 from __future__ import annotations
@@ -10,31 +11,38 @@ from __future__ import annotations
 import csv
 import itertools
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mllmrec.artifacts import replacing
-from mllmrec.data.draws import generator
+from mllmrec.data.draws import generator, uniform
 
 THEMES = ("Amber", "Cobalt", "Willow", "Granite", "Velvet", "Comet", "Harbor", "Saffron")
 NOUNS = ("Lantern", "Garden", "Engine", "Letter", "Mirror", "Orchard", "Station", "Compass", "Island", "Quartet")
+LIGHTS = DAY, NIGHT = ("day", "night")
+
+Shelves = Mapping[tuple[str, str], Sequence[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Sizes and habits. `stay` is the chance to go on with the last theme, `popular` that of a popular item."""
+    """Sizes and habits. `stay` is the chance to go on with the last theme, `popular` that of a popular item, `loyal`
+    that of one of the day, or the night, that a person keeps to."""
 
     num_items: int = 160
     num_users: int = 700
     length: tuple[int, int] = (9, 16)
     stay: float = 0.75
     popular: float = 0.15
+    loyal: float = 0.8
     seed: int = 42
 
 
 def write_world(world: World, folder: Path) -> None:
     """Write pairs.csv (user, item, timestamp) and titles.csv (item, title, theme), the same for the same world."""
     titles = make_titles(world)
+    shelves = make_shelves(world, titles)
     with replacing(folder / "titles.csv") as file:
         rows = ((item, title, theme_of(title)) for item, title in titles.items())
         csv.writer(file).writerows(itertools.chain([("item", "title", "theme")], rows))
@@ -43,7 +51,8 @@ def write_world(world: World, folder: Path) -> None:
         writer.writerow(("user", "item", "timestamp"))
         for number in range(world.num_users):
             rng = generator(world.seed, "world/user", str(number))
-            writer.writerows((f"u{number}", item, step) for step, item in enumerate(choices(world, titles, rng)))
+            chosen = choices(world, titles, shelves, rng)
+            writer.writerows((f"u{number}", item, step) for step, item in enumerate(chosen))
 
 
 def make_titles(world: World) -> dict[str, str]:
@@ -58,19 +67,30 @@ def make_titles(world: World) -> dict[str, str]:
     return titles
 
 
-def choices(world: World, titles: dict[str, str], rng: random.Random) -> list[str]:
+def choices(world: World, titles: Mapping[str, str], shelves: Shelves, rng: random.Random) -> list[str]:
     """One person's items, oldest first, without repetition."""
-    themes = {theme: [item for item, title in titles.items() if theme_of(title) == theme] for theme in THEMES}
     popular = list(titles)[:: max(1, len(titles) // 12)]
-    liked = rng.sample(THEMES, 2)
+    liked, light = rng.sample(THEMES, 2), rng.choice(LIGHTS)
     theme, chosen = liked[0], dict[str, None]()
     for _ in range(rng.randint(*world.length)):
         if rng.random() > world.stay:
             theme = rng.choice(liked)
-        pool = popular if rng.random() < world.popular else themes[theme]
+        seen = light if rng.random() < world.loyal else next(other for other in LIGHTS if other != light)
+        pool = popular if rng.random() < world.popular else shelves[theme, seen]
         left = [item for item in pool if item not in chosen] or [item for item in titles if item not in chosen]
         chosen[rng.choice(left)] = None
     return list(chosen)
+
+
+def make_shelves(world: World, titles: Mapping[str, str]) -> Shelves:
+    """(theme, light) -> items; half of a theme's items, drawn by hash, belong to the day."""
+    shelves: dict[tuple[str, str], list[str]] = {}
+    for theme in THEMES:
+        items = [item for item, title in titles.items() if theme_of(title) == theme]
+        drawn = sorted(items, key=lambda item: uniform(world.seed, "world/light", item))
+        for number, light in enumerate(LIGHTS):
+            shelves[theme, light] = [item for item in items if item in drawn[number :: len(LIGHTS)]]
+    return shelves
 
 
 def theme_of(title: str) -> str:
