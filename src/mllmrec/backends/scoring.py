@@ -182,9 +182,7 @@ def _tensor(array: NDArray[Any], device: torch.device) -> torch.Tensor:
 
 
 def _for_attention(mask: torch.Tensor, model: Any) -> torch.Tensor:
-    """The boolean mask as the model's attention takes it: sdpa as it is, others added to the logits."""
-    if getattr(model.config, "_attn_implementation", "sdpa") == "sdpa":
-        return mask
+    """The mask as something to add to attention logits; each layer would otherwise turn a boolean one into that."""
     return torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
 
 
@@ -210,8 +208,9 @@ def _log_probabilities(head: Any, hidden_E: torch.Tensor, target_E: torch.Tensor
     parts = []
     for start in range(0, len(target_E), PROJECTED_ROWS):
         logits = _project(head, hidden_E[start : start + PROJECTED_ROWS])
-        chosen = logits.gather(1, target_E[start : start + PROJECTED_ROWS, None]).squeeze(1)
-        parts.append(chosen - logits.logsumexp(dim=1))
+        parts.append(
+            -torch.nn.functional.cross_entropy(logits, target_E[start : start + PROJECTED_ROWS], reduction="none")
+        )
     return torch.cat(parts)
 
 
