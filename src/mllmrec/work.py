@@ -19,6 +19,7 @@ from mllmrec.errors import ArtifactError, BackendError
 from mllmrec.launch import joined, meet, rank_and_size
 from mllmrec.locks import locked
 from mllmrec.manifests import Manifest, finished, unmark, write_manifest
+from mllmrec.settings.base import StageSettings
 from mllmrec.settings.long import LongStageSettings
 from mllmrec.worklogs import Kind, Usage, WorkLog
 
@@ -32,7 +33,7 @@ class Work:
     def __init__(
         self,
         artifact: Path,
-        settings: LongStageSettings,
+        settings: StageSettings,
         inputs: Mapping[str, str],
         before: Manifest | None,
         recall: Recall,
@@ -40,6 +41,10 @@ class Work:
         self.artifact, self.settings, self.inputs = artifact, settings, dict(inputs)
         self.rank, self.size = rank_and_size()
         self._before, self._recall = before, recall
+        long = settings if isinstance(settings, LongStageSettings) else None
+        self._retry_failed, self._max_failure_share = (
+            (long.retry_failed, long.max_failure_share) if long else (True, 0.0)
+        )
         self.log = WorkLog(artifact, self.rank, _header(settings, inputs))
         if before is not None and not self.log.exists():
             details = before.details
@@ -124,7 +129,7 @@ class Work:
         return manifest
 
     def _left(self, keys: Sequence[str]) -> list[str]:
-        done, failed, retry = self.log.places, self.log.failed, self.settings.retry_failed
+        done, failed, retry = self.log.places, self.log.failed, self._retry_failed
         return [key for key in keys if key not in done and (retry or key not in failed)]
 
     def _append(self, key: str, kind: Kind, value: Any, usage: Usage) -> None:
@@ -144,17 +149,17 @@ class Work:
                 f"{self.artifact} lacks {len(missing)} of {len(keys)} records (first: {missing[0]}). What is done is "
                 "kept; start the same command again."
             )
-        if len(failures) > self.settings.max_failure_share * len(keys):
+        if len(failures) > self._max_failure_share * len(keys):
             reasons = ", ".join(f"{reason} ({count})" for reason, count in Counter(failures.values()).most_common(5))
             raise BackendError(
                 f"{self.artifact}: {len(failures)} of {len(keys)} records failed: {reasons}. Expected at most a share "
-                f"of {self.settings.max_failure_share:g}. What is done is kept: mend the cause and go on with "
+                f"of {self._max_failure_share:g}. What is done is kept: mend the cause and go on with "
                 "--retry-failed, or accept it with a larger --max-failure-share."
             )
 
 
 @contextmanager
-def open_work(artifact: Path, settings: LongStageSettings, inputs: Mapping[str, str], recall: Recall) -> Iterator[Work]:
+def open_work(artifact: Path, settings: StageSettings, inputs: Mapping[str, str], recall: Recall) -> Iterator[Work]:
     """Take the artifact's lock and the records that there are.
 
     `recall` yields the (key, row) pairs of the artifact when it is finished, so that a larger --limit or
@@ -173,7 +178,7 @@ def open_work(artifact: Path, settings: LongStageSettings, inputs: Mapping[str, 
                 work.log.close()
 
 
-def _prepare(artifact: Path, settings: LongStageSettings, inputs: Mapping[str, str]) -> Manifest | None:
+def _prepare(artifact: Path, settings: StageSettings, inputs: Mapping[str, str]) -> Manifest | None:
     """The manifest of the artifact when it is finished; with --overwrite, drop it and logs of other making."""
     log = WorkLog(artifact, 0, _header(settings, inputs))
     if settings.overwrite:
@@ -189,7 +194,7 @@ def _prepare(artifact: Path, settings: LongStageSettings, inputs: Mapping[str, s
     return finished(artifact, settings, inputs)
 
 
-def _header(settings: LongStageSettings, inputs: Mapping[str, str]) -> dict[str, Any]:
+def _header(settings: StageSettings, inputs: Mapping[str, str]) -> dict[str, Any]:
     return {"settings": settings.result_settings(), "inputs": dict(inputs)}
 
 

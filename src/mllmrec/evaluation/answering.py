@@ -11,7 +11,7 @@ from mllmrec.backends.huggingface import HuggingFaceGenerator, LoadedModel
 from mllmrec.backends.scoring import HuggingFaceScorer
 from mllmrec.data.prompts import parse, parse_list
 from mllmrec.records import RankingExample
-from mllmrec.settings.ranking import EvaluateSettings
+from mllmrec.settings.ranking import EvaluateSettings, ModelRunSettings
 
 RankChunk = Callable[[Sequence[RankingExample]], list[dict[str, Any]]]
 """Rows in the order of the examples: {scores, tokens} of all candidates, or {answers, dropped}."""
@@ -24,11 +24,11 @@ def make_ranker(settings: EvaluateSettings, loaded: LoadedModel, encoder: Encode
     return _by_answers(settings, loaded, encoder)
 
 
-def _by_scores(settings: EvaluateSettings, loaded: LoadedModel, encoder: Encoder) -> RankChunk:
+def _by_scores(settings: ModelRunSettings, loaded: LoadedModel, encoder: Encoder) -> RankChunk:
     scorer = HuggingFaceScorer(loaded.model, settings.batch_tokens)
 
     def rank(examples: Sequence[RankingExample]) -> list[dict[str, Any]]:
-        tasks = [_task(example, encoder, settings.score) for example in examples]
+        tasks = [scoring_task(example, encoder, settings.score) for example in examples]
         scores = dict(scorer.score(tasks))
         return [
             {"scores": scores[index], "tokens": [len(answer) for answer in task.answers_C]}
@@ -38,11 +38,13 @@ def _by_scores(settings: EvaluateSettings, loaded: LoadedModel, encoder: Encoder
     return rank
 
 
-def _task(example: RankingExample, encoder: Encoder, scored: str) -> ScoringTask:
+def scoring_task(example: RankingExample, encoder: Encoder, scored: str, hint: str | None = None) -> ScoringTask:
+    """The prompt and what is scored of each candidate: its whole answer, or its id alone."""
     if scored == "answer":
-        return encoder.scoring_task(example)
-    answers = [encoder.chat.encode(f"[ITEM_{item}]") for item in example.candidates]
-    return ScoringTask(prompt_T=encoder.prompt_ids(example), answers_C=answers)
+        answers = [encoder.answer_ids(item) for item in example.candidates]
+    else:
+        answers = [encoder.chat.encode(f"[ITEM_{item}]") for item in example.candidates]
+    return ScoringTask(prompt_T=encoder.prompt_ids(example, hint), answers_C=answers)
 
 
 def _by_answers(settings: EvaluateSettings, loaded: LoadedModel, encoder: Encoder) -> RankChunk:

@@ -1,4 +1,4 @@
-"""Which model `evaluate` ranks with: a backbone, a merged or full checkpoint, or adapters on one of them."""
+"""Which model ranks: a backbone, a merged or full checkpoint, or adapters on one of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mllmrec.data.formats import PromptFormat, inherited
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import ArtifactError
 from mllmrec.manifests import Manifest, hash_model
-from mllmrec.settings.ranking import EvaluateSettings
+from mllmrec.settings.ranking import ModelRunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class ModelChoice:
         return model | ({"adapter": hash_model(self.adapter)} if self.adapter else {})
 
 
-def choose_model(settings: EvaluateSettings, workspace: Workspace) -> ModelChoice:
+def choose_model(settings: ModelRunSettings, workspace: Workspace) -> ModelChoice:
     """The model that --backbone, --sft-tag and --tag name together.
 
     Adapters find the model they were trained on through their manifest, unless one is named.
@@ -54,7 +54,7 @@ def choose_model(settings: EvaluateSettings, workspace: Workspace) -> ModelChoic
 
 
 def open_model(
-    settings: EvaluateSettings, workspace: Workspace, choice: ModelChoice, catalogue: Catalogue, window: int
+    settings: ModelRunSettings, workspace: Workspace, choice: ModelChoice, catalogue: Catalogue, window: int
 ) -> tuple[LoadedModel, Encoder]:
     """Load the model and make the encoder that writes its prompts, in the format it was trained with."""
     captions, max_prompt_tokens = prompt_content(settings, workspace, choice, window)
@@ -65,7 +65,7 @@ def open_model(
 
 
 def prompt_content(
-    settings: EvaluateSettings, workspace: Workspace, choice: ModelChoice, window: int
+    settings: ModelRunSettings, workspace: Workspace, choice: ModelChoice, window: int
 ) -> tuple[Mapping[str, str], int]:
     """The captions and the token budget of the prompts; a SettingsError where they contradict the checkpoint."""
     asked: dict[str, object] = {"window": window}
@@ -78,7 +78,7 @@ def prompt_content(
     return captions, max(trained.max_prompt_tokens, settings.max_prompt_tokens)
 
 
-def _full_model(workspace: Workspace, settings: EvaluateSettings) -> Path:
+def _full_model(workspace: Workspace, settings: ModelRunSettings) -> Path:
     folder = _checkpoint(workspace, settings.dataset, settings.sft_tag)
     if (folder / "adapter_config.json").exists():
         raise ArtifactError(

@@ -29,23 +29,23 @@ from mllmrec.locks import locked
 from mllmrec.manifests import hash_files
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary
-from mllmrec.settings.ranking import EvaluateSettings
+from mllmrec.settings.ranking import EvaluateSettings, ModelRunSettings
 
 
 def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
     """Write result/<dataset>/<name>/<candidates>/ and show it as a table."""
     started = time.monotonic()
     choice = choose_model(settings, workspace)
-    window = _window(settings, choice)
+    window = window_of(settings, choice)
     candidates = candidate_file(settings.model_copy(update={"min_inter": window}), workspace)
     folder = run_folder(settings, workspace, choice.name, candidates, settings.method)
-    inputs = _inputs(settings, workspace, candidates, choice)
+    inputs = run_inputs(settings, workspace, candidates, choice)
     if (there := finished_run(folder, settings, inputs, answers=settings.num_answers)) is not None:
         headline = f"{folder} is finished; nothing to do."
         return Summary(headline=headline, artifact=folder, tables=(results_table([there]),))
     interactions = Interactions.load(workspace, settings.dataset)
     examples = load_candidates(candidates, interactions, window)[: settings.limit]
-    _check_window(examples, window, choice, candidates)
+    check_window(examples, window, choice, candidates)
     job = Job(
         settings=settings,
         choice=choice,
@@ -61,14 +61,17 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
     return join(job, mine)
 
 
-def _inputs(settings: EvaluateSettings, workspace: Workspace, candidates: Path, choice: ModelChoice) -> dict[str, str]:
+def run_inputs(
+    settings: ModelRunSettings, workspace: Workspace, candidates: Path, choice: ModelChoice
+) -> dict[str, str]:
+    """Hashes of all that decides the scores besides the settings."""
     files = hash_files(candidates=candidates, titles=workspace.titles(settings.dataset))
     if settings.captions != "off" and (choice.trained is None or choice.trained.captions):
         files |= hash_files(captions=workspace.captions(settings.dataset))
     return files | {"template": TEMPLATE_VERSION} | choice.hashes()
 
 
-def _window(settings: EvaluateSettings, choice: ModelChoice) -> int:
+def window_of(settings: ModelRunSettings, choice: ModelChoice) -> int:
     """The window the model was trained with, which one asked for must not contradict; else the one asked for."""
     if choice.trained is None:
         return settings.min_inter
@@ -77,7 +80,7 @@ def _window(settings: EvaluateSettings, choice: ModelChoice) -> int:
     return choice.trained.window
 
 
-def _check_window(examples: Sequence[RankingExample], window: int, choice: ModelChoice, candidates: Path) -> None:
+def check_window(examples: Sequence[RankingExample], window: int, choice: ModelChoice, candidates: Path) -> None:
     """Refuse a candidate file with other windows than the model was trained with."""
     found = {len(example.history) + 1 for example in examples}
     if choice.trained is not None and found != {window}:

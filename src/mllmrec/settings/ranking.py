@@ -1,4 +1,4 @@
-"""Settings of `mllmrec evaluate`."""
+"""Settings of `mllmrec evaluate`, and what every verb shares that ranks with a model."""
 
 from __future__ import annotations
 
@@ -10,33 +10,38 @@ from mllmrec.settings.base import knob
 from mllmrec.settings.evaluation import RunSettings
 
 
-class EvaluateSettings(RunSettings):
-    """Rank frozen candidates with a model, and tell HR, NDCG and MRR with intervals."""
-
-    verb: ClassVar[str] = "evaluate"
+class ModelRunSettings(RunSettings):
+    """Which model ranks the candidates, and what its prompts hold."""
 
     backbone: str = knob("Qwen3-4B", "Model folder under the root, any path, or hub id.", operational=True)
     sft_tag: str = knob("", "Merged (or full) SFT model, in place of the backbone.", operational=True)
     tag: str = knob("", "Checkpoint: adapters on the model, or a full model.", operational=True)
-    method: Literal["score", "generate"] = knob("score", "Exact scores of all candidates, or generated answers.")
     score: Literal["answer", "id"] = knob("answer", "What is scored: the whole answer, or its id alone.")
-    list_prompt: bool = knob(False, "With generate: ask for K ids in one answer, as the reference does.")
     captions: Literal["auto", "on", "off"] = knob("auto", "Captions in prompts; auto: as the checkpoint was trained.")
     max_prompt_tokens: int = knob(4096, "Budget of a prompt; captions shorten first, then old history.", ge=64)
-    max_answer_tokens: int = knob(64, "Longest generated answer, for each of its lines.", ge=8)
     batch_tokens: int = knob(
         8192, "Tokens in one forward pass, padding included; at most 2,048 on a CPU.", ge=256, operational=True
     )
-    batch: int = knob(1, "Users generated for at a time.", ge=1, operational=True)
-    shard: str = knob(
-        "", "Rank part i of n of the users only, written i/n; parts join by themselves.", operational=True
-    )
     force: bool = knob(False, "Load adapters on another model than they were trained on.")
-    distributed: bool = knob(False, "Accepted for compatibility; the launcher's environment decides.", operational=True)
     device: Literal["auto", "cpu", "cuda", "mps"] = knob("auto", "Where to compute.", operational=True)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob(
         "auto", "Number format of the weights; auto: bfloat16 on a GPU, float32 elsewhere."
     )
+
+
+class EvaluateSettings(ModelRunSettings):
+    """Rank frozen candidates with a model, and tell HR, NDCG and MRR with intervals."""
+
+    verb: ClassVar[str] = "evaluate"
+
+    method: Literal["score", "generate"] = knob("score", "Exact scores of all candidates, or generated answers.")
+    list_prompt: bool = knob(False, "With generate: ask for K ids in one answer, as the reference does.")
+    max_answer_tokens: int = knob(64, "Longest generated answer, for each of its lines.", ge=8)
+    batch: int = knob(1, "Users generated for at a time.", ge=1, operational=True)
+    shard: str = knob(
+        "", "Rank part i of n of the users only, written i/n; parts join by themselves.", operational=True
+    )
+    distributed: bool = knob(False, "Accepted for compatibility; the launcher's environment decides.", operational=True)
 
     @property
     def num_answers(self) -> int:
