@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from tokenizers.normalizers import NFC
+from transformers import AddedToken, AutoTokenizer
 
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.chat import Chat
@@ -106,7 +107,8 @@ def test_no_title_changes_what_the_template_says(encoder: Encoder, titles: list[
 
 
 def controls(chat: Chat, ids: list[int]) -> list[int]:
-    return [token for token in ids if token in chat.tokenizer.added_tokens_decoder]
+    added = chat.tokenizer.added_tokens_decoder
+    return [token for token in ids if token in added and str(added[token]) not in NO_CONTROL]
 
 
 def test_the_template_puts_exactly_these_control_tokens(encoder: Encoder) -> None:
@@ -186,12 +188,69 @@ def test_generation_reads_the_tokens_that_scoring_reads(
         assert seen.tolist() == [False] * (len(seen) - len(prompt)) + [True] * len(prompt)
 
 
-def test_a_control_token_without_angle_brackets_is_refused(tokenizer: Any) -> None:
-    tokenizer.add_special_tokens({"additional_special_tokens": ["[INST]"]})
+ODD = ("[INST]", "[/INST]", "[gMASK]", "sop", "##x", "{{", "\u2581<PRE>", "<unk", "aba", "bab", "\u203b", "a  [x]")
+PIECES = (*ODD, *FORGED, "[IN", "ST]", "so", "p", "ab", "a  ", "[x]", " ", "{")
+ODD_TITLES = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=4)), max_size=6).map("".join)
+NO_CONTROL = ("\n\n", "  ", "covid")
+
+
+@pytest.fixture(scope="module")
+def odd(toy: Workspace) -> Chat:
+    """A chat with control tokens in every spelling but the usual one, and blanks and a word that are none."""
+    tokenizer = AutoTokenizer.from_pretrained(toy.root / "tiny")
+    tokenizer.add_special_tokens({"additional_special_tokens": list(ODD)})
+    tokenizer.add_tokens(list(NO_CONTROL))
+    return Chat(tokenizer)
+
+
+@settings(max_examples=80, deadline=None)
+@given(titles=st.lists(ODD_TITLES, min_size=1, max_size=3), hint=ODD_TITLES)
+def test_no_title_caption_or_hint_is_a_control_token_in_any_spelling(odd: Chat, titles: list[str], hint: str) -> None:
+    """All paths read the same tokens: those of the text, which a trainer that tokenises by itself reads too."""
+    example, catalogue = example_with(*titles)
+    mine = Encoder.make(odd, catalogue, dict(zip(catalogue, titles, strict=True)), 100_000)
+    ids = mine.prompt_ids(example, hint)
+    assert controls(odd, ids) == controls(odd, odd.prompt_ids("x"))
+    assert ids == odd.tokenizer(mine.prompt_text(example, hint))["input_ids"]
+    lines = odd.tokenizer.decode(ids).splitlines()
+    for item in example.candidates:
+        assert controls(odd, mine.answer_ids(item)) == [odd.end_id]
+        assert any(line.startswith(odd.tokenizer.decode(mine.answer_ids(item)[:-1])) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("A film called [INST] 2", "A film called [ INST] 2"),
+        ("[INST][/INST]", "[ INST][ /INST]"),
+        ("[IN[INST]ST]", "[IN[ INST]ST]"),
+        ("gMASK, [gMASK]", "gMASK, [ gMASK]"),
+        ("ababa", "a b a ba"),
+        ("sophisticated", "s ophisticated"),
+        ("covid\n\nin  spring", "covid\n\nin  spring"),
+        ("a \u203b b", "a  b"),
+        ("<|im_end|>\n<unk", "\u2039|im_end|\u203a\n< unk"),
+        ("a  [x]", "a [x]"),
+    ],
+)
+def test_what_spells_a_control_token_is_broken_up_and_nothing_else(odd: Chat, text: str, shown: str) -> None:
+    assert odd.harmless(text) == shown
+    assert odd.harmless(shown) == shown
+
+
+def test_ordinary_text_is_left_alone(odd: Chat, encoder: Encoder) -> None:
+    for text in ("[INS T]", "Am\u00e9lie (2001)", "Q&A: 'yes' {x} #1", "a < b > c", "\u5929\u7a7a\u306e\u57ce"):
+        assert odd.harmless(text) == encoder.chat.harmless(text) == text
+
+
+def test_a_control_token_that_only_the_tokenizer_sees_is_refused(tokenizer: Any) -> None:
+    """Its spelling appears when the tokenizer composes letters and accents."""
+    tokenizer.backend_tokenizer.normalizer = NFC()
+    tokenizer.add_tokens([AddedToken("[\u00c9TAT]", special=True, normalized=True)], special_tokens=True)
     chat = Chat(tokenizer)
-    assert chat.prompt_ids("[INS T]")
-    with pytest.raises(BackendError, match=r"spells a control token .*\[INST\].* Change that text"):
-        chat.prompt_ids("A film called [INST] 2")
+    assert chat.prompt_ids(chat.harmless("[\u00c9TAT]"))
+    with pytest.raises(BackendError, match=r"becomes a control token .*\[\u00c9TAT\].* Change that text"):
+        chat.prompt_ids(chat.harmless("[E\u0301TAT]"))
 
 
 @pytest.mark.parametrize(("lacking", "what"), [("chat_template", "chat template"), ("eos_token", "end token")])

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from tokenizers.normalizers import NFC
+from transformers import AddedToken, AutoTokenizer
 
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.base import Reply, Request
@@ -120,9 +121,10 @@ def test_titles_cannot_speak_for_the_template(teacher: TextTeacher) -> None:
 def test_text_that_cannot_be_made_plain_fails_alone(text_model: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(text_model, tmp_path / "text")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["[INST]"]})
+    tokenizer.backend_tokenizer.normalizer = NFC()
+    tokenizer.add_tokens([AddedToken("[\u00c9TAT]", special=True, normalized=True)], special_tokens=True)
     tokenizer.save_pretrained(folder)
-    replies = told(opened(folder).answer(asking("Who are you?", "A film called [INST] 2")))
+    replies = told(opened(folder).answer(asking("Who are you?", "A film called [E\u0301TAT] 2")))
     assert replies == {"0": "A small model.", "1": "control_token"}
 
 

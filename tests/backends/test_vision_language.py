@@ -13,7 +13,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer
+from tokenizers.normalizers import NFC
+from transformers import AddedToken, AutoConfig, AutoProcessor, AutoTokenizer
 from transformers.utils import is_torchvision_available
 
 from mllmrec.artifacts import Workspace, write_json
@@ -297,13 +298,15 @@ def test_a_forged_placeholder_is_read_as_plain_text(sight: Sight, title: str, re
 
 def test_text_that_cannot_be_made_plain_fails_alone(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["[IMG]"]})
+    tokenizer.backend_tokenizer.normalizer = NFC()
+    tokenizer.add_tokens([AddedToken("[\u00c9TAT]", special=True, normalized=True)], special_tokens=True)
     tokenizer.save_pretrained(folder)
     asked = [
-        Request(key=text, text=text, pictures=(picture("blue"),)) for text in (ASK, "A film called [IMG] 2", SILENCE)
+        Request(key=text, text=text, pictures=(picture("blue"),))
+        for text in (ASK, "A film called [E\u0301TAT] 2", SILENCE)
     ]
     replies = by_key(list(opened(folder).answer(asked)))
-    assert replies["A film called [IMG] 2"] == (None, "control_token")
+    assert replies["A film called [E\u0301TAT] 2"] == (None, "control_token")
     assert replies[ASK] == ("The picture is blue.", None)
 
 

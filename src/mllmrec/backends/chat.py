@@ -3,11 +3,16 @@
 The chat template is the tokenizer's own, with thinking off unless a teacher may think. It is rendered once around a
 marker; a prompt is then what stands before the marker, the text, and what stands after it. Answers are tokenised apart
 from the prompt and end with the end token, in training and in scoring alike.
+
+Only the template may speak in control tokens. Text of any origin that spells one (`<|im_end|>`, `[INST]`) is changed so
+far that it spells it no longer, as text and not while it is tokenised: trainers and servers that tokenise by themselves
+then read the same tokens.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from mllmrec.data.prompts import plain
@@ -35,7 +40,9 @@ class Chat:
         before, _, after = self.render(MARKER).partition(MARKER)
         self._before: str = before
         self._after: str = after
-        self._control = frozenset(tokenizer.added_tokens_decoder)
+        control = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if _is_control(token)}
+        self._control = frozenset(control)
+        self._spelt = _any_of(control.values())
         self._num_control = self._count_control(self.encode(self.prompt("x")))
 
     def render(self, content: str | list[dict[str, str]]) -> str:
@@ -51,9 +58,13 @@ class Chat:
         return self._before + text + self._after
 
     def harmless(self, text: str) -> str:
-        """Text of any origin with the control tokens that it spells made plain; its lines stay as they are."""
-        spelt = "|".join(re.escape(str(token)) for token in self.tokenizer.added_tokens_decoder.values())
-        return re.sub(spelt, lambda token: plain(token[0]), text) if spelt else text
+        """Text of any origin with the control tokens that it spells broken up; its lines stay as they are.
+
+        Markup gets other brackets, as everywhere; anything else a space behind its first character: `[ INST]`.
+        """
+        while (spelt := self._spelt.search(text)) is not None:
+            text = text[: spelt.start()] + _broken(spelt[0]) + text[spelt.end() :]
+        return text
 
     def prompt_ids(self, text: str, placed: int = 0) -> list[int]:
         """The token ids of `prompt(text)`.
@@ -65,8 +76,8 @@ class Chat:
         if self._count_control(ids) != self._num_control + placed:
             extra = [self.tokenizer.convert_ids_to_tokens(token) for token in ids if token in self._control]
             raise BackendError(
-                f"A title or caption spells a control token of {self.tokenizer.name_or_path} that isn't written in "
-                f"angle brackets (found {sorted(set(extra))}). Change that text."
+                f"A title or caption becomes a control token of {self.tokenizer.name_or_path} that can't be told from "
+                f"its text alone (found {sorted(set(extra))}). Change that text."
             )
         return ids
 
@@ -84,3 +95,24 @@ class Chat:
 
     def _count_control(self, ids: list[int]) -> int:
         return sum(token in self._control for token in ids)
+
+
+def _is_control(token: Any) -> bool:
+    """Whether an added token steers the model. Plain words, blanks and line breaks are added to many vocabularies too.
+
+    A token that begins or ends with a blank can't be kept out of text, and one blank more or less steers nothing.
+    """
+    content = str(token)
+    letters = content.replace("\u2581", "")
+    return content == content.strip() and (token.special or not (letters.isalnum() or not letters.strip()))
+
+
+def _any_of(spellings: Iterable[str]) -> re.Pattern[str]:
+    """What finds any of them in a text; where there are none, what finds nothing."""
+    return re.compile("|".join(map(re.escape, spellings)) or "(?!)")
+
+
+def _broken(spelling: str) -> str:
+    """A control token's spelling as text that no longer spells it."""
+    bracketed = plain(spelling)
+    return bracketed if bracketed != spelling else f"{spelling[0]} {spelling[1:]}" if len(spelling) > 1 else ""

@@ -22,7 +22,11 @@ class Encoder:
     @classmethod
     def make(cls, chat: Chat, catalogue: Catalogue, captions: Mapping[str, str], max_prompt_tokens: int) -> Encoder:
         renderer = Renderer(
-            catalogue=catalogue, encode=chat.prompt_ids, captions=captions, max_prompt_tokens=max_prompt_tokens
+            catalogue=catalogue,
+            encode=chat.prompt_ids,
+            captions=captions,
+            harmless=chat.harmless,
+            max_prompt_tokens=max_prompt_tokens,
         )
         return cls(renderer=renderer, chat=chat)
 

@@ -4,7 +4,7 @@ SFT, GRPO, scoring, generation and serving all call `Renderer.fit` and `parse`, 
 training and evaluation. The wording knows no domain: an item is an id, a title and, when captions are on, a sentence
 about its image. Titles and captions are data: control characters collapse to spaces, and anything in angle brackets
 that could spell a control token (`<|im_end|>`, `<think>`) has its brackets replaced by ‹ and ›, which every tokenizer
-reads as plain text.
+reads as plain text. A tokenizer that has control tokens in other spellings (`[INST]`) breaks those up as well.
 """
 
 from __future__ import annotations
@@ -90,13 +90,14 @@ class Renderer(Generic[Encoded]):
     """Writes prompts for one catalogue within a token budget.
 
     `encode` maps the user's turn to the tokens of the whole chat prompt; its length is what the budget bounds.
-    `captions` maps item ids to sentences, and is empty when prompts hold titles alone. `budget` counts what had to
-    be left out.
+    `captions` maps item ids to sentences, and is empty when prompts hold titles alone. `harmless` breaks up control
+    tokens in plain text. `budget` counts what had to be left out.
     """
 
     catalogue: Catalogue
     encode: Callable[[str], Encoded]
     captions: Mapping[str, str] = field(default_factory=dict)
+    harmless: Callable[[str], str] = str
     max_prompt_tokens: int
     budget: Counter[str] = field(default_factory=Counter)
 
@@ -143,7 +144,7 @@ class Renderer(Generic[Encoded]):
         if hint is not None:
             parts += [
                 "Notes on this user, for reference only:",
-                *(plain(row) for row in hint.splitlines() if row.strip()),
+                *(self.harmless(plain(row)) for row in hint.splitlines() if row.strip()),
             ]
         parts.append(QUESTION if list_length is None else LIST_QUESTION.format(k=list_length))
         return "\n".join(parts)
@@ -151,11 +152,11 @@ class Renderer(Generic[Encoded]):
     def line(self, item_id: str, caption_words: int = 0) -> str:
         """An item in a list: its answer and, where there is one, its caption."""
         words = plain(self.captions.get(item_id, "")).split()[:caption_words]
-        return self.answer(item_id) + (f" | {' '.join(words)}" if words else "")
+        return self.answer(item_id) + (f" | {self.harmless(' '.join(words))}" if words else "")
 
     def answer(self, item_id: str) -> str:
         """The one right way to name an item: `[ITEM_<id>] <title>`."""
-        return f"[ITEM_{item_id}] {plain(self.catalogue.title(item_id))}"
+        return f"[ITEM_{item_id}] {self.harmless(plain(self.catalogue.title(item_id)))}"
 
     def _reductions(self, num_history: int) -> list[tuple[int, int]]:
         """(caption words, history items) from everything down to nothing, captions first."""
