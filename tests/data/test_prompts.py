@@ -195,6 +195,44 @@ def test_then_the_oldest_history_goes_and_never_a_candidate(
     assert dict(+chosen.budget) == told
 
 
+HINT = "\n".join(f"Step {step}: {' '.join(f'w{word}' for word in range(18))}" for step in range(1, 5))
+
+
+@pytest.mark.parametrize("captions", [None, {str(n): CAPTION for n in range(8)}], ids=["titles", "captions"])
+@pytest.mark.parametrize(
+    ("room", "lines", "last_words"),
+    [(7 + 80, 4, 20), (7 + 79, 3, 20), (7 + 40, 2, 20), (7 + 20, 1, 20), (7 + 19, 1, 10), (7 + 9, 0, 0), (0, 0, 0)],
+)
+def test_a_hint_shortens_after_captions_and_before_history(
+    captions: Mapping[str, str] | None, room: int, lines: int, last_words: int
+) -> None:
+    """Its heading takes 7 words and each of its four lines 20; whole lines go from the end, then words of the first."""
+    chosen = renderer({str(n): "Thing" for n in range(8)}, captions, BARE + room)
+    text, encoded = chosen.fit(example([str(n) for n in range(5)], ["5", "6", "7"]), hint=HINT)
+    assert len(encoded) <= BARE + room
+    assert all(shown(text, str(n)) == (True, 0) for n in range(8))
+    told = [line for line in text.splitlines() if line.startswith("Step")]
+    assert told[:-1] == HINT.splitlines()[: max(0, lines - 1)]
+    assert [len(line.split()) for line in told[-1:]] == [last_words][:lines]
+    assert ("Notes on this user" in text) == bool(lines)
+    counted = {"captions_shortened": 1} if captions else {}
+    assert dict(+chosen.budget) == {"prompts": 1} | counted | ({"hint_shortened": 1} if last_words * lines < 80 else {})
+
+
+def test_history_goes_when_no_hint_is_left() -> None:
+    chosen = renderer({str(n): "Thing" for n in range(8)}, None, BARE - 1)
+    text, _ = chosen.fit(example([str(n) for n in range(5)], ["5", "6", "7"]), hint=HINT)
+    assert [shown(text, str(n))[0] for n in range(8)] == [False] + [True] * 7
+    assert dict(+chosen.budget) == {"prompts": 1, "hint_shortened": 1, "history_shortened": 1}
+
+
+def test_a_line_of_a_hint_that_is_blank_when_plain_is_left_out() -> None:
+    assert renderer().text(example(), hint="Step 1: x\n\u2028\n\ud7fc\nStep 2: y").splitlines()[-3:-1] == [
+        "Step 1: x",
+        "Step 2: y",
+    ]
+
+
 def test_candidates_and_question_alone_over_the_budget_are_an_error() -> None:
     with pytest.raises(DataError) as error:
         fitted(BARE - 11)

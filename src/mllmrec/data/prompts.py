@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -22,6 +22,7 @@ from mllmrec.records import RankingExample
 
 TEMPLATE_VERSION = "2026-11.1"
 CAPTION_WORDS = (50, 25, 12, 6, 0)
+SHORTEST_HINT = 8
 
 QUESTION = "Which candidate comes next? Answer with one line of the list: [ITEM_<id>] <title>"
 LIST_QUESTION = "Which candidates come next? Answer with the {k} best, best first, one a line: [ITEM_<id>] <title>"
@@ -104,19 +105,20 @@ class Renderer(Generic[Encoded]):
     def fit(
         self, example: RankingExample, hint: str | None = None, list_length: int | None = None
     ) -> tuple[str, Encoded]:
-        """The user's turn and the encoded prompt: captions shorten first, then old history goes.
+        """The user's turn and the encoded prompt: captions shorten first, then the hint, then old history goes.
 
         Candidates and the question always stay: a DataError tells when they alone pass the budget. A hint outside
         the train split is a programming error.
         """
         assert hint is None or example.split == "train", "a hint may only occur in a training prompt"
         self.budget["prompts"] += 1
-        for step, (words, kept) in enumerate(self._reductions(len(example.history))):
-            text = self.text(example, hint=hint, list_length=list_length, caption_words=words, kept=kept)
+        for step, (words, told, kept) in enumerate(self._reductions(hint, len(example.history))):
+            text = self.text(example, hint=told, list_length=list_length, caption_words=words, kept=kept)
             encoded = self.encode(text)
             if len(encoded) <= self.max_prompt_tokens:
                 if step:
                     self.budget["captions_shortened"] += bool(self.captions)
+                    self.budget["hint_shortened"] += told != hint
                     self.budget["history_shortened"] += kept < len(example.history)
                 return text, encoded
         raise DataError(
@@ -142,10 +144,7 @@ class Renderer(Generic[Encoded]):
             *(self.line(item, caption_words) for item in example.candidates),
         ]
         if hint is not None:
-            parts += [
-                "Notes on this user, for reference only:",
-                *(self.harmless(plain(row)) for row in hint.splitlines() if row.strip()),
-            ]
+            parts += ["Notes on this user, for reference only:", *map(self.harmless, _rows(hint))]
         parts.append(QUESTION if list_length is None else LIST_QUESTION.format(k=list_length))
         return "\n".join(parts)
 
@@ -158,7 +157,31 @@ class Renderer(Generic[Encoded]):
         """The one right way to name an item: `[ITEM_<id>] <title>`."""
         return f"[ITEM_{item_id}] {self.harmless(plain(self.catalogue.title(item_id)))}"
 
-    def _reductions(self, num_history: int) -> list[tuple[int, int]]:
-        """(caption words, history items) from everything down to nothing, captions first."""
-        words = CAPTION_WORDS if self.captions else (0,)
-        return [(count, num_history) for count in words] + [(0, kept) for kept in range(num_history - 1, -1, -1)]
+    def _reductions(self, hint: str | None, num_history: int) -> Iterator[tuple[int, str | None, int]]:
+        """(caption words, hint, history items) from everything down to nothing, captions first, then the hint."""
+        for words in CAPTION_WORDS if self.captions else (0,):
+            yield words, hint, num_history
+        for shorter in shorter_hints(hint):
+            yield 0, shorter, num_history
+        for kept in range(num_history - 1, -1, -1):
+            yield 0, None, kept
+
+
+def shorter_hints(hint: str | None) -> Iterator[str | None]:
+    """A hint without its last line, without its last two, ...; its first line halved, halved again, ...; none.
+
+    >>> list(shorter_hints("Step 1: warm films.\\nStep 2: a drama."))
+    ['Step 1: warm films.', None]
+    """
+    rows = _rows(hint or "")
+    yield from ("\n".join(rows[:count]) for count in range(len(rows) - 1, 0, -1))
+    words = rows[0].split() if rows else []
+    while len(words) >= 2 * SHORTEST_HINT:
+        words = words[: len(words) // 2]
+        yield " ".join(words)
+    if rows:
+        yield None
+
+
+def _rows(hint: str) -> list[str]:
+    return [row for row in map(plain, hint.splitlines()) if row]
