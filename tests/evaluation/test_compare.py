@@ -11,6 +11,7 @@ from handmade import SCORES, WriteRun
 from mllmrec.artifacts import Workspace, read_json, read_jsonl, write_json, write_jsonl
 from mllmrec.errors import ArtifactError, DataError, SettingsError
 from mllmrec.evaluation import compare
+from mllmrec.evaluation.pairing import Configuration
 from mllmrec.evaluation.runs import Run
 from mllmrec.settings.base import validated
 from mllmrec.settings.evaluation import CompareSettings
@@ -67,12 +68,15 @@ def test_the_stage_compares_each_run_with_the_first(make_run: WriteRun, shop: Wo
     hand, perfect = make_run(), make_run("perfect", PERFECT)
     under_root = Path("result/shop/hand/test_uni3_w3_s42")
     summary = compare.run(settings_of(perfect, under_root, perfect), shop)
-    assert summary.headline == "Compared hand, perfect with perfect on the same 4 users."
+    assert summary.headline == (
+        "Compared hand, perfect with perfect on the same 4 users: 0 of 12 differences hold after Holm's correction."
+    )
     first = summary.tables[0]
-    assert first.columns == ("metric", "perfect", "hand", "difference [95 %]", "p", "detectable")
+    assert first.columns == ("metric", "perfect", "hand", "difference [95 %]", "p", "p Holm", "detectable")
     assert first.rows[0][:3] == ("HR@1/uni3", "1.000", "0.438")
     assert first.rows[0][3].startswith("-0.562 [-")
-    assert "paired randomisation test" in first.note
+    assert [bool(table.note) for table in summary.tables] == [False, True]
+    assert "paired randomisation test over users, two-sided; p Holm: corrected for all 12" in summary.tables[1].note
     assert json.dumps(summary.facts)
     assert hand.folder == shop.root / under_root
 
@@ -81,6 +85,111 @@ def test_only_metrics_that_all_runs_tell_are_compared(make_run: WriteRun, shop_s
     hand = make_run()
     narrow = make_run("narrow", settings=shop_settings.model_copy(update={"top_k": (3,)}))
     assert [row.metric for row in compare.compare([hand, narrow])[0]] == ["HR@1", "HR@3", "NDCG@3", "MRR"]
+
+
+def test_p_values_are_corrected_for_all_that_is_shown(make_run: WriteRun) -> None:
+    runs = [make_run(), make_run("perfect", PERFECT), make_run("flat", dict.fromkeys(SCORES, (0.0,) * 4))]
+    both = compare.compare(runs)
+    raw = [row.p_value for rows in both for row in rows]
+    assert len(raw) == 12
+    smallest = min((row for rows in both for row in rows), key=lambda row: row.p_value)
+    assert smallest.adjusted == pytest.approx(min(1.0, 12 * smallest.p_value))
+    [alone] = compare.compare(runs[:2], metrics=["HR@1"])
+    assert [(row.metric, row.adjusted) for row in alone] == [("HR@1", alone[0].p_value)]
+    assert next(row for row in both[0] if row.metric == "HR@1").difference == alone[0].difference
+
+
+def test_metrics_that_a_run_does_not_tell_are_refused(make_run: WriteRun, shop: Workspace) -> None:
+    hand = make_run()
+    asked = settings_of(hand, hand).model_copy(update={"metrics": ("HR@1", "HR@7")})
+    with pytest.raises(SettingsError, match=r"not every RUN tells HR@7\. Expected some of HR@1, HR@3"):
+        compare.run(asked, shop)
+
+
+SEEDS = {
+    "warm-s1": SCORES,
+    "warm-s2": PERFECT,
+    "warm-s3": SCORES | {"3": (0.0, 0.0, 0.0, 1.0)},
+    "cold-s1": dict.fromkeys(SCORES, (0.0,) * 4),
+    "cold-s2": dict.fromkeys(SCORES, (0.0,) * 4) | {"1": (1.0, 0.0, 0.0, 0.0)},
+}
+
+
+def test_commas_join_the_seeds_of_one_configuration(make_run: WriteRun, shop: Workspace) -> None:
+    folders = {name: str(make_run(name, scores).folder) for name, scores in SEEDS.items()}
+    warm = ",".join(folder for name, folder in folders.items() if name.startswith("warm"))
+    cold = "result/shop/cold-s1/test_uni3_w3_s42, result/shop/cold-s2/test_uni3_w3_s42"
+    summary = compare.run(validated(CompareSettings, {"runs": [cold, warm]}, "test"), shop)
+    [table] = summary.tables
+    assert table.title == "warm (3 seeds) - cold (2 seeds), shop, 4 users"
+    # HR@1 of the runs: warm 0.4375, 1 and 0.6875; cold 0.25 and (1 + 3/4) / 4.
+    assert table.rows[0][1:3] == (f"{(0.25 + 0.4375) / 2:.3f}", f"{(0.4375 + 1 + 0.6875) / 3:.3f}")
+    assert "Student's t over users and seeds" in table.note
+    assert json.dumps(summary.facts)
+
+
+def test_a_seed_that_differs_in_nothing_leaves_only_the_users(make_run: WriteRun, shop: Workspace) -> None:
+    runs = [make_run("flat-s1", SEEDS["cold-s1"]), make_run("flat-s2", SEEDS["cold-s1"]), make_run("best", PERFECT)]
+    configurations = [Configuration(runs=(runs[0], runs[1])), Configuration(runs=(runs[2],))]
+    assert configurations[0].label == "flat (2 seeds)"
+    [rows] = compare.compare_configurations(configurations)
+    hit = rows[0]
+    assert (hit.first, hit.other) == (0.25, 1.0)
+    assert (hit.difference.low, hit.difference.high, hit.p_value) == (0.75, 0.75, 0.0)
+
+
+def test_single_runs_beside_seeds_are_compared_as_ever(make_run: WriteRun) -> None:
+    runs = {name: make_run(name, scores) for name, scores in SEEDS.items()}
+    plain = compare.compare([runs["cold-s1"], runs["warm-s1"]])
+    warm = Configuration(runs=tuple(runs[name] for name in SEEDS if name.startswith("warm")))
+    mixed = compare.compare_configurations([*(Configuration(runs=(runs[n],)) for n in ("cold-s1", "warm-s1")), warm])
+    assert [(row.difference, row.p_value) for row in mixed[0]] == [(row.difference, row.p_value) for row in plain[0]]
+    assert len(mixed) == 2
+
+
+def test_a_run_given_twice_as_a_seed_is_refused(make_run: WriteRun, shop: Workspace) -> None:
+    hand, other = make_run().folder, make_run("other").folder
+    with pytest.raises(DataError, match="was given twice as a seed of one configuration"):
+        compare.run(validated(CompareSettings, {"runs": [f"{hand},{hand}/../{hand.name}", str(other)]}, "test"), shop)
+
+
+def test_seeds_ranked_by_other_methods_are_refused(make_run: WriteRun, shop: Workspace) -> None:
+    hand, other = make_run(), make_run("other")
+    edit(other, method="generate")
+    with pytest.raises(DataError, match=r"one ranked by score, the other by generate.* space in place of the comma"):
+        compare.run(
+            validated(CompareSettings, {"runs": [f"{hand.folder},{other.folder}", str(hand.folder)]}, "t"), shop
+        )
+
+
+def test_other_protocols_and_empty_runs_are_refused_by_name(make_run: WriteRun, shop: Workspace) -> None:
+    hand, other = make_run(), make_run("other")
+    edit(other, protocol="hard3")
+    with pytest.raises(DataError, match=r"hand.* names its protocol uni3 and .*other.* hard3\. Expected one protocol"):
+        compare.run(settings_of(hand, other), shop)
+    for each in (hand, other):
+        edit(each, protocol="uni3", num_users=0)
+        (each.folder / "rankings.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"hand.* is empty: it ranked no users"):
+        compare.run(settings_of(hand, other), shop)
+
+
+def test_an_example_ranked_twice_is_refused(make_run: WriteRun, shop: Workspace) -> None:
+    hand = make_run()
+    path = hand.folder / "rankings.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], lines[0]]) + "\n")
+    with pytest.raises(ArtifactError, match="holds example example1 of user 1 twice"):
+        compare.run(settings_of(hand, hand), shop)
+
+
+def test_shards_that_are_left_are_told(make_run: WriteRun, shop: Workspace) -> None:
+    hand, other = make_run(), make_run("other")
+    (other.folder / "manifest.json").unlink()
+    for shard in (1, 2):
+        (other.folder / f"rankings.0123456789ab.{shard}-of-3.partial.jsonl").write_text("")
+    with pytest.raises(ArtifactError, match=r"incomplete: 2 working logs of processes or shards.* for every shard"):
+        compare.run(settings_of(hand, other), shop)
 
 
 def test_other_candidate_files_are_refused_by_name(make_run: WriteRun, shop: Workspace) -> None:

@@ -8,15 +8,24 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
 
 from mllmrec.errors import DataError
 from mllmrec.evaluation import statistics
-from mllmrec.evaluation.statistics import bootstrap, minimum_detectable, randomisation_p_values
+from mllmrec.evaluation.statistics import (
+    bootstrap,
+    holm,
+    minimum_detectable,
+    minimum_detectable_alone,
+    randomisation_p_values,
+)
 
 
 def test_doctests_hold() -> None:
     result = doctest.testmod(statistics)
-    assert result.attempted >= 3
+    assert result.attempted >= 5
     assert result.failed == 0
 
 
@@ -50,11 +59,36 @@ def test_the_seed_decides_the_draw() -> None:
     assert bootstrap(values, seed=1, draws=300) != bootstrap(values, seed=2, draws=300)
 
 
+def within_chance(share: float, nominal: float, repetitions: int) -> bool:
+    """Whether a share over so many repetitions may well have come from `nominal` (99.9 % of a binomial's mass)."""
+    low, high = binom.interval(0.999, repetitions, nominal)
+    return bool(low <= share * repetitions <= high)
+
+
+def hits_and_gains(rng: np.random.Generator, num_users: int, repetitions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Per-user HR@1 and 1 / rank of made-up rankings: ranks 1 to 10, the better the more likely."""
+    ranks = 1 + rng.binomial(9, 0.15, size=(num_users, repetitions))
+    return (ranks == 1).astype(float), 1 / ranks
+
+
 def test_the_interval_covers_the_truth_in_95_of_100_repetitions() -> None:
-    repetitions = np.random.default_rng(3).random((200, 1000)) < 0.3
-    intervals = bootstrap(repetitions.astype(float), draws=2000)
-    covered = np.mean([interval.low <= 0.3 <= interval.high for interval in intervals])
-    assert 0.925 <= covered <= 0.97
+    chances = binom.pmf(np.arange(10), 9, 0.15)
+    truths = chances[0], float(chances @ (1 / np.arange(1, 11)))
+    for values, truth in zip(hits_and_gains(np.random.default_rng(3), 400, 1500), truths, strict=True):
+        intervals = bootstrap(values, draws=1000)
+        covered = np.mean([interval.low <= truth <= interval.high for interval in intervals])
+        assert within_chance(covered, 0.95, 1500)
+
+
+def test_the_interval_of_a_paired_difference_covers_it_in_95_of_100_repetitions() -> None:
+    rng = np.random.default_rng(7)
+    easy = rng.random((400, 1500))
+    first, other = (easy + rng.normal(0, 0.2, easy.shape) < limit for limit in (0.3, 0.4))
+    many = rng.random(1_000_000)
+    truth = np.mean(many + rng.normal(0, 0.2, many.shape) < 0.4) - np.mean(many + rng.normal(0, 0.2, many.shape) < 0.3)
+    intervals = bootstrap(other.astype(float) - first, draws=1000)
+    covered = np.mean([interval.low <= truth <= interval.high for interval in intervals])
+    assert within_chance(covered, 0.95, 1500)
 
 
 def test_the_randomisation_test_agrees_with_all_signs_enumerated() -> None:
@@ -65,10 +99,48 @@ def test_the_randomisation_test_agrees_with_all_signs_enumerated() -> None:
 
 
 def test_the_randomisation_test_errs_in_five_of_100_repetitions_without_a_difference() -> None:
-    differences = np.random.default_rng(4).normal(size=(100, 2000))
-    p_values = np.array(randomisation_p_values(differences, draws=1000))
-    assert 0.035 <= np.mean(p_values <= 0.05) <= 0.065
-    assert 0.46 <= np.mean(p_values <= 0.5) <= 0.54
+    rng = np.random.default_rng(4)
+    (hits, gains), (other_hits, other_gains) = hits_and_gains(rng, 200, 2000), hits_and_gains(rng, 200, 2000)
+    errors = np.mean(np.array(randomisation_p_values(other_gains - gains, draws=1000)) <= 0.05)
+    assert within_chance(errors, 0.05, 2000)
+    # Sums of whole hits take few values, so that the test can't come up to 5 % and stays below.
+    errors = np.mean(np.array(randomisation_p_values(other_hits - hits, draws=1000)) <= 0.05)
+    assert binom.ppf(0.0005, 2000, 0.03) <= errors * 2000 <= binom.ppf(0.9995, 2000, 0.05)
+
+
+def test_the_randomisation_test_finds_the_detectable_difference_in_80_of_100_repetitions() -> None:
+    repetitions = np.random.default_rng(8).normal(size=(400, 1500)) + 2.8016 / 400**0.5
+    found = np.mean(np.array(randomisation_p_values(repetitions, draws=1000)) <= 0.05)
+    assert within_chance(found, 0.8, 1500)
+
+
+def test_holm_agrees_with_the_definition_worked_out_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_steps_down_as_its_rejections_do(p_values: list[float]) -> None:
+    """By the stepwise rule: go up the sorted p-values and stop at the first above 0.05 / (those left)."""
+    order, rejected = sorted(range(len(p_values)), key=p_values.__getitem__), set()
+    for place, index in enumerate(order):
+        if p_values[index] * (len(p_values) - place) > 0.05:
+            break
+        rejected.add(index)
+    assert {index for index, adjusted in enumerate(holm(p_values)) if adjusted <= 0.05} == rejected
+
+
+def test_a_family_without_differences_holds_a_find_in_at_most_five_of_100_repetitions() -> None:
+    p_values = np.random.default_rng(10).random((2000, 6))
+    false_finds = np.mean([min(holm(family)) <= 0.05 for family in p_values.tolist()])
+    assert within_chance(false_finds, 1 - (1 - 0.05 / 6) ** 6, 2000)
+
+
+def test_what_one_run_could_show_is_the_difference_of_two_independent_ones() -> None:
+    rng = np.random.default_rng(10)
+    first, other = rng.normal(size=(2, 5000, 1))
+    assert minimum_detectable_alone(first)[0] == pytest.approx(minimum_detectable(other - first)[0], rel=0.04)
 
 
 def test_identical_runs_have_p_value_one_and_a_zero_interval() -> None:

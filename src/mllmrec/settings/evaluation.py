@@ -62,9 +62,23 @@ class BaselinesSettings(RunSettings):
 
 
 class CompareSettings(StageSettings):
-    """Tell the paired differences of RUNs from the first one, with intervals."""
+    """Tell the paired differences of RUNs from the first one, with intervals and corrected p-values."""
 
     verb: ClassVar[str] = "compare"
 
-    runs: tuple[str, ...] = knob(..., "RUN folders; each is compared with the first.", min_length=2)
+    runs: tuple[str, ...] = knob(
+        ...,
+        "RUN folders; each is compared with the first. Seeds of one configuration: A1,A2,A3 B1,B2,B3.",
+        min_length=2,
+    )
+    metrics: Names = knob((), "Metrics to compare, comma-separated; all by default. p-values are corrected for these.")
     seed: int = knob(42, "Seed of the resampling.", ge=0)
+
+
+class VerifySettings(StageSettings):
+    """Recompute every figure of RUNs from their rankings with a second implementation."""
+
+    verb: ClassVar[str] = "verify"
+
+    runs: tuple[str, ...] = knob(..., "RUN folders to check.", min_length=1)
+    candidates: str | None = knob(None, "Candidate file they ranked; by default the one their settings name.")

@@ -1,0 +1,153 @@
+"""Who is compared with whom: configurations of one RUN or of several seeds, matched user by user.
+
+A difference means something when both sides answered the same questions. So all RUNs must have ranked the same
+candidate file, under the same protocol, for the same examples with the same lists, each once; whatever isn't so is
+refused by name.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from mllmrec.artifacts import Workspace
+from mllmrec.errors import ArtifactError, DataError
+from mllmrec.evaluation.metrics import Position
+from mllmrec.evaluation.rankings import position_of
+from mllmrec.evaluation.runs import Run, read_run
+from mllmrec.evaluation.tables import check_same_question
+from mllmrec.manifests import Manifest
+from mllmrec.records import Ranking
+
+SEED_SUFFIX = re.compile(r"[-_. ]+(s|seed)?$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """One RUN, or the RUNs of one way to train with several seeds."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def label(self) -> str:
+        """The name in tables: what the labels of its RUNs begin with, and how many there are."""
+        if len(self.runs) == 1:
+            return self.runs[0].label
+        labels = [run.label for run in self.runs]
+        alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*labels, strict=False))
+        shared = SEED_SUFFIX.sub("", "".join(letters[0] for letters in alike))
+        return f"{shared or labels[0]} ({len(labels)} seeds)"
+
+
+class Answer(NamedTuple):
+    """What pairing keeps of a ranking; `question` is a hash of target and candidates."""
+
+    user_id: str
+    question: int
+    position: Position
+
+
+def read_configuration(words: str, workspace: Workspace) -> Configuration:
+    """The RUN folder that `words` names, or the several ones joined by commas, each a path or a path under the root."""
+    whole = _folder(words, workspace)
+    folders = [whole] if whole.exists() else [_folder(word, workspace) for word in words.split(",") if word.strip()]
+    _refuse_repeated(folders)
+    runs = tuple(_read(folder) for folder in folders or [whole])
+    for run in runs[1:]:
+        if run.facts["method"] != runs[0].facts["method"]:
+            raise DataError(
+                f"{runs[0].folder} and {run.folder} were given as seeds of one configuration, and one ranked by "
+                f"{runs[0].facts['method']}, the other by {run.facts['method']}. Expected RUNs that differ in their "
+                "seed alone; give them as two words, with a space in place of the comma."
+            )
+    return Configuration(runs=runs)
+
+
+def paired_positions(runs: Sequence[Run]) -> list[list[Position]]:
+    """Where each user's target came out in each RUN, users in the order of the first RUN."""
+    _check_same_protocol(runs)
+    answers = [_answers(run) for run in runs]
+    for each, theirs in zip(runs[1:], answers[1:], strict=True):
+        _check_same_users(runs[0], answers[0], each, theirs)
+    return [[own[key].position for key in answers[0]] for own in answers]
+
+
+def _folder(word: str, workspace: Workspace) -> Path:
+    """The folder itself, or the one under the root."""
+    folder = Path(word.strip()).expanduser()
+    return folder if folder.exists() else workspace.root / folder
+
+
+def _refuse_repeated(folders: Sequence[Path]) -> None:
+    found = [folder.resolve() for folder in folders]
+    for folder in folders:
+        if found.count(folder.resolve()) > 1:
+            raise DataError(
+                f"{folder} was given twice as a seed of one configuration. Expected each RUN once: a copy has no seed "
+                "of its own and would make the interval too narrow."
+            )
+
+
+def _read(folder: Path) -> Run:
+    """A finished RUN; of an unfinished one, what is known about how far it got."""
+    logs = sorted(folder.glob("rankings.*.partial.jsonl"))
+    if logs and Manifest.read(folder) is None:
+        raise ArtifactError(
+            f"{folder} is incomplete: {len(logs)} working logs of processes or shards are there and no manifest.json, "
+            "so that some users aren't ranked yet. Expected a finished RUN; start the same `mllmrec evaluate` command "
+            "again, for every shard."
+        )
+    return read_run(folder)
+
+
+def _check_same_protocol(runs: Sequence[Run]) -> None:
+    check_same_question(runs)
+    first = runs[0]
+    for run in runs:
+        if run.facts["protocol"] != first.facts["protocol"]:
+            raise DataError(
+                f"{first.folder} names its protocol {first.facts['protocol']} and {run.folder} {run.facts['protocol']}."
+                " Expected one protocol; rank the same candidate file, under one name, with both."
+            )
+        if not run.facts["num_users"]:
+            raise DataError(
+                f"{run.folder} is empty: it ranked no users. Expected at least one; make it again with --overwrite."
+            )
+
+
+def _answers(run: Run) -> dict[str, Answer]:
+    """What a RUN told of each example; an ArtifactError when it told of one twice."""
+    answers: dict[str, Answer] = {}
+    for ranking in run.rankings():
+        if ranking.example_id in answers:
+            raise ArtifactError(
+                f"{run.folder / 'rankings.jsonl'} holds example {ranking.example_id} of user {ranking.user_id} twice. "
+                "Expected one line an example; make the RUN again with --overwrite."
+            )
+        answers[ranking.example_id] = _answer(ranking)
+    return answers
+
+
+def _answer(ranking: Ranking) -> Answer:
+    return Answer(ranking.user_id, hash((ranking.target_id, ranking.candidates)), position_of(ranking))
+
+
+def _check_same_users(first: Run, ours: dict[str, Answer], other: Run, theirs: dict[str, Answer]) -> None:
+    missing, foreign = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
+    if missing or foreign:
+        example = min(missing or foreign)
+        raise DataError(
+            f"{first.folder} and {other.folder} ranked different users: {len(missing)} examples are only in the first "
+            f"and {len(foreign)} only in the second, such as {example} of user {(ours | theirs)[example].user_id}. "
+            "Expected the same users; rank one candidate file with both."
+        )
+    for key, answer in ours.items():
+        if answer.question != theirs[key].question:
+            raise DataError(
+                f"{first.folder} and {other.folder} gave user {answer.user_id} (example {key}) another target or other "
+                "candidates. Expected the same list in both; rank one candidate file with both."
+            )
