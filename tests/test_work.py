@@ -20,6 +20,7 @@ from mllmrec.manifests import Manifest
 from mllmrec.settings.long import LongStageSettings
 from mllmrec.streams import read_list, write_list
 from mllmrec.work import Work, open_work
+from mllmrec.worklogs import WorkLog
 
 KEYS = [str(number) for number in range(10)]
 
@@ -134,6 +135,45 @@ def test_an_interrupted_overwrite_goes_on(tmp_path: Path) -> None:
     with open_work(path, settings(overwrite=True), {"train": "b"}, lambda: recall_from(path)) as work:
         step(work, "0")
     assert work_through(path, inputs={"train": "b"}, overwrite=True) == KEYS[1:]
+
+
+def test_an_overwrite_that_does_nothing_takes_nothing_away(tmp_path: Path) -> None:
+    path = tmp_path / "squares.json"
+    work_through(path)
+    with (
+        pytest.raises(ZeroDivisionError),
+        open_work(path, settings(overwrite=True), {"train": "b"}, lambda: recall_from(path)),
+    ):
+        raise ZeroDivisionError
+    assert work_through(path) == [], "the finished artifact is as it was"
+    begun = tmp_path / "begun.json"
+    with open_work(begun, settings(), {"train": "a"}, lambda: recall_from(begun)) as work:
+        step(work, "3")
+    with open_work(begun, settings(overwrite=True), {"train": "b"}, lambda: recall_from(begun)) as work:
+        assert work.todo(KEYS) == KEYS
+    assert work_through(begun) == [key for key in KEYS if key != "3"], "and so is the log of an interrupted start"
+
+
+def test_an_extension_that_another_process_began_pays_nothing_twice(tmp_path: Path) -> None:
+    path = tmp_path / "squares.json"
+    work_through(path, KEYS[:4])
+    log = WorkLog(path, 1, {"settings": settings().result_settings(), "inputs": {"train": "a"}})
+    log.append("5", "row", {"key": "5", "square": 25}, {"calls": 1})
+    log.close()
+    assert work_through(path, KEYS[:7]) == ["4", "6"]
+    assert [row["square"] for row in read_list(path)] == [0, 1, 4, 9, 16, 25, 36]
+    manifest = Manifest.read(path)
+    assert manifest is not None
+    assert manifest.details["usage"]["calls"] == 7
+
+
+def test_a_smaller_limit_writes_what_a_larger_one_began_in_the_order_of_all_keys(tmp_path: Path) -> None:
+    path = tmp_path / "squares.json"
+    with open_work(path, settings(), {}, lambda: recall_from(path)) as work:
+        for key in ("6", "4", "5", "0", "1"):
+            step(work, key)
+        work.complete(KEYS[:2], lambda rows: write_list(path, (row for _, row in rows)), started=0.0, known=KEYS)
+    assert [row["key"] for row in read_list(path)] == ["0", "1", "4", "5", "6"]
 
 
 def test_a_file_that_somebody_else_made_is_not_replaced(tmp_path: Path) -> None:

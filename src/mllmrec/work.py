@@ -10,18 +10,19 @@ artifact.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mllmrec.artifacts import partial
 from mllmrec.errors import ArtifactError, BackendError
 from mllmrec.launch import joined, meet, rank_and_size
 from mllmrec.locks import locked
 from mllmrec.manifests import Manifest, finished, unmark, write_manifest
 from mllmrec.settings.base import StageSettings
 from mllmrec.settings.long import LongStageSettings
-from mllmrec.worklogs import Kind, Usage, WorkLog
+from mllmrec.worklogs import Kind, Usage, WorkLog, log_paths
 
 Recall = Callable[[], Iterable[tuple[str, Mapping[str, Any]]]]
 NOTHING: Usage = {}
@@ -45,8 +46,9 @@ class Work:
         self._retry_failed, self._max_failure_share = (
             (long.retry_failed, long.max_failure_share) if long else (True, 0.0)
         )
-        self.log = WorkLog(artifact, self.rank, _header(settings, inputs))
-        if before is not None and not self.log.exists():
+        header = {"settings": settings.result_settings(), "inputs": dict(inputs)}
+        self.log = WorkLog(artifact, self.rank, header, replacing=settings.overwrite)
+        if before is not None and not partial(artifact).exists():
             details = before.details
             self.log.remember((key for key, _ in recall()), details.get("failures", {}), details.get("usage", {}))
         else:
@@ -97,25 +99,27 @@ class Work:
         started: float,
         counts: Mapping[str, Any] | None = None,
         details: Mapping[str, Any] | None = None,
-        valid: Container[str] | None = None,
+        known: Sequence[str] = (),
     ) -> Manifest | None:
         """Write the artifact from the records of all processes, then its manifest; None for all but the first one.
 
-        `write` takes the finished (key, row) pairs in the order of `keys`, those beyond a smaller --limit after them,
-        except where `valid` says that their key is no longer one.
-        Raises ArtifactError when a key has no record because a process of the launch has died, and BackendError when
-        more than --max-failure-share of them failed; the records are kept then.
+        `write` takes the finished (key, row) pairs in the order of `known`: all keys that there are, of which a --limit
+        takes the first. Records that a larger --limit made before are written too; those of no known key are dropped.
+        Without `known` such records stand at the end. Raises ArtifactError when a key has no record because a process
+        of the launch has died, and BackendError when more than --max-failure-share of them failed; the records are
+        kept then.
         """
         meet()
         if self.rank:
             return None
         self._materialise()
         self.log.read()
-        asked = set(keys)
-        beyond = (key for key in (*self.log.places, *self.log.failed) if key not in asked)
-        keys = [*keys, *(key for key in beyond if valid is None or key in valid)]
+        asked, found = set(keys), self.log.places.keys() | self.log.failed.keys()
+        order = known or [*keys, *(key for key in (*self.log.places, *self.log.failed) if key not in asked)]
+        keys = [key for key in order if key in asked or key in found]
         failures = self.failures(keys)
         self._check(keys, failures)
+        unmark(self.artifact)
         write(self.rows(keys))
         manifest = write_manifest(
             self.artifact,
@@ -168,9 +172,8 @@ def open_work(artifact: Path, settings: StageSettings, inputs: Mapping[str, str]
     """
     rank, _ = rank_and_size()
     with locked(artifact if rank == 0 else artifact.with_name(f"{artifact.name}.{rank}")):
-        before = _prepare(artifact, settings, inputs) if rank == 0 else None
+        before = _prepare(artifact, settings, inputs)
         with joined():
-            before = before if rank == 0 or settings.overwrite else finished(artifact, settings, inputs)
             work = Work(artifact, settings, inputs, before, recall)
             try:
                 yield work
@@ -179,23 +182,16 @@ def open_work(artifact: Path, settings: StageSettings, inputs: Mapping[str, str]
 
 
 def _prepare(artifact: Path, settings: StageSettings, inputs: Mapping[str, str]) -> Manifest | None:
-    """The manifest of the artifact when it is finished; with --overwrite, drop it and logs of other making."""
-    log = WorkLog(artifact, 0, _header(settings, inputs))
-    if settings.overwrite:
-        if not log.is_ours():
-            log.remove()
-        unmark(artifact)
-        return None
-    if artifact.exists() and Manifest.read(artifact) is None and not log.exists():
+    """The manifest of the artifact when these settings and inputs finished it; None when it is to be made.
+
+    With --overwrite nothing goes before there is something in its place.
+    """
+    if not settings.overwrite and artifact.exists() and Manifest.read(artifact) is None and not log_paths(artifact):
         raise ArtifactError(
             f"{artifact} is there and `mllmrec {settings.verb}` didn't make it: it has no manifest. Expected no such "
             "file. Move it away, or replace it with --overwrite."
         )
     return finished(artifact, settings, inputs)
-
-
-def _header(settings: StageSettings, inputs: Mapping[str, str]) -> dict[str, Any]:
-    return {"settings": settings.result_settings(), "inputs": dict(inputs)}
 
 
 def _counts(keys: Sequence[str], failures: Mapping[str, str]) -> dict[str, Any]:

@@ -32,11 +32,12 @@ class WorkLog:
     """The logs of all processes that work on one artifact; this process appends to the one of its rank.
 
     `places` maps the key of each finished record to (log, offset), `failed` to its reason, and `broken` the key of an
-    answer that is to be asked for again to the rule it broke.
+    answer that is to be asked for again to the rule it broke. With `replacing`, logs of other settings or inputs are
+    as if they weren't there, and go when the first record comes.
     """
 
-    def __init__(self, artifact: Path, rank: int, header: Mapping[str, Any]) -> None:
-        self.artifact, self.header = artifact, dict(header)
+    def __init__(self, artifact: Path, rank: int, header: Mapping[str, Any], *, replacing: bool = False) -> None:
+        self.artifact, self.header, self.replacing = artifact, dict(header), replacing
         self.path = _path(artifact, rank)
         self.places: dict[str, tuple[int, int]] = {}
         self.failed: dict[str, str] = {}
@@ -46,27 +47,20 @@ class WorkLog:
         self._file: IO[bytes] | None = None
 
     def exists(self) -> bool:
-        return bool(log_paths(self.artifact))
-
-    def is_ours(self) -> bool:
-        """Whether there are logs and all were begun with this header."""
-        own = _line({"header": self.header})
-        return self.exists() and all(_first_line(path) == own for path in log_paths(self.artifact))
+        return bool(self._paths())
 
     def read(self) -> None:
         """Take in all logs. Raises ArtifactError when one was made with other settings or inputs."""
         self.places, self.failed, self.broken, self.usage = {}, {}, {}, Counter()
-        if self._file is None:
-            _cut_torn_line(self.path)
-        self._logs = log_paths(self.artifact)
-        for index, path in enumerate(self._logs):
-            self._read(index, path)
+        self._take_logs()
 
     def remember(self, keys: Iterable[str], failed: Mapping[str, str], usage: Usage) -> None:
-        """Take in the keys of a finished artifact, whose records lie in no log, and what they took."""
-        self.places, self.failed = dict.fromkeys(keys, (-1, 0)), dict(failed)
+        """Take in the keys of a finished artifact, whose records lie in no log, what they took, and all logs since."""
+        self.places, self.failed, self.broken = dict.fromkeys(keys, (-1, 0)), dict(failed), {}
+        self.usage = Counter()
         totals: dict[str, Any] = self.usage
         totals.update(usage)
+        self._take_logs()
 
     def restore(self, rows: Iterable[tuple[str, Mapping[str, Any]]], failed: Mapping[str, str], usage: Usage) -> None:
         """Write the log of a finished artifact anew, so that it can be extended."""
@@ -82,6 +76,8 @@ class WorkLog:
     def append(self, key: str, kind: Kind, value: Any, usage: Usage) -> None:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path not in self._paths():
+                self.path.unlink(missing_ok=True)
             self._file = self.path.open("ab", buffering=0)
             if self._file.tell() == 0:
                 self._file.write(_line({"header": self.header}))
@@ -110,6 +106,17 @@ class WorkLog:
         self.close()
         for path in log_paths(self.artifact):
             path.unlink(missing_ok=True)
+
+    def _paths(self) -> list[Path]:
+        paths = log_paths(self.artifact)
+        return [path for path in paths if not self.replacing or _first_line(path) == _line({"header": self.header})]
+
+    def _take_logs(self) -> None:
+        if self._file is None and self.path in self._paths():
+            _cut_torn_line(self.path)
+        self._logs = self._paths()
+        for index, path in enumerate(self._logs):
+            self._read(index, path)
 
     def _read(self, index: int, path: Path) -> None:
         with path.open("rb") as file:

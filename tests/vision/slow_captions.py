@@ -46,8 +46,9 @@ class SlowTeacher:
             for request in reversed(four):
                 self._tally.count()
                 again = "An earlier answer was refused" in request.text
-                names = int(request.key) % 5 == 0 and not again
-                text = f"Thing {request.key} stands here." if names else f"A quiet place, the {request.key}th of many."
+                item = captions.item_of(request.key)
+                names = int(item) % 5 == 0 and not again
+                text = f"Thing {item} stands here." if names else f"A quiet place, the {item}th of many."
                 yield Reply(key=request.key, text=text, usage={"calls": 1})
 
 

@@ -40,7 +40,8 @@ def run_images(settings: FetchImagesSettings, workspace: Workspace) -> Summary:
     started, dataset = time.monotonic(), settings.dataset
     catalogue = read_catalogue(require(workspace.titles(dataset), "The titles file", PREPARE))
     links = find_links(workspace, dataset, catalogue, settings.links)
-    keys = _linked(catalogue, links)[: settings.limit]
+    known = _linked(catalogue, links)
+    keys = known[: settings.limit]
     folder = ImagesFolder(workspace.images(dataset), workspace.dataset(dataset) / f"{dataset}_posters.json")
     with open_work(folder.origins, settings, hash_files(links=links.path), folder.recall) as work:
         if work.nothing_to_do(keys):
@@ -59,6 +60,7 @@ def run_images(settings: FetchImagesSettings, workspace: Workspace) -> Summary:
             started=started,
             counts=counts,
             details={"terms": TERMS, "links": str(links.path)},
+            known=known,
         )
     return _summary(folder, manifest, dataset)
 

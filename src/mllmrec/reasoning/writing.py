@@ -77,6 +77,7 @@ def carry_out(job: Job, settings: WriterSettings, workspace: Workspace, teacher:
             started=started,
             counts=job.counts,
             details={"spent": spending.account(work.usage), "answer_conditioned": job.answer_conditioned},
+            known=list(job.windows),
         )
     return _summary(job, manifest, spending)
 

@@ -59,7 +59,7 @@ def run(settings: CaptionSettings, workspace: Workspace, teacher: Teacher | None
             keys,
             lambda rows: write_object(path, ((item_of(key), row) for key, row in rows)),
             started=started,
-            valid=set(known),
+            known=known,
             counts={"items": len(catalogue), "missing_images": sum(item not in images for item in catalogue)},
             details={**_writer(settings), "spent": spending.account(work.usage), "images": _versions(known)},
         )
