@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mllmrec.artifacts import Workspace, read_jsonl
+from mllmrec.artifacts import Workspace, read_jsonl, write_text
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import load
 from mllmrec.data.sequences import Interactions
@@ -134,7 +134,7 @@ def test_the_format_of_the_sft_model_is_inherited(trained: Workspace) -> None:
     """Nobody said five items, and the default is ten."""
     manifest = Manifest.read(trained.checkpoint(DATASET, "grpo"))
     assert manifest is not None
-    assert manifest.settings["min_inter"] == 10
+    assert manifest.settings["min_inter"] == 5
     assert manifest.details["prompt_format"]["window"] == 5
     assert manifest.details["model"] == f"checkpoints/{DATASET}/sft-merged"
 
@@ -153,9 +153,15 @@ def test_a_conflict_with_the_format_is_refused(trained: Workspace, knobs: dict[s
     assert not trained.checkpoint(DATASET, "never").exists()
 
 
-def test_saying_what_is_inherited_is_no_conflict(trained_copy: Workspace) -> None:
-    summary = align(trained_copy, tag="said", limit=4, min_inter=WINDOW, max_prompt_tokens=512, captions="off")
+def test_saying_what_is_inherited_is_the_same_as_leaving_it_out(trained_copy: Workspace) -> None:
+    said = {"min_inter": WINDOW, "max_prompt_tokens": 512, "captions": "off"}
+    summary = align(trained_copy, tag="said", limit=4, **said)
     assert summary.facts["steps"] == 1
+    before = Manifest.read(trained_copy.checkpoint(DATASET, "said"))
+    assert "nothing to do" in align(trained_copy, tag="said", limit=4).headline
+    write_text(trained_copy.captions(DATASET), "{}")
+    assert "nothing to do" in align(trained_copy, tag="said", limit=4, min_inter=WINDOW).headline
+    assert Manifest.read(trained_copy.checkpoint(DATASET, "said")) == before
 
 
 def test_an_interrupted_run_ends_as_if_nothing_had_happened(

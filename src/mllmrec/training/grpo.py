@@ -9,7 +9,6 @@ answers is logged, and validation ranks by exact scores.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +49,11 @@ def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
     base = full_model(settings, workspace)
     folder = workspace.checkpoint(settings.dataset, settings.tag)
     checkpoints.refuse_own_input(folder, base)
+    settings = as_trained(settings, base)
     inputs = training_inputs(settings, workspace, resolve(workspace, str(base)))
     if (manifest := finished(folder, settings, inputs)) is not None:
         return Summary(headline=f"{folder} is finished; nothing to do.", artifact=folder, facts=manifest.details)
-    chosen, captions = _format(settings, workspace, base)
+    chosen, captions = asked_format(settings, workspace)
     interactions = Interactions.load(workspace, settings.dataset)
     on_gpu = choose_device(settings.device).type == "cuda"
     loaded = load(workspace, base, device=settings.device, dtype="bfloat16" if on_gpu else "float32")
@@ -93,6 +93,28 @@ def full_model(settings: GrpoSettings, workspace: Workspace) -> Path:
     return folder
 
 
+def as_trained(settings: GrpoSettings, base: Path) -> GrpoSettings:
+    """`settings` with the prompt format of the model that GRPO starts from, so that saying it or not is the same.
+
+    A larger budget of tokens is GRPO's own. Raises SettingsError for settings that contradict the format.
+    """
+    asked: dict[str, Any] = {}
+    if "min_inter" in settings.model_fields_set:
+        asked["window"] = settings.min_inter
+    if settings.captions != "auto":
+        asked["captions"] = settings.captions == "on"
+    known = inherited(PromptFormat.of(Manifest.read(base)), asked, str(base))
+    if known is None:
+        return settings
+    return settings.model_copy(
+        update={
+            "min_inter": known.window,
+            "captions": "on" if known.captions else "off",
+            "max_prompt_tokens": max(known.max_prompt_tokens, settings.max_prompt_tokens),
+        }
+    )
+
+
 def total_steps(num_examples: int, settings: GrpoSettings) -> int:
     """Updates of the whole run: epochs x examples over the prompts of one step."""
     prompts = world_size() * settings.batch * settings.accum // settings.num_generations
@@ -102,24 +124,6 @@ def total_steps(num_examples: int, settings: GrpoSettings) -> int:
             "Lower --batch or --accum, or raise --limit or --epochs."
         )
     return settings.epochs * num_examples // prompts
-
-
-def _format(settings: GrpoSettings, workspace: Workspace, base: Path) -> tuple[PromptFormat, dict[str, str]]:
-    """The SFT model's prompt format, unless the settings contradict it; hint share and a larger budget are its own."""
-    trained = PromptFormat.of(Manifest.read(base))
-    given = settings.model_fields_set
-    asked: dict[str, Any] = {}
-    if "min_inter" in given:
-        asked["window"] = settings.min_inter
-    if settings.captions != "auto":
-        asked["captions"] = settings.captions == "on"
-    known = inherited(trained, asked, str(base))
-    if known is None:
-        return asked_format(settings, workspace)
-    mode = "on" if known.captions else "off"
-    own, captions = asked_format(settings.model_copy(update={"captions": mode}), workspace)
-    budget = max(known.max_prompt_tokens, settings.max_prompt_tokens)
-    return replace(known, hint_share=own.hint_share, max_prompt_tokens=budget), captions
 
 
 def _trainer(
