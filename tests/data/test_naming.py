@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mllmrec.data.naming import Naming, words
-from mllmrec.data.sequences import Catalogue
+from mllmrec.data.sequences import Catalogue, read_catalogue
 from mllmrec.records import Item
 
 TITLES = {
@@ -25,6 +27,7 @@ TITLES = {
     "12": "Zephyr (1993)",
     "B0X4WHP5E": "A Desk Lamp",
     "14": "The (2001)",
+    "15": "1998: A Lamp Odyssey (1968)",
 }
 NAMING = Naming(
     Catalogue([Item(item_id=key, title=title) for key, title in TITLES.items()]), {"1": "a zephyr of paint"}
@@ -50,6 +53,19 @@ NAMING = Naming(
         ("8", "Comet — Episode IV: last light"),
         ("10", "我喜欢红楼梦的人物"),
         ("9", "maybe “54”"),
+        ("5", "Step 4: Tide (1990)."),
+        ("5", "tide (1990)"),
+        ("5", "Next choice: Tide"),
+        ("5", "Step 4: Tide."),
+        ("5", "1. Kettles\n2. Tide\n3. Roads"),
+        ("5", "Wind; tide; rain"),
+        ("5", "Step 4: Tide: the sea comes back"),
+        ("5", "Tide"),
+        ("2", "Step 4: Lantern, The (1999)."),
+        ("2", "Step 4: Lantern, The"),
+        ("9", "Step 4: 54."),
+        ("9", "54 (1998) comes to mind"),
+        ("14", "Step 4: The (2001)."),
         ("B0X4WHP5E", "A desk lamp."),
     ],
 )
@@ -66,7 +82,11 @@ def test_a_title_is_found_as_it_may_be_written(item: str, text: str) -> None:
         ("5", "a rising tide"),
         ("5", "Tide of colours"),
         ("5", "Step 1: Tide of colours"),
+        ("5", "Colours of the tide. Roads"),
+        ("5", "Wood\nTide: high\nWind: low"),
         ("9", "54 of the choices"),
+        ("9", "53. Kettles\n54. Roads"),
+        ("15", "Step 4: Copper Kettle (1998)"),
         ("9", "in 1954"),
         ("11", "an ox cart"),
         ("12", "a soft zephyr"),
@@ -119,6 +139,17 @@ def test_any_text_is_read(text: str, item: str) -> None:
     assert all(word and not word.isspace() for word in words(text))
 
 
-@given(st.sampled_from([key for key, title in TITLES.items() if key not in ("5", "9", "11", "12", "14")]))
-def test_a_title_as_it_stands_is_always_found(item: str) -> None:
-    assert NAMING.names(f"and then {TITLES[item]}", item) == "title"
+@pytest.mark.parametrize("item", sorted(TITLES))
+@pytest.mark.parametrize(
+    "form", ["{}", "Step 4: {}.", "and then {}", "and then {}, or another one", "1. {}\n2. Kettles"]
+)
+def test_a_title_as_it_stands_is_always_found(item: str, form: str) -> None:
+    assert NAMING.names(form.format(TITLES[item]), item) == "title"
+
+
+@pytest.mark.real_data
+def test_every_real_title_is_found_where_it_stands_as_the_answer(real_data: Path) -> None:
+    catalogue = read_catalogue(real_data / "movielens" / "movielens_titles.csv")
+    naming = Naming(catalogue)
+    missed = [item for item in catalogue if naming.names(f"Step 4: {catalogue.title(item)}.", item) != "title"]
+    assert not missed

@@ -3,8 +3,9 @@
 A title is looked for as it may be written: without its year, with its article in front or left out, by the name before
 a colon, by another language's name in brackets, whatever the case, accents and punctuation. A one-word title that is an
 ordinary word (it occurs elsewhere in the catalogue, or is very short or a number) counts only where it is written like
-a name: in quotes, or with a capital inside a sentence. What is a title of the history is no other title: where "Toy
-Story 2" was met, it doesn't name "Toy Story", while "Toy Story" doesn't hide that "Toy Story 2" is named.
+a name: in quotes, with a capital inside a sentence, with a year in brackets behind it, or as all that a clause says.
+What is a title of the history is no other title: where "Toy Story 2" was met, it doesn't name "Toy Story", while "Toy
+Story" doesn't hide that "Toy Story 2" is named.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _ID = re.compile(r"(?:\bitem|\bid|#)[\s_:#=]*([A-Za-z0-9][A-Za-z0-9._-]*)", re.I
 _YEAR = re.compile(r"\(\s*\d{4}\s*\)")
 _BRACKETS = re.compile(r"\(([^()]*)\)")
 _OPENING, _CLOSING, _STOPS = "\"'“‘«[(*_", "\"'”’»])*_,.;:!?", ".!?:;•\n"
+_BRACKETED_YEAR = re.compile(r"\s*[(\[]\s*\d{4}\b")
+_CLAUSE_END = re.compile(r"[ \t]*(?:[.!?:;•\n]|\Z)")
 
 
 class Naming:
@@ -69,11 +72,13 @@ class Naming:
 
     def _places(self, spelling: Spelling, written: WrittenWords) -> list[range]:
         """Where a spelling stands and means the item."""
-        telling = [at for at, word in enumerate(spelling) if word not in ARTICLES]
         places = written.places(spelling)
-        if places and len(telling) == 1 and self._ordinary(spelling[telling[0]]):
-            return [place for place in places if written.is_name(place[telling[0]])]
-        return places if telling else []
+        telling = [at for at, word in enumerate(spelling) if word not in ARTICLES] if places else []
+        if not telling:
+            return [place for place in places if written.has_year(place)]
+        if len(telling) > 1 or not self._ordinary(spelling[telling[0]]):
+            return places
+        return [place for place in places if written.is_name(place[telling[0]]) or written.stands_alone(place)]
 
     def _ordinary(self, word: str) -> bool:
         return len(word) < SHORT_WORD or word.isdigit() or self._titled[word] > 1 or word in self._described
@@ -100,9 +105,25 @@ class WrittenWords:
         start, end = self._matches[at].span()
         before, after = self._text[max(0, start - 4) : start], self._text[end : end + 1]
         if before and after and before[-1] in _OPENING and after in _CLOSING:
-            return True
+            return not _BRACKETED_YEAR.match(self._text, start - 1)
         before = before.rstrip(" \t")
         return self._text[start].isupper() and bool(before) and before[-1] not in _STOPS
+
+    def stands_alone(self, place: range) -> bool:
+        """Whether words have a year in brackets behind them, or are all that a clause says."""
+        return self.has_year(place) or self._fills_clause(place)
+
+    def has_year(self, place: range) -> bool:
+        """Whether a year in brackets follows."""
+        return bool(_BRACKETED_YEAR.match(self._text, self._matches[place[-1]].end()))
+
+    def _fills_clause(self, place: range) -> bool:
+        """Whether words stand between stops. `Mood: ...` at the start of a line is a label, `2. ...` a number."""
+        start, end = self._matches[place[0]].start(), self._matches[place[-1]].end()
+        before, behind = self._text[:start].rstrip(" \t")[-1:], _CLAUSE_END.match(self._text, end)
+        if behind is None or (before and before not in _STOPS):
+            return False
+        return before == ":" or not (behind[0].endswith(":") or self._text[start:end].isdigit())
 
 
 def _covers(place: range, other: range) -> bool:
@@ -136,12 +157,12 @@ def _spellings(title: str) -> Iterator[Spelling]:
 
 
 def _with_article(name: str) -> list[Spelling]:
-    """`Matrix, The` as "the matrix" and as "matrix"."""
+    """`Matrix, The` as "the matrix", as it stands and as "matrix"."""
     found = tuple(words(name))
     front, comma, last = name.rpartition(",")
     article, rest = tuple(words(last)), tuple(words(front))
     if comma and rest and len(article) == 1 and article[0] in ARTICLES:
-        return [article + rest, rest]
+        return [article + rest, rest + article, rest]
     return [found, found[1:]] if len(found) > 1 and found[0] in ARTICLES else [found] if found else []
 
 
