@@ -54,8 +54,8 @@ def bootstrap(values: FloatArray, *, seed: int = 42, draws: int = DRAWS, level: 
 
     def count(weights: FloatArray) -> None:
         """How often each user is drawn, for each resample (row)."""
-        for row in weights:
-            row[:] = np.bincount(rng.integers(0, num_users, num_users, dtype=index_type), minlength=num_users)
+        for row, drawn in zip(weights, rng.integers(0, num_users, weights.shape, dtype=index_type), strict=True):
+            row[:] = np.bincount(drawn, minlength=num_users)
 
     # Rounded where digits mean nothing, so that the order in which a matrix library sums leaves no trace.
     resampled = np.round(_weighted_sums(values, count, draws) / num_users, 12)
