@@ -98,19 +98,69 @@ def test_ordinary_words_name_nothing(item: str, text: str) -> None:
     assert NAMING.names(text, item) is None
 
 
-@pytest.mark.parametrize("text", ["[ITEM_9]", "item 9", "Item #9.", "id: 9", "#9", "ITEM_9 Something", "‹ITEM_9›"])
-def test_an_id_is_found(text: str) -> None:
-    assert NAMING.names(text, "9") == "id"
+@pytest.mark.parametrize(
+    "form",
+    [
+        "[ITEM_{}]",
+        "[item_{}] A Lamp",
+        "item {}",
+        "Item #{}.",
+        "id: {}",
+        "#{}",
+        "ITEM_{} Something",
+        "‹ITEM_{}›",
+        "ITEM-{}",
+        "item ({})",
+        "item no. {}",
+        "item no {}, or another",
+        "Item number {}.",
+        "item **{}**",
+        "the item's id is “{}”; so ID={}",
+        "item_id: {}",
+        "Item ID #{}",
+        'as "item_id": "{}"',
+    ],
+)
+@pytest.mark.parametrize("item", ["9", "268", "-aB3", "_Qx9z", "tt-01.x", "--", "a"])
+def test_an_id_is_found(form: str, item: str) -> None:
+    assert NAMING.names(form.replace("{}", item), item) == "id"
 
 
-@pytest.mark.parametrize("text", ["9 of the 9 choices", "[ITEM_90]", "item 9.5", "items 9", "item 9-a", "ITEM_19"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9 of the 9 choices",
+        "[ITEM_90]",
+        "[ITEM_-9]",
+        "[ITEM_9-]",
+        "item 9.5",
+        "items 9",
+        "item 9-a",
+        "ITEM_19",
+        "they did 9 of them",
+        "this is an item. 9 of them are red",
+        "a valid 9",
+        "items: 9",
+    ],
+)
 def test_other_numbers_are_no_id(text: str) -> None:
     assert NAMING.names(text, "9") is None
 
 
-def test_an_id_of_letters_and_digits_counts_by_itself() -> None:
-    assert NAMING.names("perhaps b0x4whp5e.", "B0X4WHP5E") == "id"
-    assert NAMING.names("perhaps b0x4whp5ef", "B0X4WHP5E") is None
+def test_marks_are_read_to_the_letter() -> None:
+    """Of ids that differ by what stands in front only the one that is written is meant."""
+    shelf = {"aB3": "A Kettle", "-aB3": "A Lantern", "_aB3": "A Road"}
+    naming = Naming(Catalogue([Item(item_id=key, title=title) for key, title in shelf.items()]))
+    for written in shelf:
+        assert [item for item in shelf if naming.names(f"perhaps [ITEM_{written}]", item)] == [written]
+
+
+@pytest.mark.parametrize("item", ["B0X4WHP5E", "-B0X4WHP", "_B0X4WHP"])
+def test_an_id_of_letters_and_digits_counts_by_itself(item: str) -> None:
+    assert NAMING.names(f"perhaps {item.lower()}.", item) == "id"
+    assert NAMING.names(f"perhaps *{item}*", item) == "id"
+    assert NAMING.names(f"perhaps {item}f", item) is None
+    assert NAMING.names(f"perhaps x{item}", item) is None
 
 
 def test_titles_of_the_history_are_no_other_titles() -> None:

@@ -19,14 +19,17 @@ from typing import Literal
 from mllmrec.data.sequences import Catalogue
 
 ARTICLES = frozenset({"the", "a", "an", "le", "la", "les", "l", "il", "lo", "der", "die", "das", "el", "los", "las"})
-SHORT_WORD, MIXED_ID = 4, 5
+SHORT_WORD, MIXED_ID, LONGEST_ANNOUNCEMENT = 4, 5, 24
 Spelling = tuple[str, ...]
 
 # A letter of a script without spaces is a word of its own.
 _WIDE = r"\u3040-\u30ff\u3400-\u9fff"
 _WORD = re.compile(rf"[{_WIDE}]|[^\W_{_WIDE}]+(?:['’][^\W_{_WIDE}]+)*")
-_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_ID = re.compile(r"(?:\bitem|\bid|#)[\s_:#=]*([A-Za-z0-9][A-Za-z0-9._-]*)", re.IGNORECASE)
+# What may stand between "item" and an id: a few marks within the sentence, "no." or "number".
+_MARKS = r"(?:_|[^\w.,;!?\n]){0,4}"
+_ID_COMES = re.compile(rf"(?:(?<![^\W_])(?:item|id)|#){_MARKS}(?:(?:no\.?|number){_MARKS})?\Z")
+_ID_ENDS, _ID_STARTS = re.compile(r"(?![\w.-]*[^\W_])"), re.compile(r"(?<![^\W_])(?<![.-])")
+_BRACKETED_ID = re.compile(r"\[item_([a-z0-9_-][a-z0-9._-]*)\]")
 _YEAR = re.compile(r"\(\s*\d{4}\s*\)")
 _BRACKETS = re.compile(r"\(([^()]*)\)")
 _OPENING, _CLOSING, _STOPS = "\"'“‘«[(*_", "\"'”’»])*_,.;:!?", ".!?:;•\n"
@@ -167,9 +170,23 @@ def _with_article(name: str) -> list[Spelling]:
 
 
 def _mentions_id(text: str, item_id: str) -> bool:
-    """`[ITEM_12]`, `item 12`, `id: 12`, `#12`; an id of letters and digits also by itself."""
-    folded = item_id.casefold()
-    if any(found.rstrip(".").casefold() == folded for found in _ID.findall(text)):
+    """`[ITEM_12]`, `item 12`, `id: 12`, `#12`, `item no. 12`; an id of letters and digits also by itself."""
+    text, folded = text.casefold(), item_id.casefold()
+    if folded not in text:
+        return False
+    if folded in _BRACKETED_ID.findall(text):
         return True
-    mixed = len(item_id) >= MIXED_ID and not item_id.isdigit() and not item_id.isalpha()
-    return mixed and folded in {found.rstrip(".").casefold() for found in _TOKEN.findall(text)}
+    text = _BRACKETED_ID.sub("[]", text)
+    alone = len(folded) >= MIXED_ID and not folded.isdigit() and not folded.isalpha()
+    return any(
+        _ID_ENDS.match(text, at + len(folded))
+        and (_ID_COMES.search(text[max(0, at - LONGEST_ANNOUNCEMENT) : at]) or (alone and _ID_STARTS.match(text, at)))
+        for at in _occurrences(text, folded)
+    )
+
+
+def _occurrences(text: str, part: str) -> Iterator[int]:
+    at = text.find(part)
+    while at >= 0:
+        yield at
+        at = text.find(part, at + 1)
