@@ -108,6 +108,13 @@ def test_the_last_adapters_are_saved_where_there_is_no_validation(trained_copy: 
     assert summary.facts["model"] == f"checkpoints/{DATASET}/full"
 
 
+def test_alignment_that_made_nothing_better_is_told_in_words(trained_copy: Workspace) -> None:
+    """At a learning rate that moves nothing every validation is the first one again, and the earliest best is kept."""
+    summary = align(trained_copy, tag="still", limit=4, lr=1e-30)
+    assert summary.facts["best_step"] == 0
+    assert any("the weights kept are those that training began with" in warning for warning in summary.warnings)
+
+
 def test_what_is_logged_adds_up(trained: Workspace) -> None:
     """With the strict rule the mean reward is hits - 1.5 x invalid answers; the policy starts as the reference."""
     folder = trained.checkpoint(DATASET, "grpo")

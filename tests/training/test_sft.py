@@ -300,6 +300,19 @@ def test_the_weights_of_the_best_validation_are_kept(toy_copy: Workspace, monkey
     assert not all(torch.equal(weight, seen[3][name]) for name, weight in kept.items())
 
 
+@pytest.mark.parametrize(("script", "best", "warned"), [([0.5, 0.4, 0.5], 0, True), ([0.4, 0.5, 0.4], 2, False)])
+def test_training_that_made_nothing_better_is_told_in_words(
+    toy_copy: Workspace, monkeypatch: pytest.MonkeyPatch, script: list[float], best: int, warned: bool
+) -> None:
+    readings = iter(script)
+    monkeypatch.setattr(Validation, "measure", lambda *_: {"HR@1": 0.0, "HR@3": 1.0, "NDCG@3": next(readings)})
+    summary = train(toy_copy, limit=32, eval_steps=2)
+    assert summary.facts["best_step"] == best
+    told = [warning for warning in summary.warnings if "the weights kept are those that training began with" in warning]
+    assert bool(told) == warned
+    assert all(f"{summary.artifact} ranks as tiny does" in warning for warning in told)
+
+
 def test_the_recorded_validation_is_that_of_the_saved_model(trained: Workspace) -> None:
     """Loaded again, the checkpoint ranks the validation slice exactly as was measured while it trained."""
     manifest = Manifest.read(trained.checkpoint(DATASET, "full"))

@@ -18,7 +18,9 @@ class TrainingSettings(DatasetSettings):
     windows: Literal["last", "all"] = knob("last", "Windows of a training line: its last one, or every one.")
     fold: Fold = knob("", "Train on part i of n of the users (by hash), written i/n: a scorer for assess.")
     limit: int | None = knob(None, "Train on this many examples, drawn by hash.", ge=1)
-    max_prompt_tokens: int = knob(4096, "Budget of a prompt; captions shorten first, then old history.", ge=64)
+    max_prompt_tokens: int = knob(
+        4096, "Budget of a prompt; captions shorten first, then hints, then old history.", ge=64
+    )
     lr: float = knob(1e-5, "Peak learning rate; it rises over --warmup-share and falls linearly.", gt=0)
     warmup_share: float = knob(0.03, "Share of the steps over which the learning rate rises.", ge=0, le=1)
     seed: int = knob(42, "Seed of negatives, orders, weights and dropout.")

@@ -78,7 +78,8 @@ class Session:
             )
             checkpoints.clear(self.folder)
         self.trainer.accelerator.wait_for_everyone()
-        return Summary(headline=self._headline(details), artifact=self.folder, facts=details)
+        warnings = self._warnings(details)
+        return Summary(headline=self._headline(details), artifact=self.folder, warnings=warnings, facts=details)
 
     def save(self, model: Any, folder: Path) -> None:
         """Write weights and tokenizer, as an ordinary model or adapter folder."""
@@ -98,6 +99,16 @@ class Session:
             "validation": {str(step): metrics for step, metrics in sorted(readings.items())},
             "budget": dict(self.encoder.renderer.budget),
         }
+
+    def _warnings(self, details: dict[str, Any]) -> tuple[str, ...]:
+        """In words: that training made nothing better, when the weights kept are those it began with."""
+        if details["best_step"] != 0 or len(details["validation"]) < 2:
+            return ()
+        return (
+            "No validation came out better than the one before the first step, so the weights kept are those that "
+            f"training began with: {self.folder} ranks as {details['model']} does. {checkpoints.LOG} in it holds every "
+            "reading; train longer, or with another --lr.",
+        )
 
     def _headline(self, details: dict[str, Any]) -> str:
         readings = self.validated.readings if self.validated else {}
