@@ -7,6 +7,7 @@ from typing import Any
 
 from mllmrec.artifacts import Workspace
 from mllmrec.errors import ArtifactError
+from mllmrec.progress import note
 from mllmrec.records import Summary
 from mllmrec.settings.reasoning import PseudoCotSettings
 
@@ -28,7 +29,16 @@ def run_pseudo_cot(settings: PseudoCotSettings, workspace: Workspace) -> Summary
     from mllmrec.vision.images import ImageFolder
 
     images = ImageFolder(workspace.images(settings.dataset))
-    return run(settings, workspace, load_picture=lambda item: images.picture(item, WRITER_PIXELS))
+    if not len(images):
+        if settings.backend != "profile" and settings.images == "on":
+            note(f"{images.folder} holds no images: the writer is shown titles, and captions where there are any.")
+        return run(settings, workspace)
+    return run(
+        settings,
+        workspace,
+        load_picture=lambda item: images.picture(item, WRITER_PIXELS),
+        picture_version=images.version,
+    )
 
 
 def _data_stage(verb: str) -> Run | None:

@@ -181,6 +181,13 @@ def open_work(artifact: Path, settings: StageSettings, inputs: Mapping[str, str]
                 work.log.close()
 
 
+def keys_left(
+    artifact: Path, settings: StageSettings, inputs: Mapping[str, str], recall: Recall, keys: Sequence[str]
+) -> list[str]:
+    """The keys that a start would work on, without starting: another process may be at it meanwhile."""
+    return Work(artifact, settings, inputs, _prepare(artifact, settings, inputs), recall).todo(keys)
+
+
 def _prepare(artifact: Path, settings: StageSettings, inputs: Mapping[str, str]) -> Manifest | None:
     """The manifest of the artifact when these settings and inputs finished it; None when it is to be made.
 

@@ -5,8 +5,8 @@
     {"key": "13", "usage": {"calls": 1}, "failure": "truncated"}
     {"key": "14", "usage": {"calls": 1}, "again": "names its title"}
 
-Opening a log reads keys and places alone. A torn last line (its process was killed) is cut off by the log's owner
-and passed over by others. Of several records of one key the last counts, and what each of them took is summed.
+Reading a log takes in keys and places alone. A torn last line (its process was killed) is passed over, and cut off
+before the log's owner appends. Of several records of one key the last counts, and what each of them took is summed.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class WorkLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path not in self._paths():
                 self.path.unlink(missing_ok=True)
+            _cut_torn_line(self.path)
             self._file = self.path.open("ab", buffering=0)
             if self._file.tell() == 0:
                 self._file.write(_line({"header": self.header}))
@@ -112,8 +113,6 @@ class WorkLog:
         return [path for path in paths if not self.replacing or _first_line(path) == _line({"header": self.header})]
 
     def _take_logs(self) -> None:
-        if self._file is None and self.path in self._paths():
-            _cut_torn_line(self.path)
         self._logs = self._paths()
         for index, path in enumerate(self._logs):
             self._read(index, path)

@@ -128,18 +128,39 @@ def test_a_model_that_sees_is_sent_the_images_there_are_in_order(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("knobs", "images", "described"),
-    [({}, True, False), ({"captions": "on"}, True, True), ({"images": "off"}, False, True)],
-    ids=("images", "images and captions", "captions"),
+    ("knobs", "pictured", "described"),
+    [({}, {1}, {0}), ({"captions": "on"}, {1}, {0, 1}), ({"images": "off"}, set(), {0, 1})],
+    ids=("images, captions in their place", "images and captions", "captions"),
 )
 def test_captions_stand_in_for_images_unless_both_are_asked_for(
-    tmp_path: Path, knobs: dict[str, Any], images: bool, described: bool
+    tmp_path: Path, knobs: dict[str, Any], pictured: set[int], described: set[int]
 ) -> None:
+    """Items with an odd number have an image, and all have a caption."""
     workspace, teacher = make_shop(tmp_path), ScriptedTeacher(draft_of)
     settings = chosen(workspace, backend="endpoint", model="vl", limit=8, **knobs)
     run(settings, workspace, load_picture=picture, teacher=teacher)
-    assert any(request.pictures for request in teacher.asked) == images
-    assert all(("its image: " in text) == described for text in teacher.texts)
+    for request, basket in zip(teacher.asked, TRAIN.values(), strict=False):
+        history = [int(item) % 2 for item in basket[-WINDOW:-1]]
+        assert len(request.pictures) == sum(odd in pictured for odd in history)
+        assert request.text.count("its image: ") == sum(odd in described for odd in history)
+
+
+def test_other_images_make_another_artifact_and_no_image_makes_none(tmp_path: Path) -> None:
+    workspace, teacher = make_shop(tmp_path), ScriptedTeacher(draft_of)
+    settings = chosen(workspace, backend="endpoint", model="vl", limit=2)
+    run(settings, workspace, load_picture=picture, teacher=teacher, picture_version=str)
+    again = run(settings, workspace, load_picture=picture, teacher=teacher, picture_version=str)
+    assert again.headline.endswith("nothing to do.")
+    with pytest.raises(ArtifactError, match="the input images has changed since"):
+        run(settings, workspace, load_picture=picture, teacher=teacher, picture_version=lambda item: f"{item} mended")
+
+
+def test_a_dry_run_tells_what_is_left(tmp_path: Path) -> None:
+    workspace, teacher = make_shop(tmp_path), ScriptedTeacher(draft_of)
+    run(chosen(workspace, backend="endpoint", model="vl", limit=2), workspace, teacher=teacher)
+    told = run(chosen(workspace, backend="endpoint", model="vl", limit=5, dry_run=True), workspace)
+    assert told.headline == "3 drafts would be written by vl."
+    assert told.tables[0].rows[0] == ("calls", "3")
 
 
 @given(data=st.data())

@@ -79,8 +79,8 @@ def require_sight(source: str, kind: str) -> None:
     if kind not in KINDS:
         raise BackendError(
             f"{source} is a {kind} model and can't be shown pictures here. Expected a Qwen3-VL, such as "
-            "Qwen/Qwen3-VL-8B-Instruct; fetch it with `mllmrec fetch backbone`, or ask a server with "
-            "--backend endpoint."
+            "Qwen/Qwen3-VL-8B-Instruct; fetch it with `mllmrec fetch backbone`, ask a server with "
+            "--backend endpoint, or have `pseudo-cot` written from captions with --images off."
         )
 
 

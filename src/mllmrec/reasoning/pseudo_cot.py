@@ -8,20 +8,23 @@ from the history alone; the target stands in the record for joining and is read 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.base import Picture, Request, Teacher
+from mllmrec.data.captions import read_captions
 from mllmrec.data.sequences import Catalogue, Interactions
 from mllmrec.reasoning.prompts import amended, draft_prompt
 from mllmrec.reasoning.steps import free_words
-from mllmrec.reasoning.windows import train_windows
-from mllmrec.reasoning.writing import Job, carry_out, shown_captions, shown_history
+from mllmrec.reasoning.windows import Window, train_windows
+from mllmrec.reasoning.writing import Job, carry_out, shown_history
 from mllmrec.records import Summary
 from mllmrec.settings.reasoning import PseudoCotSettings
 
 LoadPicture = Callable[[str], Picture | None]
+PictureVersion = Callable[[str], str]
 
 
 def run(
@@ -29,17 +32,20 @@ def run(
     workspace: Workspace,
     load_picture: LoadPicture | None = None,
     teacher: Teacher | None = None,
+    picture_version: PictureVersion = str,
 ) -> Summary:
     """Write <dataset>_pseudo-cot.json, ordered by line and window.
 
     `load_picture` gives the image of an item, or None where there is none that can be read; without it no images are
-    shown. `teacher` writes in place of the one that the settings name.
+    shown. `picture_version` changes when an item's image does. `teacher` writes in place of the one that the settings
+    name.
     """
     pictures = settings.backend != "profile" and settings.images == "on" and load_picture is not None
-    captions = shown_captions(settings, workspace, pictures=pictures)
+    captions = read_captions(workspace, settings.dataset, settings.captions)
     interactions = Interactions.load(workspace, settings.dataset)
     windows, counts = train_windows(interactions, settings.min_inter, settings.windows)
-    showing = Showing(interactions.catalogue, captions, load_picture if pictures else None)
+    loader = load_picture if pictures else None
+    showing = Showing(interactions.catalogue, captions, loader, twice=settings.captions == "on")
     job = Job(
         artifact=workspace.pseudo_cot(settings.dataset),
         what="drafts",
@@ -49,6 +55,7 @@ def run(
         request=lambda key, broken_rule: showing.request(key, windows[key].history, broken_rule),
         form=free_words,
         counts=counts,
+        hashes=_versions(windows.values(), picture_version) if pictures else {},
         pictures=pictures,
     )
     return carry_out(job, settings, workspace, teacher)
@@ -56,17 +63,29 @@ def run(
 
 @dataclass(frozen=True)
 class Showing:
-    """What is shown of a history to a writer of drafts."""
+    """What is shown of a history to a writer of drafts: of each item its image, or else its caption.
+
+    With `twice` an item's caption stands beside its image too.
+    """
 
     catalogue: Catalogue
     captions: Mapping[str, str]
     load_picture: LoadPicture | None
+    twice: bool
 
     def request(self, key: str, history: tuple[str, ...], broken_rule: str | None = None) -> Request:
         """Ask for a draft about `history`; `key` names the request on this machine alone."""
         pictures = {item: picture for item in history if (picture := self._picture(item)) is not None}
-        shown = shown_history(history, self.catalogue, self.captions, list(pictures))
+        captions = {item: self.captions.get(item, "") for item in history if self.twice or item not in pictures}
+        shown = shown_history(history, self.catalogue, captions, list(pictures))
         return Request(key=key, text=amended(draft_prompt(shown), broken_rule), pictures=tuple(pictures.values()))
 
     def _picture(self, item_id: str) -> Picture | None:
         return self.load_picture(item_id) if self.load_picture is not None else None
+
+
+def _versions(windows: Iterable[Window], version: PictureVersion) -> dict[str, str]:
+    """A hash over the images of all histories."""
+    items = sorted({item for window in windows for item in window.history})
+    text = "\n".join(f"{item} {version(item)}" for item in items)
+    return {"images": hashlib.sha256(text.encode()).hexdigest()}

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from mllmrec.artifacts import Workspace, require
 from mllmrec.backends.base import Request, Teacher
+from mllmrec.data.captions import read_captions
 from mllmrec.data.sequences import Catalogue, Interactions
 from mllmrec.manifests import Manifest, hash_files
 from mllmrec.reasoning.drafts import Drafts
 from mllmrec.reasoning.prompts import amended, answer_conditioned_prompt, refine_prompt
 from mllmrec.reasoning.steps import four_steps
-from mllmrec.reasoning.writing import Job, carry_out, shown_captions, shown_history
+from mllmrec.reasoning.writing import Job, carry_out, shown_history
 from mllmrec.records import Summary
 from mllmrec.settings.reasoning import RefineSettings
 
@@ -41,7 +42,7 @@ def run(settings: RefineSettings, workspace: Workspace, teacher: Teacher | None 
         "The file of drafts",
         f"Write it with `mllmrec pseudo-cot --dataset {settings.dataset}`.",
     )
-    captions = shown_captions(settings, workspace)
+    captions = read_captions(workspace, settings.dataset, settings.captions)
     interactions = Interactions.load(workspace, settings.dataset)
     drafts = Drafts(path, interactions)
     showing = Showing(interactions.catalogue, captions, drafts)

@@ -12,7 +12,6 @@ from mllmrec.artifacts import Workspace
 from mllmrec.backends.asking import ask_all
 from mllmrec.backends.base import Request, Teacher
 from mllmrec.backends.spending import Spending, dry_run_table
-from mllmrec.data.captions import read_captions
 from mllmrec.data.sequences import Catalogue
 from mllmrec.manifests import Manifest, hash_files, hash_model
 from mllmrec.progress import progress
@@ -23,7 +22,7 @@ from mllmrec.reasoning.windows import Window, trace_row
 from mllmrec.records import Summary, Table
 from mllmrec.settings.reasoning import WriterSettings
 from mllmrec.streams import read_list, write_list
-from mllmrec.work import Work, open_work
+from mllmrec.work import Work, keys_left, open_work
 
 TOOK = {
     "calls": "calls",
@@ -38,7 +37,7 @@ TOOK = {
 class Job:
     """One stage's work: `request(key, broken rule)` asks for a trace, `form` checks and tidies what comes back.
 
-    `files` are what the texts depend on beside train split, titles and captions.
+    `files` and `hashes` are what the texts depend on beside train split, titles and captions.
     """
 
     artifact: Path
@@ -50,6 +49,7 @@ class Job:
     form: Callable[[str], str]
     counts: Mapping[str, Any]
     files: Mapping[str, Path] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
     pictures: bool = False
     answer_conditioned: bool = False
     warnings: Sequence[str] = ()
@@ -60,12 +60,14 @@ def carry_out(job: Job, settings: WriterSettings, workspace: Workspace, teacher:
     started, path = time.monotonic(), job.artifact
     spending = Spending(settings.price_in, settings.price_out, settings.budget)
     keys = list(job.windows)[: settings.limit]
+    inputs = _inputs(job, settings, workspace)
     if settings.dry_run:
-        asked = keys if settings.backend != "profile" else []
+        left = keys_left(path, settings, inputs, lambda: finished_rows(path), keys)
+        asked = left if settings.backend != "profile" else []
         table = dry_run_table((job.request(key, None) for key in asked), settings.max_new_tokens, spending)
-        headline = f"{len(keys):,} {job.what} would be written by {settings.model if asked else settings.backend}."
+        headline = f"{len(left):,} {job.what} would be written by {settings.model if asked else settings.backend}."
         return Summary(headline=headline, tables=(table,), warnings=tuple(job.warnings))
-    with open_work(path, settings, _inputs(job, settings, workspace), lambda: finished_rows(path)) as work:
+    with open_work(path, settings, inputs, lambda: finished_rows(path)) as work:
         if work.nothing_to_do(keys):
             headline = f"{path.name} is there already; nothing to do."
             return Summary(headline=headline, artifact=path, warnings=tuple(job.warnings))
@@ -93,13 +95,6 @@ def shown_history(
     ]
 
 
-def shown_captions(settings: WriterSettings, workspace: Workspace, *, pictures: bool = False) -> dict[str, str]:
-    """The captions shown to the writer; beside pictures only when they were asked for."""
-    return read_captions(
-        workspace, settings.dataset, "off" if pictures and settings.captions == "auto" else settings.captions
-    )
-
-
 def finished_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The records of a finished reasoning file by example id."""
     return ((row["example_id"], row) for row in read_list(path))
@@ -114,7 +109,8 @@ def _inputs(job: Job, settings: WriterSettings, workspace: Workspace) -> dict[st
         files["captions"] = workspace.captions(dataset)
     template = PROFILE_VERSION if settings.backend == "profile" else TEACHER_TEMPLATE_VERSION
     folder = workspace.model(settings.model) if settings.backend == "huggingface" else None
-    return hash_files(**files) | {"template": template} | ({"model": hash_model(folder)} if folder else {})
+    model = {"model": hash_model(folder)} if folder else {}
+    return {**hash_files(**files), "template": template, **job.hashes, **model}
 
 
 def _write(

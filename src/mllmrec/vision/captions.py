@@ -32,7 +32,7 @@ from mllmrec.vision import pixels
 from mllmrec.vision.caption_rules import NAMES_TITLE, TEMPLATE_VERSION, CaptionRules, caption_prompt
 from mllmrec.vision.decoding import ImageError, count_pixels, read_picture, read_rgb
 from mllmrec.vision.images import ImageFolder
-from mllmrec.work import Work, open_work
+from mllmrec.work import Work, keys_left, open_work
 
 
 def run(settings: CaptionSettings, workspace: Workspace, teacher: Teacher | None = None) -> Summary:
@@ -44,9 +44,11 @@ def run(settings: CaptionSettings, workspace: Workspace, teacher: Teacher | None
     keys = known[: settings.limit]
     spending = Spending(settings.price_in, settings.price_out, settings.budget)
     asking = Asking(settings, catalogue, images)
+    inputs = _inputs(settings, workspace)
     if settings.dry_run:
-        return _estimate(settings, asking, keys, spending)
-    with open_work(path, settings, _inputs(settings, workspace), lambda: _finished(path)) as work:
+        left = keys_left(path, settings, inputs, lambda: _finished(path), keys)
+        return _estimate(settings, asking, left, spending)
+    with open_work(path, settings, inputs, lambda: _finished(path)) as work:
         if work.nothing_to_do(keys):
             return Summary(headline=f"{path.name} is there already; nothing to do.", artifact=path)
         if settings.backend == "pixels":

@@ -29,6 +29,9 @@ class ImageFolder:
         for suffix in reversed(IMAGE_SUFFIXES):
             self._names |= {name.removesuffix(suffix): name for name in names if name.endswith(suffix)}
 
+    def __len__(self) -> int:
+        return len(self._names)
+
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._names
 
@@ -66,7 +69,9 @@ class ImageFolder:
             return None
 
     def version(self, item_id: str) -> str:
-        """A short hash of an image's bytes, another one when it is replaced; or the reason why it can't be read."""
+        """A short hash of an image's bytes, another one when it is replaced; or why it can't be read, or has none."""
+        if item_id not in self:
+            return "missing"
         try:
             return hashlib.sha256(self.read(item_id)).hexdigest()[:16]
         except ImageError as error:
