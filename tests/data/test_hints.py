@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from mllmrec import ArtifactError, DataError, Workspace
 from mllmrec.artifacts import write_json
 from mllmrec.data.candidates import questions
-from mllmrec.data.hints import HintDraw, draw_hints, find_usable, read_hints
+from mllmrec.data.hints import HintDraw, Hints, draw_hints, find_usable, read_hints
 from mllmrec.data.sequences import Interactions
+from mllmrec.manifests import hash_files, write_manifest
 from mllmrec.records import RankingExample
+from mllmrec.settings.assess import AssessSettings
 from mllmrec.streams import write_list
 from traces import key, own, reference
 from workspaces import write_dataset
@@ -42,8 +44,18 @@ def shop(tmp_path: Path) -> Workspace:
 def hints_of(shop: Workspace, records: list[Any], draw: HintDraw = ALL, mode: Any = "all") -> dict[str, str]:
     """The hints of all windows of three items, from the refined file."""
     write_json(shop.refined_cot("shop"), records)
+    return dict(read(shop, draw, mode).texts)
+
+
+def read(shop: Workspace, draw: HintDraw = ALL, mode: Any = "all") -> Hints:
     interactions = Interactions.load(shop, "shop")
     return read_hints(shop, "shop", interactions, questions(interactions.train, "train", 3, mode)[0], draw)
+
+
+def assess(shop: Workspace, source: Path, records: list[Any]) -> None:
+    """Write assessed traces as made from `source` as it is."""
+    write_json(shop.assessed_cot("shop"), records)
+    write_manifest(shop.assessed_cot("shop"), AssessSettings(dataset="shop"), hash_files(traces=source), started=0.0)
 
 
 # ---- the share
@@ -145,6 +157,49 @@ def test_the_kept_traces_of_an_assessed_file_come_first(shop: Workspace, capsys:
     assert "isn't assessed" not in capsys.readouterr().err
 
 
+def test_an_assessed_file_of_other_traces_is_refused(shop: Workspace) -> None:
+    refined = shop.refined_cot("shop")
+    write_json(refined, [own("1", "a b c", reasoning="draft")])
+    assess(shop, refined, [own("1", "a b c", reasoning="draft", keep=True)])
+    assert read(shop).texts == {key("1", "a b c"): "draft"}
+    write_json(refined, [own("1", "a b c", reasoning="new words")])
+    with pytest.raises(ArtifactError, match=r"(?s)deepseek_cot\.json.*assess --dataset shop --overwrite"):
+        read(shop)
+    assert read(shop, HintDraw(share=1.0, seed=42, before_assessment=True)).texts == {key("1", "a b c"): "new words"}
+    refined.unlink()
+    assert read(shop).texts == {key("1", "a b c"): "draft"}, "what isn't there can't be compared"
+
+
+def test_assessed_drafts_are_refused_once_there_are_refined_traces(shop: Workspace) -> None:
+    drafts = shop.pseudo_cot("shop")
+    write_json(drafts, [own("1", "a b c", reasoning="draft")])
+    assess(shop, drafts, [own("1", "a b c", reasoning="draft", keep=True)])
+    assert len(read(shop).texts) == 1
+    write_json(shop.refined_cot("shop"), [own("1", "a b c", reasoning="refined")])
+    with pytest.raises(ArtifactError, match="--overwrite"):
+        read(shop)
+
+
+def test_an_assessed_file_without_its_manifest_is_told(shop: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(shop.assessed_cot("shop"), [own("1", "a b c", keep=True)])
+    assert len(read(shop).texts) == 1
+    assert "nothing tells of which traces it was made" in capsys.readouterr().err
+
+
+def test_hints_written_with_the_answer_in_view_are_counted(shop: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    told = [own("1", "a b c", answer_conditioned=True), own("2", "a b c", answer_conditioned=False)]
+    write_json(shop.refined_cot("shop"), told)
+    assert read(shop).answer_conditioned == 1
+    assert "1 of the 2 hints were written with the target in view" in capsys.readouterr().err
+    write_json(shop.refined_cot("shop"), told[1:])
+    assert read(shop).answer_conditioned == 0
+    assert "in view" not in capsys.readouterr().err
+    write_json(shop.refined_cot("shop"), [reference(2, "2", "a b c"), reference(0, "1", "a b c")])
+    assert read(shop).answer_conditioned == 2, "the refiner of the reference implementation is always shown the target"
+    shop.refined_cot("shop").rename(shop.pseudo_cot("shop"))
+    assert read(shop).answer_conditioned == 0
+
+
 def test_without_a_file_the_command_is_named(shop: Workspace) -> None:
     with pytest.raises(ArtifactError, match=r"pseudo-cot\.json does not exist\. Write one with `mllmrec pseudo-cot"):
         read_hints(shop, "shop", Interactions.load(shop, "shop"), examples(3), ALL)
@@ -161,6 +216,6 @@ def test_words_that_are_not_drawn_are_not_held(tmp_path: Path) -> None:
     hints = read_hints(shop, "shop", interactions, asked, HintDraw(share=0.01, seed=42))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(hints) == 20
+    assert len(hints.texts) == 20
     assert peak < 8e6
     assert len(find_usable(shop.refined_cot("shop"), interactions, {asked[0].example_id})[0]) == 1

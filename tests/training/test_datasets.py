@@ -273,6 +273,8 @@ def test_hints_are_a_share_of_all_examples_among_those_with_a_trace(
     assert examples_of(toy_copy, use_cot=True, cot_prob=0.25).hints == hinted.hints
     assert examples_of(toy_copy, use_cot=False, cot_prob=0.25).hints == {}
     assert "hints for" not in capsys.readouterr().err
+    conditioned = hinted.counts["answer_conditioned_hints"], plain.counts["answer_conditioned_hints"]
+    assert conditioned == (len(hinted.hints), 0), "the reference's refiner is shown the target"
     short = examples_of(toy_copy, use_cot=True, cot_prob=0.75)
     assert len(short.hints) == len(rows)
     assert f"hints for {len(rows)} of the {round(0.75 * len(plain))} examples" in capsys.readouterr().err

@@ -5,12 +5,13 @@ training examples, exact up to rounding, and drawn by hash among those whose tra
 its kept traces alone; a trace that names its own target is never used, whatever file it comes from. A trace whose
 window this run doesn't train on (another part of the users, fewer windows, other lengths) is simply not asked for. The
 file is read twice, first for what may be used and then for the words that are, so that memory holds no more than those.
+Scores of traces that have been written anew since count for nothing: an assessed file is checked against its source.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from mllmrec.artifacts import Workspace
 from mllmrec.data.draws import uniform
 from mllmrec.data.naming import Naming
 from mllmrec.data.sequences import Interactions
-from mllmrec.data.traces import TraceJoin, usable_traces, written_traces
+from mllmrec.data.traces import TraceJoin, usable_traces, verify_assessed, was_conditioned, written_traces
 from mllmrec.progress import note
 from mllmrec.records import RankingExample, Trace
 
@@ -44,23 +45,41 @@ class HintDraw:
     before_assessment: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Hints:
+    """The words of hints by example id, and how many of their writers were shown the target."""
+
+    texts: Mapping[str, str]
+    answer_conditioned: int = 0
+
+
 def read_hints(
     workspace: Workspace, dataset: str, interactions: Interactions, examples: Sequence[RankingExample], draw: HintDraw
-) -> dict[str, str]:
-    """example id -> hint, the same in every epoch; what is left out and what is short is told.
+) -> Hints:
+    """The hints of a training run, the same in every epoch; what is left out and what is short is told.
 
-    Raises DataError when the file's own records don't fit the train split, ArtifactError when there is none.
+    Raises DataError when the file's own records don't fit the train split, ArtifactError when there is none or it was
+    assessed before its traces were written anew.
     """
     path = hint_file(workspace, dataset, draw)
+    if path == workspace.assessed_cot(dataset):
+        verify_assessed(workspace, dataset)
+    elif not draw.before_assessment:
+        note(f"{path} isn't assessed: all of its traces may be hints. `mllmrec assess` keeps the trustworthy ones.")
     usable, counts = find_usable(path, interactions, {example.example_id for example in examples})
     chosen = draw_hints(examples, usable, draw)
-    hints = {
-        trace.example_id: trace.reasoning for trace, _ in TraceJoin(path, interactions) if trace.example_id in chosen
-    }
-    if path != workspace.assessed_cot(dataset) and not draw.before_assessment:
-        note(f"{path} isn't assessed: all of its traces may be hints. `mllmrec assess` keeps the trustworthy ones.")
-    _tell(path, counts, len(hints), round(draw.share * len(examples)))
-    return hints
+    texts, conditioned, refined = dict[str, str](), 0, workspace.refined_cot(dataset).exists()
+    for trace, record in TraceJoin(path, interactions):
+        if trace.example_id in chosen:
+            texts[trace.example_id] = trace.reasoning
+            conditioned += was_conditioned(record, refined=refined)
+    _tell(path, counts, len(texts), round(draw.share * len(examples)))
+    if conditioned:
+        note(
+            f"{path}: {conditioned} of the {len(texts)} hints were written with the target in view, so they may lead "
+            "to it without naming it. Report what comes of them as answer-conditioned."
+        )
+    return Hints(texts=texts, answer_conditioned=conditioned)
 
 
 def hint_file(workspace: Workspace, dataset: str, draw: HintDraw) -> Path:

@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import ID_PATTERN, Workspace, require
+from mllmrec.artifacts import ID_PATTERN, Workspace, require, sha256
 from mllmrec.data.sequences import Interactions, Line
-from mllmrec.errors import DataError
+from mllmrec.errors import ArtifactError, DataError
+from mllmrec.manifests import Manifest
+from mllmrec.progress import note
 from mllmrec.records import Trace, example_id
 from mllmrec.streams import read_list
 
@@ -24,10 +26,8 @@ Joined = tuple[Trace, dict[str, Any]]
 
 def written_traces(workspace: Workspace, dataset: str) -> Path:
     """The file that assessment reads: the refined traces where there are any, else the drafts."""
-    refined = workspace.refined_cot(dataset)
-    path = refined if refined.exists() else workspace.pseudo_cot(dataset)
     return require(
-        path,
+        _written(workspace, dataset),
         "A file of reasoning traces",
         f"Write one with `mllmrec pseudo-cot --dataset {dataset}`, and better ones with `mllmrec refine`.",
     )
@@ -37,6 +37,35 @@ def usable_traces(workspace: Workspace, dataset: str) -> Path:
     """The file that hints come from: the assessed traces where there are any, else those as they were written."""
     assessed = workspace.assessed_cot(dataset)
     return assessed if assessed.exists() else written_traces(workspace, dataset)
+
+
+def verify_assessed(workspace: Workspace, dataset: str) -> None:
+    """Refuse an assessed file that was made of other traces than those that are there. Raises ArtifactError.
+
+    Where nothing is there to compare it is taken on trust, and a missing manifest is told.
+    """
+    assessed, source = workspace.assessed_cot(dataset), _written(workspace, dataset)
+    manifest = Manifest.read(assessed)
+    known = manifest.inputs.get("traces") if manifest is not None else None
+    if known is None:
+        note(f"{assessed} has no manifest that lists its input, so nothing tells of which traces it was made.")
+    elif source.exists() and sha256(source) != known:
+        raise ArtifactError(
+            f"{assessed} was not made from {source} as it is now: these traces were written, or written again, after "
+            "`mllmrec assess`. Expected an assessment of today's traces. Make it again with `mllmrec assess --dataset "
+            f"{dataset} --overwrite`."
+        )
+
+
+def was_conditioned(record: Mapping[str, Any], *, refined: bool) -> bool:
+    """Whether the writer of a record was shown the target. Ours say so; the reference's refiner always is."""
+    told = record.get("answer_conditioned")
+    return refined if told is None else bool(told)
+
+
+def _written(workspace: Workspace, dataset: str) -> Path:
+    refined = workspace.refined_cot(dataset)
+    return refined if refined.exists() else workspace.pseudo_cot(dataset)
 
 
 class TraceJoin:

@@ -14,7 +14,7 @@ from mllmrec.artifacts import Workspace
 from mllmrec.data.candidates import Sampler, freeze, questions, uniform_sampler, with_candidates
 from mllmrec.data.draws import generator, uniform
 from mllmrec.data.folds import in_fold
-from mllmrec.data.hints import HintDraw, read_hints
+from mllmrec.data.hints import HintDraw, Hints, read_hints
 from mllmrec.data.sequences import Interactions, Line
 from mllmrec.errors import DataError
 from mllmrec.progress import note
@@ -64,18 +64,23 @@ def training_examples(
     if settings.limit is not None and settings.limit < len(examples):
         examples = sorted(examples, key=lambda example: uniform(settings.seed, "limit", example.example_id))
         examples = examples[: settings.limit]
-    hints: dict[str, str] = {}
+    hints = Hints(texts={})
     if (draw := hint_draw(settings)) is not None:
         hints = read_hints(workspace, settings.dataset, interactions, examples, draw)
     return TrainingExamples(
         questions=examples,
-        hints=hints,
+        hints=hints.texts,
         known=interactions.known("train"),
         sampler=uniform_sampler(interactions.catalogue.ids),
         num_neg=settings.num_neg,
         seed=settings.seed,
         purpose=settings.verb,
-        counts=counts | {"examples": len(examples), "hints": len(hints)},
+        counts=counts
+        | {
+            "examples": len(examples),
+            "hints": len(hints.texts),
+            "answer_conditioned_hints": hints.answer_conditioned,
+        },
     )
 
 

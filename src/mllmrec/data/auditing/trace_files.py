@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import ID_PATTERN
+from mllmrec.data.traces import was_conditioned
 from mllmrec.records import example_id
 from mllmrec.streams import read_list
 
@@ -89,7 +90,7 @@ def read_trace_file(path: Path) -> TraceFile:
     """All records of a reasoning file, one at a time; failures of the reference (no text) are passed over."""
     rows, odd = [], []
     for number, record in enumerate(read_list(path), 1):
-        row = _row(number, record)
+        row = _row(number, record, refined="deepseek" in path.name)
         if row is None:
             odd.append(f"record {number} lacks ids of its user, history or target")
         elif row.reasoning:
@@ -97,7 +98,7 @@ def read_trace_file(path: Path) -> TraceFile:
     return TraceFile(path=path, rows=rows, odd=odd)
 
 
-def _row(number: int, record: Mapping[str, Any]) -> TraceRow | None:
+def _row(number: int, record: Mapping[str, Any], *, refined: bool) -> TraceRow | None:
     user_id, target, text = _id(record.get("user_id")), _id(record.get("target_item")), record.get("reasoning")
     items, line_index = record.get("history_items"), record.get("line_idx")
     history = tuple(map(_id, items)) if isinstance(items, list) else ()
@@ -114,7 +115,7 @@ def _row(number: int, record: Mapping[str, Any]) -> TraceRow | None:
         own="example_id" in record,
         intact=record.get("example_id") in (None, example_id(user_id, target, known)),
         kept=record.get("keep") is not False,
-        conditioned=bool(record.get("answer_conditioned")),
+        conditioned=was_conditioned(record, refined=refined),
     )
 
 

@@ -122,7 +122,7 @@ def _naming(material: Material, file: TraceFile, *, read: bool) -> Finding:
 
 
 def _conditioned(file: TraceFile) -> Finding:
-    hits = [_where(row) for row in file.rows if row.conditioned or (file.of_reference and "deepseek" in file.path.name)]
+    hits = [_where(row) for row in file.rows if row.conditioned]
     return judged(
         CONDITIONED_TRACES,
         file.path.name,
