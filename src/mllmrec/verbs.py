@@ -14,7 +14,7 @@ from mllmrec.settings.audit import AuditSettings
 from mllmrec.settings.backbone import BackboneSettings
 from mllmrec.settings.candidates import CandidatesSettings
 from mllmrec.settings.captions import CaptionSettings
-from mllmrec.settings.evaluation import BaselinesSettings, CompareSettings
+from mllmrec.settings.evaluation import BaselinesSettings, CompareSettings, VerifySettings
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
 from mllmrec.settings.prepare import PrepareSettings
 from mllmrec.settings.ranking import EvaluateSettings
@@ -170,13 +170,15 @@ def baselines(*, settings: Annotated[BaselinesSettings, FLAT]) -> None:
 
 
 @app.command
-def compare(*runs: str, root: str = ".", seed: int = 42) -> None:
-    """Tell the paired differences of RUN folders from the first one, with intervals.
+def compare(*runs: str, metrics: str = "", root: str = ".", seed: int = 42) -> None:
+    """Tell the paired differences of RUN folders from the first one, with intervals and corrected p-values.
 
     Parameters
     ----------
     runs
-        RUN folders; each is compared with the first.
+        RUN folders; each is compared with the first. Seeds of one configuration: A1,A2,A3 B1,B2,B3.
+    metrics
+        Metrics to compare, comma-separated; all by default. p-values are corrected for these.
     root
         Folder that holds result/; RUNs may be named relative to it.
     seed
@@ -184,7 +186,26 @@ def compare(*runs: str, root: str = ".", seed: int = 42) -> None:
     """
     from mllmrec.evaluation.compare import run
 
-    settings = CompareSettings.model_validate({"runs": runs, "root": root, "seed": seed})
+    settings = CompareSettings.model_validate({"runs": runs, "metrics": metrics, "root": root, "seed": seed})
+    finish(run(settings, Workspace(root)))
+
+
+@app.command
+def verify(*runs: str, root: str = ".", candidates: str | None = None) -> None:
+    """Recompute every figure of RUN folders with a second implementation; exit status 1 where one differs.
+
+    Parameters
+    ----------
+    runs
+        RUN folders to check.
+    root
+        Folder that holds data/ and result/; RUNs may be named relative to it.
+    candidates
+        Candidate file they ranked; by default the one their settings name.
+    """
+    from mllmrec.evaluation.verification import run
+
+    settings = VerifySettings.model_validate({"runs": runs, "root": root, "candidates": candidates})
     finish(run(settings, Workspace(root)))
 
 
