@@ -1,0 +1,56 @@
+"""What one verification looked at and what it found to differ, by check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+SHOWN = 3
+ORDER = (
+    "candidate file",
+    "every example once",
+    "same lists as the candidate file",
+    "one finite score a candidate",
+    "higher, ties and rank",
+    "metrics",
+    "intervals",
+    "chance and vacuous metrics",
+    "counts and shares",
+    "length-normalised metrics",
+    "reference files",
+)
+
+
+class Checks:
+    """Counts of comparisons and the differences among them; each name is one of ORDER."""
+
+    def __init__(self) -> None:
+        self.looked_at = dict.fromkeys(ORDER, 0)
+        self.differences: dict[str, list[str]] = {name: [] for name in ORDER}
+
+    def look(self, name: str, alike: bool, difference: str) -> bool:
+        """Count one comparison of a check, and what differs unless things are `alike`, which is returned."""
+        self.looked_at[name] += 1
+        if not alike:
+            self.differences[name].append(difference)
+        return alike
+
+    def equal(self, name: str, what: str, told: object, found: object) -> bool:
+        """Count one comparison of what a file tells with what was found."""
+        return self.look(name, told == found, f"{what} is told as {told!r} and comes out as {found!r}")
+
+    @property
+    def passed(self) -> bool:
+        return not any(self.differences.values())
+
+    def rows(self) -> tuple[tuple[str, str, str], ...]:
+        """One row of cells for each check that had something to look at."""
+        return tuple(
+            (name, f"{count:,}", f"{len(self.differences[name]):,}") for name, count in self.looked_at.items() if count
+        )
+
+    def told(self) -> Iterator[str]:
+        """The first differences of each check in words, and how many more there are."""
+        for name, found in self.differences.items():
+            if found:
+                more = f"; and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
+                yield f"{name}: {'; '.join(found[:SHOWN])}{more}."

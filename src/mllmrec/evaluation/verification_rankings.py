@@ -1,0 +1,128 @@
+"""The second reading of rankings.jsonl: each line against its example in the candidate file, and against itself.
+
+Nothing that a line says of its target's place is believed; it is worked out again by sorting the scores.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mllmrec.evaluation.verification_checks import Checks
+from mllmrec.records import RankingExample
+
+FIELDS = ("example_id", "user_id", "target_id", "candidates", "scores", "higher", "ties", "rank")
+
+
+class Placed(NamedTuple):
+    """One user: where the target may stand (no position: nowhere), and the list's head for the reference's files."""
+
+    target_id: str
+    positions: range
+    num_candidates: int
+    listed: bool
+    answered: bool
+    best: tuple[str, ...]
+
+
+def check_rankings(
+    checks: Checks, path: Path, examples: Mapping[str, RankingExample], *, generated: bool, keep: int
+) -> list[Placed]:
+    """Check every line and return the users whose scores can be used, each with the first `keep` of its list."""
+    placed, seen = [], set[str]()
+    for where, row in _lines(checks, path):
+        key = row["example_id"]
+        if not checks.look("every example once", key not in seen, f"{where}: example {key} was there before"):
+            continue
+        seen.add(key)
+        example = examples.get(key)
+        foreign = f"{where}: example {key} of user {row['user_id']} is not in the candidate file"
+        if example is not None:
+            _check_list(checks, where, row, example)
+        else:
+            checks.look("every example once", False, foreign)
+        if _check_scores(checks, where, row):
+            user = place(row, generated, keep)
+            _check_place(checks, where, row, user)
+            placed.append(user)
+    for key in examples:
+        if key not in seen:
+            checks.look("every example once", False, f"example {key} of user {examples[key].user_id} is missing")
+    return placed
+
+
+def place(row: Mapping[str, Any], generated: bool, keep: int) -> Placed:
+    """The target's possible positions among the sorted scores. An answer that no text named has score 0.
+
+    >>> row = {"target_id": "b", "candidates": ["a", "b", "c"], "scores": [2.0, 1.0, 1.0]}
+    >>> place(row, False, 2).positions, place(row, False, 2).best
+    (range(2, 4), ('a', 'b'))
+    """
+    named = sorted(zip(row["candidates"], row["scores"], strict=True), key=lambda pair: pair[1], reverse=True)
+    if generated:
+        named = [(item, score) for item, score in named if score != 0]
+    positions = range(0)
+    own = [score for item, score in named if item == row["target_id"]]
+    if own:
+        alike = [index for index, (_, score) in enumerate(named, 1) if score == own[0]]
+        positions = range(alike[0], alike[-1] + 1)
+    return Placed(
+        target_id=row["target_id"],
+        positions=positions,
+        num_candidates=len(row["candidates"]),
+        listed=row["target_id"] in row["candidates"],
+        answered=bool(named),
+        best=tuple(item for item, _ in named[:keep]),
+    )
+
+
+def _lines(checks: Checks, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines that hold a ranking; whatever else there is counts as a difference."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            where = f"line {number}"
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                checks.look("every example once", False, f"{where} is no JSON ({error})")
+                continue
+            lacking = [name for name in FIELDS if not isinstance(row, dict) or name not in row]
+            if lacking or not all(isinstance(row[name], list) for name in ("candidates", "scores")):
+                told = f"lacks {', '.join(lacking)}" if lacking else "holds no lists of candidates and scores"
+                checks.look("every example once", False, f"{where} {told}")
+                continue
+            yield where, row
+
+
+def _check_list(checks: Checks, where: str, row: Mapping[str, Any], example: RankingExample) -> None:
+    wrong = [name for name in ("user_id", "target_id") if row[name] != getattr(example, name)]
+    wrong += ["candidates"] if row["candidates"] != list(example.candidates) else []
+    if wrong == ["candidates"] and sorted(row["candidates"]) == sorted(example.candidates):
+        wrong = ["order of candidates"]
+    told = f"{where}: the {', '.join(wrong)} of example {example.example_id} differs from the candidate file"
+    checks.look("same lists as the candidate file", not wrong, told)
+
+
+def _check_scores(checks: Checks, where: str, row: Mapping[str, Any]) -> bool:
+    """Whether each candidate, named once, has one finite score."""
+    name, candidates, scores = "one finite score a candidate", row["candidates"], row["scores"]
+    numbers = [isinstance(score, (int, float)) and not isinstance(score, bool) for score in scores]
+    bad = next((i for i, score in enumerate(scores) if not (numbers[i] and math.isfinite(score))), None)
+    if len(scores) != len(candidates):
+        return checks.look(name, False, f"{where}: {len(candidates)} candidates and {len(scores)} scores")
+    if len(set(candidates)) != len(candidates):
+        return checks.look(name, False, f"{where}: a candidate is listed twice")
+    return checks.look(name, bad is None, f"{where}: candidate {(bad or 0) + 1} of {len(scores)} has no finite score")
+
+
+def _check_place(checks: Checks, where: str, row: Mapping[str, Any], user: Placed) -> None:
+    """What the line says of its target's place; a target ranked nowhere has all candidates above it, and no rank."""
+    told = row["higher"], row["ties"], row["rank"]
+    found: tuple[int, int, float | None] = user.num_candidates, 0, None
+    if user.positions:
+        first, last = user.positions[0], user.positions[-1]
+        found = first - 1, last - first, (first + last) / 2
+    checks.equal("higher, ties and rank", f"{where}: (higher, ties, rank)", told, found)

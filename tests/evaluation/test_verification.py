@@ -1,0 +1,353 @@
+"""Verification: whole RUNs pass, every kind of tampering is found and named, and scikit-learn gets the same figures."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import itertools
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from handmade import SCORES, TARGETS, WriteRun, example_of
+from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
+
+from mllmrec.artifacts import Workspace, read_json, read_jsonl, sha256, write_json, write_jsonl
+from mllmrec.cli import main
+from mllmrec.data.candidates import candidate_rows
+from mllmrec.errors import ArtifactError
+from mllmrec.evaluation import verification, verification_metrics, verification_rankings
+from mllmrec.evaluation.cutoffs import normalised
+from mllmrec.evaluation.metrics import Position, metric, rank_of
+from mllmrec.evaluation.rankings import ranking_of, ranking_of_answers
+from mllmrec.evaluation.runs import Run, candidate_file, run_folder, write_run
+from mllmrec.evaluation.verification_metrics import value_of
+from mllmrec.evaluation.verification_rankings import place
+from mllmrec.records import Ranking, RankingExample, Summary
+from mllmrec.settings.evaluation import RunSettings, VerifySettings
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def verify(*runs: Run, root: Path | str = ".", candidates: str | None = None) -> Summary:
+    folders = tuple(str(run.folder) for run in runs)
+    settings = VerifySettings(runs=folders, root=str(root), candidates=candidates)
+    return verification.run(settings, Workspace(root))
+
+
+def edit_json(path: Path, edit: Edit) -> None:
+    value = read_json(path)
+    edit(value)
+    write_json(path, value)
+
+
+def edit_lines(run: Run, edit: Callable[[list[dict[str, Any]]], object]) -> None:
+    path = run.folder / "rankings.jsonl"
+    rows = list(read_jsonl(path))
+    edit(rows)
+    write_jsonl(path, rows)
+
+
+def failed(summary: Summary) -> dict[str, list[str]]:
+    """The differences by check, of the checks that found any."""
+    assert not summary.passed
+    [found] = summary.facts.values()
+    assert isinstance(found, dict)
+    return {name: differences for name, differences in found.items() if differences}
+
+
+def test_doctests_hold() -> None:
+    for module in (verification_metrics, verification_rankings):
+        result = doctest.testmod(module)
+        assert result.attempted
+        assert not result.failed
+
+
+def test_a_run_as_it_was_written_passes(make_run: WriteRun) -> None:
+    summary = verify(make_run(), make_run("flat", dict.fromkeys(SCORES, (0.0,) * 4)))
+    assert summary.passed
+    assert re.fullmatch(r"2 RUNs verified: \d+ comparisons, no difference\.", summary.headline)
+    rows = {row[0]: row[1:] for row in summary.tables[0].rows}
+    assert rows["every example once"] == ("4", "0")
+    assert rows["metrics"] == ("7", "0")
+    # For each K a CSV (header, length, four rows) and a JSON (an object, five figures); and six files that are there.
+    assert rows["reference files"] == (str(3 * (6 + 6) + 6), "0")
+    assert summary.tables[0].title == "hand, shop, test_uni3_w3_s42"
+
+
+def test_the_second_implementation_shares_nothing_with_the_first() -> None:
+    for path in Path(verification.__file__).parent.glob("verification*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not {"numpy", "mllmrec.evaluation.metrics", "mllmrec.evaluation.rankings"} & set(names)
+
+
+FIGURES: list[tuple[Edit, str, str]] = [
+    (lambda m: m["metrics"]["HR@1"].update(value=0.4376), "metrics", "HR@1 is told as 0.4376 and comes out as 0.4375"),
+    (lambda m: m["metrics"]["MRR"].update(low=0.99), "intervals", r"interval of MRR .* leaves the value out"),
+    (lambda m: m["metrics"].pop("NDCG@5"), "metrics", "list of metrics"),
+    (lambda m: m["chance"].update({"HR@3": 0.5}), "chance and vacuous metrics", "chance of HR@3 is told as 0.5"),
+    (lambda m: m["chance"].pop("HR@3"), "chance and vacuous metrics", "chance of HR@3 is told as None"),
+    (lambda m: m.update(vacuous=[]), "chance and vacuous metrics", "vacuous"),
+    (lambda m: m.update(num_users=5), "counts and shares", "num_users is told as 5 and comes out as 4"),
+    (lambda m: m.update(num_candidates=10), "counts and shares", "num_candidates"),
+    (lambda m: m.update(invalid_share=0.25), "counts and shares", "invalid_share is told as 0.25"),
+    (lambda m: m.update(candidates_sha256="0" * 64), "candidate file", r"in metrics.json is told as '000"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "message"), FIGURES, ids=lambda value: value if str(value) == value else ""
+)
+def test_a_changed_figure_is_found(make_run: WriteRun, change: Edit, check: str, message: str) -> None:
+    run = make_run()
+    edit_json(run.folder / "metrics.json", change)
+    summary = verify(run)
+    assert re.search(message, failed(summary)[check][0])
+    assert summary.headline.startswith("1 of 1 RUNs differ")
+    assert any(warning.startswith(f"{run.folder}: {check}: ") for warning in summary.warnings)
+
+
+LINES: list[tuple[Callable[[list[dict[str, Any]]], object], str, str]] = [
+    (lambda rows: rows.pop(), "every example once", "example example4 of user 4 is missing"),
+    (lambda rows: rows.append(rows[0]), "every example once", "line 5: example example1 was there before"),
+    (lambda rows: rows[3].update(example_id="other"), "every example once", "other of user 4 is not in the candidate"),
+    (lambda rows: rows[1].pop("ties"), "every example once", "line 2 lacks ties"),
+    (lambda rows: rows[1].update(scores=3), "every example once", "line 2 holds no lists"),
+    (lambda rows: rows[0].update(user_id="9"), "same lists as the candidate file", "user_id of example example1"),
+    (lambda rows: rows[0].update(target_id="b"), "same lists as the candidate file", "target_id of example example1"),
+    (lambda rows: rows[0]["candidates"].reverse(), "same lists as the candidate file", "order of candidates"),
+    (lambda rows: rows[0].update(candidates=list("abce")), "same lists as the candidate file", "the candidates of"),
+    (lambda rows: rows[2]["scores"].__setitem__(1, float("nan")), "one finite score a candidate", "candidate 2 of 4"),
+    (lambda rows: rows[2]["scores"].__setitem__(3, float("inf")), "one finite score a candidate", "candidate 4 of 4"),
+    (lambda rows: rows[2]["scores"].__setitem__(0, None), "one finite score a candidate", "candidate 1 of 4"),
+    (lambda rows: rows[2]["scores"].pop(), "one finite score a candidate", "4 candidates and 3 scores"),
+    (lambda rows: rows[0].update(candidates=list("abca")), "one finite score a candidate", "listed twice"),
+    (lambda rows: rows[0].update(higher=1), "higher, ties and rank", r"told as \(1, 0, 1.0\) and comes .* \(0, 0, 1.0"),
+    (lambda rows: rows[1].update(ties=0), "higher, ties and rank", r"line 2.*\(0, 0, 1.5\) and .* \(0, 1, 1.5\)"),
+    (lambda rows: rows[1].update(rank=1.0), "higher, ties and rank", "line 2"),
+    (lambda rows: rows[2]["scores"].__setitem__(3, 2.0), "metrics", "HR@1 is told as 0.4375 and comes out as 0.6875"),
+    (lambda rows: rows.reverse(), "reference files", r"row 1 of hand_shop_top10\.csv|row 1 of hand_shop_top3\.csv"),
+]
+
+
+@pytest.mark.parametrize(("change", "check", "message"), LINES, ids=lambda value: value if str(value) == value else "")
+def test_a_changed_ranking_is_found(
+    make_run: WriteRun, change: Callable[[list[dict[str, Any]]], object], check: str, message: str
+) -> None:
+    run = make_run()
+    edit_lines(run, change)
+    assert any(re.search(message, difference) for difference in failed(verify(run))[check])
+
+
+def test_a_line_that_is_no_json_is_found(make_run: WriteRun) -> None:
+    run = make_run()
+    with (run.folder / "rankings.jsonl").open("a") as file:
+        file.write('{"example_id": \n')
+    assert failed(verify(run))["every example once"][0].startswith("line 5 is no JSON")
+
+
+def test_another_candidate_file_is_found(make_run: WriteRun, shop: Workspace) -> None:
+    run = make_run()
+    path = shop.candidates("shop", "test", "uni3", 3, 42)
+    write_jsonl(path, candidate_rows([*(example_of(u, t) for u, t in TARGETS.items()), example_of("5", "a")]))
+    found = failed(verify(run))
+    assert len(found["candidate file"]) == 2
+    assert found["every example once"] == ["example example5 of user 5 is missing"]
+
+
+def test_changed_and_missing_and_foreign_reference_files_are_found(make_run: WriteRun) -> None:
+    run = make_run()
+    table = run.folder / "hand_shop_top3.csv"
+    table.write_text(table.read_text(encoding="utf-8-sig").replace("1,a,", "1,b,", 1))
+    edit_json(run.folder / "hand_shop_top3.json", lambda told: told.update({"HR@K": 0.7, "total_test": 5}))
+    (run.folder / "hand_shop_top5.csv").unlink()
+    (run.folder / "hand_shop_top7.json").write_text("{}")
+    (run.folder / "hand_shop_top10.json").write_text("no JSON")
+    found = failed(verify(run))["reference files"]
+    for message in (
+        "hand_shop_top5.csv is missing",
+        "hand_shop_top7.json belongs to no K of the RUN",
+        "row 1 of hand_shop_top3.csv is told as ['1', 'b', \"['a', 'b', 'c']\", '1', '1'] and comes out as ['1', 'a'",
+        "total_test of hand_shop_top3.json is told as 5 and comes out as 4",
+        "HR@K of hand_shop_top3.json is told as 0.7 and comes out as 0.6875",
+        "hand_shop_top10.json is no JSON",
+    ):
+        assert any(difference.startswith(message) for difference in found), message
+
+
+def test_the_manifest_is_checked_too(make_run: WriteRun) -> None:
+    run = make_run()
+    edit_json(run.folder / "manifest.json", lambda m: (m["counts"].update(users=3), m["inputs"].update(candidates="x")))
+    found = failed(verify(run))
+    assert found["counts and shares"] == ["users in manifest.json is told as 3 and comes out as 4"]
+    assert "in manifest.json is told as 'x'" in found["candidate file"][0]
+
+
+def test_many_differences_are_told_in_short(make_run: WriteRun) -> None:
+    run = make_run()
+    edit_lines(run, lambda rows: [row.update(user_id="x") for row in rows])
+    [note] = verify(run).warnings
+    assert note.count("the user_id of example") == 3
+    assert note.endswith("; and 1 more.")
+
+
+def test_an_interval_too_narrow_for_its_users_is_found(shop: Workspace, shop_settings: RunSettings) -> None:
+    rng = np.random.default_rng(1)
+    examples = [example_of(str(user), "abcd"[user % 4]) for user in range(200)]
+    write_jsonl(shop.candidates("shop", "test", "uni3", 3, 42), candidate_rows(examples))
+    run = written(shop, shop_settings, [ranking_of(each, rng.random(4).tolist()) for each in examples])
+    assert verify(run).passed
+    edit_json(run.folder / "metrics.json", lambda m: m["metrics"]["HR@1"].update(low=m["metrics"]["HR@1"]["value"]))
+    assert "the interval of HR@1" in failed(verify(run))["intervals"][0]
+
+
+def written(
+    shop: Workspace, settings: RunSettings, rankings: list[Ranking], *, method: Any = "score", **facts: Any
+) -> Run:
+    candidates = candidate_file(settings, shop)
+    return write_run(
+        run_folder(settings, shop, "made", candidates, method),
+        rankings,
+        settings,
+        name="made",
+        candidates=candidates,
+        inputs={"candidates": sha256(candidates)},
+        started=time.monotonic(),
+        seconds=1.0,
+        method=method,
+        **facts,
+    )
+
+
+def test_generated_answers_pass_and_silence_is_recounted(shop: Workspace, shop_settings: RunSettings) -> None:
+    answers = {"1": ["c", "a"], "2": [], "3": ["a", "b"], "4": ["c"]}
+    rankings = [ranking_of_answers(example_of(user, TARGETS[user]), words) for user, words in answers.items()]
+    run = written(shop, shop_settings, rankings, method="generate", invalid_share=0.25)
+    assert verify(run).passed
+    edit_json(run.folder / "metrics.json", lambda m: m.update(method="score"))
+    assert "higher, ties and rank" in failed(verify(run))
+
+
+def test_targets_that_a_retriever_missed_pass(shop: Workspace, shop_settings: RunSettings) -> None:
+    examples = [example_of("1", "a"), example_of("2", "z"), example_of("3", "b"), example_of("4", "y")]
+    write_jsonl(shop.candidates("shop", "test", "uni3", 3, 42), candidate_rows(examples))
+    run = written(shop, shop_settings, [ranking_of(each, SCORES[each.user_id]) for each in examples])
+    assert run.facts["chance"]["HR@1"] == 0.125
+    assert verify(run).passed
+
+
+def test_a_limited_run_needs_the_first_users_alone(make_run: WriteRun, shop_settings: RunSettings) -> None:
+    limited = shop_settings.model_copy(update={"limit": 2})
+    assert verify(make_run(scores={user: SCORES[user] for user in ("1", "2")}, settings=limited)).passed
+    others = make_run(scores={user: SCORES[user] for user in ("2", "3")}, settings=limited)
+    found = failed(verify(others))["every example once"]
+    assert found == [
+        "line 2: example example3 of user 3 is not in the candidate file",
+        "example example1 of user 1 is missing",
+    ]
+
+
+def test_length_normalised_metrics_follow_from_their_places(shop: Workspace, shop_settings: RunSettings) -> None:
+    positions = [Position(0, 1, 4), Position(2, 0, 4), Position(0, 1, 4), Position(3, 0, 4)]
+    rankings = [ranking_of(example_of(user, TARGETS[user]), scores) for user, scores in SCORES.items()]
+    run = written(shop, shop_settings, rankings, details=normalised(positions, [3]))
+    assert verify(run).passed
+    edit_json(run.folder / "metrics.json", lambda m: m["length_normalised"].update({"HR@3": 0.5}))
+    assert failed(verify(run))["length-normalised metrics"][0].startswith("HR@3 is told as 0.5 and comes out as 0.75")
+
+
+def test_the_candidate_file_is_found_or_asked_for(make_run: WriteRun, shop: Workspace) -> None:
+    run = make_run()
+    path = shop.candidates("shop", "test", "uni3", 3, 42)
+    moved = path.rename(shop.root / "elsewhere.jsonl")
+    with pytest.raises(ArtifactError, match=r"ranked test_uni3_w3_s42, which is no longer there.* --candidates"):
+        verify(run)
+    assert verify(run, candidates=str(moved)).passed
+    assert verify(run, root=shop.root, candidates="elsewhere.jsonl").passed
+
+
+def test_an_unreadable_metrics_file_is_refused(make_run: WriteRun) -> None:
+    run = make_run()
+    edit_json(
+        run.folder / "metrics.json", lambda m: (m.pop("chance"), m["metrics"].update(MRR=0.3), m.update(top_k=[]))
+    )
+    with pytest.raises(ArtifactError, match=r"can't be verified: chance, value, low and high of each metric, a K in"):
+        verify(run)
+
+
+def test_the_command_exits_with_1_on_a_difference(
+    make_run: WriteRun, shop: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    words = ["verify", "result/shop/hand/test_uni3_w3_s42", "--root", str(shop.root)]
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 0
+    assert "1 RUN verified:" in capsys.readouterr().out
+    edit_json(run.folder / "metrics.json", lambda m: m["metrics"]["HR@1"].update(value=0.9))
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 1
+    told = capsys.readouterr()
+    assert "HR@1 is told as 0.9 and comes out as 0.4375" in told.err
+    assert "1 of 1 RUNs differ" in told.out
+
+
+def tied_rankings(seed: int, num_candidates: int, values: int, count: int) -> list[tuple[list[float], int]]:
+    """Random (scores, target index); few different `values` make many ties."""
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, values, (count, num_candidates)).astype(float).tolist()
+    return list(zip(scores, rng.integers(0, num_candidates, count).tolist(), strict=True))
+
+
+def both(scores: list[float], target: int, name: str) -> tuple[float, float]:
+    """A metric by the first and by the second implementation."""
+    items = [str(index) for index in range(len(scores))]
+    row = {"target_id": str(target), "candidates": items, "scores": scores}
+    higher, ties = rank_of(scores, target)
+    return metric(name)(higher, ties, len(scores)), value_of(name, place(row, False, 1).positions)
+
+
+@pytest.mark.parametrize("values", [2, 5, 1000])
+def test_scikit_learn_gets_the_same_ndcg_with_ties(values: int) -> None:
+    for scores, target in tied_rankings(values, 12, values, 40):
+        truth = np.eye(12)[[target]]
+        for k in (1, 3, 10, 12):
+            expected = ndcg_score(truth, [scores], k=k)
+            assert both(scores, target, f"NDCG@{k}") == pytest.approx((expected, expected), abs=1e-12)
+
+
+def test_scikit_learn_gets_the_same_reciprocal_rank_without_ties() -> None:
+    for scores, target in tied_rankings(7, 9, 10**9, 40):
+        expected = label_ranking_average_precision_score(np.eye(9)[[target]], [scores])
+        assert both(scores, target, "MRR") == pytest.approx((expected, expected), abs=1e-12)
+
+
+def test_all_orders_of_tied_candidates_average_to_the_same_figures() -> None:
+    for scores, target in tied_rankings(11, 5, 3, 25):
+        orders = [
+            order
+            for order in itertools.permutations(range(5))
+            if all(scores[one] >= scores[two] for one, two in itertools.pairwise(order))
+        ]
+        places = [order.index(target) + 1 for order in orders]
+        for k in (1, 2, 4):
+            expected = sum(p <= k for p in places) / len(places)
+            assert both(scores, target, f"HR@{k}") == pytest.approx((expected, expected), abs=1e-12)
+        expected = sum(1 / p for p in places) / len(places)
+        assert both(scores, target, "MRR") == pytest.approx((expected, expected), abs=1e-12)
+
+
+def test_examples_come_from_the_file_alone(make_run: WriteRun, shop: Workspace) -> None:
+    """A RUN of the same users on lists of another order doesn't pass for one of the frozen file."""
+    run = make_run()
+    path = shop.candidates("shop", "test", "uni3", 3, 42)
+    swapped: list[RankingExample] = [example_of(user, target, "badc") for user, target in TARGETS.items()]
+    write_jsonl(path, candidate_rows(swapped))
+    assert len(failed(verify(run))["same lists as the candidate file"]) == 4
