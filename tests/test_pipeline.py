@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from mllmrec import Workspace
 from mllmrec.artifacts import sha256
+from mllmrec.cli import main
 from mllmrec.pipeline import run
 from mllmrec.settings.pipeline import RunRecipeSettings
 from small_models import DATASET, WINDOW
+from workspaces import tsv, write_dataset
 
 QUICK = {"limit": 16, "batch": 8, "accum": 1, "eval_users": 8, "eval_steps": 1000, "num_neg": 4}
 
@@ -49,3 +53,58 @@ def test_a_recipe_runs_once_and_is_then_finished(recipe: Path, toy_copy: Workspa
     before = digests(toy_copy.root)
     run(RunRecipeSettings(recipe=str(recipe)))
     assert digests(toy_copy.root) == before
+
+
+LINES = {str(user): [f"i{(user * 3 + step * 7) % 40}" for step in range(12)] for user in range(6)}
+
+
+def write_recipe(root: Path, **blocks: Any) -> Path:
+    path = root / "my recipe.yaml"
+    path.write_text(yaml.safe_dump({"dataset": "shop", "root": str(root), **blocks}))
+    return path
+
+
+def failing(capsys: pytest.CaptureFixture[str], status: int, *words: str) -> tuple[str, str]:
+    """What a command that ends with this status puts on standard output, and its last paragraph on standard error."""
+    with pytest.raises(SystemExit) as exit_:
+        main(["run", *words])
+    assert exit_.value.code == status
+    told = capsys.readouterr()
+    return told.out, told.err.splitlines()[-1]
+
+
+def test_a_stage_that_fails_is_named_with_the_command_that_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset(tmp_path, train=tsv({user: items[:10] for user, items in LINES.items()}), test=tsv(LINES))
+    path = write_recipe(tmp_path, candidates={"min_inter": 5}, sft={"backbone": "nowhere"}, evaluate={})
+    _, told = failing(capsys, 2, str(path), "--root", str(tmp_path), "--overwrite")
+    command = shlex.join(["mllmrec", "run", str(path), "--root", str(tmp_path)])
+    assert told.startswith("There is no model 'nowhere'")
+    assert told.endswith(f" This was stage 2 of 3, sft sft; `{command}` goes on with it.")
+
+
+def test_an_interrupted_stage_is_named_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt("stopped at step 3; go on with --resume")
+
+    monkeypatch.setattr("mllmrec.data.candidates_stage.run", interrupt)
+    path = write_recipe(tmp_path, candidates={})
+    assert failing(capsys, 130, str(path))[1] == (
+        "Interrupted: stopped at step 3; go on with --resume. This was stage 1 of 1, candidates; "
+        f"`{shlex.join(['mllmrec', 'run', str(path)])}` goes on with it."
+    )
+
+
+def test_nothing_is_trained_after_an_audit_that_found_a_leak(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The train lines hold the test targets; the audit's table is shown and the command ends with status 1."""
+    workspace = write_dataset(tmp_path, train=tsv(LINES), test=tsv(LINES))
+    path = write_recipe(tmp_path, audit={"min_inter": 5}, sft={"backbone": "nowhere"})
+    shown, _ = failing(capsys, 1, str(path))
+    assert "This was stage 1 of 2, audit; mend it, and go on with `mllmrec run" in shown
+    assert "train.tsv" in shown
+    assert not workspace.checkpoint("shop", "sft").exists()

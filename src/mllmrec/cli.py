@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
         app.config = () if recipe is None else recipe_defaults(recipe)
         app(words, exit_on_error=False, print_error=False)
     except KeyboardInterrupt as error:
-        tell(f"Interrupted{f': {error}' if str(error) else ''}.")
+        tell(describe(error, app))
         sys.exit(130)
     except Exception as error:
         if debug:

@@ -11,8 +11,14 @@ from mllmrec.errors import MllmrecError
 from mllmrec.settings.base import explain
 
 
-def describe(error: Exception, app: App) -> str:
-    """One paragraph for an error of any kind."""
+def describe(error: BaseException, app: App) -> str:
+    """One paragraph for an error of any kind, with the notes that were added on its way."""
+    return " ".join([_reason(error, app), *getattr(error, "__notes__", ())])
+
+
+def _reason(error: BaseException, app: App) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return f"Interrupted{f': {error}' if str(error) else ''}."
     if isinstance(error, CycloptsError):
         return misuse(error, app)
     if isinstance(error, ValidationError):

@@ -6,7 +6,9 @@ stages are resumed from their last checkpoint.
 
 from __future__ import annotations
 
+import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ def run(settings: RunRecipeSettings) -> Summary:
         overrides["dataset"] = settings.dataset
     if settings.overwrite:
         overrides["overwrite"] = True
-    return run_stages(load_recipe(settings.recipe).stages(**overrides))
+    return run_stages(load_recipe(settings.recipe).stages(**overrides), command_of(settings))
 
 
 def run_demo(settings: DemoSettings) -> Summary:
@@ -40,18 +42,43 @@ def run_demo(settings: DemoSettings) -> Summary:
     write_posters(world, workspace.images(recipe.shared["dataset"]))
     recipe.blocks["prepare"][0] |= {"raw": str(raw), "titles": str(raw / "titles.csv")}
     overrides: dict[str, Any] = {"root": str(workspace.root), "seed": settings.seed, "overwrite": settings.overwrite}
-    return run_stages(recipe.stages(**overrides))
+    return run_stages(recipe.stages(**overrides), command_of(settings))
 
 
-def run_stages(stages: list[StageSettings]) -> Summary:
-    """Run stages one after the other; the summary holds the results of all that ranked the same candidates."""
+def command_of(settings: RunRecipeSettings | DemoSettings) -> str:
+    """The command line that goes on with these settings; what was to be replaced has been by then.
+
+    >>> command_of(RunRecipeSettings(recipe="movielens", root="my films", overwrite=True))
+    "mllmrec run movielens --root 'my films'"
+    """
+    given = settings.model_dump(exclude_defaults=True, exclude={"recipe", "overwrite"})
+    words = [settings.verb, *([settings.recipe] if isinstance(settings, RunRecipeSettings) else [])]
+    return shlex.join(["mllmrec", *words, *(str(word) for name in given for word in (f"--{name}", given[name]))])
+
+
+def run_stages(stages: list[StageSettings], command: str) -> Summary:
+    """Run stages one after the other; the summary holds the results of all that ranked the same candidates.
+
+    A check that fails is the last stage. An error, or Ctrl-C, takes a note along that names its stage and the
+    `command` that goes on with it.
+    """
     folders: list[Path] = []
     times: list[tuple[str, str]] = []
     for number, stage in enumerate(stages, 1):
         note(f"[{number}/{len(stages)}] {stage.verb}{_subject(stage)}")
         began = time.monotonic()
-        summary = entry_point(stage.verb)(_resuming(stage), Workspace(stage.root))
-        note(f"      {summary.headline}")
+        place = f"stage {number} of {len(stages)}, {stage.verb}{_subject(stage)}"
+        try:
+            summary = entry_point(stage.verb)(_resuming(stage), Workspace(stage.root))
+        except (Exception, KeyboardInterrupt) as error:
+            error.add_note(f"This was {place}; `{command}` goes on with it.")
+            raise
+        if not summary.passed:
+            return replace(
+                summary, headline=f"{summary.headline} This was {place}; mend it, and go on with `{command}`."
+            )
+        for told in (summary.headline, *summary.warnings):
+            note(f"      {told}")
         times.append((f"{stage.verb}{_subject(stage)}", f"{time.monotonic() - began:.0f} s"))
         folders += _runs(summary)
     tables = (*_ladders(folders), Table(title="Time", columns=("stage", "seconds"), rows=tuple(times)))
