@@ -139,7 +139,10 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file; a DataError names the line where it breaks."""
+    """The value of a JSON file; a DataError names the line where it breaks.
+
+    Numbers of thousands of digits and lists in lists without end are no content of ours, and end in a DataError too.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -148,6 +151,8 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is not UTF-8 text: {error}. Save it as UTF-8.") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}). Write the file again.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} holds what can't be read ({error}). Write the file again.") from error
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -161,6 +166,8 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 raise DataError(f"{path}:{number}: not valid JSON ({error.msg}). Make the file again.") from error
             except UnicodeDecodeError as error:
                 raise DataError(f"{path}:{number}: not UTF-8 text ({error.reason}). Make the file again.") from error
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}:{number}: can't be read ({error}). Make the file again.") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}.")
             yield row

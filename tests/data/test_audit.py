@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import shutil
@@ -29,7 +30,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mllmrec import ArtifactError, Workspace
-from mllmrec.artifacts import read_json, write_json, write_text
+from mllmrec.artifacts import read_json, read_jsonl, write_json, write_text
 from mllmrec.data.auditing import findings as kinds
 from mllmrec.data.candidates_stage import run as draw
 from mllmrec.data.sequences import is_held_out
@@ -409,8 +410,11 @@ def test_a_list_whose_history_was_given_the_target(world: Workspace) -> None:
     ],
     ids=["no target", "twice", "id", "split", "user", "no id", "kind"],
 )
-def test_lists_that_are_no_lists_of_this_data(world: Workspace, spoil: Callable[[dict[str, Any]], None]) -> None:
-    change_rows(lists(world), lambda rows: spoil(rows[7]))
+@pytest.mark.parametrize("row", [0, 7])
+def test_lists_that_are_no_lists_of_this_data(
+    world: Workspace, spoil: Callable[[dict[str, Any]], None], row: int
+) -> None:
+    change_rows(lists(world), lambda rows: spoil(rows[row]))
     assert planted(world) == {(kinds.CONTENT, "wrong")}
 
 
@@ -423,7 +427,20 @@ def test_a_frozen_file_that_was_changed_warns(world: Workspace) -> None:
 # ---- what can be read and is something else
 
 
-@pytest.mark.parametrize("text", ["{", "[1, 2]", "[]", "{}", '"x"', "", "\x00", "[" * 3000, '{"a": 1}\n', "user item"])
+LONG_NUMBER = "9" * 5000
+WRONG = ["{", "[1, 2]", "[]", "{}", '"x"', "", "\x00", "[" * 3000, '{"a": 1}\n', "user item", LONG_NUMBER]
+WRONG += [f'{{"a": {LONG_NUMBER}}}', f'[{{"a": {LONG_NUMBER}}}]', '{"a": ' * 3000, '[{"a": ' * 3000]
+EMPTY = {
+    "shop_captions.json": "{}",
+    "shop_pseudo-cot.json": "[]",
+    "shop_assessed_cot.json": "[]",
+    "processed/test_generate_seed42_neg9.json": "[]",
+    "processed/train_train_seed42_neg9_cot_0.1_int_4.json": "[]",
+}
+"""What such a file may well hold when there is nothing yet."""
+
+
+@pytest.mark.parametrize("text", WRONG, ids=lambda text: repr(text[:12]))
 @pytest.mark.parametrize(
     "name",
     [
@@ -446,8 +463,7 @@ def test_wrong_content_is_a_finding(small: Workspace, name: str, text: str) -> N
     before = path.read_bytes() if path.exists() else None
     write_text(path, text)
     try:
-        found = amiss(audit(small))
-        assert (kinds.CONTENT, "wrong") in found or text not in ("{", "[" * 3000)
+        assert ((kinds.CONTENT, "wrong") in amiss(audit(small))) != (text == EMPTY.get(name))
     finally:
         path.write_bytes(before) if before is not None else path.unlink()
 
@@ -492,6 +508,8 @@ KEYS = [
     "messages",
     "candidates",
     "target_id",
+    "history",
+    "split",
 ]
 
 
@@ -507,6 +525,8 @@ def test_whatever_a_record_holds_the_audit_ends(small: Workspace, key: str, valu
     write_text(dataset / "processed" / "test_generate_seed42_neg9.json", json.dumps([{**cached, key: value}]))
     write_text(dataset / "shop_captions.json", json.dumps({"i1": value}))
     write_text(small.refined_cot(NAME), json.dumps([{**original[0], key: value}]))
+    drawn = [{**row, key: value} for row in itertools.islice(read_jsonl(lists(small)), 1)]
+    write_text(dataset / "processed" / "test_uni9_w4_s7.jsonl", "".join(f"{json.dumps(row)}\n" for row in drawn))
     assert audit(small).tables
 
 

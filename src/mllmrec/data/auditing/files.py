@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from mllmrec.artifacts import ID_PATTERN, read_json, sha256
 from mllmrec.data.candidates import protocol_of, read_candidates
 from mllmrec.errors import DataError
 from mllmrec.manifests import Manifest
-from mllmrec.records import RankingExample
+from mllmrec.records import RankingExample, Split
 
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateFile:
-    """A frozen candidate file, ours or drawn as the reference does; `odd` tells which rows hold no ids."""
+    """A frozen candidate file, ours or drawn as the reference does; `odd` tells which rows are no lists of a split."""
 
     path: Path
     examples: list[RankingExample]
@@ -40,14 +41,16 @@ class CaptionFile:
 
 
 def read_candidate_file(path: Path) -> CandidateFile:
-    """The lists of a candidate file whose ids are ids."""
+    """The lists of a candidate file whose ids are ids and whose split is one."""
     file = CandidateFile(path=path, examples=[])
     for number, example in enumerate(read_candidates(path), 1):
         ids = (example.example_id, example.user_id, example.target_id, *example.history, *example.candidates)
-        if all(map(ID_PATTERN.fullmatch, ids)):
-            file.examples.append(example)
-        else:
+        if not all(map(ID_PATTERN.fullmatch, ids)):
             file.odd.append(f"list {number} holds what is no id")
+        elif example.split not in get_args(Split):
+            file.odd.append(f"list {number} is of no split that there is: {example.split}")
+        else:
+            file.examples.append(example)
     return file
 
 
