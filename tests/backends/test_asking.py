@@ -164,7 +164,7 @@ def test_a_spent_budget_stops_and_a_larger_one_goes_on_from_there(tmp_path: Path
     path, parrot = tmp_path / "texts.json", Parrot({"write 1": "rude"}, tokens=1_000_000)
     with pytest.raises(
         BackendError,
-        match=r"budget of 5 is spent: 5 went on 5 calls\. 4 of 12 records .* 8 are left.*larger --budget goes on",
+        match=r"budget of 5 is spent, .*: 5 went on 5 calls\. 4 of 12 records .* 8 are left.*larger --budget goes on",
     ):
         ask(path, parrot, spending=Spending(1.0, 1.0, budget=5.0))
     assert len(parrot.heard) == 5
@@ -178,15 +178,25 @@ def test_a_spent_budget_stops_and_a_larger_one_goes_on_from_there(tmp_path: Path
 
 
 @pytest.mark.sockets
-def test_those_in_flight_when_the_budget_is_reached_are_recorded(tmp_path: Path) -> None:
+def test_requests_on_their_way_count_against_the_budget_and_are_recorded(tmp_path: Path) -> None:
+    """Each call takes money 1 here, which is known once the first replies are there."""
     path = tmp_path / "texts.json"
     with faulty_server(seconds=0.05) as server, pytest.raises(BackendError, match="is spent"):
-        ask(path, endpoint(server, max_inflight=4), spending=Spending(10_000.0, 0.0, budget=3.0))
+        ask(path, endpoint(server, max_inflight=2), spending=Spending(10_000.0, 0.0, budget=7.0))
     assert [request.answered for request in server.requests] == [True] * len(server.requests)
-    assert 3 <= len(server.requests) <= 6
+    assert len(server.requests) == 7
     assert sorted(request.text for request in server.requests) == sorted(
         request_of(record["key"], None).text for record in records(path)
     )
+
+
+def test_each_process_of_a_launch_has_its_share_of_the_budget(tmp_path: Path) -> None:
+    path, parrot = tmp_path / "texts.json", Parrot(tokens=1_000_000)
+    with open_work(path, settings(), {}, lambda: recall_from(path)) as work:
+        work.size = 3
+        with pytest.raises(BackendError, match="budget of 6 is spent"):
+            ask_all(work, KEYS, parrot, request_of, accept, Spending(1.0, 1.0, budget=6.0), "writing")
+    assert len(parrot.heard) == 2
 
 
 @pytest.mark.sockets

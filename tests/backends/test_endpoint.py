@@ -115,7 +115,7 @@ def test_hidden_reasoning_in_all_its_forms_is_left_out() -> None:
     "fault",
     [
         *("http_408", "http_409", "http_429", "http_500", "http_503", "hang", "cut", "cut_body"),
-        *("no_choices", "invalid_json", "not_json", "error_body", "empty", "unfinished_think"),
+        *("no_choices", "invalid_json", "not_json", "error_body", "empty"),
     ],
 )
 def test_what_may_pass_is_asked_again_and_counted(fault: str) -> None:
@@ -126,6 +126,29 @@ def test_what_may_pass_is_asked_again_and_counted(fault: str) -> None:
     usage = found["a"].usage
     assert (usage["calls"], usage["retries"], usage[f"retries_{word}"]) == (3, 2, 2)
     assert server.behaviours("write about a") == [fault, fault, "answer"]
+
+
+def test_an_empty_answer_that_tokens_were_written_for_is_not_paid_again() -> None:
+    with faulty_server(script(b=["unfinished_think"])) as server:
+        found = replies(server, requests("a", "b"))
+    assert (found["b"].text, found["b"].failure, found["b"].usage["calls"]) == (None, "empty", 1)
+    assert found["b"].usage["completion_tokens"] > 0
+
+
+def test_a_setting_that_every_request_is_refused_for_stops_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [str(number) for number in range(100)]
+    with faulty_server(lambda _text, _number: "http_400") as server, pytest.raises(BackendError, match="http_400"):
+        replies(server, requests(*names), max_inflight=4)
+    assert len(server.requests) <= 3 * 4, "and counts them as not asked"
+    assert "http_400" in capsys.readouterr().err
+
+
+def test_the_librarys_own_headers_of_an_account_go_to_no_other_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-made-up")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-made-up")
+    with faulty_server() as server:
+        replies(server, requests("a"))
+    assert "made-up" not in json.dumps(server.requests[0].headers).replace(KEY, "")
 
 
 @pytest.mark.parametrize("fault", ["http_400", "http_422", "http_403", "http_404", "truncated", "filtered"])

@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import Any
 
 from mllmrec.backends.base import Reply, Request, Teacher
-from mllmrec.backends.spending import Spending
+from mllmrec.backends.spending import Spending, estimate_prompt_tokens
 from mllmrec.errors import BackendError
 from mllmrec.progress import progress
 from mllmrec.work import Work
@@ -43,9 +43,11 @@ def ask_all(
     with progress(title, len(todo)) as advance:
         asking.ask([key for key in todo if work.reason_again(key) is None], advance)
         asking.ask([key for key in todo if work.reason_again(key) is not None], advance)
-    if asking.num_recorded < len(todo) and spending is not None and spending.is_spent(work.usage):
+    if asking.num_recorded < len(todo) and asking.is_out_of_money:
+        spending = spending or Spending()
         raise BackendError(
-            f"The budget of {spending.budget or 0:g} is spent: {spending.money(work.usage):.4g} went on "
+            f"The budget of {spending.budget or 0:g} is spent, or the next request would pass it: "
+            f"{spending.money(work.usage):.4g} went on "
             f"{work.usage['calls']:,} calls. {asking.num_recorded:,} of {len(todo):,} records were made by this start; "
             f"{len(todo) - asking.num_recorded:,} are left. What is done is kept: the same command with a larger "
             "--budget goes on from here."
@@ -53,14 +55,33 @@ def ask_all(
 
 
 class _Asking:
-    """One start of a stage; `num_recorded` counts the keys that it brought to a record."""
+    """One start of a stage; `num_recorded` counts the keys that it brought to a record.
+
+    Each process of a launch has its share of what the budget leaves. Money is set aside for every request that is on
+    its way, as much as the replies took so far in the mean.
+    """
 
     def __init__(
         self, work: Work, teacher: Teacher, request_of: RequestOf, accept: Accept, spending: Spending | None
     ) -> None:
         self._work, self._teacher, self._spending = work, teacher, spending
         self._request_of, self._accept = request_of, accept
-        self.num_recorded = 0
+        self.num_recorded = self._num_replied = self._num_asked = 0
+        self.is_out_of_money = False
+        self._spent_before = self._spent()
+
+    def _spent(self) -> float:
+        return self._spending.money(self._work.usage) if self._spending is not None else 0.0
+
+    def _can_pay(self, request: Request) -> bool:
+        """Whether what is spent, what is on its way and this request stay within this process's share."""
+        if self._spending is None or self._spending.budget is None:
+            return True
+        share = (self._spending.budget - self._spent_before) / self._work.size
+        spent = self._spent() - self._spent_before
+        read = self._spending.money({"prompt_tokens": estimate_prompt_tokens(request)})
+        each = spent / self._num_replied if self._num_replied else read
+        return spent + (self._num_asked - self._num_replied + 1) * each <= share
 
     def ask(self, keys: Sequence[str], advance: Callable[[int], None]) -> None:
         """One pass over `keys`, as far as the budget goes."""
@@ -77,15 +98,18 @@ class _Asking:
 
     def _requests(self, keys: Sequence[str]) -> Iterator[Request]:
         for key in keys:
-            if self._spending is not None and self._spending.is_spent(self._work.usage):
-                return
             request = self._request_of(key, self._work.reason_again(key))
             if isinstance(request, str):
                 self._fail(key, request)
-            else:
-                yield request
+                continue
+            if not self._can_pay(request):
+                self.is_out_of_money = True
+                return
+            self._num_asked += 1
+            yield request
 
     def _record(self, reply: Reply) -> None:
+        self._num_replied += 1
         if reply.text is None:
             self._fail(reply.key, reply.failure or "no answer", reply)
             return

@@ -17,7 +17,8 @@ from mllmrec.backends.spending import estimate_prompt_tokens, estimate_tokens
 from mllmrec.worklogs import Usage
 
 THINK, END_OF_THINK = "<think>", "</think>"
-PASSING_WORDS = {"timeout", "connection", "invalid_json", "error_body", "no_choices", "empty", "max_tokens_refused"}
+PASSING_WORDS = {"timeout", "connection", "invalid_json", "error_body", "no_choices", "empty"}
+KEPT_CHARACTERS = 4000
 PASSING_STATUSES = (408, 409, 425, 429)
 
 
@@ -37,6 +38,11 @@ class Outcome:
     code: str = ""
     usage: Usage = field(default_factory=dict)
 
+    @property
+    def is_passing(self) -> bool:
+        """Whether the call may be made again; not for an empty answer that was written at a price."""
+        return is_passing(self.failure) and not (self.failure == "empty" and self.usage.get("completion_tokens"))
+
 
 def refusal(status: int, error: Any, *, code: str = "", wait_seconds: float = 0.0) -> Outcome:
     """The outcome of a call that the server refused with an error object."""
@@ -48,7 +54,8 @@ def refusal(status: int, error: Any, *, code: str = "", wait_seconds: float = 0.
 def is_passing(failure: str | None) -> bool:
     """Whether a failure may go away when the call is made again.
 
-    Truncated, filtered and refused answers don't: the same request would end the same way at the same price.
+    Truncated, filtered and refused answers don't: the same request would end the same way at the same price, and so
+    would an empty one for which tokens were written (`Outcome.is_passing`).
 
     >>> [is_passing(word) for word in ("timeout", "http_429", "http_503", "http_400", "truncated", None)]
     [True, True, True, False, False, False]
@@ -62,7 +69,7 @@ def read_completion(content: str, request: Request) -> Outcome:
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
-        return Outcome(failure="invalid_json", detail=content[:200])
+        return Outcome(failure="invalid_json", detail=" ".join(content[:KEPT_CHARACTERS].split()))
     body = body if isinstance(body, dict) else {}
     if body.get("error"):
         return _error_body(body["error"])
@@ -104,7 +111,7 @@ def visible(text: str) -> str:
 def error_message(error: Any) -> str:
     """What an error object says, in one line."""
     said = (error.get("message") or error) if isinstance(error, Mapping) else error
-    return " ".join(str(said).split())[:300]
+    return " ".join(str(said)[:KEPT_CHARACTERS].split())
 
 
 def _error_body(error: Any) -> Outcome:

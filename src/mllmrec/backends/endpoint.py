@@ -16,7 +16,7 @@ from typing import Any
 
 from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI
 
-from mllmrec.backends.access import Access
+from mllmrec.backends.access import DEFAULT_ADDRESS, Access
 from mllmrec.backends.base import Picture, Reply, Request
 from mllmrec.backends.completions import Outcome, is_passing, read_completion, refusal
 from mllmrec.backends.inflight import in_flight
@@ -28,6 +28,8 @@ from mllmrec.settings.long import TeacherSettings
 FATAL_STATUSES = (401, 402)
 FATAL_AT_FIRST = (403, 404)
 NO_CREDIT = "insufficient_quota"
+RENAMED = "max_tokens_refused"
+SHOWN_CHARACTERS = 300
 
 
 class EndpointTeacher:
@@ -50,13 +52,14 @@ class EndpointTeacher:
     def answer(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Yield replies as they finish.
 
-        Passing failures that took no tokens wait here until the server shows that it lives. When there are more than
-        twice `max_inflight` of them, or nothing was ever reached, a BackendError is raised and they count as not asked.
+        Passing failures that took no tokens wait here until the server shows that it lives, and so do refusals before
+        the first answer, which a wrong setting brings on every request. When there are more than twice `max_inflight`
+        of them, or nothing was ever reached, a BackendError is raised and they count as not asked.
         """
         client, limit = self._client(), self._settings.max_inflight
         held: list[Reply] = []
         for reply in in_flight(lambda request: self._ask(client, request), client.close, requests, limit):
-            if is_passing(reply.failure) and not reply.usage.get("prompt_tokens"):
+            if self._may_be_the_server(reply):
                 held.append(reply)
                 if len(held) > 2 * limit:
                     raise self._gone(held)
@@ -68,27 +71,39 @@ class EndpointTeacher:
             raise self._gone(held)
         yield from held
 
+    def _may_be_the_server(self, reply: Reply) -> bool:
+        """Whether a failure may be the server's, or the settings', and none of this request."""
+        failure = reply.failure or ""
+        refused = not self._alive and failure.startswith("http_4")
+        return (is_passing(failure) or refused) and not reply.usage.get("prompt_tokens")
+
     def _client(self) -> AsyncOpenAI:
-        return AsyncOpenAI(
+        client = AsyncOpenAI(
             api_key=self._access.key,
             base_url=self._access.address,
             timeout=self._settings.timeout,
             max_retries=0,
         )
+        if self._access.address != DEFAULT_ADDRESS:
+            client.organization = client.project = None  # which the library would send to any server
+        return client
 
     async def _ask(self, client: AsyncOpenAI, request: Request) -> Reply:
         """The reply to one request, after as many calls as it takes."""
         usage: Counter[str] = Counter()
-        last = self._settings.max_retries
-        for attempt in range(last + 1):
+        attempt = 0
+        while True:
             begun = time.monotonic()
             outcome = await self._call(client, request)
             usage.update({"calls": 1, "milliseconds": round(1000 * (time.monotonic() - begun)), **outcome.usage})
             self._check(outcome)
-            if attempt == last or not is_passing(outcome.failure):
+            if outcome.failure == RENAMED:
+                continue
+            if attempt == self._settings.max_retries or not outcome.is_passing:
                 break
             usage.update({"retries": 1, f"retries_{outcome.failure}": 1})
             await asyncio.sleep(outcome.wait_seconds + jittered(attempt))
+            attempt += 1
         self._tell(outcome)
         seconds = usage.pop("milliseconds") / 1000
         return Reply(key=request.key, text=outcome.text, failure=outcome.failure, usage={**usage, "seconds": seconds})
@@ -112,7 +127,7 @@ class EndpointTeacher:
         except APIStatusError as error:
             if error.param == limit_name == "max_tokens":
                 self._limit_name = "max_completion_tokens"
-                return Outcome(failure="max_tokens_refused")
+                return Outcome(failure=RENAMED)
             wait_seconds = retry_after_seconds(error.response.headers.get("retry-after"), time.time())
             said = error.body or error.message
             return refusal(error.status_code, said, code=error.code or "", wait_seconds=wait_seconds)
@@ -125,7 +140,7 @@ class EndpointTeacher:
         if outcome.status in fatal or outcome.code == NO_CREDIT:
             raise BackendError(
                 f"The server at {self._access.address} refused {self.name!r} with status {outcome.status}: "
-                f"{self._access.without_key(outcome.detail)} Expected a model it serves and, where it needs one, a "
+                f"{self._shown(outcome.detail)} Expected a model it serves and, where it needs one, a "
                 f"valid key with credit in the environment variable {self._settings.api_key_env}. Mend --model, "
                 "--base-url or the key and start the same command again; what is done is kept."
             )
@@ -139,11 +154,15 @@ class EndpointTeacher:
             "as not asked."
         )
 
+    def _shown(self, detail: str) -> str:
+        """What a server said, without the key and then cut: a key across the cut would be shown in part."""
+        return self._access.without_key(detail)[:SHOWN_CHARACTERS]
+
     def _tell(self, outcome: Outcome) -> None:
         """Tell the first failure of each kind as the server worded it; records keep the kind alone."""
         if outcome.failure is None or not outcome.detail:
             return
-        self._last_words = f"The last words were: {self._access.without_key(outcome.detail).rstrip('.')}."
+        self._last_words = f"The last words were: {self._shown(outcome.detail).rstrip('.')}."
         if outcome.failure not in self._told:
             self._told.add(outcome.failure)
             note(f"{self.name}: a request failed ({outcome.failure}). {self._last_words}")

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from mllmrec.settings.base import DatasetSettings, knob
+
+
+def variable_name(value: str) -> str:
+    """The name of an environment variable; what isn't one may be a key, and isn't repeated."""
+    if not re.fullmatch(r"[A-Za-z_]\w*", value):
+        raise ValueError(
+            "api_key_env is the name of an environment variable, such as OPENAI_API_KEY, and not the key itself"
+        )
+    return value
+
+
+VariableName = Annotated[str, AfterValidator(variable_name)]
 
 
 class LongStageSettings(DatasetSettings):
@@ -25,7 +40,9 @@ class TeacherSettings(LongStageSettings):
     base_url: str = knob(
         "", "Address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1.", operational=True
     )
-    api_key_env: str = knob("OPENAI_API_KEY", "Environment variable that holds the server's key.", operational=True)
+    api_key_env: VariableName = knob(
+        "OPENAI_API_KEY", "Environment variable that holds the server's key.", operational=True
+    )
     temperature: float = knob(0.0, "Sampling temperature of the writer; 0 is greedy.", ge=0)
     max_new_tokens: int = knob(256, "Longest text, in tokens, hidden reasoning included.", ge=8)
     thinking: bool = knob(
@@ -42,7 +59,7 @@ class TeacherSettings(LongStageSettings):
     price_in: float = knob(0.0, "Price of a million prompt tokens.", operational=True, ge=0)
     price_out: float = knob(0.0, "Price of a million written tokens.", operational=True, ge=0)
     budget: float | None = knob(
-        None, "Stop before more than this is spent, in the prices' money.", operational=True, gt=0
+        None, "Ask no more when this is spent or about to be, in the prices' money.", operational=True, gt=0
     )
     dry_run: bool = knob(
         False, "Tell how many calls and about how many tokens it takes; spend nothing.", operational=True

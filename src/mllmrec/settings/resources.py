@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, StringConstraints, model_validator
 
 from mllmrec.settings.base import Names, StageSettings, knob
-from mllmrec.settings.long import LongStageSettings
+from mllmrec.settings.long import LongStageSettings, VariableName
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
 
@@ -77,7 +77,7 @@ class FetchImagesSettings(LongStageSettings):
         "else the one links.csv under raw/.",
         operational=True,
     )
-    api_key_env: str = knob(
+    api_key_env: VariableName = knob(
         "TMDB_API_KEY", "Environment variable that holds your TMDB API key or read access token.", operational=True
     )
     api_url: str = knob("https://api.themoviedb.org", "Address of the TMDB API.", operational=True)
