@@ -115,7 +115,7 @@ def test_validation_targets_are_in_no_sequence(toy_copy: Workspace) -> None:
     write_text(toy_copy.split(DATASET, "train"), "\n".join(rows) + "\n")
     tokenizer = AutoTokenizer.from_pretrained(toy_copy.root / "tiny")
     toy = Interactions.load(toy_copy, DATASET)
-    draw = SequenceGame(tokenizer, toy.catalogue, toy.training_lines(), 200, 0.5)
+    draw = SequenceGame(tokenizer, toy.catalogue, toy.training_lines(), 200, 0.5, 0.3)
     text = tokenizer.batch_decode(draw(random.Random(0))[0])
     assert not any("999" in row for row in text)
     assert any("[ITEM_101]" in row for row in text)
@@ -150,3 +150,13 @@ def test_sequences_that_hold_a_test_target_are_refused(toy_copy: Workspace) -> N
     write_text(path, path.read_text().replace(f"{line.user_id}\t", f"{line.user_id}\t{later.items[-1]} ", 1))
     with pytest.raises(DataError, match=r"train.tsv:1: .*the test target of this user"):
         make_backbone(toy_copy, out="leaky", sequence_steps=1)
+
+
+@pytest.mark.parametrize(("share", "titled"), [(0.0, 0), (1.0, 20)])
+def test_the_share_of_titles_in_sequences(toy: Workspace, share: float, titled: int) -> None:
+    interactions = Interactions.load(toy, DATASET)
+    tokenizer = AutoTokenizer.from_pretrained(toy.root / "tiny")
+    game = SequenceGame(tokenizer, interactions.catalogue, interactions.training_lines(), 20, 0.0, share)
+    rows = tokenizer.batch_decode(game(random.Random(0))[0])
+    answers = [f"[ITEM_{item}] {interactions.catalogue.title(item)}\n" for item in interactions.catalogue.ids]
+    assert sum(any(answer in row for answer in answers) for row in rows) == titled

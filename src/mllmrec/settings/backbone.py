@@ -19,6 +19,7 @@ class BackboneSettings(DatasetSettings):
     vocab: int = knob(8192, "Tokens of the vocabulary, trained on the dataset's titles.", ge=300)
     copy_steps: int = knob(0, "Pre-training steps on random segments that repeat themselves (it learns to copy).", ge=0)
     sequence_steps: int = knob(0, "Pre-training steps on the train split's sequences as text.", ge=0)
+    title_share: float = knob(0.3, "Share of those sequences' lines that hold the title beside the id.", ge=0, le=1)
     fold: Fold = knob("", "Read the sequences of part i of n of the users only, written i/n: for a scorer of assess.")
     batch: int = knob(64, "Sequences in a pre-training step.", ge=1)
     lr: float = knob(1e-3, "Learning rate of pre-training.", gt=0)

@@ -5,7 +5,8 @@ has seen no text learns to look back and copy, which answering from a candidate 
 
 Sequences: the train split's sequences as text, one item a line, with the loss on every token. One window of
 fine-tuning has one answer to learn from; here each item of the sequence is one. Most lines hold the id alone, some
-the title too, which is enough to learn both what comes next and what it is called. After copying, half of the rows
+the title too, which is enough to learn both what comes next and what it is called; a model that can't copy learns
+sooner with more titles, whose words make the ids of like items alike. After copying, half of the rows
 have a menu: a history, a shuffled list of what came next among random items, and then what came next, in order, which
 is a first lesson in choosing from a list; a model that can't copy yet is only held back by it. Validation targets are
 left out, as everywhere.
@@ -30,7 +31,7 @@ from mllmrec.settings.backbone import BackboneSettings
 IGNORED = -100
 SEQUENCE_TOKENS = 256
 SHORTEST_STRETCH = 20
-TITLE_SHARE, MENU_SHARE = 0.3, 0.5
+MENU_SHARE = 0.5
 HISTORY_ITEMS, COMING_ITEMS, MENU_ITEMS = 9, 4, 10
 WARMUP_SHARE, DECAY_SHARE = 0.05, 0.2
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -46,7 +47,7 @@ def pretrain(model: Any, tokenizer: Any, interactions: Interactions, settings: B
         (
             "sequences",
             settings.sequence_steps,
-            SequenceGame(tokenizer, interactions.catalogue, lines, settings.batch, menu_share),
+            SequenceGame(tokenizer, interactions.catalogue, lines, settings.batch, menu_share, settings.title_share),
         ),
     ]
     return {name: _play(model, name, steps, draw, settings.lr, settings.seed) for name, steps, draw in games if steps}
@@ -67,12 +68,19 @@ class SequenceGame:
     """Draws rows of item lines from the train split, a share of them with a menu."""
 
     def __init__(
-        self, tokenizer: Any, catalogue: Catalogue, lines: Sequence[Line], size: int, menu_share: float
+        self,
+        tokenizer: Any,
+        catalogue: Catalogue,
+        lines: Sequence[Line],
+        size: int,
+        menu_share: float,
+        title_share: float,
     ) -> None:
         renderer = Renderer(catalogue=catalogue, encode=str.split, max_prompt_tokens=1)
         chat = Chat(tokenizer)
         encode = chat.encode
-        self.size, self.menu_share, self.lines = size, menu_share, lines
+        self.size, self.lines = size, lines
+        self.menu_share, self.title_share = menu_share, title_share
         self.items = sorted({item for line in self.lines for item in line.items})
         self.short = {item: encode(f"[ITEM_{item}]\n") for item in self.items}
         self.long = {item: encode(renderer.answer(item) + "\n") for item in self.items}
@@ -104,7 +112,7 @@ class SequenceGame:
         return [*self._written(history, rng), *((token, IGNORED) for token in offered), *answered]
 
     def _written(self, items: Sequence[str], rng: random.Random) -> list[tuple[int, int]]:
-        pieces = ((self.long if rng.random() < TITLE_SHARE else self.short)[item] for item in items)
+        pieces = ((self.long if rng.random() < self.title_share else self.short)[item] for item in items)
         return [(token, token) for piece in pieces for token in piece]
 
 
