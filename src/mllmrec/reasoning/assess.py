@@ -1,0 +1,144 @@
+"""`mllmrec assess`: score every trace for trust, reject what leaks or is useless, keep the best of the rest.
+
+Each trace gets the parts of its assessment: what it knows of its target (`leakage.py`), whether it speaks of its own
+history (`modality.py`), what it does for the prediction (`prediction.py`, with --scorer), its form, and whether it
+repeats another one. A trace that is rejected isn't scored by a model, which is what costs time. The parts stay in the
+artifact: another --keep or --threshold only decides anew (`confidence.py`), in seconds.
+
+Parts are found trace by trace and appended as they come, so that a crash costs one chunk and any number of processes
+writes the same file. What needs all traces at once, repetition and the choice, comes last.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from mllmrec.artifacts import Workspace
+from mllmrec.data.captions import read_captions
+from mllmrec.data.traces import Joined
+from mllmrec.errors import DataError
+from mllmrec.manifests import Manifest, hash_files, write_manifest
+from mllmrec.progress import progress
+from mllmrec.reasoning.confidence import Choice
+from mllmrec.reasoning.examination import Examination
+from mllmrec.reasoning.prediction import PredictionJudge
+from mllmrec.reasoning.subjects import Share, Subjects, shares_of
+from mllmrec.reasoning.telling import draw, summary
+from mllmrec.reasoning.verdicts import Outcome, Rows, decide_again, stored_rows, write_verdicts
+from mllmrec.records import Summary
+from mllmrec.settings.assess import AssessSettings
+from mllmrec.work import Work, open_work
+
+ASSESSMENT_VERSION = "2026-11.1"
+CHUNK = 64
+TOO_LONG = "its prompt doesn't fit the scorer"
+
+
+def run(settings: AssessSettings, workspace: Workspace) -> Summary:
+    """Write <dataset>_assessed_cot.json and a plot of it; tell what was kept, and why the rest was not."""
+    started, path = time.monotonic(), workspace.assessed_cot(settings.dataset)
+    subjects = Subjects.read(settings, workspace)
+    shares, hashes = shares_of(settings, workspace, subjects)
+    inputs, keys = _inputs(settings, workspace, subjects) | hashes, list(subjects.users)
+    choice = Choice(settings.keep, settings.threshold, settings.seed)
+    counts: dict[str, Any] = {"records": subjects.counts}
+    with open_work(path, settings, inputs, lambda: stored_rows(path)) as work:
+        if work.nothing_to_do(keys):
+            return _decide_anew(settings, workspace, inputs, choice, started)
+        _assess(work, keys, settings, workspace, subjects, shares)
+        outcomes: list[Outcome] = []
+
+        def write(rows: Rows) -> None:
+            finished = [key for key, _ in rows]
+            outcomes.append(write_verdicts(path, lambda: work.rows(finished), choice))
+            counts.update(outcomes[0].counts())
+
+        manifest = work.complete(keys, write, started=started, counts=counts)
+    if manifest is None:
+        return Summary(headline=f"{path.name} is written by the first process.", artifact=path)
+    return _told(settings, workspace, manifest, outcomes[0])
+
+
+def _inputs(settings: AssessSettings, workspace: Workspace, subjects: Subjects) -> dict[str, str]:
+    """Hashes of all that the scores depend on, but for the scorers."""
+    files = hash_files(
+        traces=subjects.traces.path,
+        train=workspace.split(settings.dataset, "train"),
+        titles=workspace.titles(settings.dataset),
+        captions=workspace.captions(settings.dataset),
+    )
+    return files | {"rules": ASSESSMENT_VERSION}
+
+
+def _assess(
+    work: Work,
+    keys: list[str],
+    settings: AssessSettings,
+    workspace: Workspace,
+    subjects: Subjects,
+    shares: Iterable[Share],
+) -> None:
+    """Bring every key of this process to a record: scorer after scorer, chunk after chunk of the file."""
+    todo = set(work.todo(keys))
+    if not todo:
+        return
+    captions = read_captions(workspace, settings.dataset, "auto")
+    examination = Examination(
+        subjects.interactions, captions, settings.embedder, settings.seed, stepped=subjects.are_refined
+    )
+    with progress("assessing", len(todo)) as advance:
+        for share in shares:
+            mine = todo & share.keys
+            judge = share.open() if mine and share.open is not None else None
+            for chunk in _chunks(joined for joined in subjects.traces if joined[0].example_id in mine):
+                for joined, row in zip(chunk, examination.rows(chunk), strict=True):
+                    _finish(work, joined, row, judge)
+                    advance(1)
+
+
+def _finish(work: Work, joined: Joined, row: dict[str, Any], judge: PredictionJudge | None) -> None:
+    """Append one row, with its lift where it is worth measuring."""
+    trace, begun = joined[0], time.monotonic()
+    if judge is None or row["reason"] is not None:
+        work.done(trace.example_id, row)
+        return
+    try:
+        lift = judge.lift(trace)
+    except DataError:
+        work.failed(trace.example_id, TOO_LONG)
+        return
+    row["scores"] |= {"lift": lift.value, "lift_error": lift.error}
+    work.done(trace.example_id, row, {"scored": 1, "seconds": round(time.monotonic() - begun, 3)})
+
+
+def _decide_anew(
+    settings: AssessSettings, workspace: Workspace, inputs: Mapping[str, str], choice: Choice, started: float
+) -> Summary:
+    """Choose again from the stored scores; write only what that changes."""
+    path = workspace.assessed_cot(settings.dataset)
+    outcome, changed = decide_again(path, choice)
+    manifest = Manifest.read(path)
+    assert manifest is not None, "a finished artifact has a manifest"
+    if not changed:
+        return summary(path, manifest, outcome, headline=f"{path.name} is there already; nothing to do.")
+    counts = manifest.counts | outcome.counts()
+    manifest = write_manifest(path, settings, inputs, started=started, counts=counts, details=manifest.details)
+    return _told(settings, workspace, manifest, outcome, "Chose again from the stored scores: ")
+
+
+def _told(
+    settings: AssessSettings, workspace: Workspace, manifest: Manifest, outcome: Outcome, begin: str = ""
+) -> Summary:
+    path, picture = workspace.assessed_cot(settings.dataset), workspace.results(settings.dataset) / "assessed_cot.png"
+    draw(outcome, picture, settings.dataset)
+    headline = f"{begin}{manifest.counts['kept']:,} of {len(outcome.verdicts):,} traces are kept in {path.name}; the "
+    return summary(path, manifest, outcome, headline=headline + f"distributions are drawn in {picture}.")
+
+
+def _chunks(joined: Iterable[Joined]) -> Iterator[list[Joined]]:
+    iterator = iter(joined)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk
