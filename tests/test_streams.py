@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,55 @@ def test_a_missing_file_and_other_encodings_are_told(tmp_path: Path) -> None:
     path.write_bytes('[{"a": "é"}]'.encode("latin-1"))
     with pytest.raises(DataError, match="UTF-8"):
         list(read_list(path))
+
+
+def record_lists(path: Path, text: str, count: int) -> Path:
+    """A list that begins with `text` and goes on for `count` good records."""
+    with path.open("w") as file:
+        file.write(f"[{text}")
+        file.writelines(f',\n{{"number": {number}, "words": "a few words of text"}}' for number in range(count))
+        file.write("]")
+    return path
+
+
+@pytest.mark.parametrize(
+    "spoiled", ['{"a": tru}', '{"a": 1 "b": 2}', "{a: 1}", '{"a": "x\ny"}', '{"a": "\\q"}', '{"a": 00}']
+)
+def test_a_broken_record_is_told_without_reading_on(tmp_path: Path, spoiled: str) -> None:
+    """The rest of the file, 2 MB of it, is not looked at."""
+    path = record_lists(tmp_path / "rows.json", spoiled, 40_000)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="record 1 can't be read"):
+        list(read_list(path))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1e6
+
+
+@pytest.mark.parametrize("spoiled", ['{"a": [1', '{"a": "xxxx'])
+def test_a_record_without_end_stops_at_the_longest_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: str
+) -> None:
+    monkeypatch.setattr(streams, "LONGEST_RECORD", 1 << 18)
+    path = tmp_path / "rows.json"
+    path.write_text("[{}, " + spoiled + (", 1" if spoiled.endswith("1") else "x" * 10) * 300_000)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"record 2 can't be read .*longer than 262,144 characters"):
+        list(read_list(path))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12e6
+
+
+def test_a_long_record_is_read_in_time_that_grows_with_its_length(tmp_path: Path) -> None:
+    """One of 8 MB, then small ones, which are read from what was drawn for it."""
+    path = tmp_path / "rows.json"
+    write_list(path, [{"long": "x" * 8_000_000}, *({"number": number} for number in range(100_000))])
+    begun = time.process_time()
+    rows = list(read_list(path))
+    assert time.process_time() - begun < 5
+    assert len(rows) == 100_001
+    assert len(rows[0]["long"]) == 8_000_000
 
 
 @given(data=st.binary(max_size=200))

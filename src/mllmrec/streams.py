@@ -1,9 +1,15 @@
-"""Long JSON files, read and written one record at a time, so that memory doesn't grow with their length."""
+"""Long JSON files, read and written one record at a time, so that memory doesn't grow with their length.
+
+A file is drawn in blocks, and further ones only where a record isn't whole yet: where the mistake that the parser
+tells lies before the end of what was drawn, the record is broken, and the rest of the file is left alone.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +17,11 @@ from mllmrec.artifacts import replacing, require
 from mllmrec.errors import DataError
 
 BLOCK_CHARACTERS = 1 << 16
-BLANK = " \t\r\n"
+LONGEST_RECORD = 64 << 20
+BROKEN_OFF = 16
+"""How far before the end of a text that breaks off the parser may find it wrong: within a literal or an escape."""
+
+_BLANKS = re.compile(r"[ \t\r\n]*")
 
 
 def read_list(path: Path) -> Iterator[dict[str, Any]]:
@@ -66,45 +76,61 @@ def _text(value: Any) -> str:
 
 def _values(blocks: Iterator[str]) -> Iterator[Any]:
     """The values of a JSON list that comes in blocks of text. Raises ValueError where it isn't one."""
-    decoder, text = json.JSONDecoder(), _skip(next(blocks, ""), blocks)
-    if not text.startswith("["):
+    text = _Text(blocks)
+    if text.next() != "[":
         raise ValueError("the file doesn't begin with [")
-    text, at_start = _skip(text[1:], blocks), True
-    while not text.startswith("]"):
+    text.at += 1
+    at_start = True
+    while (found := text.next()) != "]":
         if not at_start:
-            if not text.startswith(","):
-                raise ValueError("a comma or ] is missing" if text else "the file breaks off")
-            text = _skip(text[1:], blocks)
-        value, text = _first_value(decoder, text, blocks)
+            if found != ",":
+                raise ValueError("a comma or ] is missing" if found else "the file breaks off")
+            text.at += 1
+            text.next()
         at_start = False
-        yield value
-        text = _skip(text, blocks)
-    if _skip(text[1:], blocks):
+        yield text.value()
+    text.at += 1
+    if text.next():
         raise ValueError("something follows the list")
 
 
-def _first_value(decoder: json.JSONDecoder, text: str, blocks: Iterator[str]) -> tuple[Any, str]:
-    """The value that `text` begins with, drawing further blocks until it is whole, and what follows it."""
-    while True:
-        try:
-            value, end = decoder.raw_decode(text)
-        except json.JSONDecodeError:
-            more = next(blocks, "")
-            if not more:
-                raise
-            text += more
-            continue
-        if end == len(text) and (more := next(blocks, "")):
-            text += more
-            continue
-        return value, text[end:]
+class _Text:
+    """A text that comes in blocks, from the place `at` on, which is the first that isn't used up."""
 
+    def __init__(self, blocks: Iterator[str]) -> None:
+        self._blocks, self._decoder = blocks, json.JSONDecoder()
+        self._drawn, self.at = "", 0
 
-def _skip(text: str, blocks: Iterator[str]) -> str:
-    """`text` without blanks in front, and at least one character where there is one."""
-    while not (text := text.lstrip(BLANK)):
-        more = next(blocks, "")
-        if not more:
-            return ""
-        text = more
-    return text
+    def next(self) -> str:
+        """The character behind the blanks, where `at` moves; nothing at the end of the text."""
+        while True:
+            blanks = _BLANKS.match(self._drawn, self.at)
+            self.at = blanks.end() if blanks is not None else self.at
+            if self.at < len(self._drawn) or not self._draw():
+                return self._drawn[self.at : self.at + 1]
+
+    def value(self) -> Any:
+        """The value that begins at `at`, drawn until it is whole; `at` moves behind it."""
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._drawn, self.at)
+            except json.JSONDecodeError as error:
+                if self._is_broken(error) or not self._draw():
+                    raise ValueError(error.msg) from error
+                continue
+            if end < len(self._drawn) or not self._draw():
+                self.at = end
+                return value
+
+    def _is_broken(self, error: json.JSONDecodeError) -> bool:
+        """Whether more text would mend nothing."""
+        return error.pos < len(self._drawn) - BROKEN_OFF and not error.msg.startswith("Unterminated string")
+
+    def _draw(self) -> bool:
+        """Draw as much again as is left, so that long records take no more than twice their time; False at the end."""
+        left = self._drawn[self.at :]
+        if len(left) > LONGEST_RECORD:
+            raise ValueError(f"it is longer than {LONGEST_RECORD:,} characters")
+        more = "".join(islice(self._blocks, 1 + len(left) // BLOCK_CHARACTERS))
+        self._drawn, self.at = left + more, 0
+        return bool(more)
