@@ -53,8 +53,8 @@ class Answer(NamedTuple):
 
 def read_configuration(words: str, workspace: Workspace) -> Configuration:
     """The RUN folder that `words` names, or the several ones joined by commas, each a path or a path under the root."""
-    whole = _folder(words, workspace)
-    folders = [whole] if whole.exists() else [_folder(word, workspace) for word in words.split(",") if word.strip()]
+    whole = run_named(words, workspace)
+    folders = [whole] if whole.exists() else [run_named(word, workspace) for word in words.split(",") if word.strip()]
     _refuse_repeated(folders)
     runs = tuple(_read(folder) for folder in folders or [whole])
     for run in runs[1:]:
@@ -76,8 +76,8 @@ def paired_positions(runs: Sequence[Run]) -> list[list[Position]]:
     return [[own[key].position for key in answers[0]] for own in answers]
 
 
-def _folder(word: str, workspace: Workspace) -> Path:
-    """The folder itself, or the one under the root."""
+def run_named(word: str, workspace: Workspace) -> Path:
+    """The folder of a RUN: the path itself, or the one under the root."""
     folder = Path(word.strip()).expanduser()
     return folder if folder.exists() else workspace.root / folder
 

@@ -18,6 +18,7 @@ from mllmrec.data.candidates import read_candidates
 from mllmrec.data.legacy import CACHE_NAME, load_candidates
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError
+from mllmrec.evaluation.pairing import run_named
 from mllmrec.evaluation.runs import Run, read_run
 from mllmrec.evaluation.verification_checks import Checks
 from mllmrec.evaluation.verification_files import check_reference_files
@@ -53,7 +54,7 @@ class Verified:
 
 def run(settings: VerifySettings, workspace: Workspace) -> Summary:
     """Check RUN folders, given by path or by path under the root; the summary has not passed when anything differs."""
-    verified = [verify(_folder(word, workspace), workspace, settings.candidates) for word in settings.runs]
+    verified = [verify(run_named(word, workspace), workspace, settings.candidates) for word in settings.runs]
     wrong = [each for each in verified if not each.checks.passed]
     looked = sum(sum(each.checks.looked_at.values()) for each in verified)
     return Summary(
@@ -87,11 +88,6 @@ def verify(folder: Path, workspace: Workspace, candidates: str | None = None) ->
         checks.equal("counts and shares", f"{name} in manifest.json", manifest.counts.get(name), found)
     check_reference_files(checks, folder, told.facts, users)
     return Verified(run=told, checks=checks)
-
-
-def _folder(word: str, workspace: Workspace) -> Path:
-    folder = Path(word).expanduser()
-    return folder if folder.exists() else workspace.root / folder
 
 
 def _refuse_unreadable(told: Run) -> None:
