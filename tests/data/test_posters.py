@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import calendar
 import itertools
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -167,12 +169,17 @@ def test_the_pause_that_a_server_asks_for_is_kept_by_all(tmp_path: Path, server:
     assert len(images(workspace)) == 12
 
 
-def test_a_pause_that_is_too_long_is_a_failure(tmp_path: Path, server: FakeTmdb) -> None:
-    workspace = films(tmp_path)
-    fill(server)
-    server.plans["/3/movie/100"] = [(429, {"Retry-After": "86400"})]
-    fetch(workspace, server)
-    assert failures(workspace) == {"1": "HTTP 429"}
+def test_a_pause_of_nothing_is_a_pause_all_the_same(
+    tmp_path: Path, server: FakeTmdb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice refused, the request comes again after .2 s and .4 s at least."""
+    monkeypatch.setattr("mllmrec.data.tmdb.BACKOFF_SECONDS", 0.2)
+    fill(server, 1)
+    server.plans["/3/movie/100"] = [(429, {"Retry-After": "0"})] * 2
+    fetch(films(tmp_path, 1), server)
+    first, second, third = times_of(server)["/3/movie/100"]
+    assert second - first >= 0.19
+    assert third - second >= 0.39
 
 
 # ---- what stays wrong
@@ -297,6 +304,53 @@ def test_a_refused_key_ends_the_stage_without_being_told(
     server.plans.clear()
     fetch(workspace, server)
     assert len(images(workspace)) == 30
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_pause_that_is_too_long_ends_the_stage_and_tells_when_to_come_back(
+    tmp_path: Path, server: FakeTmdb, status: int
+) -> None:
+    workspace = films(tmp_path, 60)
+    fill(server, 60)
+    server.plans = {f"/3/movie/{number}00": [(status, {"Retry-After": "3600"})] for number in range(3, 61)}
+    before = time.time()
+    with pytest.raises(BackendError, match=rf"3,600 s \(HTTP {status}\)") as error:
+        fetch(workspace, server)
+    told = re.search(r"after (\d{4}-\d\d-\d\d \d\d:\d\d) UTC", str(error.value))
+    assert told
+    assert 3540 < calendar.timegm(time.strptime(told[1], "%Y-%m-%d %H:%M")) - before < 3680
+    assert len(server.requests) < 12
+    server.plans.clear()
+    fetch(workspace, server)
+    assert len(images(workspace)) == 60, "what was refused isn't a failure and is asked for again"
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_that_stays_busy_ends_the_stage(tmp_path: Path, server: FakeTmdb, status: int) -> None:
+    """Eight items in a row, one after the other, each asked twice."""
+    workspace = films(tmp_path, 60)
+    fill(server, 60)
+    server.plans = {f"/3/movie/{number}00": [status] * 9 for number in range(4, 61)}
+    with pytest.raises(BackendError, match=rf"8 items in a row failed \(HTTP {status}\).*--retry-failed"):
+        fetch(workspace, server, max_inflight=1, max_retries=1)
+    assert len(server.requests) <= 6 + 2 * 8 + 2
+    server.plans.clear()
+    fetch(workspace, server, retry_failed=True)
+    assert len(images(workspace)) == 60
+
+
+def test_the_pause_that_is_asked_for_last_tells_when_to_come_back(tmp_path: Path, server: FakeTmdb) -> None:
+    server.plans = {f"/3/movie/{number}00": [(503, {"Retry-After": "1"})] * 9 for number in range(1, 61)}
+    with pytest.raises(BackendError, match=r"Come back after \d{4}-\d\d-\d\d \d\d:\d\d UTC"):
+        fetch(films(tmp_path, 60), server, max_retries=0)
+
+
+def test_failures_between_answers_end_nothing(tmp_path: Path, server: FakeTmdb) -> None:
+    workspace = films(tmp_path, 30)
+    fill(server, 30)
+    server.plans = {f"/3/movie/{number}00": [503] * 9 for number in range(1, 31, 2)}
+    fetch(workspace, server, max_inflight=1, max_retries=0)
+    assert failures(workspace) == {str(number): "HTTP 503" for number in range(1, 31, 2)}
 
 
 def test_the_key_is_told_nowhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

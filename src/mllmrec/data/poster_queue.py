@@ -12,14 +12,14 @@ from typing import Any
 from mllmrec.data.images_folder import ImagesFolder
 from mllmrec.data.movie_links import Links
 from mllmrec.data.sequences import Catalogue
-from mllmrec.data.tmdb import PosterError, Tmdb
+from mllmrec.data.tmdb import PosterError, Tmdb, moment
 from mllmrec.errors import BackendError, DataError
 from mllmrec.progress import progress
 from mllmrec.work import Work
 
 PLACING = "being placed"
 OTHER_FILM = "another film by its year"
-UNREACHABLE = ("the connection failed", "timed out")
+UNREACHABLE = re.compile(r"the connection failed|timed out|HTTP (?:429|5\d\d)")
 YEARS_APART, FEWEST_FILMS, FAILURES_IN_A_ROW = 2, 20, 8
 
 _YEAR = re.compile(r"\((\d{4})\)\s*$")
@@ -77,7 +77,7 @@ def _record(
     try:
         row, body, suffix = future.result()
     except PosterError as failure:
-        watch.failed(str(failure))
+        watch.failed(failure)
         work.failed(item, str(failure))
         return
     watch.went_well()
@@ -88,7 +88,7 @@ def _record(
 
 
 class Watch:
-    """Notices early when going on makes no sense: nobody answers, or the links number other films."""
+    """Notices early when going on makes no sense: nobody answers or only with refusals, or the links number others."""
 
     def __init__(self) -> None:
         self._reasons, self._in_a_row, self._well = Counter[str](), 0, 0
@@ -96,14 +96,15 @@ class Watch:
     def went_well(self) -> None:
         self._in_a_row, self._well = 0, self._well + 1
 
-    def failed(self, reason: str) -> None:
+    def failed(self, failure: PosterError) -> None:
         """Raises BackendError or DataError in place of the failure that is one too many."""
-        self._in_a_row = self._in_a_row + 1 if reason in UNREACHABLE else 0
+        reason = str(failure)
+        self._in_a_row = self._in_a_row + 1 if UNREACHABLE.fullmatch(reason) else 0
         self._reasons[reason] += 1
         if self._in_a_row >= FAILURES_IN_A_ROW:
             raise BackendError(
-                f"TMDB doesn't answer: {self._in_a_row} items in a row failed ({reason}). Check the network, and go on "
-                "with the same command and --retry-failed; what is done is kept."
+                f"TMDB doesn't answer: {self._in_a_row} items in a row failed ({reason}). {_advice(failure)} with the "
+                "same command and --retry-failed; what is done is kept."
             )
         others = self._reasons[OTHER_FILM]
         if others >= FEWEST_FILMS and others > self._well:
@@ -112,3 +113,10 @@ class Watch:
                 "Expected links whose movie ids are the dataset's (the ids of ml-100k are others than those of later "
                 "releases). Give the right file with --links and start over with --overwrite."
             )
+
+
+def _advice(failure: PosterError) -> str:
+    """When to go on; a sentence without its end."""
+    if failure.pause:
+        return f"Come back after {moment(failure.pause)}, when the pause is over that it asks for,"
+    return "Come back in an hour" if "HTTP" in str(failure) else "Check the network, and go on"

@@ -1,8 +1,9 @@
 """Asking TMDB for posters: politely, within bounds, and without letting the key out.
 
 The key goes into a header or a query and nowhere else: errors are worded here and never quote the HTTP library, whose
-texts hold addresses with their queries. A busy server (429, 5xx, a cut, a timeout) is asked again after a pause, the
-one it names where it names one, and all threads pause together after a 429. Redirects aren't followed.
+texts hold addresses with their queries. A busy server (429, 5xx, a cut, a timeout) is asked again after a pause that
+doubles each time. Where the server names a pause it is kept by all threads, and one that is too long to sit out ends
+the stage. Redirects aren't followed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,14 @@ _POSTER = re.compile(r"/[A-Za-z0-9_-]+\.[a-z]{3,4}")
 
 
 class PosterError(Exception):
-    """A poster that can't be had; the text is a few stable words, by which failures are counted."""
+    """A poster that can't be had; the text is a few stable words, by which failures are counted.
+
+    `pause` is what a busy server asked for last, in seconds.
+    """
+
+    def __init__(self, reason: str, pause: float | None = None) -> None:
+        super().__init__(reason)
+        self.pause = pause
 
 
 class BusyError(Exception):
@@ -51,7 +59,7 @@ class Film:
 
 
 class Tmdb:
-    """A client for several threads. `stop` ends all waiting; `calls` counts requests."""
+    """A client for several threads. `stop` ends all waiting."""
 
     def __init__(self, settings: FetchImagesSettings, key: str) -> None:
         self._settings, self._key = settings, key
@@ -80,9 +88,10 @@ class Tmdb:
             try:
                 return self._attempt(url, limit, secret=secret)
             except BusyError as busy:
-                if attempt == self._settings.max_retries or (busy.pause or 0) > LONGEST_PAUSE_SECONDS:
-                    raise PosterError(busy.reason) from None
-                self._pause(busy.pause, attempt)
+                self._refuse_long(busy)
+                self._pause(busy, attempt)
+                if attempt == self._settings.max_retries:
+                    raise PosterError(busy.reason, busy.pause) from None
         raise AssertionError("the loop returns or raises")
 
     def _attempt(self, url: str, limit: int, *, secret: bool) -> bytes | None:
@@ -132,12 +141,19 @@ class Tmdb:
                 raise BusyError("timed out")
         return bytes(body)
 
-    def _pause(self, asked: float | None, attempt: int) -> None:
-        """Wait before another attempt; where the server asked for it, all threads do."""
-        seconds = BACKOFF_SECONDS * 2**attempt * (1 + random.random())
-        if asked is not None:
-            self._open_at = max(self._open_at, time.monotonic() + asked)
-        elif self.stop.wait(seconds):
+    def _refuse_long(self, busy: BusyError) -> None:
+        if busy.pause is not None and busy.pause > LONGEST_PAUSE_SECONDS:
+            raise BackendError(
+                f"TMDB asks to wait for {busy.pause:,.0f} s ({busy.reason}), longer than is waited here. Start the "
+                f"same command again after {moment(busy.pause)}; what is done is kept."
+            )
+
+    def _pause(self, busy: BusyError, attempt: int) -> None:
+        """Wait before another request; where the server asked for it, all threads do before their next one."""
+        seconds = max(busy.pause or 0.0, BACKOFF_SECONDS * 2**attempt * (1 + random.random()))
+        if busy.pause is not None:
+            self._open_at = max(self._open_at, time.monotonic() + seconds)
+        elif attempt < self._settings.max_retries and self.stop.wait(seconds):
             raise PosterError("stopped")
 
     def _wait_for_opening(self) -> None:
@@ -155,6 +171,11 @@ class Tmdb:
             session = self._sessions.session = requests.Session()
             session.auth = _as_it_is
         return session
+
+
+def moment(seconds: float) -> str:
+    """The minute that begins in so many seconds or a little later, as a text."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(time.time() + seconds + 59))
 
 
 def suffix_of(body: bytes) -> str:
