@@ -128,6 +128,22 @@ def test_commas_join_the_seeds_of_one_configuration(make_run: WriteRun, shop: Wo
     assert json.dumps(summary.facts)
 
 
+@pytest.mark.parametrize(
+    ("names", "label"),
+    [
+        (["sft"], "sft"),
+        (["sft2"], "sft2"),
+        (["sft-s1", "sft-s2"], "sft (2 seeds)"),
+        (["sft", "sft_seed7", "sft12"], "sft (3 seeds)"),
+        (["sft", "sasrec"], "sft + sasrec"),
+    ],
+)
+def test_a_configuration_is_named_after_its_runs(names: list[str], label: str) -> None:
+    facts = [{"name": name, "candidates": "test_uni3_w3_s42"} for name in names]
+    runs = tuple(Run(folder=Path("test_uni3_w3_s42"), facts=each) for each in facts)
+    assert Configuration(runs=runs).label == label
+
+
 def test_a_seed_that_differs_in_nothing_leaves_only_the_users(make_run: WriteRun, shop: Workspace) -> None:
     runs = [make_run("flat-s1", SEEDS["cold-s1"]), make_run("flat-s2", SEEDS["cold-s1"]), make_run("best", PERFECT)]
     configurations = [Configuration(runs=(runs[0], runs[1])), Configuration(runs=(runs[2],))]

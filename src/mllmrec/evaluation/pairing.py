@@ -7,7 +7,6 @@ refused by name.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from mllmrec.evaluation.tables import check_same_question
 from mllmrec.manifests import Manifest
 from mllmrec.records import Ranking
 
-SEED_SUFFIX = re.compile(r"[-_. ]+(s|seed)?$")
+SEED_SUFFIX = re.compile(r"(?<=.)[-_.]?(s|seed)?\d+(?= |$)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +33,12 @@ class Configuration:
 
     @property
     def label(self) -> str:
-        """The name in tables: what the labels of its RUNs begin with, and how many there are."""
-        if len(self.runs) == 1:
-            return self.runs[0].label
+        """The name in tables: `sft (3 seeds)` for sft-s1, sft-s2 and sft-s3, else all their names."""
         labels = [run.label for run in self.runs]
-        alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*labels, strict=False))
-        shared = SEED_SUFFIX.sub("", "".join(letters[0] for letters in alike))
-        return f"{shared or labels[0]} ({len(labels)} seeds)"
+        bare = {SEED_SUFFIX.sub("", label) for label in labels}
+        if len(labels) == 1 or len(bare) > 1:
+            return " + ".join(labels)
+        return f"{bare.pop()} ({len(labels)} seeds)"
 
 
 class Answer(NamedTuple):
