@@ -17,6 +17,7 @@ from mllmrec.settings.captions import CaptionSettings
 from mllmrec.settings.evaluation import BaselinesSettings, CompareSettings, VerifySettings
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
 from mllmrec.settings.prepare import PrepareSettings
+from mllmrec.settings.probes import ProbeSettings
 from mllmrec.settings.ranking import EvaluateSettings
 from mllmrec.settings.reasoning import PseudoCotSettings, RefineSettings
 from mllmrec.settings.resources import DoctorSettings, FetchBackboneSettings, FetchDatasetSettings, FetchImagesSettings
@@ -165,6 +166,14 @@ def evaluate(*, settings: Annotated[EvaluateSettings, FLAT]) -> None:
 def baselines(*, settings: Annotated[BaselinesSettings, FLAT]) -> None:
     """Rank the same candidates with models that know no language."""
     from mllmrec.evaluation.baselines_stage import run
+
+    finish(run(settings, Workspace(settings.root)))
+
+
+@app.command
+def probe(*, settings: Annotated[ProbeSettings, FLAT]) -> None:
+    """Ask a model the same questions in other words: does it go by position, popularity, history, order, captions?"""
+    from mllmrec.evaluation.probing.stage import run
 
     finish(run(settings, Workspace(settings.root)))
 

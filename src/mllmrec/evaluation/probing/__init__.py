@@ -1,0 +1,1 @@
+"""What a model goes by: exact scores of the same questions, asked in other words."""

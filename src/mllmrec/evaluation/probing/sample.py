@@ -1,0 +1,125 @@
+"""The probed users with their scores under every condition, and what all probes take from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import numpy as np
+
+from mllmrec.data.draws import generator
+from mllmrec.evaluation.metrics import FloatArray, Position, chance, metric_names, per_user, vacuous
+from mllmrec.evaluation.rankings import position_of, ranking_of
+from mllmrec.evaluation.statistics import Interval, bootstrap
+from mllmrec.records import RankingExample
+
+Scores = Sequence[FloatArray]
+"""One array for each user: the scores of the candidates, in the order of the example."""
+
+DRAWS = 2_000
+BLOCK = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Users, their scores by the name of the condition, and the metrics to tell."""
+
+    examples: Sequence[RankingExample]
+    scores: Mapping[str, Scores]
+    top_k: Sequence[int]
+    seed: int
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The metrics that can tell something of these lists."""
+        empty = vacuous(self.positions("plain"), metric_names(self.top_k))
+        return [name for name in metric_names(self.top_k) if name not in empty]
+
+    def positions(self, condition: str) -> list[Position]:
+        pairs = zip(self.examples, self.scores[condition], strict=True)
+        return [position_of(ranking_of(example, scores.tolist())) for example, scores in pairs]
+
+    def values(self, condition: str, names: Sequence[str] | None = None) -> FloatArray:
+        """(users, metrics) under one condition."""
+        return per_user(self.positions(condition), self.names if names is None else names)
+
+    def first_choices(self, condition: str) -> list[FloatArray]:
+        """For each user, the chance of each candidate to be the first choice: tied ones share it."""
+        return [first_choice(scores) for scores in self.scores[condition]]
+
+    def chance(self) -> dict[str, float]:
+        """What guessing would give."""
+        return chance(self.positions("plain"), self.names)
+
+
+def first_choice(scores_C: FloatArray) -> FloatArray:
+    """The chance of each candidate to come first.
+
+    >>> first_choice(np.array([1.0, 3.0, 3.0])).tolist()
+    [0.0, 0.5, 0.5]
+    """
+    best_C = (scores_C == scores_C.max()).astype(np.float64)
+    share_C: FloatArray = best_C / best_C.sum()
+    return share_C
+
+
+def kept(before: Sequence[FloatArray], after: Sequence[FloatArray]) -> FloatArray:
+    """For each user, how far two first choices are the same: 1 for the same candidate, 0 for another one.
+
+    Tied candidates share their choice: the same tie is 1 as well.
+
+    >>> kept([np.array([0.0, 1.0])], [np.array([0.5, 0.5])]).tolist()
+    [0.5]
+    """
+    return np.array([np.minimum(one, other).sum() for one, other in zip(before, after, strict=True)])
+
+
+def intervals(columns: Mapping[str, FloatArray], seed: int) -> dict[str, dict[str, float]]:
+    """The mean of each column of users with its 95 % interval; all columns share their resamples."""
+    found = bootstrap(np.column_stack(list(columns.values())), seed=seed)
+    return {name: asdict(interval) for name, interval in zip(columns, found, strict=True)}
+
+
+class Ratios:
+    """Sums over users divided by sums over users, column by column, with intervals; and the range across columns.
+
+    What users have different numbers of (places where their target stood) is no mean over users, so both sums are
+    resampled together. `numerators` and `denominators` are (users, columns); a column that no user has a share in has
+    no ratio.
+    """
+
+    def __init__(self, numerators: FloatArray, denominators: FloatArray, seed: int) -> None:
+        num_users = len(numerators)
+        self.there = denominators.any(axis=0)
+        numerators, denominators = numerators[:, self.there], denominators[:, self.there]
+        self.values = numerators.sum(axis=0) / denominators.sum(axis=0)
+        rng = np.random.default_rng(generator(seed, "probe", "ratios").getrandbits(128))
+        drawn = []
+        for start in range(0, DRAWS, BLOCK):
+            rows = min(BLOCK, DRAWS - start)
+            weights = np.array(
+                [np.bincount(rng.integers(0, num_users, num_users), minlength=num_users) for _ in range(rows)],
+                dtype=np.float64,
+            )
+            below = weights @ denominators
+            drawn.append(np.divide(weights @ numerators, below, out=np.full(below.shape, np.nan), where=below > 0))
+        # Rounded where digits mean nothing, so that equal columns have a range of zero.
+        self._draws = np.round(np.vstack(drawn), 12)
+
+    def columns(self) -> list[Interval | None]:
+        """Each column's ratio with its 95 % interval; None where there is none."""
+        if not self.there.any():
+            return [None] * len(self.there)
+        low, high = np.nanquantile(self._draws, [0.025, 0.975], axis=0)
+        bounds = zip(self.values.tolist(), low.tolist(), high.tolist(), strict=True)
+        found = (Interval(value=value, low=bottom, high=top) for value, bottom, top in bounds)
+        return [next(found) if there else None for there in self.there]
+
+    def range(self) -> Interval | None:
+        """The highest column minus the lowest, between the bounds of the resampled ranges; None without columns."""
+        if not self.there.any():
+            return None
+        draws = self._draws[~np.isnan(self._draws).all(axis=1)]
+        low, high = np.quantile(np.nanmax(draws, axis=1) - np.nanmin(draws, axis=1), [0.025, 0.975]).tolist()
+        return Interval(value=round(float(self.values.max() - self.values.min()), 12), low=low, high=high)
