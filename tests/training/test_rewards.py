@@ -119,7 +119,8 @@ def test_the_trainer_gets_a_list_and_the_shares_are_logged() -> None:
     }
     for name, expected in (("strict", [1.0, 0.0, -1.5, -1.5, 1.0]), ("reference", [1.0, 0.3, 0.3, -1.0, 1.0])):
         assert for_trainer(REWARDS[name])(completions=texts, log_metric=logged.__setitem__, **columns) == expected
-        assert logged == {"hit_share": 0.4, "invalid_share": 0.4}
+        places = {"chosen/1": 0.4, "chosen/2": 0.2, "chosen/3": 0.0, "chosen/4": 0.0}
+        assert logged == {"hit_share": 0.4, "format_share": 0.8, "invalid_share": 0.4, **places}
     assert for_trainer(strict)(completions=texts, **columns) == [1.0, 0.0, -1.5, -1.5, 1.0]
 
 

@@ -80,3 +80,7 @@ class GrpoSettings(TrainingSettings):
     top_p: float = knob(1.0, "Nucleus of the sampling; below 1 the ratio is biased.", gt=0, le=1)
     beta: float = knob(0.1, "Weight of the KL divergence to the SFT model.", ge=0)
     reward: Literal["strict", "reference"] = knob("strict", "Which reward rule.")
+    on_inflation: Literal["warn", "stop"] = knob(
+        "warn", "What to do when the training reward rises and validation doesn't: tell it, or end training too."
+    )
+    inflation_window: int = knob(6, "Validations over which both slopes are taken.", ge=4)

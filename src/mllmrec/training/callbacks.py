@@ -18,11 +18,11 @@ from transformers import TrainerCallback
 from mllmrec.artifacts import read_jsonl
 from mllmrec.backends.base import ScoringTask
 from mllmrec.backends.scoring import HuggingFaceScorer
-from mllmrec.evaluation.metrics import means, per_user
+from mllmrec.evaluation.metrics import FloatArray, means, per_user
 from mllmrec.evaluation.rankings import position_of, ranking_of
 from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample
-from mllmrec.training.checkpoints import BEST, LOG
+from mllmrec.training.checkpoints import BEST, LOG, VALIDATED
 
 METRICS = ("HR@1", "HR@3", "NDCG@3")
 SELECTED_BY = "NDCG@3"
@@ -36,26 +36,31 @@ class Validation:
         self.examples, self.tasks, self.max_tokens = examples, tasks, max_tokens
 
     def measure(self, model: Any, rank: int = 0, world_size: int = 1) -> dict[str, float]:
-        """HR@1, HR@3 and NDCG@3; each process scores its share and all of them get the whole."""
+        """The means of HR@1, HR@3 and NDCG@3."""
+        return averaged(self.by_user(model, rank, world_size))
+
+    def by_user(self, model: Any, rank: int = 0, world_size: int = 1) -> FloatArray:
+        """Those of each example, (examples, metrics); each process scores its share and all of them get the whole."""
         mine = list(range(rank, len(self.tasks), world_size))
         scorer = HuggingFaceScorer(model, self.max_tokens)
         scored = [(mine[row], scores) for row, scores in scorer.score([self.tasks[index] for index in mine])]
         pairs = gather_object(scored) if world_size > 1 else scored
         positions = [position_of(ranking_of(self.examples[index], scores)) for index, scores in sorted(pairs)]
-        return dict(zip(METRICS, means(per_user(positions, METRICS)), strict=True))
+        return per_user(positions, METRICS)
 
 
 class ValidationCallback(TrainerCallback):
     """Measures at the start, every `every` steps and at the end, and keeps the weights of the best reading.
 
-    `save` writes the model's weights into a folder. What was measured goes to training.jsonl, from which a resumed
-    run knows the best reading so far; with every best reading goes a checkpoint, so that no resumed run starts before
-    weights that it already keeps.
+    `save` writes the model's weights into a folder. What was measured goes to training.jsonl, and the selecting metric
+    of each user to validation.jsonl: a resumed run knows the readings so far. With every best reading goes a
+    checkpoint, so that no resumed run starts before weights that it already keeps.
     """
 
     def __init__(self, folder: Path, validation: Validation, every: int, save: Callable[[Any, Path], None]) -> None:
         self.folder, self.validation, self.every, self.save = folder, validation, every, save
         self.readings: dict[int, dict[str, float]] = {}
+        self.by_user: dict[int, list[float]] = {}
 
     @property
     def best_step(self) -> int | None:
@@ -63,6 +68,7 @@ class ValidationCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.readings = read_readings(self.folder, up_to=state.global_step)
+        self.by_user = read_by_user(self.folder, up_to=state.global_step)
         if state.global_step == 0:
             self._measure(args, state, model)
 
@@ -74,11 +80,13 @@ class ValidationCallback(TrainerCallback):
 
     def _measure(self, args: Any, state: Any, model: Any) -> None:
         unwrapped = getattr(model, "module", model)
-        metrics = self.validation.measure(unwrapped, args.process_index, args.world_size)
-        self.readings[state.global_step] = metrics
+        values = self.validation.by_user(unwrapped, args.process_index, args.world_size)
+        metrics, column = averaged(values), values[:, METRICS.index(SELECTED_BY)].tolist()
+        self.readings[state.global_step], self.by_user[state.global_step] = metrics, column
         if not state.is_world_process_zero:
             return
         append_log(self.folder, state.global_step, {f"valid_{name}": value for name, value in metrics.items()})
+        append_log(self.folder, state.global_step, {SELECTED_BY: column}, VALIDATED)
         note(f"step {state.global_step}: validation " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
         if self.best_step == state.global_step:
             draft = self.folder / f".{BEST}"
@@ -144,8 +152,13 @@ class InterruptCallback(TrainerCallback):
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def append_log(folder: Path, step: int, row: Mapping[str, Any]) -> None:
-    with (folder / LOG).open("a", encoding="utf-8") as file:
+def averaged(values: FloatArray) -> dict[str, float]:
+    """The mean of each metric."""
+    return dict(zip(METRICS, means(values), strict=True))
+
+
+def append_log(folder: Path, step: int, row: Mapping[str, Any], log: str = LOG) -> None:
+    with (folder / log).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, **row}) + "\n")
 
 
@@ -158,3 +171,9 @@ def read_readings(folder: Path, up_to: int) -> dict[int, dict[str, float]]:
         for row in read_jsonl(folder / LOG)
         if f"valid_{SELECTED_BY}" in row and row["step"] <= up_to
     }
+
+
+def read_by_user(folder: Path, up_to: int) -> dict[int, list[float]]:
+    """The selecting metric of each user in validation.jsonl by step."""
+    path = folder / VALIDATED
+    return {row["step"]: row[SELECTED_BY] for row in read_jsonl(path) if row["step"] <= up_to} if path.exists() else {}

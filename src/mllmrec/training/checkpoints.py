@@ -1,8 +1,9 @@
 """A checkpoint folder from its first step to its manifest.
 
 While training runs the folder holds `unfinished.json` (what is being trained), the trainer's own `checkpoint-N`
-folders to resume from, `best/` (the weights of the best validation so far) and `training.jsonl` (one line for each
-log and validation). When it is through, the best weights move up and the rest goes.
+folders to resume from, `best/` (the weights of the best validation so far), `training.jsonl` (one line for each log
+and validation), `validation.jsonl` (each user's metric at each validation) and, for GRPO, `metrics.jsonl` (one row for
+each validation). When it is through, the best weights move up, the first and the last log stay, and the rest goes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from mllmrec.settings.training import TrainingSettings
 UNFINISHED = "unfinished.json"
 BEST = "best"
 LOG = "training.jsonl"
+TIMELINE = "metrics.jsonl"
+VALIDATED = "validation.jsonl"
 
 
 def begin(folder: Path, settings: TrainingSettings, inputs: Mapping[str, str], *, main: bool = True) -> Path | None:
@@ -76,6 +79,7 @@ def clear(folder: Path) -> None:
     """Remove what was only needed on the way, after the manifest is written."""
     for path in folder.glob("checkpoint-*"):
         shutil.rmtree(path)
+    (folder / VALIDATED).unlink(missing_ok=True)
     (folder / UNFINISHED).unlink(missing_ok=True)
 
 
@@ -93,15 +97,16 @@ def _refuse_foreign(folder: Path, settings: TrainingSettings) -> None:
 
 
 def _rewind(folder: Path, last: Path | None) -> None:
-    """Take out of the log what comes after the checkpoint: those steps are made again."""
-    log = folder / LOG
+    """Take out of the logs what comes after the checkpoint: those steps are made again."""
     if last is None:
-        log.unlink(missing_ok=True)
         shutil.rmtree(folder / BEST, ignore_errors=True)
-    elif log.exists():
-        whole = [line for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-        rows = map(json.loads, whole)
-        write_jsonl(log, (row for row in rows if row["step"] <= step_of(last)))
+    for log in (folder / name for name in (LOG, TIMELINE, VALIDATED)):
+        if last is None:
+            log.unlink(missing_ok=True)
+        elif log.exists():
+            whole = [line for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+            rows = map(json.loads, whole)
+            write_jsonl(log, (row for row in rows if row["step"] <= step_of(last)))
 
 
 def _refuse_other_run(last: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any], resume: bool) -> None:

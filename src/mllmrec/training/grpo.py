@@ -64,6 +64,7 @@ def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
     trainer = _trainer(settings, folder, loaded, encoder, examples, steps)
     session = Session(settings, folder, inputs, started, chosen, encoder, trainer)
     session.attach_validation(interactions, steps)
+    session.attach_monitor(settings)
     return session.train(last, dict(examples.counts), portable(workspace, loaded.names[0]))
 
 

@@ -18,6 +18,8 @@ from mllmrec.records import RankingExample
 Reward = Callable[[str, RankingExample], float]
 
 HIT, MISS, INVALID = 1.0, 0.0, -1.5
+CHOSEN = "chosen/"
+"""Before a position of the candidate list, in logs: the share of answers that named the candidate there."""
 
 
 def strict(completion: str, example: RankingExample) -> float:
@@ -51,10 +53,38 @@ def outcome(completion: str, example: RankingExample) -> str:
     return "hit" if value == HIT else "miss" if value == MISS else "invalid"
 
 
+def shares(completions: Sequence[str], examples: Sequence[RankingExample]) -> dict[str, float]:
+    """What a batch of answers amounts to, whichever reward is chosen.
+
+    The shares of hits, of answers in the right form (one line, any id), of invalid ones (no candidate), and of those
+    that named each position of the candidate list; positions and invalid answers sum to one.
+
+    >>> example = RankingExample(example_id="e", user_id="u", history=("1",), candidates=("2", "3"),
+    ...                          target_id="3", split="train")
+    >>> shares(["[ITEM_3] c", "[ITEM_3] c", "[ITEM_9] z", "I don't know"], [example] * 4)
+    {'hit_share': 0.5, 'format_share': 0.75, 'invalid_share': 0.5, 'chosen/1': 0.0, 'chosen/2': 0.5}
+    """
+    answers = [parse(text) for text in completions]
+    outcomes = [outcome(text, example) for text, example in zip(completions, examples, strict=True)]
+    chosen = [
+        example.candidates.index(str(answer.item_id)) + 1
+        for answer, example, found in zip(answers, examples, outcomes, strict=True)
+        if found != "invalid"
+    ]
+    counts = {
+        "hit_share": outcomes.count("hit"),
+        "format_share": sum(answer.lines == 1 and answer.item_id is not None for answer in answers),
+        "invalid_share": outcomes.count("invalid"),
+    }
+    longest = max(len(example.candidates) for example in examples)
+    counts |= {f"{CHOSEN}{position}": chosen.count(position) for position in range(1, longest + 1)}
+    return {name: count / len(completions) for name, count in counts.items()}
+
+
 def for_trainer(reward: Reward) -> Callable[..., list[float]]:
     """`reward` as TRL calls it: lists in, list out. Columns `candidates` and `target_id` come from the dataset.
 
-    The share of hits and of invalid answers of each batch is logged beside the reward, whichever reward is chosen.
+    The `shares` of each batch are logged beside the reward.
     """
 
     def rewards(
@@ -70,10 +100,9 @@ def for_trainer(reward: Reward) -> Callable[..., list[float]]:
             )
             for listed, target in zip(candidates, target_id, strict=True)
         ]
-        outcomes = [outcome(text, example) for text, example in zip(completions, examples, strict=True)]
         if log_metric is not None:
-            log_metric("hit_share", outcomes.count("hit") / len(outcomes))
-            log_metric("invalid_share", outcomes.count("invalid") / len(outcomes))
+            for name, share in shares(completions, examples).items():
+                log_metric(name, share)
         return [reward(text, example) for text, example in zip(completions, examples, strict=True)]
 
     rewards.__name__ = "reward"

@@ -12,13 +12,15 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from mllmrec.backends.encoding import Encoder
 from mllmrec.data.formats import PromptFormat
 from mllmrec.data.sequences import Interactions
+from mllmrec.errors import SettingsError
 from mllmrec.manifests import write_manifest
 from mllmrec.records import Summary
-from mllmrec.settings.training import TrainingSettings
+from mllmrec.settings.training import GrpoSettings, TrainingSettings
 from mllmrec.training import checkpoints
 from mllmrec.training.callbacks import InterruptCallback, LogCallback, Validation, ValidationCallback
 from mllmrec.training.compact import answers_only
 from mllmrec.training.datasets import validation_examples
+from mllmrec.training.monitor import MonitorCallback
 from mllmrec.training.setup import is_main_process, validation_steps
 
 VALIDATION_TOKENS = 8192
@@ -41,6 +43,7 @@ class Session:
         self.chosen, self.encoder, self.trainer = chosen, encoder, trainer
         self.interrupt = InterruptCallback()
         self.validated: ValidationCallback | None = None
+        self.monitor: MonitorCallback | None = None
         for printer in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(printer)
         self.log = LogCallback(folder, settings.verb)
@@ -57,6 +60,23 @@ class Session:
             self.validated = ValidationCallback(self.folder, validation, every, self.save)
             self.trainer.add_callback(self.validated)
 
+    def attach_monitor(self, settings: GrpoSettings) -> None:
+        """Watch for reward inflation at each validation; there is nothing to watch without one."""
+        if self.validated is not None:
+            self.monitor = MonitorCallback(
+                self.folder,
+                self.validated,
+                window=settings.inflation_window,
+                on_inflation=settings.on_inflation,
+                track=settings.track,
+            )
+            self.trainer.add_callback(self.monitor)
+        elif settings.on_inflation == "stop":
+            raise SettingsError(
+                "--on-inflation stop compares the reward with validation, and no validation line is long enough for a "
+                "window. Prepare the data with longer sequences, lower --min-inter, or leave the flag out."
+            )
+
     def train(self, resume_from: Path | None, counts: dict[str, Any], model_name: str) -> Summary:
         """Train to the end and finish the folder; KeyboardInterrupt after Ctrl-C, with a checkpoint kept."""
         try:
@@ -65,6 +85,8 @@ class Session:
         finally:
             self.interrupt.restore()
             self.log.close()
+            if self.monitor is not None:
+                self.monitor.close()
         if self.interrupt.interrupted:
             raise KeyboardInterrupt(f"stopped at step {self.trainer.state.global_step}; go on with --resume")
         details = self._details(model_name)
@@ -78,7 +100,7 @@ class Session:
             )
             checkpoints.clear(self.folder)
         self.trainer.accelerator.wait_for_everyone()
-        warnings = self._warnings(details)
+        warnings = (*self._warnings(details), *(self.monitor.warnings() if self.monitor else ()))
         return Summary(headline=self._headline(details), artifact=self.folder, warnings=warnings, facts=details)
 
     def save(self, model: Any, folder: Path) -> None:
@@ -98,6 +120,7 @@ class Session:
             "best_step": self.validated.best_step if self.validated else None,
             "validation": {str(step): metrics for step, metrics in sorted(readings.items())},
             "budget": dict(self.encoder.renderer.budget),
+            **(self.monitor.details() if self.monitor else {}),
         }
 
     def _warnings(self, details: dict[str, Any]) -> tuple[str, ...]:
