@@ -325,6 +325,12 @@ def test_a_pause_that_is_too_long_ends_the_stage_and_tells_when_to_come_back(
     assert len(images(workspace)) == 60, "what was refused isn't a failure and is asked for again"
 
 
+def test_a_pause_beyond_all_reason_ends_the_stage_as_well(tmp_path: Path, server: FakeTmdb) -> None:
+    server.plans["/3/movie/100"] = [(429, {"Retry-After": "9" * 30})]
+    with pytest.raises(BackendError, match="longer than is waited here"):
+        fetch(films(tmp_path), server)
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_server_that_stays_busy_ends_the_stage(tmp_path: Path, server: FakeTmdb, status: int) -> None:
     """Eight items in a row, one after the other, each asked twice."""

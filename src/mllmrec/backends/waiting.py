@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import random
-from email.utils import parsedate_to_datetime
+
+from mllmrec.data.retry_after import asked_pause
 
 BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 30.0
@@ -24,13 +24,4 @@ def retry_after_seconds(value: str | None, now: float) -> float:
     >>> retry_after_seconds("86400", 0.0), retry_after_seconds("soon", 0.0), retry_after_seconds(None, 0.0)
     (120.0, 0.0, 0.0)
     """
-    if value is None:
-        return 0.0
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - now
-        except (ValueError, OverflowError):
-            return 0.0
-    return 0.0 if math.isnan(seconds) else min(max(0.0, seconds), LONGEST_WAIT_SECONDS)
+    return min(asked_pause(value, now) or 0.0, LONGEST_WAIT_SECONDS)

@@ -14,11 +14,11 @@ import re
 import threading
 import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
 
+from mllmrec.data.retry_after import asked_pause
 from mllmrec.errors import BackendError
 from mllmrec.settings.resources import FetchImagesSettings
 
@@ -123,10 +123,8 @@ class Tmdb:
                 f"TMDB refuses the key in {self._settings.api_key_env} (HTTP {status}). Expected an API key or a read "
                 "access token of your account, see https://www.themoviedb.org/settings/api; what is done is kept."
             )
-        if status == 429:
-            raise BusyError("HTTP 429", _retry_after(response))
-        if status >= 500:
-            raise BusyError(f"HTTP {status}", _retry_after(response))
+        if status == 429 or status >= 500:
+            raise BusyError(f"HTTP {status}", asked_pause(response.headers.get("Retry-After"), time.time()))
         if status != 200:
             raise PosterError(f"HTTP {status}")
 
@@ -202,17 +200,6 @@ def _film(body: bytes) -> Film:
         raise PosterError("an odd answer")
     year = released[:4] if isinstance(released, str) else ""
     return Film(year=int(year) if year.isascii() and year.isdigit() else None, poster_path=path)
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """Seconds that the server asks to wait, in numbers or as a date; None where it asks for nothing."""
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
