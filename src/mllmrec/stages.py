@@ -10,9 +10,11 @@ from mllmrec.errors import ArtifactError
 from mllmrec.progress import note
 from mllmrec.records import Summary
 from mllmrec.settings.reasoning import PseudoCotSettings
+from mllmrec.settings.report import ReportSettings
 
 Run = Callable[[Any, Workspace], Summary]
 WRITER_PIXELS = 262_144
+POSTER_PIXELS = 72 * 108
 
 
 def entry_point(verb: str) -> Run:
@@ -39,6 +41,15 @@ def run_pseudo_cot(settings: PseudoCotSettings, workspace: Workspace) -> Summary
         load_picture=lambda item: images.picture(item, WRITER_PIXELS),
         picture_version=images.version,
     )
+
+
+def run_report(settings: ReportSettings, workspace: Workspace) -> Summary:
+    """Write the report; it is handed the items' images, small, which evaluation can't open by itself."""
+    from mllmrec.evaluation.report import run
+    from mllmrec.vision.images import ImageFolder
+
+    images = ImageFolder(workspace.images(settings.dataset))
+    return run(settings, workspace, load_picture=lambda item: images.picture(item, POSTER_PIXELS))
 
 
 def _data_stage(verb: str) -> Run | None:
@@ -103,4 +114,6 @@ def _model_stage(verb: str) -> Run | None:
             from mllmrec.evaluation.ranking import run as evaluate
 
             return evaluate
+        case "report":
+            return run_report
     return None

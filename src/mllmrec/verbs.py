@@ -20,6 +20,7 @@ from mllmrec.settings.prepare import PrepareSettings
 from mllmrec.settings.probes import ProbeSettings
 from mllmrec.settings.ranking import EvaluateSettings
 from mllmrec.settings.reasoning import PseudoCotSettings, RefineSettings
+from mllmrec.settings.report import ReportSettings
 from mllmrec.settings.resources import DoctorSettings, FetchBackboneSettings, FetchDatasetSettings, FetchImagesSettings
 from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings
 
@@ -216,6 +217,14 @@ def verify(*runs: str, root: str = ".", candidates: str | None = None) -> None:
 
     settings = VerifySettings.model_validate({"runs": runs, "root": root, "candidates": candidates})
     finish(run(settings, Workspace(root)))
+
+
+@app.command
+def report(*, settings: Annotated[ReportSettings, FLAT]) -> None:
+    """Write one page that shows all that is known: ladder, differences, curves, probes, audit, costs, cases."""
+    from mllmrec.stages import run_report
+
+    finish(run_report(settings, Workspace(settings.root)))
 
 
 @app.command(name="run")

@@ -35,6 +35,7 @@ from mllmrec.settings.evaluation import BaselinesSettings
 from mllmrec.settings.prepare import PrepareSettings
 from mllmrec.settings.ranking import EvaluateSettings
 from mllmrec.settings.reasoning import PseudoCotSettings, RefineSettings
+from mllmrec.settings.report import ReportSettings
 from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings
 
 STAGES: dict[str, type[StageSettings]] = {
@@ -52,6 +53,7 @@ STAGES: dict[str, type[StageSettings]] = {
     "merge": MergeSettings,
     "grpo": GrpoSettings,
     "evaluate": EvaluateSettings,
+    "report": ReportSettings,
 }
 SHARED = ("dataset", "root", "seed", "overwrite")
 

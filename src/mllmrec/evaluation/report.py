@@ -1,0 +1,140 @@
+"""`mllmrec report`: one page that shows all that is known of a dataset's models, to somebody who wasn't there.
+
+It trains and ranks nothing. It reads RUNs, logs, manifests and the dataset's files, computes what only several RUNs
+together can tell (paired differences), and writes result/<dataset>/report.html, a single file that needs no network,
+and report.md. What isn't there yet is named at the end with the command that makes it. The page is made anew each time
+and holds no time of its own: the same files give the same page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from mllmrec import __version__
+from mllmrec.artifacts import Workspace, require, write_text
+from mllmrec.data.sequences import PREPARE, read_catalogue
+from mllmrec.errors import SettingsError
+from mllmrec.evaluation.report_cases import Drawn, cases_section, draw_cases
+from mllmrec.evaluation.report_costs import Made, costs_section, read_made, settings_section
+from mllmrec.evaluation.report_ladder import Measured, ladder_section, measure, verdict
+from mllmrec.evaluation.report_markdown import to_markdown
+from mllmrec.evaluation.report_material import (
+    audit_section,
+    captions_section,
+    data_section,
+    read_traces,
+    traces_section,
+)
+from mllmrec.evaluation.report_page import Page, Section, to_html
+from mllmrec.evaluation.report_pictures import LoadPicture, Posters
+from mllmrec.evaluation.report_probes import probes_section
+from mllmrec.evaluation.report_runs import read_ladders
+from mllmrec.evaluation.report_training import training_section
+from mllmrec.records import Summary
+from mllmrec.settings.report import ReportSettings
+
+WINDOW = 10
+COMMANDS = {
+    "ladder": ("RUNs", "`mllmrec candidates`, `mllmrec baselines` and `mllmrec evaluate` make them"),
+    "models": ("Models on the ladder", "`mllmrec evaluate --tag TAG` ranks the same candidates with one"),
+    "baselines": ("Baselines on the ladder", "`mllmrec baselines` ranks the same candidates"),
+    "training": ("Curves of training", "`mllmrec sft` and `mllmrec grpo` log them"),
+    "probes": ("Probes", "`mllmrec probe` asks the model in other words and tells what it goes by"),
+    "audit": ("Audit", "`mllmrec report` without --no-audit runs it"),
+    "captions": ("Captions", "`mllmrec caption` writes them"),
+    "traces": ("Reasoning traces", "`mllmrec pseudo-cot`, `mllmrec refine` and `mllmrec assess` write and judge them"),
+}
+
+
+def run(settings: ReportSettings, workspace: Workspace, load_picture: LoadPicture | None = None) -> Summary:
+    """Write the page; `load_picture` opens an item's image, and without it the page has none."""
+    dataset = settings.dataset
+    require(workspace.dataset(dataset), f"The dataset {dataset}", PREPARE)
+    catalogue = read_catalogue(require(workspace.titles(dataset), "The titles file", PREPARE))
+    page, warnings = _page(settings, workspace, Posters(catalogue, load_picture))
+    html = workspace.results(dataset) / "report.html"
+    write_text(html, to_html(page))
+    write_text(html.with_suffix(".md"), to_markdown(page))
+    size = html.stat().st_size / 1e6
+    return Summary(
+        headline=f"Wrote {html} ({size:.1f} MB, {len(page.sections)} sections) and {html.with_suffix('.md').name}.",
+        artifact=html,
+        warnings=tuple(warnings),
+        facts={"sections": [section.key for section in page.sections], "missing": list(page.missing)},
+    )
+
+
+def _page(settings: ReportSettings, workspace: Workspace, posters: Posters) -> tuple[Page, list[str]]:
+    """All sections for which there is something to show, and remarks on what was passed over."""
+    dataset = settings.dataset
+    ladders, unfinished = read_ladders(workspace, dataset, settings.metric)
+    measured = [measure(ladder, settings.seed) for ladder in ladders]
+    drawn = _drawn(settings, workspace, measured)
+    made = read_made(workspace, dataset)
+    window = _window(made)
+    traces = read_traces(workspace, dataset, drawn.users if drawn else (), settings.seed)
+    found: list[Section | None] = [
+        *(ladder_section(each) for each in measured),
+        probes_section(ladders),
+        training_section(workspace, dataset),
+        cases_section(drawn, posters, traces.of_users if traces else {}) if drawn else None,
+        data_section(workspace, dataset, window),
+        audit_section(workspace, dataset, window) if settings.audit else None,
+        captions_section(workspace, dataset, posters, settings.seed),
+        traces_section(traces) if traces else None,
+        *((costs_section(workspace, made), settings_section(made)) if made else ()),
+    ]
+    sections = tuple(section for section in found if section is not None)
+    page = Page(
+        dataset=dataset,
+        subtitle=_subtitle(made),
+        verdict=tuple(verdict(measured[0])) if measured else (),
+        sections=sections,
+        missing=tuple(_missing(sections, measured)),
+        footer=(f"Written by `mllmrec report` {__version__} from files alone; nothing on this page is loaded.",),
+    )
+    return page, [f"{folder} is no finished RUN and left out." for folder in unfinished]
+
+
+def _drawn(settings: ReportSettings, workspace: Workspace, measured: Sequence[Measured]) -> Drawn | None:
+    if not measured:
+        if settings.run:
+            raise SettingsError(f"--run {settings.run} names no RUN: {settings.dataset} has none yet.")
+        return None
+    if not settings.cases:
+        return None
+    return draw_cases(measured[0], workspace, run=settings.run, count=settings.cases, seed=settings.seed)
+
+
+def _window(made: Sequence[Made]) -> int:
+    """Items in a window, as the candidate files were drawn."""
+    told = [each.manifest.settings.get("min_inter") for each in made if each.manifest.verb == "candidates"]
+    return next((window for window in told if isinstance(window, int)), WINDOW)
+
+
+def _subtitle(made: Sequence[Made]) -> str:
+    if not made:
+        return "Nothing was made for this dataset yet."
+    last = made[-1].manifest.finished_at
+    when = f"{datetime.fromisoformat(last):%d %b %Y, %H:%M} UTC" if last else "an unknown day"
+    return f"{len(made)} artifacts, the last finished on {when}"
+
+
+def _missing(sections: Sequence[Section], measured: Sequence[Measured]) -> list[str]:
+    """What isn't on the page, with the command that makes it."""
+    there = {section.key.partition("-")[0] for section in sections}
+    if measured:
+        ladder = measured[0].ladder
+        there |= {"models"} if ladder.models else set()
+        there |= {"baselines"} if ladder.strongest_baseline is not None else set()
+    else:
+        there |= {"models", "baselines"}
+    return [f"{what}: {command}." for key, (what, command) in COMMANDS.items() if key not in there]
+
+
+def report_paths(workspace: Workspace, dataset: str) -> tuple[Path, Path]:
+    """Where the page lies, as HTML and as Markdown."""
+    html = workspace.results(dataset) / "report.html"
+    return html, html.with_suffix(".md")

@@ -1,0 +1,161 @@
+"""Worked cases: what some users chose, what they were offered, how it was scored, and where the target came out.
+
+Users are drawn by hash and not picked, so that the cases show what a RUN does on an ordinary day, its misses included.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mllmrec.artifacts import Workspace, sha256
+from mllmrec.data.candidates import read_candidates
+from mllmrec.data.draws import uniform
+from mllmrec.data.legacy import load_candidates
+from mllmrec.data.sequences import Interactions
+from mllmrec.errors import SettingsError
+from mllmrec.evaluation.metrics import Position
+from mllmrec.evaluation.report_ladder import Measured
+from mllmrec.evaluation.report_page import Case, Cases, Choice, Reasoning, Section
+from mllmrec.evaluation.report_pictures import Posters
+from mllmrec.evaluation.report_runs import Ladder, Rung
+from mllmrec.records import Ranking, RankingExample
+
+SHOWN = 10
+LOG_PROBABILITIES = "Bars are a candidate's share of the probability of all candidates; figures are log-probabilities."
+ANSWERS = "Figures count down from the first answer that was generated; 0 was not named."
+POINTS = "Bars lie between the lowest and the highest score of the list."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """The cases of one RUN: rankings, questions (where their file is still the same), and ranks in every RUN."""
+
+    rung: Rung
+    rankings: list[Ranking]
+    examples: Mapping[str, RankingExample]
+    ranks: Mapping[str, tuple[tuple[str, str], ...]]
+
+    @property
+    def users(self) -> set[str]:
+        return {ranking.user_id for ranking in self.rankings}
+
+
+def draw_cases(measured: Measured, workspace: Workspace, *, run: str, count: int, seed: int) -> Drawn:
+    """Draw `count` users by hash and gather what is known of them."""
+    ladder = measured.ladder
+    rung = _chosen(ladder, run)
+    index = {ranking.example_id: number for number, ranking in enumerate(ladder.rungs[0].run.rankings())}
+    drawn = set(heapq.nsmallest(count, index, key=lambda key: uniform(seed, "report/case", key)))
+    rankings = [ranking for ranking in rung.run.rankings() if ranking.example_id in drawn]
+    rankings.sort(key=lambda ranking: (ranking.rank is None, ranking.rank or 0, ranking.example_id))
+    ranks = {
+        key: tuple(
+            (each.label, _place(positions[index[key]]))
+            for each, positions in zip(ladder.rungs, measured.positions, strict=True)
+        )
+        for key in drawn
+    }
+    return Drawn(rung=rung, rankings=rankings, examples=_questions(workspace, rung, drawn), ranks=ranks)
+
+
+def cases_section(drawn: Drawn, posters: Posters, traces: Mapping[str, Reasoning]) -> Section:
+    """The cases, the best ranks first."""
+    facts = drawn.rung.run.facts
+    method = facts["method"] if drawn.rung.is_model else "points"
+    cases = tuple(_case(ranking, drawn, posters, traces.get(ranking.user_id), method) for ranking in drawn.rankings)
+    return Section(
+        key="cases",
+        title="Worked cases",
+        short="Cases",
+        lead=f"{len(cases)} of {facts['num_users']:,} users, drawn by hash and ranked by `{drawn.rung.label}` "
+        f"({facts['protocol']}), in the order of their ranks.",
+        blocks=(Cases(cases=cases, scores_are={"score": LOG_PROBABILITIES, "generate": ANSWERS}.get(method, POINTS)),),
+    )
+
+
+def bars(scores: Sequence[float], method: str) -> list[float]:
+    """The lengths of the bars of scores, in percent.
+
+    >>> bars([-1.0, -1.0], "score"), bars([3.0, 1.0, 2.0], "points")
+    ([50.0, 50.0], [100.0, 0.0, 50.0])
+    """
+    low, high = min(scores), max(scores)
+    if method == "score":
+        weights = [math.exp(score - high) for score in scores]
+        return [round(100 * weight / sum(weights), 1) for weight in weights]
+    return [round(100 * (score - low) / (high - low), 1) if high > low else 0.0 for score in scores]
+
+
+def _chosen(ladder: Ladder, run: str) -> Rung:
+    """The RUN by its name or its label; the last of the ladder where none is named."""
+    if not run:
+        return ladder.rungs[-1]
+    for rung in ladder.rungs:
+        if run in (rung.label, rung.run.facts["name"]):
+            return rung
+    raise SettingsError(
+        f"--run {run} names no RUN on {ladder.facts['candidates']}. Expected one of "
+        f"{', '.join(rung.label for rung in ladder.rungs)}."
+    )
+
+
+def _questions(workspace: Workspace, rung: Rung, keys: set[str]) -> dict[str, RankingExample]:
+    """The examples by id, from the candidate file that was ranked; nothing when that is gone or another now."""
+    facts, settings = rung.run.facts, rung.manifest.settings
+    folder = workspace.processed(facts["dataset"])
+    given = settings.get("candidates")
+    paths = [folder / f"{facts['candidates']}{suffix}" for suffix in (".jsonl", ".json")]
+    paths += [Path(given).expanduser(), workspace.root / given] if given else []
+    path = next((path for path in paths if path.is_file() and sha256(path) == facts["candidates_sha256"]), None)
+    if path is None:
+        return {}
+    if path.suffix == ".jsonl":
+        examples = read_candidates(path)
+    else:
+        examples = load_candidates(path, Interactions.load(workspace, facts["dataset"]), settings.get("min_inter", 10))
+    return {example.example_id: example for example in examples if example.example_id in keys}
+
+
+def _case(ranking: Ranking, drawn: Drawn, posters: Posters, trace: Reasoning | None, method: str) -> Case:
+    example = drawn.examples.get(ranking.example_id)
+    lengths = bars(ranking.scores, method)
+    order = sorted(range(len(ranking.scores)), key=lambda index: -ranking.scores[index])
+    shown = [index for place, index in enumerate(order) if place < SHOWN or _is_target(ranking, index)]
+    return Case(
+        user_id=ranking.user_id,
+        rank="missed" if ranking.rank is None else f"rank {ranking.rank:g}",
+        hit=ranking.rank is not None and ranking.rank <= 1,
+        target=posters(ranking.target_id),
+        history=tuple(posters(item) for item in example.history) if example else (),
+        choices=tuple(
+            Choice(
+                poster=posters(ranking.candidates[index]),
+                place=f"{order.index(index) + 1}",
+                score=_score(ranking.scores[index]),
+                share=lengths[index],
+                is_target=_is_target(ranking, index),
+            )
+            for index in shown
+        ),
+        num_left_out=len(order) - len(shown),
+        ranks=drawn.ranks[ranking.example_id],
+        trace=trace,
+    )
+
+
+def _is_target(ranking: Ranking, index: int) -> bool:
+    return ranking.candidates[index] == ranking.target_id
+
+
+def _score(score: float) -> str:
+    return f"{score:.2f}".replace("-", "−") if score % 1 else f"{score:.0f}".replace("-", "−")
+
+
+def _place(position: Position) -> str:
+    """The expected rank of a target; a dash where it was ranked nowhere."""
+    higher, ties, count, _ = position
+    return "–" if higher == count else f"{higher + 1 + ties / 2:g}"

@@ -1,0 +1,258 @@
+"""The ladder on the page: every RUN with intervals, what each step up brings, and the verdict in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from mllmrec.evaluation.metrics import FloatArray, Position, means, per_user
+from mllmrec.evaluation.pairing import paired_positions
+from mllmrec.evaluation.report_figures import draw_hit_rates, draw_intervals
+from mllmrec.evaluation.report_page import Block, Figure, Figures, Section, Sheet
+from mllmrec.evaluation.report_runs import Ladder, Rung, in_words
+from mllmrec.evaluation.statistics import Interval, bootstrap, holm, minimum_detectable, randomisation_p_values
+from mllmrec.records import Table
+
+LONGEST_CUT = 20
+READING = (
+    "Paired differences with 95 % intervals over users; bold where the interval leaves zero out. p: paired "
+    "randomisation test, two-sided, corrected by Holm over the rows. detectable: the true difference that a 5 % test "
+    "on these users finds in 80 % of repetitions."
+)
+MAIN = ("HR@1", "HR@3", "NDCG@3", "MRR")
+
+
+class Gap(NamedTuple):
+    """One metric of a RUN minus that of another, paired by user."""
+
+    interval: Interval
+    p_value: float
+    detectable: float
+
+    @property
+    def is_found(self) -> bool:
+        return self.interval.low > 0 or self.interval.high < 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What `upper` brings over `lower`, metric by metric."""
+
+    lower: Rung
+    upper: Rung
+    gaps: dict[str, Gap]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A ladder with what only the rankings tell: where targets came out, and differences by user."""
+
+    ladder: Ladder
+    positions: tuple[list[Position], ...]
+    steps: tuple[Step, ...]
+    over_baseline: tuple[Step, ...]
+
+
+def measure(ladder: Ladder, seed: int) -> Measured:
+    """Read the rankings once and find every difference that the page tells, with one set of resamples."""
+    positions = paired_positions([rung.run for rung in ladder.rungs])
+    common = [name for name in ladder.names if all(name in rung.run.facts["metrics"] for rung in ladder.rungs)]
+    values = [per_user(each, common) for each in positions]
+    neighbours = [(number - 1, number) for number in range(1, len(values))]
+    best = ladder.strongest_baseline
+    base = ladder.rungs.index(best) if best is not None else 0
+    over = [(base, number) for number, rung in enumerate(ladder.rungs) if rung.is_model and best is not None]
+    steps = _steps(ladder, values, common, [*neighbours, *over], seed)
+    return Measured(
+        ladder=ladder,
+        positions=tuple(positions),
+        steps=tuple(steps[: len(neighbours)]),
+        over_baseline=tuple(steps[len(neighbours) :]),
+    )
+
+
+def ladder_section(measured: Measured) -> Section:
+    """Figures, the table of RUNs, and the differences."""
+    ladder = measured.ladder
+    facts = ladder.facts
+    words = in_words(facts["protocol"])
+    blocks: list[Block] = [Figures(figures=_figures(measured)), _results(ladder)]
+    if measured.steps:
+        blocks.append(_differences("Each row against the row above", measured.steps, ladder))
+    if measured.over_baseline and measured.over_baseline != measured.steps:
+        title = "Models against the strongest baseline"
+        blocks.append(_differences(title, measured.over_baseline, ladder, told=bool(measured.steps)))
+    return Section(
+        key=f"ladder-{ladder.key}",
+        title=f"Ladder, {facts['protocol']}, {facts['num_users']:,} users",
+        short=f"Ladder {facts['protocol']}",
+        lead=f"{words[:1].upper()}{words[1:]}{'. ' if words else ''}Candidate file `{facts['candidates']}`, sha256 "
+        f"`{facts['candidates_sha256'][:12]}`. Ties count as the expectation over their orders.",
+        blocks=tuple(blocks),
+    )
+
+
+def verdict(measured: Measured) -> list[str]:
+    """Three sentences for a hurried reader: the last model, against the baselines, and against the rung below."""
+    ladder, metric = measured.ladder, measured.ladder.metric
+    top = ladder.rungs[-1]
+    chance = f"Chance is {ladder.facts['chance'][metric]:.3f}."
+    told = [
+        f"`{top.label}` reaches {ladder.shown(metric)} = {top.run.intervals[metric]} over "
+        f"{ladder.facts['num_users']:,} users. {chance}"
+    ]
+    if measured.over_baseline:
+        step = measured.over_baseline[-1]
+        told.append(f"Against the strongest baseline, `{step.lower.label}`: {_in_words(step, metric)}")
+    if len(ladder.models) > 1:
+        step = measured.steps[-1]
+        told.append(f"Against the model below it, `{step.lower.label}`: {_in_words(step, metric)}")
+    return told
+
+
+def _steps(
+    ladder: Ladder, values: Sequence[FloatArray], names: Sequence[str], pairs: Sequence[tuple[int, int]], seed: int
+) -> list[Step]:
+    """The differences of each pair (lower, upper) of rungs."""
+    if not pairs or not names:
+        return []
+    differences = np.hstack([values[upper] - values[lower] for lower, upper in pairs])
+    gaps = [
+        Gap(interval, p_value, detectable)
+        for interval, p_value, detectable in zip(
+            bootstrap(differences, seed=seed),
+            randomisation_p_values(differences, seed=seed),
+            minimum_detectable(differences),
+            strict=True,
+        )
+    ]
+    rows = [gaps[start : start + len(names)] for start in range(0, len(gaps), len(names))]
+    return [
+        Step(lower=ladder.rungs[lower], upper=ladder.rungs[upper], gaps=dict(zip(names, row, strict=True)))
+        for (lower, upper), row in zip(pairs, rows, strict=True)
+    ]
+
+
+def _in_words(step: Step, metric: str) -> str:
+    gap = step.gaps[metric]
+    low, value, high = gap.interval.low, gap.interval.value, gap.interval.high
+    if low == high == 0:
+        return "the same for every user."
+    size = f"{_signed(value)} [{_signed(low)}, {_signed(high)}]"
+    if gap.is_found:
+        return f"{'better' if value > 0 else 'worse'} by {size}."
+    return f"no difference found ({size}); these users could have shown one of {gap.detectable:.3f}."
+
+
+def _figures(measured: Measured) -> tuple[Figure, ...]:
+    ladder, metric = measured.ladder, measured.ladder.metric
+    rows = [(rung.label, rung.run.intervals[metric], rung.is_model) for rung in ladder.rungs]
+    told = "; ".join(f"{label} {interval}" for label, interval, _ in rows)
+    chance = ladder.facts["chance"][metric]
+    cuts = range(1, min(ladder.facts["num_candidates"], LONGEST_CUT) + 1)
+    names = [f"HR@{cut}" for cut in cuts]
+    curves = [
+        (rung.label, means(per_user(positions, names)), rung.is_model)
+        for rung, positions in zip(ladder.rungs, measured.positions, strict=True)
+    ]
+    return (
+        Figure(
+            title=f"{ladder.shown(metric)} with 95 % intervals",
+            drawing=draw_intervals(rows, chance, f"intervals-{ladder.key}"),
+            text=f"{ladder.shown(metric)}: {told}; chance {chance:.3f}.",
+        ),
+        Figure(
+            title=f"HR@K/{ladder.facts['protocol']} at every K",
+            drawing=draw_hit_rates(curves, list(cuts), ladder.facts["num_candidates"], f"hits-{ladder.key}"),
+            text="Share of users whose target is among the first K: "
+            + "; ".join(f"{label} {values[0]:.3f} at K = 1" for label, values, _ in curves)
+            + ".",
+        ),
+    )
+
+
+def _results(ladder: Ladder) -> Sheet:
+    facts, names = ladder.facts, ladder.names
+    rows = tuple((rung.label, *(_told(rung, name) for name in names)) for rung in ladder.rungs)
+    chance = ("chance", *(f"{facts['chance'][name]:.3f}" if name in facts["chance"] else "" for name in names))
+    empty = [ladder.shown(name) for name in facts["vacuous"]]
+    vacuous = f" {', '.join(empty)} is always 1 and left out." if empty else ""
+    strong = frozenset(
+        (row, column)
+        for column, name in enumerate(names, 1)
+        for row, rung in enumerate(ladder.rungs)
+        if math.isclose(rung.value(name), max(each.value(name) for each in ladder.rungs))
+    )
+    return Sheet(
+        table=Table(
+            title="All RUNs",
+            columns=("run", *(ladder.shown(name) for name in names)),
+            rows=rows,
+            note=f"Means over users with 95 % bootstrap intervals; the highest of a column is bold.{vacuous}",
+        ),
+        foot=(chance,),
+        strong=strong,
+    )
+
+
+def _told(rung: Rung, metric: str) -> str:
+    if metric not in rung.run.facts["metrics"]:
+        return ""
+    interval = rung.run.intervals[metric]
+    return f"{interval.value:.3f}\n{interval.low:.3f}–{interval.high:.3f}"
+
+
+def _differences(title: str, steps: Sequence[Step], ladder: Ladder, *, told: bool = False) -> Sheet:
+    """Differences of the main metrics, and for the metric of the verdict how sure they are.
+
+    How to read them stands beneath, unless it was `told`.
+    """
+    metric = ladder.metric
+    names = [name for name in ladder.names if name in (*MAIN, metric) and name in steps[0].gaps]
+    rows = tuple(
+        (
+            f"{step.upper.label}\n− {step.lower.label}",
+            *(_gap(step.gaps[name]) for name in names),
+            _p(p_value),
+            f"{step.gaps[metric].detectable:.3f}",
+        )
+        for step, p_value in zip(steps, holm([step.gaps[metric].p_value for step in steps]), strict=True)
+    )
+    strong = frozenset(
+        (row, column)
+        for row, step in enumerate(steps)
+        for column, name in enumerate(names, 1)
+        if step.gaps[name].is_found
+    )
+    return Sheet(
+        table=Table(
+            title=title,
+            columns=("step", *(ladder.shown(name) for name in names), f"p, {metric}", f"detectable, {metric}"),
+            rows=rows,
+            note="" if told else READING,
+        ),
+        strong=strong,
+    )
+
+
+def _gap(gap: Gap) -> str:
+    interval = gap.interval
+    return f"{_signed(interval.value)}\n{_signed(interval.low)} to {_signed(interval.high)}"
+
+
+def _signed(value: float) -> str:
+    """With a true minus, and no sign where three digits show nothing.
+
+    >>> _signed(-0.0123), _signed(0.5), _signed(-0.0001)
+    ('−0.012', '+0.500', '0.000')
+    """
+    rounded = f"{abs(value):.3f}"
+    return rounded if float(rounded) == 0 else f"{'+' if value > 0 else '−'}{rounded}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

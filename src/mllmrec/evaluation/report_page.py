@@ -1,0 +1,245 @@
+"""The page as a value: sections of blocks, and how they become HTML.
+
+A block is one of a few kinds of thing a reader meets (a table, a figure, a remark, a case), and the template has a
+macro for each. Titles, captions and reasoning come from files that nobody vouches for, so everything is escaped, the
+page may load nothing, and its one script is allowed by hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from mllmrec.records import Table
+
+Tone = Literal["plain", "note", "alarm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prose:
+    """A paragraph; what stands between backticks is set as code."""
+
+    kind: ClassVar[str] = "prose"
+    text: str
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table that the reader can sort.
+
+    `foot` rows stay beneath whatever the order, `strong` holds the (row, column) of cells in bold, and `words` the
+    columns that hold no figures, where the others do.
+    """
+
+    kind: ClassVar[str] = "sheet"
+    table: Table
+    foot: tuple[tuple[str, ...], ...] = ()
+    strong: frozenset[tuple[int, int]] = frozenset()
+    words: frozenset[int] = frozenset()
+    sortable: bool = True
+
+
+class Key(NamedTuple):
+    """One line of a legend: what it stands for, its colour among the page's, and its dashes as SVG has them."""
+
+    label: str
+    colour: str
+    dashes: str = ""
+
+
+class Drawing(NamedTuple):
+    """An SVG element, and the legend that the page sets beside it."""
+
+    svg: str
+    keys: tuple[Key, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A drawing; `text` says in words what is drawn, for those who don't see it."""
+
+    title: str
+    drawing: Drawing
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Drawings side by side, as many as fit."""
+
+    kind: ClassVar[str] = "figures"
+    figures: tuple[Figure, ...]
+    title: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Poster:
+    """An item: its title, and a picture as a data URI where there is one."""
+
+    item_id: str
+    title: str
+    uri: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """Posters with what is written about each."""
+
+    kind: ClassVar[str] = "described"
+    title: str
+    posters: tuple[tuple[Poster, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reasoning:
+    """A trace with what came of it."""
+
+    user_id: str
+    target: str
+    text: str
+    fate: str
+    kept: bool | None
+    scores: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reasonings:
+    kind: ClassVar[str] = "reasonings"
+    title: str
+    traces: tuple[Reasoning, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A candidate of a case: its place, its score as told, and the length of its bar in percent."""
+
+    poster: Poster
+    place: str
+    score: str
+    share: float
+    is_target: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One user's question and the answer it got; `ranks` tells where each RUN put the target."""
+
+    user_id: str
+    rank: str
+    hit: bool
+    target: Poster
+    history: tuple[Poster, ...]
+    choices: tuple[Choice, ...]
+    num_left_out: int
+    ranks: tuple[tuple[str, str], ...]
+    trace: Reasoning | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cases:
+    kind: ClassVar[str] = "cases"
+    cases: tuple[Case, ...]
+    scores_are: str
+
+    @property
+    def unfolded(self) -> frozenset[int]:
+        """The first, the middle and the last one: a hit, an ordinary case and a miss, as they come."""
+        return frozenset((0, len(self.cases) // 2, len(self.cases) - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What made one artifact, folded away until it is asked for: groups of (name, value)."""
+
+    title: str
+    subtitle: str
+    groups: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origins:
+    kind: ClassVar[str] = "origins"
+    facts: tuple[Facts, ...]
+
+
+Block = Prose | Sheet | Figures | Described | Reasonings | Cases | Origins
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One part of the page; `key` is its anchor, `short` its name in the list of contents."""
+
+    key: str
+    title: str
+    blocks: tuple[Block, ...]
+    lead: str = ""
+    short: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """The whole: `verdict` is what a hurried reader gets, `missing` what isn't there and the command that makes it."""
+
+    dataset: str
+    subtitle: str
+    verdict: tuple[str, ...]
+    sections: tuple[Section, ...]
+    missing: tuple[str, ...] = ()
+    footer: tuple[str, ...] = field(default=())
+
+
+def to_html(page: Page) -> str:
+    """One self-contained document."""
+    environment = _environment()
+    script = _source(environment, "tables.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    facts: Mapping[str, object] = {
+        "page": page,
+        "style": Markup(_source(environment, "page.css")),
+        "script": Markup(script),
+        "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+    }
+    return environment.get_template("page.html").render(facts)
+
+
+def with_code(text: str) -> Markup:
+    """Escaped text in which what stands between backticks is code.
+
+    >>> with_code("run `a < b` now")
+    Markup('run <code>a &lt; b</code> now')
+    """
+    parts = [escape(part) for part in text.split("`")]
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
+    )
+
+
+def cell_lines(cell: str) -> Sequence[str]:
+    """The lines of a cell, at least one."""
+    return cell.split("\n")
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("mllmrec.evaluation", "report_templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["with_code"] = with_code
+    environment.filters["cell_lines"] = cell_lines
+    environment.filters["svg"] = Markup
+    return environment
+
+
+def _source(environment: Environment, name: str) -> str:
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]

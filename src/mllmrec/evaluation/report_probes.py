@@ -1,0 +1,77 @@
+"""Probes on the page: what each model goes by, from the probes.json beside its RUN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mllmrec.artifacts import read_json
+from mllmrec.evaluation.probing.sentences import headline
+from mllmrec.evaluation.probing.tables import tables
+from mllmrec.evaluation.report_figures import draw_intervals, draw_points
+from mllmrec.evaluation.report_page import Block, Figure, Figures, Section, Sheet
+from mllmrec.evaluation.report_runs import Ladder, Rung
+from mllmrec.evaluation.statistics import Interval
+
+Facts = Mapping[str, Any]
+
+
+def probes_section(ladders: Sequence[Ladder]) -> Section | None:
+    """Every probed RUN; None where there is none."""
+    probed = [rung for ladder in ladders for rung in ladder.rungs if (rung.run.folder / "probes.json").exists()]
+    blocks = [block for rung in probed for block in _blocks(rung)]
+    if not blocks:
+        return None
+    return Section(
+        key="probes",
+        title="What the models go by",
+        short="Probes",
+        lead="The same users are asked again with one thing about the prompt changed, and all candidates are scored "
+        "exactly, so a difference is the model's own.",
+        blocks=tuple(blocks),
+    )
+
+
+def _blocks(rung: Rung) -> list[Block]:
+    """Figures first, then what each probe says, then the figures in full."""
+    facts = read_json(rung.run.folder / "probes.json")
+    title = f"{rung.label} · {facts['protocol']}, {facts['num_users']:,} users"
+    *details, overview = tables(facts)
+    figures = _figures(rung, facts)
+    shown: list[Block] = [Figures(title=title, figures=figures)] if figures else []
+    for table in (overview, *details):
+        told = table.title.partition(":")[0] if shown else title
+        shown.append(Sheet(table=replace(table, title=told)))
+    return shown
+
+
+def _figures(rung: Rung, facts: Facts) -> tuple[Figure, ...]:
+    found = []
+    probes = {name: each for name, each in facts["probes"].items() if "not_applicable" not in each}
+    changed = {name: each for name, each in probes.items() if "metrics" in each and name != "hint"}
+    if changed:
+        found.append(_changes(rung, facts, changed))
+    if "position" in probes and any(slot["HR@1"] for slot in probes["position"]["slots"]):
+        found.append(_slots(rung, facts, probes["position"]))
+    return tuple(found)
+
+
+def _changes(rung: Rung, facts: Facts, changed: Mapping[str, Facts]) -> Figure:
+    metric = headline(list(facts["metrics"]))
+    rows = [("as it is", Interval(**facts["metrics"][metric]), True)]
+    rows += [(name, Interval(**each["metrics"][metric]["changed"]), False) for name, each in changed.items()]
+    return Figure(
+        title=f"{metric}/{facts['protocol']} when the prompt changes",
+        drawing=draw_intervals(rows, facts["chance"][metric], f"changes-{rung.label}-{facts['candidates']}"),
+        text=f"{metric}: {'; '.join(f'{name} {interval}' for name, interval, _ in rows)}.",
+    )
+
+
+def _slots(rung: Rung, facts: Facts, position: Facts) -> Figure:
+    told = [(slot["slot"], Interval(**slot["HR@1"])) for slot in position["slots"] if slot["HR@1"]]
+    return Figure(
+        title=f"HR@1/{facts['protocol']} by the slot of the target",
+        drawing=draw_points(told, f"slots-{rung.label}-{facts['candidates']}", what="slot in the candidate list"),
+        text=f"HR@1 with the target in each slot. {'; '.join(f'{slot}: {interval}' for slot, interval in told)}.",
+    )

@@ -1,0 +1,140 @@
+"""The RUNs of a dataset as ladders: one for each candidate file and set of users, never two in one table.
+
+On a ladder each RUN has the one it has to beat beneath it: first the baselines, the weakest first, then the models in
+the order in which they come of one another (backbone, SFT, SFT with hints, GRPO, GRPO with hints).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mllmrec.artifacts import Workspace
+from mllmrec.evaluation.runs import Run, read_run
+from mllmrec.manifests import Manifest
+
+STAGES = {"sft": 1, "merge": 1, "grpo": 2}
+WORDS = {
+    "uni": "the target among {n} items drawn uniformly from those the user isn't known to have met",
+    "pop": "the target among {n} items drawn by popularity from those the user isn't known to have met",
+    "hard": "the target among the {n} items that a retriever found hardest to tell from it",
+    "rr": "{n} retrieved items; a target that isn't among them counts as missed",
+    "legacy-uni": "the target among {n} items drawn as the reference implementation draws them, which may include "
+    "items the user did meet",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One RUN with its manifest; `stage` and `hinted` say where a model comes from."""
+
+    run: Run
+    manifest: Manifest
+    stage: int = 0
+    hinted: bool = False
+
+    @property
+    def label(self) -> str:
+        return self.run.label
+
+    @property
+    def is_model(self) -> bool:
+        return self.manifest.verb == "evaluate"
+
+    def value(self, metric: str) -> float:
+        told = self.run.facts["metrics"].get(metric)
+        return float(told["value"]) if told else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ladder:
+    """RUNs of the same users and candidates, the one to beat beneath each."""
+
+    rungs: tuple[Rung, ...]
+    metric: str
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return self.rungs[0].run.facts
+
+    @property
+    def key(self) -> str:
+        return f"{self.facts['candidates']}-{self.facts['num_users']}"
+
+    @property
+    def models(self) -> tuple[Rung, ...]:
+        return tuple(rung for rung in self.rungs if rung.is_model)
+
+    @property
+    def strongest_baseline(self) -> Rung | None:
+        baselines = [rung for rung in self.rungs if not rung.is_model]
+        return max(baselines, key=lambda rung: rung.value(self.metric), default=None)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Every metric that one of the RUNs tells, in the order of tables."""
+        told = {name for rung in self.rungs for name in rung.run.facts["metrics"]}
+        return sorted(told, key=_order)
+
+    def shown(self, metric: str) -> str:
+        """The metric with its protocol, without which it means nothing."""
+        return f"{metric}/{self.facts['protocol']}"
+
+
+def read_ladders(workspace: Workspace, dataset: str, metric: str) -> tuple[list[Ladder], list[Path]]:
+    """All ladders, the one with the most models first, and the RUN folders that are unfinished."""
+    groups: dict[tuple[str, str, int], list[Rung]] = defaultdict(list)
+    unfinished = []
+    for folder in sorted(path for path in workspace.results(dataset).glob("*/*") if path.is_dir()):
+        manifest = Manifest.read(folder)
+        if manifest is None or not (folder / "metrics.json").exists():
+            unfinished.append(folder)
+            continue
+        rung = _rung(workspace, dataset, folder, manifest)
+        facts = rung.run.facts
+        groups[facts["protocol"], facts["candidates_sha256"], facts["num_users"]].append(rung)
+    ladders = [_ladder(rungs, metric) for rungs in groups.values()]
+    ladders.sort(key=lambda ladder: (-len(ladder.models), -ladder.facts["num_users"], ladder.facts["candidates"]))
+    return ladders, unfinished
+
+
+def in_words(protocol: str) -> str:
+    """What is asked of a ranker; empty for a protocol of another name.
+
+    >>> in_words("rr100")
+    "100 retrieved items; a target that isn't among them counts as missed"
+    """
+    found = re.fullmatch(r"(legacy-uni|uni|pop|hard|rr)(\d+)", protocol)
+    return WORDS[found[1]].format(n=found[2]) if found else ""
+
+
+def _rung(workspace: Workspace, dataset: str, folder: Path, manifest: Manifest) -> Rung:
+    run = read_run(folder)
+    names = [manifest.settings.get("tag"), manifest.settings.get("sft_tag")]
+    made = [Manifest.read(workspace.checkpoint(dataset, name)) for name in names if name]
+    checkpoint = next((each for each in made if each is not None), None)
+    if checkpoint is None:
+        return Rung(run=run, manifest=manifest)
+    share = checkpoint.details.get("prompt_format", {}).get("hint_share", 0.0)
+    return Rung(run=run, manifest=manifest, stage=STAGES.get(checkpoint.verb, 0), hinted=bool(share))
+
+
+def _ladder(rungs: Sequence[Rung], metric: str) -> Ladder:
+    told = [name for name in rungs[0].run.facts["metrics"] if all(name in each.run.facts["metrics"] for each in rungs)]
+    chosen = metric if metric in told else next((name for name in told if name.startswith("NDCG")), "MRR")
+    baselines = sorted((rung for rung in rungs if not rung.is_model), key=lambda rung: rung.value(chosen))
+    models = sorted(
+        (rung for rung in rungs if rung.is_model),
+        key=lambda rung: (rung.stage, rung.hinted, rung.manifest.finished_at, rung.label),
+    )
+    return Ladder(rungs=(*baselines, *models), metric=chosen)
+
+
+def _order(metric: str) -> tuple[int, int]:
+    kind, _, cut = metric.partition("@")
+    return ("HR", "NDCG", "MRR").index(kind), int(cut or 0)
