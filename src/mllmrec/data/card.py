@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence, Set
 from typing import Any
 
 from mllmrec.artifacts import IMAGE_SUFFIXES, Workspace, require
-from mllmrec.data.sequences import PREPARE, Line, read_catalogue, read_lines
+from mllmrec.data.sequences import PREPARE, Line, by_user, read_catalogue, read_lines
 
 SPLITS = ("train", "valid", "test")
 
@@ -81,15 +81,13 @@ def overlaid(earlier: list[str], later: Sequence[str]) -> list[str]:
 
 def overlap(first: Sequence[Line], second: Sequence[Line], window: int) -> dict[str, int]:
     """What two splits share: users, equal last windows, and targets of `second` that the user's `first` lines hold."""
-    by_user: dict[str, list[Line]] = {}
-    for line in first:
-        by_user.setdefault(line.user_id, []).append(line)
+    users = by_user(first)
     windows = {(line.user_id, line.items[-window:]) for line in first if len(line.items) >= window}
     return {
-        "users": len(by_user.keys() & {line.user_id for line in second}),
+        "users": len(users.keys() & {line.user_id for line in second}),
         "windows": len(windows.intersection((line.user_id, line.items[-window:]) for line in second)),
         "known_targets": sum(
-            any(line.items[-1] in earlier.items for earlier in by_user.get(line.user_id, ())) for line in second
+            any(line.items[-1] in earlier.items for earlier in users.get(line.user_id, ())) for line in second
         ),
     }
 

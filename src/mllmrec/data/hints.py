@@ -20,7 +20,8 @@ from mllmrec.artifacts import Workspace
 from mllmrec.data.draws import uniform
 from mllmrec.data.naming import Naming
 from mllmrec.data.sequences import Interactions
-from mllmrec.data.traces import TraceJoin, usable_traces, verify_assessed, was_conditioned, written_traces
+from mllmrec.data.trace_records import was_conditioned
+from mllmrec.data.traces import TraceJoin, usable_traces, verify_assessed, written_traces
 from mllmrec.progress import note
 from mllmrec.records import RankingExample, Trace
 

@@ -124,6 +124,14 @@ class Interactions:
         return {user: frozenset(items) for user, items in known.items()}
 
 
+def by_user(lines: Iterable[Line]) -> dict[str, list[Line]]:
+    """The lines of each user, in their order."""
+    users: dict[str, list[Line]] = {}
+    for line in lines:
+        users.setdefault(line.user_id, []).append(line)
+    return users
+
+
 def is_held_out(user_id: str) -> bool:
     """Whether a user is validation where there is no valid.tsv: a tenth of all users, by sha256 of the id.
 

@@ -8,17 +8,18 @@ verified by user, history and target; what doesn't fit is counted and never used
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import ID_PATTERN, Workspace, require, sha256
-from mllmrec.data.sequences import Interactions, Line
+from mllmrec.artifacts import Workspace, require, sha256
+from mllmrec.data.sequences import Interactions, Line, by_user
+from mllmrec.data.trace_records import read_content
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.manifests import Manifest
 from mllmrec.progress import note
-from mllmrec.records import Trace, example_id
+from mllmrec.records import Trace
 from mllmrec.streams import read_list
 
 Joined = tuple[Trace, dict[str, Any]]
@@ -55,12 +56,6 @@ def verify_assessed(workspace: Workspace, dataset: str) -> None:
             "`mllmrec assess`. Expected an assessment of today's traces. Make it again with `mllmrec assess --dataset "
             f"{dataset} --overwrite`."
         )
-
-
-def was_conditioned(record: Mapping[str, Any], *, refined: bool) -> bool:
-    """Whether the writer of a record was shown the target. Ours say so; the reference's refiner always is."""
-    told = record.get("answer_conditioned")
-    return refined if told is None else bool(told)
 
 
 def _written(workspace: Workspace, dataset: str) -> Path:
@@ -126,32 +121,30 @@ class TrainWindows:
 
     def __init__(self, interactions: Interactions) -> None:
         self._physical = {line.line_index: line for line in interactions.train}
-        self._train = _by_user(interactions.train)
-        self._later = {split: _by_user(interactions.lines(split)) for split in ("valid", "test")}
+        self._train = by_user(interactions.train)
+        self._later = {split: by_user(interactions.lines(split)) for split in ("valid", "test")}
 
     def find(self, record: Mapping[str, Any]) -> tuple[Trace, Line]:
         """The trace of a record and the line it belongs to. Raises MisfitError when it fits none.
 
         A record with an example id of its own may fit any line of its user, one without only the line it names.
         """
-        user_id, history, target = _content(record)
-        key, what = example_id(user_id, target, history), f"of user {user_id} and target {target}"
-        lines: Sequence[Line] = self._train.get(user_id, ())
+        content = read_content(record)
+        if content is None:
+            raise MisfitError("its user, history or target is missing or no id", "without them")
+        what = f"of user {content.user_id} and target {content.target_id}"
+        lines: Sequence[Line] = self._train.get(content.user_id, ())
         if "example_id" in record:
-            if record["example_id"] != key:
+            if record["example_id"] != content.example_id:
                 raise MisfitError("its user, history or target isn't what its example id was made of", what)
         else:
             number = record.get("line_idx")
             named = self._physical.get(number) if isinstance(number, int) and number is not True else None
             lines = [line for line in lines if line is named]
-        span = (*history, target)
-        own = next((line for line in lines if holds(line.items, span)), None)
+        own = next((line for line in lines if holds(line.items, content.span)), None)
         if own is None:
-            raise MisfitError(self._why(user_id, span), what)
-        reasoning = record.get("reasoning")
-        text = reasoning.strip() if isinstance(reasoning, str) else ""
-        trace = Trace(example_id=key, user_id=user_id, history=history, target_id=target, reasoning=text)
-        return trace, own
+            raise MisfitError(self._why(content.user_id, content.span), what)
+        return Trace(example_id=content.example_id, **content._asdict()), own
 
     def _why(self, user_id: str, span: tuple[str, ...]) -> str:
         for split, lines in self._later.items():
@@ -170,30 +163,3 @@ def holds(items: Sequence[str], span: Sequence[str]) -> bool:
     """
     length = len(span)
     return any(items[at : at + length] == span for at in range(len(items) - length + 1) if items[at] == span[0])
-
-
-def _by_user(lines: Sequence[Line]) -> dict[str, list[Line]]:
-    found = defaultdict[str, list[Line]](list)
-    for line in lines:
-        found[line.user_id].append(line)
-    return dict(found)
-
-
-def _content(record: Mapping[str, Any]) -> tuple[str, tuple[str, ...], str]:
-    """User, history and target of a record."""
-    history = record.get("history_items")
-    try:
-        user_id, target = _id(record.get("user_id")), _id(record.get("target_item"))
-        items = tuple(_id(item) for item in (history if isinstance(history, list) and history else [None]))
-    except ValueError:
-        raise MisfitError("its user, history or target is missing or no id", "without them") from None
-    return user_id, items, target
-
-
-def _id(value: Any) -> str:
-    """An id that stands alone or in the reference's {item_id, ...}. Raises ValueError when it is none."""
-    if isinstance(value, dict):
-        value = value.get("item_id")
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or not ID_PATTERN.fullmatch(str(value)):
-        raise ValueError
-    return str(value)

@@ -20,7 +20,16 @@ from mllmrec.data.auditing.trace_files import TraceFile, TraceTexts, read_trace_
 from mllmrec.data.legacy import CACHE_NAME
 from mllmrec.data.naming import Naming
 from mllmrec.data.prompts import plain
-from mllmrec.data.sequences import PREPARE, Catalogue, Interactions, Line, is_held_out, read_catalogue, read_lines
+from mllmrec.data.sequences import (
+    PREPARE,
+    Catalogue,
+    Interactions,
+    Line,
+    by_user,
+    is_held_out,
+    read_catalogue,
+    read_lines,
+)
 from mllmrec.data.traces import holds
 from mllmrec.errors import MllmrecError
 from mllmrec.records import Split
@@ -133,13 +142,6 @@ def unreadable(path: Path, error: Exception) -> Finding:
         verdict="wrong",
         meaning="A file that holds something else than it should can't be vouched for: make it again.",
     )
-
-
-def by_user(lines: list[Line]) -> dict[str, list[Line]]:
-    users: dict[str, list[Line]] = {}
-    for line in lines:
-        users.setdefault(line.user_id, []).append(line)
-    return users
 
 
 def one_holds(lines: list[Line], span: tuple[str, ...]) -> bool:

@@ -9,9 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import ID_PATTERN
-from mllmrec.data.traces import was_conditioned
-from mllmrec.records import example_id
+from mllmrec.data.trace_records import read_content, was_conditioned
 from mllmrec.streams import read_list
 
 KEY_WORDS = 8
@@ -99,28 +97,15 @@ def read_trace_file(path: Path) -> TraceFile:
 
 
 def _row(number: int, record: Mapping[str, Any], *, refined: bool) -> TraceRow | None:
-    user_id, target, text = _id(record.get("user_id")), _id(record.get("target_item")), record.get("reasoning")
-    items, line_index = record.get("history_items"), record.get("line_idx")
-    history = tuple(map(_id, items)) if isinstance(items, list) else ()
-    known = tuple(item for item in history if item is not None)
-    if user_id is None or target is None or not history or len(known) < len(history):
+    content, line_index = read_content(record), record.get("line_idx")
+    if content is None:
         return None
     return TraceRow(
         number=number,
-        user_id=user_id,
-        history=known,
-        target_id=target,
-        reasoning=text.strip() if isinstance(text, str) else "",
+        **content._asdict(),
         line_index=line_index if isinstance(line_index, int) else None,
         own="example_id" in record,
-        intact=record.get("example_id") in (None, example_id(user_id, target, known)),
+        intact=record.get("example_id") in (None, content.example_id),
         kept=record.get("keep") is not False,
         conditioned=was_conditioned(record, refined=refined),
     )
-
-
-def _id(value: Any) -> str | None:
-    """The id of the reference's {item_id, ...} object, or a plain one; None where it can't be one."""
-    found = value.get("item_id") if isinstance(value, dict) else value
-    usable = isinstance(found, (str, int)) and not isinstance(found, bool)
-    return str(found) if usable and ID_PATTERN.fullmatch(str(found)) else None
