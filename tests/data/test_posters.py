@@ -29,6 +29,7 @@ from mllmrec.errors import BackendError, SettingsError
 from mllmrec.manifests import Manifest
 from mllmrec.records import Summary
 from mllmrec.settings.resources import FetchImagesSettings
+from mllmrec.vision.images import ImageFolder
 
 pytestmark = pytest.mark.sockets
 NAME = "films"
@@ -431,6 +432,16 @@ def test_images_that_are_there_stay(tmp_path: Path, server: FakeTmdb) -> None:
     }
 
 
+def test_of_several_images_of_an_item_the_origin_names_the_one_that_is_read(tmp_path: Path, server: FakeTmdb) -> None:
+    workspace = films(tmp_path, 1)
+    for name in ("1.bmp", "1.png", "1.jpg", "1.webp"):
+        write_text(workspace.images(NAME) / name, name)
+        fetch(workspace, server, overwrite=True)
+        told = origins(workspace)["1"]["file"]
+        assert (workspace.images(NAME) / told).read_bytes() == ImageFolder(workspace.images(NAME)).read("1")
+    assert told == "1.jpg"
+
+
 def test_another_size_is_refused_and_replaces_with_overwrite(tmp_path: Path, server: FakeTmdb) -> None:
     workspace = films(tmp_path)
     fill(server)
@@ -543,6 +554,7 @@ import json, sys
 from mllmrec import Workspace
 from mllmrec.data.posters import run_images
 from mllmrec.settings.resources import FetchImagesSettings
+from mllmrec.vision.images import ImageFolder
 settings = FetchImagesSettings(**json.loads(sys.argv[1]))
 run_images(settings, Workspace(settings.root))
 """

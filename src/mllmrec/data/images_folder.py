@@ -1,8 +1,12 @@
-"""images/ of one dataset as a place to put images: each appears whole, and what was fetched is told from the rest."""
+"""images/ of one dataset: which file is an item's image, and how images are put there.
+
+Each appears whole, and what was fetched is told from the rest.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +19,7 @@ class ImagesFolder:
 
     def __init__(self, path: Path, origins: Path) -> None:
         self.path, self.origins = path, origins
-        found = sorted(path.iterdir()) if path.is_dir() else []
-        self._names = {file.stem: file.name for file in found if file.suffix in IMAGE_SUFFIXES}
+        self._names = image_names(path)
         self._rows: dict[str, dict[str, Any]] = read_json(origins) if origins.exists() else {}
         self._fetched = {item for item, row in (*self._rows.items(), *_logged(origins)) if "tmdb_id" in row}
 
@@ -46,6 +49,14 @@ class ImagesFolder:
         """Remove drafts that a killed process left."""
         for draft in self.path.glob(".*.tmp"):
             draft.unlink()
+
+
+def image_names(folder: Path) -> dict[str, str]:
+    """item id -> file name. Of several with one id the first suffix in the order of IMAGE_SUFFIXES counts."""
+    found, names = os.listdir(folder) if folder.is_dir() else [], dict[str, str]()
+    for suffix in reversed(IMAGE_SUFFIXES):
+        names |= {name.removesuffix(suffix): name for name in found if name.endswith(suffix)}
+    return names
 
 
 def _logged(origins: Path) -> Iterator[tuple[str, dict[str, Any]]]:

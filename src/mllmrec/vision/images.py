@@ -7,27 +7,23 @@ link in it that leads out of it is refused, and so is whatever isn't a plain fil
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from pathlib import Path
 
-from mllmrec.artifacts import IMAGE_SUFFIXES
 from mllmrec.backends.base import Picture
+from mllmrec.data.images_folder import image_names
 from mllmrec.vision.decoding import ImageError, read_picture
 
 BYTES_LIMIT = 64 << 20
 
 
 class ImageFolder:
-    """The images of one dataset. Of several with one id, the first suffix in the order of IMAGE_SUFFIXES counts."""
+    """The images of one dataset, by item id."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._home = folder.resolve()
-        self._names: dict[str, str] = {}
-        names = os.listdir(folder) if folder.is_dir() else []
-        for suffix in reversed(IMAGE_SUFFIXES):
-            self._names |= {name.removesuffix(suffix): name for name in names if name.endswith(suffix)}
+        self._names = image_names(folder)
 
     def __len__(self) -> int:
         return len(self._names)
