@@ -6,11 +6,11 @@ word. What is a title of the history is no other title.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from mllmrec.data.naming import Naming, words
 from mllmrec.data.sequences import Catalogue
+from mllmrec.data.spellings import SpellingIndex
 
 
 class Titles:
@@ -18,12 +18,7 @@ class Titles:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._naming = Naming(catalogue)
-        self._items = defaultdict[tuple[str, ...], set[str]](set)
-        self._lengths = defaultdict[str, set[int]](set)
-        for item_id in catalogue.ids:
-            for spelling in self._naming.spellings(item_id):
-                self._items[spelling].add(item_id)
-                self._lengths[spelling[0]].add(len(spelling))
+        self._spellings = SpellingIndex(self._naming, catalogue.ids)
 
     def named(self, text: str, history: Sequence[str] = ()) -> set[str]:
         """The ids of the items outside `history` whose title occurs in `text`.
@@ -44,11 +39,8 @@ class Titles:
         return self._found(written).difference(history)
 
     def _found(self, written: tuple[str, ...]) -> set[str]:
-        found = set[str]()
-        for start, word in enumerate(written):
-            for length in self._lengths.get(word, ()):
-                found |= self._items.get(written[start : start + length], set())
-        return found
+        places = (self._spellings.at(written, start) for start in range(len(written)))
+        return {item for place in places for _, items in place for item in items}
 
 
 def without(written: tuple[str, ...], part: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Which items a text names: the way back of `data/naming.py`, which is asked about one item at a time.
+"""Which items a text names, and how surely.
 
 Where one title begins another (`Amber Lantern`, `Amber Lantern 2`) the longest counts.
 """
@@ -6,11 +6,11 @@ Where one title begins another (`Amber Lantern`, `Amber Lantern 2`) the longest 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from enum import IntEnum
 
 from mllmrec.data.naming import Naming, WrittenWords
 from mllmrec.data.sequences import Catalogue
+from mllmrec.data.spellings import SpellingIndex
 
 SURE_WORDS = 4
 
@@ -29,12 +29,7 @@ class TitleIndex:
 
     def __init__(self, catalogue: Catalogue, naming: Naming) -> None:
         self._catalogue = catalogue
-        self._items = defaultdict[tuple[str, ...], list[str]](list)
-        self._lengths = defaultdict[str, set[int]](set)
-        for item_id, item in catalogue.items():
-            for spelling in naming.spellings(item_id) if item.title else ():
-                self._items[spelling].append(item_id)
-                self._lengths[spelling[0]].add(len(spelling))
+        self._spellings = SpellingIndex(naming, (item_id for item_id, item in catalogue.items() if item.title))
 
     def named(self, text: str) -> dict[str, Strength]:
         """The items whose title occurs in `text`, each with how surely it is meant.
@@ -47,15 +42,11 @@ class TitleIndex:
         """
         words, found, start = tuple(WrittenWords(text).words), dict[str, Strength](), 0
         while start < len(words):
-            length = self._longest(words, start)
-            for item in self._items[words[start : start + length]] if length else ():
+            length, items = next(self._spellings.at(words, start), (1, ()))
+            for item in items:
                 found[item] = found.get(item) or self._strength(item, text)
-            start += max(1, length)
+            start += length
         return found
-
-    def _longest(self, words: tuple[str, ...], start: int) -> int:
-        lengths = self._lengths.get(words[start], ())
-        return max((length for length in lengths if words[start : start + length] in self._items), default=0)
 
     def _strength(self, item: str, text: str) -> Strength:
         """Letters, where the name stands in the text as the catalogue has it, a trailing article left out."""
