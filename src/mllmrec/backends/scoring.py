@@ -32,13 +32,13 @@ class HuggingFaceScorer:
     """A [`CandidateScorer`][mllmrec.backends.base.CandidateScorer] over a transformers causal LM, adapters included.
 
     `max_tokens` bounds a batch, padding included; on a CPU, where larger batches only leave its caches, at most 2,048
-    are taken. Raises BackendError, rather than score wrongly, for a model whose
-    logits aren't its output embedding times its last hidden state (soft-capped or scaled logits), for one with layers
-    other than attention, and for rows longer than a sliding window.
+    are taken. Logits are divided by `temperature`, as sampling at that temperature does. Raises BackendError, rather
+    than score wrongly, for a model whose logits aren't its output embedding times its last hidden state (soft-capped or
+    scaled logits), for one with layers other than attention, and for rows longer than a sliding window.
     """
 
-    def __init__(self, model: Any, max_tokens: int = 8192) -> None:
-        self.model = model
+    def __init__(self, model: Any, max_tokens: int = 8192, temperature: float = 1.0) -> None:
+        self.model, self.temperature = model, temperature
         self.max_tokens = min(max_tokens, CPU_TOKENS) if model.device.type == "cpu" else max_tokens
         self.reach = _reach(model)
         with evaluating(model):
@@ -49,7 +49,7 @@ class HuggingFaceScorer:
         self._verify_lengths(rows)
         for batch in plan_batches(rows, self.max_tokens):
             with evaluating(self.model):
-                scores = score_rows(self.model, batch, cached=self.reach is None)
+                scores = score_rows(self.model, batch, cached=self.reach is None, temperature=self.temperature)
             for row, scores_C in zip(batch, scores, strict=True):
                 yield row.index, scores_C.tolist()
 
@@ -91,7 +91,9 @@ def evaluating(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
-def score_rows(model: Any, rows: Sequence[Row], *, cached: bool = False) -> list[torch.Tensor]:
+def score_rows(
+    model: Any, rows: Sequence[Row], *, cached: bool = False, temperature: float = 1.0
+) -> list[torch.Tensor]:
     """The scores of each row's answers, float32, in order; differentiable when gradients are on.
 
     `cached` reads the prompts first, causally, and the trees after them from their keys and values: about half the
@@ -101,7 +103,7 @@ def score_rows(model: Any, rows: Sequence[Row], *, cached: bool = False) -> list
     read = _in_two_parts if cached else _in_one
     hidden_BT, starts_B = read(decoder, rows, model)
     batch_index, source, target = _edges(rows, starts_B, model.device)
-    logp_E = _log_probabilities(head, hidden_BT[batch_index, source], target)
+    logp_E = _log_probabilities(head, hidden_BT[batch_index, source], target, temperature)
     scores, offset = [], 0
     for row in rows:
         logp = logp_E[offset : offset + len(row.trie.targets)]
@@ -203,11 +205,13 @@ def _edges(
     return batch_index_E, source_E, target_E
 
 
-def _log_probabilities(head: Any, hidden_E: torch.Tensor, target_E: torch.Tensor) -> torch.Tensor:
+def _log_probabilities(
+    head: Any, hidden_E: torch.Tensor, target_E: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
     """log p(target | hidden) in float32, projecting a bounded number of rows at a time."""
     parts = []
     for start in range(0, len(target_E), PROJECTED_ROWS):
-        logits = _project(head, hidden_E[start : start + PROJECTED_ROWS])
+        logits = _project(head, hidden_E[start : start + PROJECTED_ROWS]) / temperature
         parts.append(
             -torch.nn.functional.cross_entropy(logits, target_E[start : start + PROJECTED_ROWS], reduction="none")
         )

@@ -84,3 +84,8 @@ class GrpoSettings(TrainingSettings):
         "warn", "What to do when the training reward rises and validation doesn't: tell it, or end training too."
     )
     inflation_window: int = knob(6, "Validations over which both slopes are taken.", ge=4)
+    replay: bool = knob(
+        False,
+        "Train nothing: tell what sampling from the SFT model would earn for each G and temperature.",
+        operational=True,
+    )

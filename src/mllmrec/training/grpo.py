@@ -17,14 +17,12 @@ from trl import GRPOConfig, GRPOTrainer
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import LoadedModel, choose_device, load, portable, resolve
-from mllmrec.data.formats import PromptFormat, inherited
-from mllmrec.data.model_folders import lacking
 from mllmrec.data.sequences import Interactions
-from mllmrec.errors import ArtifactError, BackendError, SettingsError
-from mllmrec.manifests import Manifest, finished
+from mllmrec.errors import BackendError, SettingsError
+from mllmrec.manifests import finished
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.training import GrpoSettings
-from mllmrec.training import checkpoints
+from mllmrec.training import checkpoints, replay
 from mllmrec.training.datasets import TrainingExamples, training_examples
 from mllmrec.training.rewards import REWARDS, for_trainer
 from mllmrec.training.session import Session
@@ -38,12 +36,15 @@ from mllmrec.training.setup import (
     training_inputs,
     world_size,
 )
+from mllmrec.training.start import as_trained, full_model
 
 LORA_ALPHA, LORA_DROPOUT = 32, 0.0
 
 
 def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
-    """Write checkpoints/<dataset>/<tag>/: LoRA adapters on the merged model."""
+    """Write checkpoints/<dataset>/<tag>/: LoRA adapters on the merged model. With --replay: train nothing."""
+    if settings.replay:
+        return replay.run(settings, workspace)
     started = time.monotonic()
     check_divisibility(settings)
     base = full_model(settings, workspace)
@@ -77,43 +78,6 @@ def check_divisibility(settings: GrpoSettings) -> None:
             f"{answers} answers, which is no multiple of --num-generations {settings.num_generations}. Choose --accum "
             f"so that it is, for example {settings.num_generations}."
         )
-
-
-def full_model(settings: GrpoSettings, workspace: Workspace) -> Path:
-    """The checkpoint GRPO starts from: merged, or trained in full."""
-    folder = workspace.checkpoint(settings.dataset, settings.sft_tag)
-    if (folder / "adapter_config.json").exists():
-        raise ArtifactError(
-            f"{folder} holds adapters, and GRPO starts from a full model. Merge it first: mllmrec merge --dataset "
-            f"{settings.dataset} --tag {settings.sft_tag}, then use --sft-tag {settings.sft_tag}-merged."
-        )
-    if Manifest.read(folder) is None and (lacking(folder) or (folder / checkpoints.UNFINISHED).exists()):
-        raise ArtifactError(
-            f"{folder} is no finished checkpoint. Train it with `mllmrec sft` and merge it with `mllmrec merge`."
-        )
-    return folder
-
-
-def as_trained(settings: GrpoSettings, base: Path) -> GrpoSettings:
-    """`settings` with the prompt format of the model that GRPO starts from, so that saying it or not is the same.
-
-    A larger budget of tokens is GRPO's own. Raises SettingsError for settings that contradict the format.
-    """
-    asked: dict[str, Any] = {}
-    if "min_inter" in settings.model_fields_set:
-        asked["window"] = settings.min_inter
-    if settings.captions != "auto":
-        asked["captions"] = settings.captions == "on"
-    known = inherited(PromptFormat.of(Manifest.read(base)), asked, str(base))
-    if known is None:
-        return settings
-    return settings.model_copy(
-        update={
-            "min_inter": known.window,
-            "captions": "on" if known.captions else "off",
-            "max_prompt_tokens": max(known.max_prompt_tokens, settings.max_prompt_tokens),
-        }
-    )
 
 
 def total_steps(num_examples: int, settings: GrpoSettings) -> int:
