@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +22,7 @@ from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import load
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError
+from mllmrec.evaluation.metrics import FloatArray
 from mllmrec.manifests import Manifest
 from mllmrec.records import Summary
 from mllmrec.settings.training import SftSettings
@@ -282,15 +284,20 @@ def test_a_finished_checkpoint_is_left_alone_and_another_one_refused(trained_cop
     assert {path.name: sha256(path) for path in folder.iterdir()} == before
 
 
+def reading(ndcg: float) -> FloatArray:
+    """A validation of two users that both have this NDCG@3."""
+    return np.tile([0.0, 1.0, ndcg], (2, 1))
+
+
 def test_the_weights_of_the_best_validation_are_kept(toy_copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readings by script: .2 at the start, then .5, .8, .8, .1; the earlier of two equal ones wins: step 4."""
     script, seen = [0.2, 0.5, 0.8, 0.8, 0.1], []
 
-    def measure(self: Validation, model: Any, rank: int = 0, world_size: int = 1) -> dict[str, float]:
+    def by_user(self: Validation, model: Any, rank: int = 0, world_size: int = 1) -> FloatArray:
         seen.append({name: weight.detach().clone() for name, weight in model.state_dict().items()})
-        return {"HR@1": 0.0, "HR@3": 1.0, "NDCG@3": script[len(seen) - 1]}
+        return reading(script[len(seen) - 1])
 
-    monkeypatch.setattr(Validation, "measure", measure)
+    monkeypatch.setattr(Validation, "by_user", by_user)
     summary = train(toy_copy, peft="none", limit=64, eval_steps=2)
     folder = toy_copy.checkpoint(DATASET, "sft")
     assert log_of(folder, "valid_NDCG@3") == dict(zip((0, 2, 4, 6, 8), script, strict=True))
@@ -305,7 +312,7 @@ def test_training_that_made_nothing_better_is_told_in_words(
     toy_copy: Workspace, monkeypatch: pytest.MonkeyPatch, script: list[float], best: int, warned: bool
 ) -> None:
     readings = iter(script)
-    monkeypatch.setattr(Validation, "measure", lambda *_: {"HR@1": 0.0, "HR@3": 1.0, "NDCG@3": next(readings)})
+    monkeypatch.setattr(Validation, "by_user", lambda *_: reading(next(readings)))
     summary = train(toy_copy, limit=32, eval_steps=2)
     assert summary.facts["best_step"] == best
     told = [warning for warning in summary.warnings if "the weights kept are those that training began with" in warning]
@@ -351,7 +358,7 @@ def test_captions_are_used_where_they_are_and_told(toy_copy: Workspace) -> None:
     [
         ({"backbone": "nowhere"}, ArtifactError, r"There is no model 'nowhere'.*tiny"),
         ({"captions": "on"}, ArtifactError, r"--captions on needs .*toy_captions\.json"),
-        ({"use_cot": True}, ArtifactError, r"--use-cot needs reasoning traces"),
+        ({"use_cot": True}, ArtifactError, r"A file of reasoning traces is missing"),
     ],
 )
 def test_what_is_missing_is_told_before_training(

@@ -24,8 +24,8 @@ from mllmrec.backends.base import ScoringTask
 from mllmrec.backends.tries import Row, make_rows, plan_batches
 from mllmrec.errors import BackendError
 
-PROJECTED_ROWS = 512
-CPU_TOKENS = 2048
+PROJECTED_ROWS = 2048
+CPU_TOKENS, CPU_PROJECTED_ROWS = 2048, 512
 
 
 class HuggingFaceScorer:
@@ -209,12 +209,11 @@ def _log_probabilities(
     head: Any, hidden_E: torch.Tensor, target_E: torch.Tensor, temperature: float = 1.0
 ) -> torch.Tensor:
     """log p(target | hidden) in float32, projecting a bounded number of rows at a time."""
+    at_once = min(PROJECTED_ROWS, CPU_PROJECTED_ROWS) if hidden_E.device.type == "cpu" else PROJECTED_ROWS
     parts = []
-    for start in range(0, len(target_E), PROJECTED_ROWS):
-        logits = _project(head, hidden_E[start : start + PROJECTED_ROWS]) / temperature
-        parts.append(
-            -torch.nn.functional.cross_entropy(logits, target_E[start : start + PROJECTED_ROWS], reduction="none")
-        )
+    for start in range(0, len(target_E), at_once):
+        logits_EV = _project(head, hidden_E[start : start + at_once]) / temperature
+        parts.append(-torch.nn.functional.cross_entropy(logits_EV, target_E[start : start + at_once], reduction="none"))
     return torch.cat(parts)
 
 
