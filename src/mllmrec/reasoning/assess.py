@@ -14,13 +14,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace
 from mllmrec.data.captions import read_captions
 from mllmrec.data.traces import Joined
 from mllmrec.errors import DataError
-from mllmrec.manifests import Manifest, hash_files, write_manifest
+from mllmrec.manifests import Manifest, hash_files, hash_model, write_manifest
 from mllmrec.progress import progress
 from mllmrec.reasoning.confidence import Choice
 from mllmrec.reasoning.examination import Examination
@@ -70,7 +71,8 @@ def _inputs(settings: AssessSettings, workspace: Workspace, subjects: Subjects) 
         titles=workspace.titles(settings.dataset),
         captions=workspace.captions(settings.dataset),
     )
-    return files | {"rules": ASSESSMENT_VERSION}
+    embedder = Path(settings.embedder)
+    return files | {"rules": ASSESSMENT_VERSION} | ({"embedder": hash_model(embedder)} if embedder.is_dir() else {})
 
 
 def _assess(
@@ -86,9 +88,7 @@ def _assess(
     if not todo:
         return
     captions = read_captions(workspace, settings.dataset, "auto")
-    examination = Examination(
-        subjects.interactions, captions, settings.embedder, settings.seed, stepped=subjects.are_refined
-    )
+    examination = Examination(subjects.interactions, captions, settings, stepped=subjects.are_refined)
     with progress("assessing", len(todo)) as advance:
         for share in shares:
             mine = todo & share.keys

@@ -11,18 +11,20 @@ from mllmrec.data.traces import Joined
 from mllmrec.reasoning.form import form_of
 from mllmrec.reasoning.leakage import LeakageJudge
 from mllmrec.reasoning.modality import ModalityJudge
-from mllmrec.reasoning.similarity import make_embedder
+from mllmrec.reasoning.similarity import make_embedders
+from mllmrec.settings.assess import AssessSettings
 
 
 class Examination:
     """Examines traces of one dataset; `stepped` where they are refined ones, which have steps."""
 
     def __init__(
-        self, interactions: Interactions, captions: Mapping[str, str], embedder: str, seed: int, *, stepped: bool
+        self, interactions: Interactions, captions: Mapping[str, str], settings: AssessSettings, *, stepped: bool
     ) -> None:
         self._stepped = stepped
-        self._modality = ModalityJudge(interactions, captions, make_embedder(embedder), seed)
-        self._leakage = LeakageJudge(interactions.catalogue, captions, make_embedder(embedder), seed)
+        one, other = make_embedders(settings.embedder, settings.device)
+        self._modality = ModalityJudge(interactions, captions, one, settings.seed)
+        self._leakage = LeakageJudge(interactions.catalogue, captions, other, settings.seed)
 
     def rows(self, joined: Sequence[Joined]) -> list[dict[str, Any]]:
         """The records with their scores, and with the reason for which each is rejected, or None."""

@@ -85,7 +85,8 @@ def _draw_scores(axes: Any, outcome: Outcome, score: Score, edges: Callable[[Val
     if shown:
         colours = [COLOURS[name] for name in shown]
         axes.hist(list(shown.values()), bins=bins, stacked=True, color=colours, rwidth=0.92)
-    side, at = ("left", 0.015) if np.median(every) > (low + high) / 2 else ("right", 0.985)
+    high_ones = not len(every) or np.median(every) > (low + high) / 2
+    side, at = ("left", 0.015) if high_ones else ("right", 0.985)
     for place, name in enumerate(shown):
         y = 0.93 - 0.09 * place
         axes.text(at, y, name, transform=axes.transAxes, ha=side, color=WORDS[name], fontweight="bold", fontsize=10)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean, stdev
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ from mllmrec.data.candidates import uniform_sampler, with_candidates
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import DataError
 from mllmrec.records import RankingExample, Trace
+
+CACHED_ANSWERS = 1 << 16
 
 
 class Lift(NamedTuple):
@@ -49,6 +52,7 @@ class PredictionJudge:
         self._scorer, self._encoder, self._lists = scorer, encoder, lists
         self._sampler = uniform_sampler(interactions.catalogue.ids)
         self._known: Mapping[str, frozenset[str]] = interactions.known("train")
+        self._answer_ids = lru_cache(CACHED_ANSWERS)(encoder.answer_ids)
 
     def lift(self, trace: Trace) -> Lift:
         """Raises DataError when the trace's prompt doesn't fit the scorer's budget."""
@@ -82,7 +86,7 @@ class PredictionJudge:
                 f"The trace of example {example.example_id} doesn't fit the prompt. Expected it whole within "
                 f"{self._encoder.renderer.max_prompt_tokens} tokens; raise --max-prompt-tokens."
             )
-        answers = [self._encoder.answer_ids(item) for item in example.candidates]
+        answers = [self._answer_ids(item) for item in example.candidates]
         return ScoringTask(prompt_T=prompt, answers_C=answers)
 
 

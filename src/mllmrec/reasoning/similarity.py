@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec.errors import BackendError, SettingsError
+from mllmrec.errors import SettingsError
 
 Floats = NDArray[np.float64]
 WORD = r"(?u)[^\W\d_]{2,}"
@@ -27,9 +27,12 @@ class Embedder(Protocol):
     def encode(self, texts: Sequence[str]) -> Any: ...
 
 
-def make_embedder(name: str) -> Embedder:
-    """`tfidf`, or a sentence-transformers model by folder or hub id."""
-    return TfidfEmbedder() if name == "tfidf" else SentenceEmbedder(name)
+def make_embedders(name: str, device: str = "auto") -> tuple[Embedder, Embedder]:
+    """Two embedders for two sets of texts: of `tfidf`, or one sentence-transformers model (folder or hub id) twice."""
+    if name == "tfidf":
+        return TfidfEmbedder(), TfidfEmbedder()
+    embedder = SentenceEmbedder(name, device)
+    return embedder, embedder
 
 
 class ItemSpace:
@@ -80,9 +83,9 @@ class TfidfEmbedder:
 
 
 class SentenceEmbedder:
-    """A sentence-transformers model. Raises SettingsError when the library isn't there."""
+    """A sentence-transformers model. Raises SettingsError when the library or the model isn't there."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, device: str = "auto") -> None:
         if importlib.util.find_spec("sentence_transformers") is None:
             raise SettingsError(
                 f"--embedder {name} needs sentence-transformers. Install it: pip install 'mllmrec-r1[embed]'; or use "
@@ -90,11 +93,16 @@ class SentenceEmbedder:
             )
         from sentence_transformers import SentenceTransformer
 
+        from mllmrec.backends.huggingface import quieten
+
+        quieten()
         try:
-            self._model = SentenceTransformer(name, trust_remote_code=False)
+            self._model = SentenceTransformer(
+                name, device=None if device == "auto" else device, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
-            raise BackendError(
+            raise SettingsError(
                 f"--embedder {name} can't be loaded: {first} Expected a sentence-transformers model by folder or hub "
                 "id; check it, or use --embedder tfidf."
             ) from error
