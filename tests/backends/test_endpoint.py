@@ -288,7 +288,10 @@ def test_in_a_storm_nothing_is_lost_or_doubled(seed: int, count: int) -> None:
         if last in VARIANTS:
             assert reply.text == f"answer to write about {name}"
         else:
-            assert (reply.text, reply.failure, len(before)) == (None, last, 2)
+            assert (reply.text, reply.failure) == (None, last)
+            assert len(before) == 2 or seen[name][-1] == "unfinished_think", (
+                "what was written at a price isn't paid twice"
+            )
         assert server.times_answered(f"write about {name}") == (last in VARIANTS)
         assert reply.usage["calls"] == len(seen[name])
         retried.update(before)
