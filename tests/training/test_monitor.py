@@ -357,3 +357,21 @@ def test_the_timeline_is_drawn_by_tensorboard(trained_copy: Workspace) -> None:
     drawn = {point.step: point.value for point in events.Scalars("timeline/valid_NDCG@3")}
     assert drawn == pytest.approx({row["step"]: row["valid_NDCG@3"] for row in timeline_of(folder)})
     assert {f"timeline_chosen/{place}" for place in range(1, 6)} <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.slow
+def test_a_format_only_reward_in_a_real_run_raises_the_alarm(
+    trained_copy: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hot policy often breaks the form and learns to keep it; that teaches it nothing about what comes next."""
+    monkeypatch.setitem(grpo.REWARDS, "strict", format_only)
+    knobs = {"temperature": 1.8, "batch": 128, "num_generations": 8, "max_completion_length": 12, "windows": "all"}
+    pace = {"lr": 4e-3, "warmup_share": 0.0, "beta": 0.01, "limit": None, "eval_users": 160, "eval_steps": 3}
+    settings = grpo_settings(trained_copy, tag="form", on_inflation="stop", **knobs, **pace)
+    summary = grpo.run(settings, trained_copy)
+    stopped = summary.facts["steps"]
+    assert stopped in (18, 21, 24, 27), "the first full window holds six validations, three steps apart"
+    assert summary.facts["inflation"] == {"alarms": [stopped], "stopped_at": stopped}
+    rows = timeline_of(trained_copy.checkpoint(DATASET, "form"))
+    assert rows[-1]["format_share"] > rows[1]["format_share"] + 0.1
+    assert abs(rows[-1]["hit_share"] - rows[1]["hit_share"]) < 0.05
