@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from planted import probed
 from report_world import DATASET, HOSTILE, LOUD, MODELS, USERS, make_data, make_report_world, picture_of, rows_of
 
-from mllmrec.artifacts import Workspace, read_json, write_text
+from mllmrec.artifacts import Workspace, read_json, write_json, write_text
 from mllmrec.data.sequences import read_catalogue
 from mllmrec.errors import ArtifactError, SettingsError
 from mllmrec.evaluation import (
@@ -32,8 +33,9 @@ from mllmrec.evaluation.report import run
 from mllmrec.evaluation.report_cases import cases_section, draw_cases
 from mllmrec.evaluation.report_ladder import measure, verdict
 from mllmrec.evaluation.report_material import audit_section
-from mllmrec.evaluation.report_page import Cases, Prose
+from mllmrec.evaluation.report_page import Cases, Figures, Prose, Sheet
 from mllmrec.evaluation.report_pictures import Posters
+from mllmrec.evaluation.report_probes import probes_section
 from mllmrec.evaluation.report_runs import Ladder, read_ladders
 from mllmrec.settings.base import validated
 from mllmrec.settings.report import ReportSettings
@@ -283,6 +285,29 @@ def test_an_alarm_of_the_monitor_is_told(page: Document) -> None:
         "reward +0.500 [+0.250, +0.750], validation +0.000 [-0.125, +0.125]." in page.text
     )
     assert [each["aria-label"] for each in page.named("div") if "place of the list" in each.get("aria-label", "")]
+
+
+def test_probes_are_drawn_and_told(world_copy: Workspace) -> None:
+    path = world_copy.run(DATASET, "grpo-cot", RUN) / "probes.json"
+    own = {"dataset": DATASET, "name": "grpo-cot", "protocol": "uni9", "candidates": RUN, "num_users": 120}
+    by_place = probed(lambda seen: [-place for place in range(len(seen.candidates))])
+    write_json(path, own | by_place)
+    section = probes_section(read_ladders(world_copy, DATASET, "NDCG@3")[0])
+    assert section is not None
+    drawn, overview, *_ = section.blocks
+    assert isinstance(drawn, Figures)
+    assert drawn.title == "grpo-cot · uni9, 120 users"
+    assert [figure.title for figure in drawn.figures] == [
+        "NDCG@3/uni9 when the prompt changes",
+        "HR@1/uni9 by the slot of the target",
+    ]
+    assert "1: 1.000 [1.000, 1.000]; 2: 0.000 [0.000, 0.000]" in drawn.figures[1].text
+    assert isinstance(overview, Sheet)
+    assert any("HR@1 is 0.000 with the target in slot" in row[-1] for row in overview.table.rows)
+    del by_place["probes"]["position"]["slots"]
+    write_json(path, own | by_place)
+    with pytest.raises(ArtifactError, match=r"probes\.json isn't what `mllmrec probe` writes now .*slots"):
+        probes_section(read_ladders(world_copy, DATASET, "NDCG@3")[0])
 
 
 def test_only_settings_that_decide_the_result_are_told(world: Workspace, written: tuple[Any, str, str]) -> None:

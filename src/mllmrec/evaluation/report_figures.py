@@ -41,8 +41,8 @@ STYLE: dict[Any, Any] = {
 WIDTH, HEIGHT = 5.0, 3.0
 ROW, MARGIN = 0.27, 0.75
 LABEL = 24
-DOTTED = (0, (2, 2))
-DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (2, 1.5), (6, 2, 1.5, 2))
+DOTTED = (0, (1, 2.5))
+DASHES: tuple[tuple[float, ...], ...] = ((), (7, 2.5), (3.5, 1.5), (8, 2, 1.5, 2))
 MARKED = 30
 
 
@@ -72,7 +72,7 @@ def draw_hit_rates(
     curves: Sequence[tuple[str, Sequence[float], bool]], cuts: Sequence[int], num_candidates: int, name: str
 ) -> Drawing:
     """HR at every cut for each (label, values, is a model), and what guessing gives."""
-    keys = [Key("chance", "muted", "2 2")]
+    keys = [Key("chance", "muted", "1 2.5")]
     with _drawing() as (figure, axes):
         guessing = [min(1.0, cut / num_candidates) for cut in cuts]
         axes.plot(cuts, guessing, color=PAINT["muted"], linewidth=1, linestyle=DOTTED)

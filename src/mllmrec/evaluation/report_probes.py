@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mllmrec.artifacts import read_json
+from mllmrec.errors import ArtifactError
 from mllmrec.evaluation.probing.sentences import headline
 from mllmrec.evaluation.probing.tables import tables
 from mllmrec.evaluation.report_figures import draw_intervals, draw_points
@@ -20,7 +21,7 @@ Facts = Mapping[str, Any]
 def probes_section(ladders: Sequence[Ladder]) -> Section | None:
     """Every probed RUN; None where there is none."""
     probed = [rung for ladder in ladders for rung in ladder.rungs if (rung.run.folder / "probes.json").exists()]
-    blocks = [block for rung in probed for block in _blocks(rung)]
+    blocks = [block for rung in probed for block in _read(rung)]
     if not blocks:
         return None
     return Section(
@@ -33,16 +34,28 @@ def probes_section(ladders: Sequence[Ladder]) -> Section | None:
     )
 
 
-def _blocks(rung: Rung) -> list[Block]:
+def _read(rung: Rung) -> list[Block]:
+    """What a probes.json says; an ArtifactError when it lacks something."""
+    path = rung.run.folder / "probes.json"
+    try:
+        return _blocks(rung, read_json(path))
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{path} isn't what `mllmrec probe` writes now ({type(error).__name__}: {error}). Expected the figures of "
+            "this version; start the same probes again with --overwrite."
+        ) from error
+
+
+def _blocks(rung: Rung, facts: Facts) -> list[Block]:
     """Figures first, then what each probe says, then the figures in full."""
-    facts = read_json(rung.run.folder / "probes.json")
     title = f"{rung.label} · {facts['protocol']}, {facts['num_users']:,} users"
     *details, overview = tables(facts)
     figures = _figures(rung, facts)
     shown: list[Block] = [Figures(title=title, figures=figures)] if figures else []
     for table in (overview, *details):
         told = table.title.partition(":")[0] if shown else title
-        shown.append(Sheet(table=replace(table, title=told)))
+        columns = tuple(column or "group" for column in table.columns)
+        shown.append(Sheet(table=replace(table, title=told, columns=columns)))
     return shown
 
 
