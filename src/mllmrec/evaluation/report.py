@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 
 from mllmrec import __version__
 from mllmrec.artifacts import Workspace, require, write_text
@@ -132,9 +131,3 @@ def _missing(sections: Sequence[Section], measured: Sequence[Measured]) -> list[
     else:
         there |= {"models", "baselines"}
     return [f"{what}: {command}." for key, (what, command) in COMMANDS.items() if key not in there]
-
-
-def report_paths(workspace: Workspace, dataset: str) -> tuple[Path, Path]:
-    """Where the page lies, as HTML and as Markdown."""
-    html = workspace.results(dataset) / "report.html"
-    return html, html.with_suffix(".md")
