@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from planted import CAPTIONS, COLOURS, COUNTS, ITEMS, THEMES, Seen, asker_of, probed, read, theme_of, world
 
+from mllmrec.data.draws import uniform
 from mllmrec.data.prompts import Renderer
 from mllmrec.evaluation.probing.conditions import HINTED
 from mllmrec.evaluation.probing.plan import NO_CAPTIONS, NO_TRACES
@@ -82,6 +83,7 @@ def test_a_model_that_goes_by_position_is_exposed() -> None:
     assert [slot["first_choices"]["value"] for slot in found["slots"]] == [1.0] + [0.0] * 9
     assert [slot["uniform"] for slot in found["slots"]] == [0.1] * 10
     assert found["range"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert found["range_p"] == found["choices_range_p"] == 1 / 1001
     assert found["first_choice_kept"]["value"] == 0.0
     assert "HR@1 is 0.000 with the target in slot 2 and 1.000 in slot 1, a range of 1.000" in found["says"]
     assert all(is_still(facts, probe) for probe in CHANGES)
@@ -102,6 +104,7 @@ def test_a_model_that_goes_by_popularity_is_exposed() -> None:
     assert sum(group["num_users"] for group in found["groups"][1:]) == everyone["num_users"] == 120
     position = facts["probes"]["position"]
     assert position["range"]["value"] == 0.0
+    assert position["range_p"] == 1.0
     assert position["first_choice_kept"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     assert is_still(facts, "no-history")
     assert "no use of the history was found" in facts["probes"]["no-history"]["says"]
@@ -116,6 +119,20 @@ def test_a_model_of_the_last_title_needs_that_title_and_nothing_else() -> None:
         assert facts["probes"][probe]["metrics"]["NDCG@3"]["difference"]["high"] < -0.2
     assert facts["probes"]["no-history"]["metrics"]["HR@1"]["changed"]["value"] == pytest.approx(0.1)
     assert "titles are used" in facts["probes"]["title-mask"]["says"]
+
+
+def test_a_model_that_wavers_without_regard_to_slots_is_not_taken_for_one_that_goes_by_position() -> None:
+    """Its choice hangs on the order of the whole list, so that slots differ a little, by chance."""
+
+    def by_hash_of_the_list(seen: Seen) -> list[float]:
+        shown = " ".join(line.item for line in seen.candidates)
+        return [uniform(0, shown, line.item) for line in seen.candidates]
+
+    found = probed(by_hash_of_the_list, ["position"])["probes"]["position"]
+    assert found["range"]["value"] > 0.02
+    assert found["range_p"] > 0.05
+    assert found["choices_range_p"] > 0.05
+    assert found["first_choice_kept"]["value"] == pytest.approx(0.1, abs=0.03)
 
 
 def test_swapped_captions_move_a_reader_of_captions_and_of_nothing_else() -> None:

@@ -147,6 +147,15 @@ def test_ratios_weigh_users_by_what_they_have() -> None:
     assert nothing is None
 
 
+def test_the_chance_of_a_range_by_hand() -> None:
+    """Two users, each right in slot 1 of three. Turned at random they agree on some slot in one of three draws."""
+    hits = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    p_value = Ratios(hits, np.ones_like(hits), 42).p_value()
+    assert p_value == pytest.approx(1 / 3, abs=0.05)
+    assert Ratios(np.zeros_like(hits), np.ones_like(hits), 42).p_value() == 1.0
+    assert Ratios(hits, np.zeros_like(hits), 42).p_value() is None
+
+
 def test_a_users_history_is_the_whole_line_before_the_target() -> None:
     lines = [Line(user_id="1", items=("p", "q", "x", "y", "z", "a"), line_index=0)]
     known, unknown = example_of("1", "a"), example_of("2", "a")

@@ -18,8 +18,8 @@ from mllmrec.evaluation.probing.conditions import CHANGES, HINTED, PLAIN, UNHINT
 from mllmrec.evaluation.probing.traces import HintedExamples, hinted_examples
 from mllmrec.records import RankingExample
 
-NO_CAPTIONS = "the prompts hold no captions"
-NO_TRACES = "there are no traces of the training split to give as hints"
+NO_CAPTIONS = "the prompts hold no captions (the model was trained without, or `mllmrec caption` has not run)"
+NO_TRACES = "there are no traces of the training split to give as hints (`mllmrec pseudo-cot` writes them)"
 
 
 @dataclass(frozen=True, kw_only=True)

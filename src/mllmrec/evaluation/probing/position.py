@@ -3,7 +3,8 @@
 A model that goes by content gives the same item first however the list is turned: its hit rate is the same in every
 slot, its first choices visit all slots alike, and no first choice changes. Each of these is told, and none of them
 mixes slots with users, since every user's target stands in every slot (or, where there are fewer rotations than
-candidates, in every part of the list).
+candidates, in every part of the list). Some range comes about by chance wherever a model wavers at all, so each comes
+with how often chance alone makes one as large: what a user got in each slot is turned by a random number of slots.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def probe(sample: Sample, turned: Sequence[Condition]) -> dict[str, Any]:
             )
         ],
         "range": told(accuracy.range()),
+        "range_p": accuracy.p_value(),
         "choices_range": told(choice.range()),
+        "choices_range_p": choice.p_value(),
         "rotations_range": told(Ratios(turns, np.ones_like(turns), sample.seed).range()),
         **intervals({"first_choice_kept": same_U}, sample.seed),
     }

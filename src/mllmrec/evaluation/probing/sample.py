@@ -18,6 +18,7 @@ Scores = Sequence[FloatArray]
 """One array for each user: the scores of the candidates, in the order of the example."""
 
 DRAWS = 2_000
+TURNS = 1_000
 BLOCK = 64
 
 
@@ -91,6 +92,7 @@ class Ratios:
 
     def __init__(self, numerators: FloatArray, denominators: FloatArray, seed: int) -> None:
         num_users = len(numerators)
+        self._numerators, self._denominators, self._seed = numerators, denominators, seed
         self.there = denominators.any(axis=0)
         numerators, denominators = numerators[:, self.there], denominators[:, self.there]
         self.values = numerators.sum(axis=0) / denominators.sum(axis=0)
@@ -123,3 +125,22 @@ class Ratios:
         draws = self._draws[~np.isnan(self._draws).all(axis=1)]
         low, high = np.quantile(np.nanmax(draws, axis=1) - np.nanmin(draws, axis=1), [0.025, 0.975]).tolist()
         return Interval(value=round(float(self.values.max() - self.values.min()), 12), low=low, high=high)
+
+    def p_value(self) -> float | None:
+        """How often a range as large comes about when columns mean nothing: each user's own are turned at random.
+
+        (1 + times in `TURNS` that it does) / (1 + `TURNS`); None without columns.
+        """
+        if not self.there.any():
+            return None
+        rng = np.random.default_rng(generator(self._seed, "probe", "turns").getrandbits(128))
+        num_users, count = self._numerators.shape
+        observed, reached = round(float(self.values.max() - self.values.min()), 12), 0
+        for _ in range(TURNS):
+            turned = (np.arange(count) + rng.integers(0, count, (num_users, 1))) % count
+            above, below = (
+                np.take_along_axis(part, turned, axis=1).sum(axis=0) for part in (self._numerators, self._denominators)
+            )
+            ratios = above[below > 0] / below[below > 0]
+            reached += round(float(ratios.max() - ratios.min()), 12) >= observed
+        return (1 + reached) / (1 + TURNS)

@@ -57,6 +57,15 @@ def bounds(interval: Facts, digits: str = ".3f") -> str:
     return f"{value} [{low}, {high}]"
 
 
+def chance(p_value: float | None) -> str:
+    """How often chance alone makes as much.
+
+    >>> chance(0.0312), chance(1 / 1001), chance(None)
+    ('by chance p = 0.031', 'by chance p = 0.001', 'no p')
+    """
+    return "no p" if p_value is None else f"by chance p = {p_value:.3f}"
+
+
 def _change(probe: str, found: Facts, metric: str) -> str:
     facts = found["metrics"][metric]
     difference = facts["difference"]
@@ -80,8 +89,8 @@ def _position(found: Facts, _metric: str) -> str:
     worst, best = (pick(slots, key=lambda slot: slot["HR@1"]["value"]) for pick in (min, max))
     return (
         f"Lists turned {found['rotations']} ways: HR@1 is {worst['HR@1']['value']:.3f} with the target in slot "
-        f"{worst['slot']} and {best['HR@1']['value']:.3f} in slot {best['slot']}, a range of {bounds(found['range'])}; "
-        f"{stays}. A model that goes by content alone has range 0 and stays always."
+        f"{worst['slot']} and {best['HR@1']['value']:.3f} in slot {best['slot']}, a range of {bounds(found['range'])} "
+        f"({chance(found['range_p'])}); {stays}. A model that goes by content alone has range 0 and stays always."
     )
 
 
@@ -91,8 +100,8 @@ def _popularity(found: Facts, _metric: str) -> str:
     choice, target, most = (math.exp(facts[name]["value"]) for name in lifts)
     return (
         f"The first choice is {choice:.1f} times as popular as its candidates are on (geometric) average, right "
-        f"answers {target:.1f} times, the most popular candidate {most:.1f} times; it is that one for "
-        f"{bounds(facts['agreement'])} of the users."
+        f"answers {target:.1f} times, the most popular candidate {most:.1f} times; the first choice is the most "
+        f"popular one for {bounds(facts['agreement'])} of the users."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mllmrec.evaluation.probing.sentences import bounds, headline
+from mllmrec.evaluation.probing.sentences import bounds, chance, headline
 from mllmrec.records import Table
 
 Facts = Mapping[str, Any]
@@ -72,8 +72,9 @@ def _slots(facts: Facts, found: Facts) -> Table:
         columns=("slot", f"HR@1/{facts['protocol']} with the target there", "share of first choices", "uniform"),
         rows=tuple(rows),
         note=(
-            f"Range across slots: HR@1 {_or_none(found['range'])}, first choices {bounds(found['choices_range'])}; "
-            f"HR@1 across whole rotations {_or_none(found['rotations_range'])}."
+            f"Range across slots: HR@1 {_or_none(found['range'])} ({chance(found['range_p'])}), first choices "
+            f"{bounds(found['choices_range'])} ({chance(found['choices_range_p'])}); HR@1 across whole rotations "
+            f"{_or_none(found['rotations_range'])}. Resampled ranges lean upwards; p tells whether slots matter."
         ),
     )
 
@@ -119,9 +120,8 @@ def _changes(facts: Facts, probes: Mapping[str, Facts], what: str) -> Iterator[T
             for name in names
         )
         rows.append((probe, *cells, bounds(found["first_choice_kept"])))
-    users = first.get("num_examples", facts["num_users"])
     yield Table(
-        title=_title(facts, what, users),
+        title=_title(facts, what, first.get("num_examples")),
         columns=("prompt", *(f"{name}/{facts['protocol']}" for name in names), "first choice kept"),
         rows=tuple(rows),
         note="Beneath each figure its paired difference from the prompt as it is.",
