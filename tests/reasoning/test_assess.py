@@ -116,6 +116,17 @@ def test_what_is_told_and_kept_adds_up_and_is_drawn(gallery: Workspace) -> None:
 
 
 @pytest.mark.usefixtures("no_picture")
+def test_of_traces_that_say_the_same_the_one_about_its_own_history_stays(gallery: Workspace) -> None:
+    """The first trace of the file is a copy of the last one, which somebody else's history explains."""
+    written = traces()
+    write_traces(gallery, [replace(written[0], reasoning=written[-1].reasoning), *written[1:]])
+    assess(gallery, keep=1.0)
+    rows = assessed(gallery)
+    assert (rows[0]["reason"], rows[0]["scores"]["repeats"]) == ("repeats another trace", written[-1].example_id)
+    assert all(row["keep"] for row in rows[1:])
+
+
+@pytest.mark.usefixtures("no_picture")
 def test_records_keep_what_they_held_in_the_order_of_the_file(gallery: Workspace) -> None:
     write_traces(gallery, traces())
     before: list[dict[str, Any]] = read_json(gallery.refined_cot(DATASET))

@@ -57,6 +57,11 @@ def test_long_texts_with_a_few_words_changed() -> None:
     assert set(found.values()) == {str(number) for number in range(40)}
 
 
+def test_of_like_texts_the_one_that_ranks_first_stays() -> None:
+    texts = [(key, "quiet lakes far in the north") for key in "abcd"] + [("e", "something else")]
+    assert find_repeats(texts, "cadbe".index) == {"a": "c", "b": "c", "d": "c"}
+
+
 def test_case_and_punctuation_make_no_difference() -> None:
     assert find_repeats([("a", "Step 1: Quiet lakes, far."), ("b", "step 1 quiet LAKES far")]) == {"b": "a"}
 

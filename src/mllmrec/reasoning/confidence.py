@@ -13,7 +13,7 @@ by hash; or all that reach a threshold.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from mllmrec.data.draws import uniform
@@ -57,11 +57,12 @@ class Verdict(NamedTuple):
 
 def decide(assessed: Mapping[str, Parts], choice: Choice) -> dict[str, Verdict]:
     """Verdicts by key."""
-    lifts = [parts.lift for parts in assessed.values() if parts.reason is None and parts.lift is not None]
-    spread = spread_of(lifts)
-    whole = {key: parts._replace(prediction=prediction(parts, spread)) for key, parts in assessed.items()}
+    whole = with_predictions(assessed)
     trusted = {key: confidence(parts) for key, parts in whole.items() if parts.reason is None}
-    kept = _kept(trusted, assessed, choice)
+    if choice.threshold is not None:
+        kept = {key for key, value in trusted.items() if value >= choice.threshold}
+    else:
+        kept = set(sorted(trusted, key=ranking(whole, choice.seed))[: round(choice.keep * len(trusted))])
     return {
         key: Verdict(
             prediction=parts.prediction,
@@ -71,6 +72,23 @@ def decide(assessed: Mapping[str, Parts], choice: Choice) -> dict[str, Verdict]:
         )
         for key, parts in whole.items()
     }
+
+
+def ranking(assessed: Mapping[str, Parts], seed: int) -> Callable[[str], tuple[float, float, float]]:
+    """A sort key that puts the most trusted first: by confidence, then by margin, then by hash."""
+
+    def rank(key: str) -> tuple[float, float, float]:
+        parts = assessed[key]
+        return -confidence(parts), -parts.modality_margin, uniform(seed, "keep", key)
+
+    return rank
+
+
+def with_predictions(assessed: Mapping[str, Parts]) -> dict[str, Parts]:
+    """The same with every lift as a prediction; those of rejected traces set no scale."""
+    lifts = [parts.lift for parts in assessed.values() if parts.reason is None and parts.lift is not None]
+    spread = spread_of(lifts)
+    return {key: parts._replace(prediction=prediction(parts, spread)) for key, parts in assessed.items()}
 
 
 def confidence(parts: Parts) -> float:
@@ -97,13 +115,3 @@ def prediction(parts: Parts, spread: float) -> float | None:
 def spread_of(lifts: Sequence[float]) -> float:
     """The root mean square; 0 for none."""
     return math.sqrt(math.fsum(lift * lift for lift in lifts) / len(lifts)) if lifts else 0.0
-
-
-def _kept(trusted: Mapping[str, float], assessed: Mapping[str, Parts], choice: Choice) -> set[str]:
-    if choice.threshold is not None:
-        return {key for key, value in trusted.items() if value >= choice.threshold}
-
-    def rank(key: str) -> tuple[float, float, float]:
-        return -trusted[key], -assessed[key].modality_margin, uniform(choice.seed, "keep", key)
-
-    return set(sorted(trusted, key=rank)[: round(choice.keep * len(trusted))])

@@ -3,14 +3,14 @@
 A text is its set of three-word runs, and two texts are near-duplicates when the Jaccard similarity of their sets is at
 least 4/5. All are found exactly without comparing all pairs: with the runs of every text ordered from rare to common,
 two such sets of n runs share L of their first n - ceil(4n/5) + L, so that a text is compared only with those it shares
-several rare runs with. The first of a group stays, the others repeat it, and nothing is compared with them again.
+several rare runs with. One of a group stays, the others repeat it, and nothing is compared with them again.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice, pairwise
 from typing import Any
 
@@ -25,25 +25,30 @@ COMMON = 8
 Runs = NDArray[np.integer[Any]]
 
 
-def find_repeats(texts: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """key -> key of the earlier text that it repeats, for (key, text) pairs in order.
+def find_repeats(texts: Iterable[tuple[str, str]], rank: Callable[[str], Any] | None = None) -> dict[str, str]:
+    """key -> key of the text that it repeats, for (key, text) pairs.
 
-    >>> find_repeats([("a", "one two three four"), ("b", "five six seven"), ("c", "One two three, four!")])
-    {'c': 'a'}
+    Of like texts the one whose key `rank` puts first stays, without it the first in order.
+
+    >>> pairs = [("a", "one two three four"), ("b", "five six seven"), ("c", "One two three, four!")]
+    >>> find_repeats(pairs), find_repeats(pairs, lambda key: -ord(key))
+    ({'c': 'a'}, {'a': 'c'})
     """
     keys, sets = hashed_runs(texts)
+    order = sorted(range(len(keys)), key=lambda at: rank(keys[at])) if rank is not None else range(len(keys))
     frequency = np.bincount(np.concatenate([np.empty(0, np.int32), *sets]), minlength=1)
     by_run: defaultdict[int, array[int]] = defaultdict(lambda: array("i"))
     repeats: dict[str, str] = {}
-    for at, own in enumerate(sets):
-        rare = _rarest(own, frequency)
-        enough = min(COMMON, -(-SHARED * len(own) // OF))
-        original = next((other for other in _sharing(rare, by_run, enough) if alike(own, sets[other])), None)
+    for place, at in enumerate(order):
+        rare = _rarest(sets[at], frequency)
+        enough = min(COMMON, -(-SHARED * len(sets[at]) // OF))
+        found = (order[other] for other in _sharing(rare, by_run, enough))
+        original = next((other for other in found if alike(sets[at], sets[other])), None)
         if original is not None:
             repeats[keys[at]] = keys[original]
             continue
         for run in rare:
-            by_run[run].append(at)
+            by_run[run].append(place)
     return repeats
 
 
@@ -55,7 +60,7 @@ def _rarest(own: Runs, frequency: Runs) -> list[int]:
 
 
 def _sharing(rare: Sequence[int], by_run: Mapping[int, array[int]], enough: int) -> list[int]:
-    """The earlier texts that have `enough` of these runs, the first one first."""
+    """The places of the earlier texts that have `enough` of these runs, the first one first."""
     found = [np.frombuffer(by_run[run], dtype=np.int32) for run in rare if run in by_run]
     if len(found) < enough:
         return []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mllmrec.reasoning.confidence import LESS_TRUSTED, Choice, Parts, Verdict, decide
+from mllmrec.reasoning.confidence import LESS_TRUSTED, Choice, Parts, Verdict, decide, ranking, with_predictions
 from mllmrec.reasoning.repetition import find_repeats
 from mllmrec.streams import read_list, write_list
 
@@ -38,9 +38,13 @@ class Outcome:
 
 
 def write_verdicts(path: Path, rows: Callable[[], Rows], choice: Choice) -> Outcome:
-    """Find repetitions, decide, and write the artifact; `rows` reads the assessed rows as often as it is asked."""
-    parts: dict[str, Parts] = {}
-    repeats = find_repeats(_texts(rows(), parts))
+    """Find repetitions, decide, and write the artifact; `rows` reads the assessed rows as often as it is asked.
+
+    Of traces that say the same the most trusted stays: whose history they are about, where that can be told.
+    """
+    parts = {key: _parts(row) for key, row in rows()}
+    texts = ((key, row["reasoning"]) for key, row in rows() if row["reason"] is None)
+    repeats = find_repeats(texts, ranking(with_predictions(parts), choice.seed))
     parts |= {key: parts[key]._replace(reason=REPEATS) for key in repeats}
     outcome = Outcome(parts=parts, verdicts=decide(parts, choice))
     write_list(path, (_decided(row, outcome.verdicts[key], repeats.get(key)) for key, row in rows()))
@@ -69,14 +73,6 @@ def stored_rows(path: Path) -> Rows:
         scores = {name: value for name, value in row["scores"].items() if name not in ("prediction", "repeats")}
         kept = {name: value for name, value in row.items() if name not in ("scores", "confidence", "keep", "reason")}
         yield row["example_id"], {**kept, "scores": scores, "reason": reason}
-
-
-def _texts(rows: Rows, parts: dict[str, Parts]) -> Iterator[tuple[str, str]]:
-    """The texts that aren't rejected; the parts of all are put down on the way."""
-    for key, row in rows:
-        parts[key] = _parts(row)
-        if row["reason"] is None:
-            yield key, row["reasoning"]
 
 
 def _parts(row: Row) -> Parts:
