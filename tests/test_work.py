@@ -118,6 +118,14 @@ def test_an_interrupted_start_goes_on_behind_its_last_whole_record(tmp_path: Pat
     assert path.read_bytes() == whole.read_bytes()
 
 
+def test_drafts_that_a_killed_process_left_go_with_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "squares.json"
+    for name in (".squares.json.7.tmp", ".squares.json.manifest.json.7.tmp", ".other.json.7.tmp"):
+        (tmp_path / name).write_text("half a fi")
+    work_through(path)
+    assert sorted(entry.name for entry in tmp_path.iterdir() if entry.suffix == ".tmp") == [".other.json.7.tmp"]
+
+
 def test_other_settings_or_inputs_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "squares.json"
     with open_work(path, settings(), {"train": "a"}, lambda: recall_from(path)) as work:

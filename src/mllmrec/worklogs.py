@@ -11,6 +11,7 @@ before the log's owner appends. Of several records of one key the last counts, a
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 from collections import Counter
@@ -104,8 +105,10 @@ class WorkLog:
             self._file = None
 
     def remove(self) -> None:
+        """Drop the logs, and drafts of the artifact or its manifest that a killed process left."""
         self.close()
-        for path in log_paths(self.artifact):
+        drafts = self.artifact.parent.glob(f".{glob.escape(self.artifact.name)}*.tmp")
+        for path in (*log_paths(self.artifact), *drafts):
             path.unlink(missing_ok=True)
 
     def _paths(self) -> list[Path]:
