@@ -230,6 +230,14 @@ def test_a_file_without_a_trace_of_the_train_split_is_refused(gallery: Workspace
 
 
 @pytest.mark.usefixtures("no_picture")
+def test_traces_that_were_written_with_the_answer_in_view_are_told(gallery: Workspace) -> None:
+    spans = [(each.user_id, " ".join((*each.history, each.target_id)), each.reasoning) for each in traces()]
+    rows = [own(user, span, reasoning=text, answer_conditioned=at < 7) for at, (user, span, text) in enumerate(spans)]
+    write_json(gallery.refined_cot(DATASET), rows)
+    assert "7 traces were written with the target in view" in assess(gallery).warnings[0]
+
+
+@pytest.mark.usefixtures("no_picture")
 def test_validation_users_stay_out(gallery: Workspace) -> None:
     gallery.split(DATASET, "valid").unlink()
     write_traces(gallery, traces())

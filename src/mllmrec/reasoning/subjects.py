@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mllmrec.artifacts import Workspace
 from mllmrec.data.prompts import TEMPLATE_VERSION
 from mllmrec.data.sequences import Interactions, is_held_out
+from mllmrec.data.trace_records import was_conditioned
 from mllmrec.data.traces import TraceJoin, written_traces
 from mllmrec.errors import DataError
 from mllmrec.reasoning.prediction import Lists, PredictionJudge
@@ -37,14 +39,16 @@ class Subjects:
         path = written_traces(workspace, settings.dataset)
         interactions = Interactions.load(workspace, settings.dataset)
         traces = TraceJoin(path, interactions)
-        users, lengths, held_out = dict[str, str](), set[int](), 0
-        for trace, _ in traces:
+        are_refined = path == workspace.refined_cot(settings.dataset)
+        users, lengths, found = dict[str, str](), set[int](), Counter[str]()
+        for trace, record in traces:
             if interactions.held_out and is_held_out(trace.user_id):
-                held_out += 1
+                found["held_out"] += 1
             elif settings.limit is None or len(users) < settings.limit:
                 users[trace.example_id] = trace.user_id
                 lengths.add(len(trace.history) + 1)
-        counts = dict(traces.counts) | ({"held_out": held_out} if held_out else {})
+                found["answer_conditioned"] += was_conditioned(record, refined=are_refined)
+        counts = dict(traces.counts + found)
         if not users:
             raise DataError(
                 f"{path}: none of its traces belongs to a window of the train split ({counts or 'it is empty'}). "
@@ -53,7 +57,7 @@ class Subjects:
         return cls(
             traces=traces,
             interactions=interactions,
-            are_refined=path == workspace.refined_cot(settings.dataset),
+            are_refined=are_refined,
             users=users,
             lengths=frozenset(lengths),
             counts=counts,

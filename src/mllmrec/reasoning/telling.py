@@ -17,10 +17,11 @@ SHOWN: Mapping[str, tuple[str, Callable[[Parts], float | None]]] = {
     "steps": ("steps", lambda parts: parts.steps),
     "length": ("length", lambda parts: parts.length),
 }
-LEFT_OUT = {
+NOTED = {
     "mismatched": "records of the file belong to no window of the train split and are left out",
     "repeated": "records of the file repeat an example and are left out",
     "held_out": "traces are of validation users, whom nothing trains on, and are left out",
+    "answer_conditioned": "traces were written with the target in view: what they do for it is no merit of theirs",
 }
 NO_SCORER = (
     "Without --scorer nothing was said about prediction consistency: confidence comes from the other parts. Train two "
@@ -31,7 +32,7 @@ NO_SCORER = (
 def summary(path: Path, manifest: Manifest, outcome: Outcome, *, headline: str) -> Summary:
     """The tables and warnings of a finished assessment."""
     records = manifest.counts["records"]
-    warnings = [f"{records[name]:,} {text}." for name, text in LEFT_OUT.items() if records.get(name)]
+    warnings = [f"{records[name]:,} {text}." for name, text in NOTED.items() if records.get(name)]
     if all(parts.lift is None for parts in outcome.parts.values()):
         warnings.append(NO_SCORER)
     return Summary(
