@@ -1,6 +1,6 @@
 """What `mllmrec probe` costs: scorings as multiples of one evaluation, and the time from scores to figures.
 
-    python benchmarks/probes.py
+    OMP_NUM_THREADS=1 python benchmarks/probes.py
 
 A made-up dataset with captions and traces, so that every probe applies, and a small random backbone. Seconds of each
 probe are set against the seconds of the plain prompts in the same run; the second part takes random scores of 6,040
