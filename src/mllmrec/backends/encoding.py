@@ -40,7 +40,7 @@ class Encoder:
     def answer_ids(self, item_id: str) -> list[int]:
         return self.chat.answer_ids(self.renderer.answer(item_id))
 
-    def scoring_task(self, example: RankingExample) -> ScoringTask:
+    def scoring_task(self, example: RankingExample, hint: str | None = None) -> ScoringTask:
         """The prompt and every candidate's answer."""
         answers = [self.answer_ids(item) for item in example.candidates]
-        return ScoringTask(prompt_T=self.prompt_ids(example), answers_C=answers)
+        return ScoringTask(prompt_T=self.prompt_ids(example, hint), answers_C=answers)

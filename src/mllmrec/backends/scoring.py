@@ -46,7 +46,7 @@ class HuggingFaceScorer:
 
     def score(self, tasks: Sequence[ScoringTask]) -> Iterator[tuple[int, list[float]]]:
         rows = make_rows(tasks)
-        self._verify_lengths(rows)
+        self.verify_lengths(rows)
         for batch in plan_batches(rows, self.max_tokens):
             with evaluating(self.model):
                 scores = score_rows(self.model, batch, cached=self.reach is None, temperature=self.temperature)
@@ -69,7 +69,8 @@ class HuggingFaceScorer:
                 "which exact scoring doesn't support. Choose another model, or rank with --method generate."
             )
 
-    def _verify_lengths(self, rows: Sequence[Row]) -> None:
+    def verify_lengths(self, rows: Sequence[Row]) -> None:
+        """Raise BackendError for a row that a sliding window would cut."""
         longest = max((len(row.prompt_T) + max(map(len, row.trie.paths)) for row in rows), default=0)
         if self.reach is not None and longest > self.reach:
             raise BackendError(
@@ -238,9 +239,13 @@ def _reach(model: Any) -> int | None:
 
 
 def _project(head: Any, hidden_E: torch.Tensor) -> torch.Tensor:
-    """Logits in float32; a head of another number format is multiplied in float32 too, not rounded afterwards."""
-    if type(head) is torch.nn.Linear and head.weight.dtype != torch.float32:
+    """Logits in float32; a head of another number format is multiplied in float32 too, not rounded afterwards.
+
+    A trainer's autocast would round them again, so it is off here.
+    """
+    if type(head) is torch.nn.Linear:
         bias = None if head.bias is None else head.bias.float()
-        return torch.nn.functional.linear(hidden_E.float(), head.weight.float(), bias)
+        with torch.autocast(hidden_E.device.type, enabled=False):
+            return torch.nn.functional.linear(hidden_E.float(), head.weight.float(), bias)
     logits: torch.Tensor = head(hidden_E).float()
     return logits
