@@ -19,10 +19,9 @@ from mllmrec.data.candidates import (
     candidate_rows,
     freeze,
     popularity_sampler,
-    protocol_name,
-    protocol_of,
     questions,
     read_candidates,
+    sliced,
     uniform_sampler,
     with_candidates,
 )
@@ -176,20 +175,65 @@ def test_popular_negatives_are_drawn_in_proportion_to_their_count() -> None:
     assert abs(counts["c"] - 1_000) < 210
 
 
-def test_an_item_that_never_occurs_is_no_popular_negative() -> None:
-    sampler = popularity_sampler(["a", "b", "never"], lines_of(("1", "a b")))
+def test_items_that_never_occur_are_drawn_only_where_the_others_are_too_few() -> None:
+    pool, lines = ["a", "b", "n1", "n2", "n3"], lines_of(("1", "a b"))
+    sampler = popularity_sampler(pool, lines)
     assert sorted(sampler(random.Random(1), 2, frozenset())) == ["a", "b"]
-    with pytest.raises(DataError, match="3 negatives were asked for, but only 2 of 2 items"):
-        sampler(random.Random(1), 3, frozenset())
+    counts = Counter(item for seed in range(900) for item in sampler(random.Random(seed), 2, frozenset({"a"})))
+    assert counts.pop("b") == 900
+    # The place left goes to n1, n2 and n3 alike: binomial, mean 300, standard deviation 14.
+    assert set(counts) == {"n1", "n2", "n3"}
+    assert all(abs(count - 300) < 71 for count in counts.values())
+    with pytest.raises(DataError, match="6 negatives were asked for, but only 5 of 5 items"):
+        sampler(random.Random(1), 6, frozenset())
+
+
+def test_rare_items_beside_a_very_frequent_one_are_drawn_in_proportion_and_at_once() -> None:
+    """Rejection alone would need about a million draws for each list here."""
+    lines = [Line(user_id="1", items=("a",) * 3_000_000 + ("b", "b", "c"), line_index=0)]
+    sampler, rng = popularity_sampler(["a", "b", "c"], lines), random.Random(1)
+    drawn = [sampler(rng, 2, frozenset()) for _ in range(1_500)]
+    assert all(each[0] == "a" for each in drawn)
+    # b : c = 2 : 1, binomial with mean 1,000 and standard deviation 18.
+    assert abs(sum(each[1] == "b" for each in drawn) - 1_000) < 92
 
 
 def test_popularity_is_counted_without_validation_targets(tmp_path: Path) -> None:
     user = next(user for user in map(str, range(1000)) if is_held_out(user))
     other = next(user for user in map(str, range(1000)) if not is_held_out(user))
-    workspace = write_dataset(tmp_path, train=tsv([(user, ["a", "b", "secret"]), (other, ["a", "b"])]), test="7\tc d\n")
+    rows = [(user, ["a", "b", "secret"]), (other, ["a", "b"])]
+    workspace = write_dataset(tmp_path, train=tsv(rows), test="7\tc d\n")
     interactions = Interactions.load(workspace, "shop")
-    with pytest.raises(DataError, match="only 2 of 2 items"):
-        freeze(interactions, "test", window=2, num_neg=3, seed=1, negatives="popularity")
+    examples, counts = freeze(interactions, "test", window=2, num_neg=2, seed=1, negatives="popularity")
+    assert {*examples[0].candidates} == {"a", "b", "d"}
+    assert counts["with_unseen"] == 0
+    examples, counts = freeze(interactions, "test", window=2, num_neg=3, seed=1, negatives="popularity")
+    assert {*examples[0].candidates} == {"a", "b", "d", "secret"}
+    assert counts["with_unseen"] == 1
+
+
+def test_a_slice_is_drawn_by_user_and_holds_the_smaller_one() -> None:
+    examples = [question(str(number % 60), [f"i{number}"]) for number in range(90)]
+    drawn = sliced(examples, 20, 42)
+    assert len({example.example_id for example in drawn}) == 20
+    assert drawn != examples[:20]
+    assert sliced(examples[::-1], 20, 42) == drawn
+    assert sliced(examples, 12, 42) == drawn[:12]
+    assert sliced(drawn[5:], 3, 42) == drawn[5:8]
+    assert {each.example_id for each in sliced(examples, 20, 43)} != {each.example_id for each in drawn}
+    # A user's examples stand together, so that a slice splits one user at most.
+    users = [example.user_id for example in sliced(examples, 90, 42)]
+    assert sum(one != other for one, other in itertools.pairwise(users)) == 59
+    assert sliced(examples, None, 42) == examples
+    assert sliced(examples, 1_000, 42) == sliced(examples, 90, 42)
+
+
+def test_a_slice_is_a_fair_draw() -> None:
+    examples = [question(str(user)) for user in range(200)]
+    counts = Counter(example.user_id for seed in range(400) for example in sliced(examples, 50, seed))
+    # Each user is binomial with mean 100 and standard deviation 8.7.
+    assert len(counts) == 200
+    assert all(abs(count - 100) < 44 for count in counts.values())
 
 
 def test_negatives_lie_outside_what_is_known_at_their_split() -> None:
@@ -211,20 +255,6 @@ def test_negatives_lie_outside_what_is_known_at_their_split() -> None:
 def test_the_window_of_a_user_is_forbidden_even_where_nothing_is_known() -> None:
     drawn = with_candidates(question(history=POOL[:5], target="i5"), uniform_sampler(POOL[:8]), frozenset(), 2, 1, "x")
     assert set(drawn.candidates) == {"i5", "i6", "i7"}
-
-
-@pytest.mark.parametrize(
-    ("num_neg", "negatives", "legacy", "name"),
-    [(9, "uniform", False, "uni9"), (99, "popularity", False, "pop99"), (9, "uniform", True, "legacy-uni9")],
-)
-def test_protocols_are_named_and_read_back_from_the_file(num_neg: int, negatives: str, legacy: bool, name: str) -> None:
-    assert protocol_name(num_neg, negatives, legacy=legacy) == name
-    assert protocol_of(Workspace("/w").candidates("shop", "test", name, 10, 42)) == name
-
-
-def test_a_file_named_otherwise_is_its_own_protocol() -> None:
-    assert protocol_of(Path("x/test_generate_seed42_neg9.json")) == "test_generate_seed42_neg9"
-    assert protocol_of(Path("x/mine.jsonl")) == "mine"
 
 
 # ---- files
@@ -328,6 +358,7 @@ def test_other_knobs_are_other_files(tmp_path: Path) -> None:
             {"seed": 1},
             {"num_neg": 3},
             {"negatives": "popularity"},
+            {"negatives": "all"},
             {"min_inter": 4},
             {"legacy": True},
             {"split": "train"},
@@ -337,6 +368,7 @@ def test_other_knobs_are_other_files(tmp_path: Path) -> None:
         "test_uni9_w5_s1.jsonl",
         "test_uni3_w5_s42.jsonl",
         "test_pop9_w5_s42.jsonl",
+        "test_full_w5_s42.jsonl",
         "test_uni9_w4_s42.jsonl",
         "test_legacy-uni9_w5_s42.jsonl",
         "train_uni9_w5_s42.jsonl",

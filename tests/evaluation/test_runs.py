@@ -254,6 +254,41 @@ def test_missing_candidates_name_the_command_that_makes_them(shop: Workspace, sh
         candidate_file(changed(shop_settings, candidates="nowhere.jsonl"), shop)
 
 
+@pytest.mark.parametrize(
+    ("knobs", "name", "command"),
+    [
+        ({"negatives": "hard", "num_neg": 19}, "hard19", "retrieve --dataset shop --split test --num 19`"),
+        (
+            {"negatives": "hard", "num_neg": 99, "retriever": "markov", "split": "valid"},
+            "hard99-markov",
+            "retrieve --dataset shop --split valid --num 99 --retriever markov`",
+        ),
+        (
+            {"negatives": "rerank", "num_neg": 100},
+            "rr100",
+            "retrieve --dataset shop --split test --num 100 --rerank`",
+        ),
+        (
+            {"negatives": "all", "retriever": "markov"},
+            "full",
+            "candidates --dataset shop --split test --negatives all`",
+        ),
+    ],
+)
+def test_every_protocol_names_its_file_and_its_command(
+    shop: Workspace, shop_settings: RunSettings, knobs: dict[str, object], name: str, command: str
+) -> None:
+    with pytest.raises(ArtifactError) as error:
+        candidate_file(changed(shop_settings, root=".", min_inter=10, **knobs), shop)
+    split = knobs.get("split", "test")
+    assert f"processed/{split}_{name}_w10_s42.jsonl does not exist. Make it with `mllmrec {command}" in str(error.value)
+
+
+def test_a_retriever_that_there_is_not_is_refused_with_the_nearest_one(shop_settings: RunSettings) -> None:
+    with pytest.raises(SettingsError, match="there is no retriever 'itemkn'; did you mean itemknn"):
+        changed(shop_settings, retriever="itemkn")
+
+
 def test_only_top_k_and_seed_decide_a_run_beside_its_inputs(shop_settings: RunSettings) -> None:
     assert shop_settings.result_settings() == {"dataset": "shop", "seed": 42, "top_k": [3, 5, 10]}
 

@@ -1,4 +1,4 @@
-"""Candidate lists: one target among negatives, drawn once, frozen in a file, and named by protocol.
+"""Candidate lists: one target among negatives, drawn once, frozen in a file, and named by protocol (`protocols.py`).
 
 A negative is an item the user isn't known to have met at that split. The draw and the order of each list depend on
 (seed, split, example id) alone. In training nothing is frozen: each stage and epoch draws anew for a purpose of
@@ -11,18 +11,20 @@ import bisect
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import read_jsonl
-from mllmrec.data.draws import generator
+from mllmrec.data.draws import generator, uniform
 from mllmrec.data.sequences import Interactions, Line, Windows, windows
 from mllmrec.errors import DataError
 from mllmrec.records import RankingExample, Split, example_id
 
 Sampler = Callable[[random.Random, int, frozenset[str]], list[str]]
+TRIES = 50
+"""Draws for each negative after which rejecting known and repeated items gives way to a pass over all items."""
 
 
 def questions(
@@ -69,15 +71,41 @@ def uniform_sampler(pool: Sequence[str]) -> Sampler:
 
 
 def popularity_sampler(pool: Sequence[str], lines: Sequence[Line]) -> Sampler:
-    """Draws items in proportion to how often they occur in `lines`; an item that never occurs is never drawn."""
-    counts = Counter(itertools.chain.from_iterable(line.items for line in lines))
+    """Draws items one after the other, without repetition, in proportion to how often they occur in `lines`.
+
+    An item that never occurs there weighs nothing: such items are drawn, with equal chance, only where all others
+    together are too few.
+    """
+    counts = item_counts(lines)
     met = [item for item in pool if counts[item]]
+    unmet = [item for item in pool if not counts[item]]
+    members = frozenset(met)
     cumulative = list(itertools.accumulate(counts[item] for item in met))
 
     def sample(rng: random.Random, count: int, forbidden: frozenset[str]) -> list[str]:
-        return _rejecting(lambda: met[bisect.bisect(cumulative, rng.random() * cumulative[-1])], count, forbidden)
+        missing = count - (len(met) - len(members & forbidden))
+        if missing >= 0:
+            rest = rng.sample([item for item in unmet if item not in forbidden], missing)
+            return [item for item in met if item not in forbidden] + rest
 
-    return _checked(sample, met)
+        def draw() -> str:
+            return met[bisect.bisect(cumulative, rng.random() * cumulative[-1])]
+
+        chosen = _rejecting(draw, count, forbidden, tries=TRIES * count)
+        if len(chosen) < count:
+            # What is left is rare beside what was drawn. The first of exponential clocks, each as fast as its item is
+            # frequent, follow the same law and take one pass.
+            left = [item for item in met if item not in forbidden.union(chosen)]
+            clocks = {item: rng.expovariate(counts[item]) for item in left}
+            chosen += sorted(left, key=clocks.__getitem__)[: count - len(chosen)]
+        return chosen
+
+    return _checked(sample, pool)
+
+
+def item_counts(lines: Iterable[Line]) -> Counter[str]:
+    """How often each item occurs in lines."""
+    return Counter(itertools.chain.from_iterable(line.items for line in lines))
 
 
 def with_candidates(
@@ -94,31 +122,36 @@ def with_candidates(
 def freeze(
     interactions: Interactions, split: Split, *, window: int, num_neg: int, seed: int, negatives: str = "uniform"
 ) -> tuple[list[RankingExample], dict[str, int]]:
-    """The frozen lists of a split: one example a line, negatives outside all that is known of the user there."""
+    """The frozen lists of a split: one example a line, negatives outside all that is known of the user there.
+
+    `all` draws none: every item that isn't known of the user is a candidate, and no line spells them out. Popularity is
+    counted in the train lines without validation targets; `with_unseen` counts the lists for which they were too few.
+    """
     examples, counts = questions(interactions.lines(split), split, window)
-    pool = interactions.catalogue.ids
-    sampler = uniform_sampler(pool) if negatives == "uniform" else popularity_sampler(pool, interactions.fit_lines())
+    if negatives == "all":
+        return examples, counts
+    pool, fitted = interactions.catalogue.ids, interactions.fit_lines()
+    sampler = uniform_sampler(pool) if negatives == "uniform" else popularity_sampler(pool, fitted)
     known = interactions.known(split)
     drawn = [
         with_candidates(example, sampler, known[example.user_id], num_neg, seed, f"candidates/{split}")
         for example in examples
     ]
+    if negatives == "popularity":
+        seen = item_counts(fitted).keys()
+        counts["with_unseen"] = sum(not seen >= set(each.candidates) - {each.target_id} for each in drawn)
     return drawn, counts
 
 
-def protocol_name(num_neg: int, negatives: str = "uniform", *, legacy: bool = False) -> str:
-    """The protocol as it is shown with every metric: uni9, pop99, legacy-uni9."""
-    return ("legacy-" if legacy else "") + {"uniform": "uni", "popularity": "pop"}[negatives] + str(num_neg)
+def sliced(examples: Sequence[RankingExample], limit: int | None, seed: int) -> list[RankingExample]:
+    """The `limit` examples whose users have the smallest hash of (seed, split, user), in that order; all without one.
 
-
-def protocol_of(path: Path) -> str:
-    """The protocol a candidate file is named after; its whole stem when it isn't named our way.
-
-    >>> protocol_of(Path("processed/test_legacy-uni9_w10_s42.jsonl"))
-    'legacy-uni9'
+    A larger slice begins with a smaller one, and neither hangs on the order or the number of the other rows.
     """
-    parts = path.stem.split("_")
-    return parts[1] if len(parts) == 4 and path.suffix == ".jsonl" else path.stem
+    if limit is None:
+        return list(examples)
+    drawn = {example.user_id: uniform(seed, f"slice/{example.split}", example.user_id) for example in examples}
+    return sorted(examples, key=lambda example: (drawn[example.user_id], example.example_id))[:limit]
 
 
 def candidate_rows(examples: Sequence[RankingExample]) -> Iterator[dict[str, object]]:
@@ -157,10 +190,13 @@ def _is_id_list(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
-def _rejecting(draw: Callable[[], str], count: int, forbidden: frozenset[str]) -> list[str]:
-    """`count` distinct draws outside `forbidden`."""
+def _rejecting(
+    draw: Callable[[], str], count: int, forbidden: frozenset[str], tries: float = float("inf")
+) -> list[str]:
+    """`count` distinct draws outside `forbidden`; fewer where `tries` draws don't find as many."""
     accepted: dict[str, None] = {}
-    while len(accepted) < count:
+    while len(accepted) < count and tries > 0:
+        tries -= 1
         item = draw()
         if item not in forbidden:
             accepted[item] = None

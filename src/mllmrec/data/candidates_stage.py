@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from mllmrec.artifacts import Workspace, sha256, write_jsonl
-from mllmrec.data.candidates import candidate_rows, freeze, protocol_name, questions
+from mllmrec.data.candidates import candidate_rows, freeze, questions
 from mllmrec.data.legacy import draw_legacy
+from mllmrec.data.protocols import Protocol
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError
 from mllmrec.manifests import finished, hash_files, unmark, write_manifest
@@ -32,18 +34,34 @@ def run(settings: CandidatesSettings, workspace: Workspace) -> Summary:
     counts["examples"] = len(examples)
     digest = sha256(path)
     write_manifest(path, settings, inputs, started=started, counts=counts, details={"sha256": digest})
-    left_out = counts["too_short"] + counts["duplicates"]
     return Summary(
-        headline=f"{len(examples)} lists of {settings.num_neg + 1} candidates in {path.name}"
-        + (f"; {counts['too_short']} lines too short, {counts['duplicates']} duplicates" if left_out else ""),
+        headline=f"{len(examples)} {_lists(settings)} in {path.name}{left_out(counts)}",
         artifact=path,
         facts={"sha256": digest, **counts},
     )
 
 
 def candidates_path(settings: CandidatesSettings, workspace: Workspace) -> Path:
-    protocol = protocol_name(settings.num_neg, settings.negatives, legacy=settings.legacy)
+    protocol = Protocol(settings.negatives, settings.num_neg, legacy=settings.legacy).stem
     return workspace.candidates(settings.dataset, settings.split, protocol, settings.min_inter, settings.seed)
+
+
+def left_out(counts: Mapping[str, int]) -> str:
+    """What isn't in the file, or is there for want of better, in words; nothing where there is nothing to tell."""
+    told = ""
+    if counts["too_short"] + counts["duplicates"]:
+        told += f"; {counts['too_short']} lines too short, {counts['duplicates']} duplicates"
+    if counts.get("with_unseen"):
+        told += f"; {counts['with_unseen']} lists hold items that training never saw, because the others were too few"
+    return told
+
+
+def _lists(settings: CandidatesSettings) -> str:
+    return (
+        "questions about the whole catalogue"
+        if settings.negatives == "all"
+        else f"lists of {settings.num_neg + 1} candidates"
+    )
 
 
 def _draw(settings: CandidatesSettings, interactions: Interactions) -> tuple[list[RankingExample], dict[str, int]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mllmrec.artifacts import Workspace, read_json, require, write_json
-from mllmrec.data.candidates import protocol_name, protocol_of
+from mllmrec.data.protocols import Protocol, protocol_of
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.evaluation.metrics import Position, chance, metric_names, per_user, vacuous
 from mllmrec.evaluation.rankings import position_of, read_rankings, write_rankings
@@ -64,22 +64,38 @@ def candidate_file(settings: RunSettings, workspace: Workspace) -> Path:
     if settings.candidates is not None:
         beside = Path(settings.candidates).expanduser()
         path = beside if beside.exists() else workspace.root / beside
-        return require(path, "The candidate file", "Give --candidates the path of a file made by `mllmrec candidates`.")
-    protocol = protocol_name(settings.num_neg, settings.negatives)
-    path = workspace.candidates(settings.dataset, settings.split, protocol, settings.min_inter, settings.seed)
-    command = f"mllmrec candidates --dataset {settings.dataset} --split {settings.split} --num-neg {settings.num_neg}"
-    chosen = {"root": settings.root, "negatives": settings.negatives}
-    chosen |= {"min_inter": str(settings.min_inter), "seed": str(settings.seed)}
-    for name, value in chosen.items():
-        if value != str(RunSettings.model_fields[name].default):
-            command += f" --{name.replace('_', '-')} {value}"
-    require(path, "The candidate file", f"Make it with `{command}`.")
+        require(path, "The candidate file", "Give --candidates the path of a file made by `mllmrec candidates`.")
+    else:
+        protocol = protocol_asked(settings)
+        path = workspace.candidates(settings.dataset, settings.split, protocol.stem, settings.min_inter, settings.seed)
+        require(path, "The candidate file", f"Make it with `{_command(settings, protocol)}`.")
     _refuse_stale(path, settings, workspace)
     return path
 
 
+def protocol_asked(settings: RunSettings) -> Protocol:
+    """The protocol that --negatives, --num-neg and --retriever name together."""
+    retriever = settings.retriever if settings.negatives in ("hard", "rerank") else ""
+    return Protocol(settings.negatives, 0 if settings.negatives == "all" else settings.num_neg, retriever)
+
+
+def _command(settings: RunSettings, protocol: Protocol) -> str:
+    """The command that makes the file of a protocol."""
+    command = f"mllmrec {'retrieve' if protocol.retriever else 'candidates'} --dataset {settings.dataset}"
+    command += f" --split {settings.split}"
+    if protocol.num:
+        command += f" --{'num' if protocol.retriever else 'num-neg'} {protocol.num}"
+    chosen = {"root": settings.root}
+    chosen |= {"retriever": settings.retriever} if protocol.retriever else {"negatives": settings.negatives}
+    chosen |= {"min_inter": str(settings.min_inter), "seed": str(settings.seed)}
+    for name, value in chosen.items():
+        if value != str(RunSettings.model_fields[name].default):
+            command += f" --{name.replace('_', '-')} {value}"
+    return command + (" --rerank" if protocol.kind == "rerank" else "")
+
+
 def _refuse_stale(path: Path, settings: RunSettings, workspace: Workspace) -> None:
-    """Refuse candidates that were drawn from other sequences or titles than the dataset holds now."""
+    """Refuse lists that were made from other sequences or titles than the dataset holds now."""
     manifest = Manifest.read(path)
     if manifest is None:
         return
@@ -88,8 +104,8 @@ def _refuse_stale(path: Path, settings: RunSettings, workspace: Workspace) -> No
     changed = sorted(name for name in now.keys() | manifest.inputs.keys() if now.get(name) != manifest.inputs.get(name))
     if changed:
         raise ArtifactError(
-            f"{path} was drawn from other data: {', '.join(changed)} changed since. Draw it again with `mllmrec "
-            "candidates --overwrite`."
+            f"{path} was made from other data: {', '.join(changed)} changed since. Make it again with `mllmrec "
+            f"{manifest.verb} --overwrite`."
         )
 
 

@@ -1,12 +1,26 @@
-"""Settings of `mllmrec candidates`."""
+"""Settings of `mllmrec candidates` and `mllmrec retrieve`, which freeze the lists that are ranked."""
 
 from __future__ import annotations
 
+import difflib
 from typing import ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from mllmrec.settings.base import DatasetSettings, knob
+
+RETRIEVERS = ("itemknn", "sasrec", "popularity", "markov")
+DEFAULT_RETRIEVER = "itemknn"
+HARD, RERANK = 19, 100
+
+
+def known_retriever(name: str) -> str:
+    """`name`, when it is a retriever; a ValueError with the nearest one otherwise."""
+    if name not in RETRIEVERS:
+        close = difflib.get_close_matches(name, RETRIEVERS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(RETRIEVERS)}"
+        raise ValueError(f"retriever: there is no retriever {name!r}; {hint}")
+    return name
 
 
 class CandidatesSettings(DatasetSettings):
@@ -16,7 +30,9 @@ class CandidatesSettings(DatasetSettings):
 
     split: Literal["train", "valid", "test"] = knob("test", "Split whose examples get candidates.")
     num_neg: int = knob(9, "Negatives beside each target.", ge=1)
-    negatives: Literal["uniform", "popularity"] = knob("uniform", "How negatives are drawn.")
+    negatives: Literal["uniform", "popularity", "all"] = knob(
+        "uniform", "How negatives are drawn; all: none are, the whole catalogue is ranked, which only baselines do."
+    )
     min_inter: int = knob(10, "Items of a window: the history and its target.", ge=2)
     seed: int = knob(42, "Seed of the draw.")
     legacy: bool = knob(False, "Draw exactly as the reference implementation does, for comparison.")
@@ -26,3 +42,30 @@ class CandidatesSettings(DatasetSettings):
         if self.legacy and self.negatives != "uniform":
             raise ValueError(f"negatives = {self.negatives!r}: the reference's draw is uniform; leave out --legacy")
         return self
+
+
+class RetrieveSettings(DatasetSettings):
+    """Have a recommender choose what stands beside each target, or what is to be ranked at all, and freeze it."""
+
+    verb: ClassVar[str] = "retrieve"
+
+    split: Literal["valid", "test"] = knob("test", "Split whose examples get candidates.")
+    retriever: str = knob(
+        DEFAULT_RETRIEVER, f"Who retrieves, fitted on the train lines at full length: {', '.join(RETRIEVERS)}."
+    )
+    num: int | None = knob(
+        None,
+        f"Its top items beside each target, {HARD} by default; with --rerank the length of the list, {RERANK} by "
+        "default.",
+        ge=1,
+    )
+    rerank: bool = knob(False, "Take the top items as they come: a target that isn't among them counts as missed.")
+    min_inter: int = knob(10, "Items of a window: the history and its target.", ge=2)
+    seed: int = knob(42, "Seed of the order of candidates and of draws among equals.")
+
+    _known = field_validator("retriever")(known_retriever)
+
+    @property
+    def count(self) -> int:
+        """How many items are retrieved for each user."""
+        return self.num or (RERANK if self.rerank else HARD)

@@ -9,6 +9,7 @@ from pydantic import field_validator
 
 from mllmrec.records import Split
 from mllmrec.settings.base import DatasetSettings, Integers, Names, StageSettings, knob
+from mllmrec.settings.candidates import DEFAULT_RETRIEVER, known_retriever
 
 BASELINES = ("random", "popularity", "markov")
 
@@ -22,16 +23,29 @@ class RunSettings(DatasetSettings):
 
     split: Split = knob("test", "Split whose users are ranked: train, valid or test.", operational=True)
     num_neg: int = knob(9, "Negatives beside the target in each candidate list.", operational=True, ge=1)
-    negatives: Literal["uniform", "popularity"] = knob(
-        "uniform", "How negatives were drawn: uniform or popularity.", operational=True
+    negatives: Literal["uniform", "popularity", "hard", "rerank", "all"] = knob(
+        "uniform",
+        "How lists were made: negatives drawn uniformly or by popularity, hard ones that a retriever chose, its top "
+        "items as they come (rerank), or the whole catalogue (all; baselines alone).",
+        operational=True,
     )
+    retriever: str = knob(DEFAULT_RETRIEVER, "Whose lists, with --negatives hard or rerank.", operational=True)
     min_inter: int = knob(10, "Items in a window: history and target.", operational=True, ge=2)
     candidates: str | None = knob(
-        None, "A candidate file by path, in place of --split, --num-neg, --negatives and --min-inter.", operational=True
+        None,
+        "A candidate file by path, in place of --split, --num-neg, --negatives, --retriever and --min-inter.",
+        operational=True,
     )
     seed: int = knob(42, "Seed of the candidate file, of random scores and of resampled intervals.", ge=0)
     top_k: Integers = knob((3, 5, 10), "Cut-offs K of HR@K and NDCG@K, comma-separated; HR@1 and MRR are always told.")
-    limit: int | None = knob(None, "Rank only the first N users of the candidate file.", operational=True, ge=1)
+    limit: int | None = knob(
+        None,
+        "Rank a frozen slice of N users, drawn by hash of seed, split and user; a larger one holds it.",
+        operational=True,
+        ge=1,
+    )
+
+    _known_retriever = field_validator("retriever")(known_retriever)
 
     @field_validator("top_k")
     @classmethod

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import get_args
 
 from mllmrec.artifacts import ID_PATTERN, read_json, sha256
-from mllmrec.data.candidates import protocol_of, read_candidates
+from mllmrec.data.candidates import read_candidates
+from mllmrec.data.protocols import protocol_of
 from mllmrec.errors import DataError
 from mllmrec.manifests import Manifest
 from mllmrec.records import RankingExample, Split

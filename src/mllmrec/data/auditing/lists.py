@@ -23,7 +23,7 @@ from mllmrec.data.auditing.findings import (
     judged,
 )
 from mllmrec.data.auditing.material import Material, attempt, one_holds
-from mllmrec.data.candidates import protocol_of
+from mllmrec.data.protocols import protocol_of
 from mllmrec.records import RankingExample, example_id
 
 
@@ -134,8 +134,8 @@ def _belonging(material: Material, file: CandidateFile) -> Finding:
 
 
 def _form(file: CandidateFile) -> Finding:
-    """Lists with repeated candidates, without their target (only rerank lists may lack it), or that come twice."""
-    may_lack, seen, hits = protocol_of(file.path).startswith("rr"), set[str](), list(file.odd)
+    """Lists with repeated candidates, without their target (which rerank lists may lack), or that come twice."""
+    may_lack, seen, hits = protocol_of(file.path).startswith(("rr", "full")), set[str](), list(file.odd)
     for number, example in enumerate(file.examples, 1):
         if len(set(example.candidates)) < len(example.candidates):
             hits.append(f"list {number} holds a candidate twice")

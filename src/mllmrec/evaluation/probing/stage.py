@@ -18,7 +18,7 @@ import numpy as np
 
 from mllmrec.artifacts import Workspace, read_json, read_jsonl, write_json, write_jsonl
 from mllmrec.backends.scoring import HuggingFaceScorer
-from mllmrec.data.candidates import protocol_of
+from mllmrec.data.protocols import protocol_of
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import ArtifactError
 from mllmrec.evaluation.metrics import FloatArray
