@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from handmade import example_of
@@ -13,8 +14,9 @@ from mllmrec.data.candidates import candidate_rows
 from mllmrec.data.legacy import draw_legacy
 from mllmrec.data.sequences import Line, is_held_out, read_catalogue, read_lines
 from mllmrec.errors import ArtifactError, DataError, SettingsError
-from mllmrec.evaluation import baselines, baselines_stage
-from mllmrec.evaluation.baselines import Markov, Popularity, Random
+from mllmrec.evaluation import baselines, baselines_counts, baselines_stage
+from mllmrec.evaluation.baselines_counts import Markov, Popularity, Random
+from mllmrec.evaluation.baselines_families import FAMILIES
 from mllmrec.evaluation.metrics import metric_names, per_user
 from mllmrec.evaluation.rankings import position_of, ranking_of
 from mllmrec.evaluation.runs import read_run
@@ -53,14 +55,15 @@ def freeze_by_hand(workspace: Workspace, split: str, targets: dict[str, str], ca
     write_jsonl(workspace.candidates("shop", split, "uni3", 3, 42), candidate_rows(examples))
 
 
-def test_doctests_hold() -> None:
-    result = doctest.testmod(baselines)
+@pytest.mark.parametrize("module", [baselines, baselines_counts])
+def test_doctests_hold(module: ModuleType) -> None:
+    result = doctest.testmod(module)
     assert result.attempted
     assert not result.failed
 
 
 def test_the_registry_is_what_the_settings_offer() -> None:
-    assert tuple(baselines_stage.REGISTRY) == BASELINES
+    assert tuple(FAMILIES) == BASELINES
 
 
 def test_popularity_counts_every_line_of_every_user() -> None:

@@ -1,109 +1,122 @@
-"""Recommenders without language: what any model has to beat, fitted in seconds on the training lines.
+"""What every recommender without language can do: learn from lines, score lists, score the whole catalogue.
 
-Each scores an example's candidates; a higher score is a better guess. An item never seen in training scores lowest,
-tied with its like. Counts stay integers to the last division, so candidates that tie in counts tie in floats.
-A user may have several lines; every line counts, so an interaction repeated in overlapping lines counts repeatedly.
+    baseline = open_baseline("itemknn", fitting, "test").baseline    # baselines_fitted: tuned and fitted, or cached
+    baseline.score(example)                  # one float a candidate
+    baseline.score_lists(examples)           # the same for many, faster
+    baseline.score_items(examples, items)    # (examples, items): the catalogue, for a retriever
+
+What is known of a user is `example.history`, oldest first: the model's window as it stands in a candidate file, or all
+that came before the target (`with_full_history`). Nothing else of an example is looked at, its target least of all.
+
+A higher score is a better guess. An item never seen in training scores lowest, tied with its like.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import ClassVar, Protocol, Self
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
-from mllmrec.data.draws import uniform
+import numpy as np
+from numpy.typing import NDArray
+
 from mllmrec.data.sequences import Line
-from mllmrec.records import RankingExample
+from mllmrec.records import RankingExample, example_id
+
+Floats = NDArray[np.float64]
+BATCH = 256
 
 
-class Baseline(Protocol):
-    """Something that learns from lines and scores candidates."""
+class Baseline(ABC):
+    """Something that learns from training lines and scores items.
+
+    `reads_history` tells whether more than the last item of a history matters, so that a longer one may help.
+    """
 
     name: ClassVar[str]
+    reads_history: ClassVar[bool] = False
 
+    @abstractmethod
     def fit(self, lines: Sequence[Line]) -> Self:
         """Learn from training lines, oldest item first."""
-        ...
 
+    @abstractmethod
     def score(self, example: RankingExample) -> list[float]:
         """One score for each candidate, in their order."""
-        ...
+
+    def score_lists(self, examples: Sequence[RankingExample]) -> Iterator[list[float]]:
+        """`score` of each example, in their order."""
+        return map(self.score, examples)
+
+    def score_items(self, examples: Sequence[RankingExample], items: Sequence[str]) -> Floats:
+        """The score of every item for every example, (examples, items); their candidates don't matter."""
+        return np.array([self.score(replace(example, candidates=tuple(items))) for example in examples], dtype=float)
+
+    def fit_judged(self, lines: Sequence[Line], judge: Callable[[Baseline], float]) -> float:
+        """Learn and be judged. What learns in rounds is judged after each, and keeps its best."""
+        return judge(self.fit(lines))
+
+    def settled(self) -> dict[str, Any]:
+        """What `fit_judged` found out besides the point it was made from: for how many rounds to learn."""
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """Keep what `fit` learned. Nothing where learning takes no longer than reading."""
+        del folder
+
+    def restore(self, folder: Path, lines: Sequence[Line]) -> Self:
+        """What `save` kept; by default learned again from the same lines."""
+        del folder
+        return self.fit(lines)
 
 
-class Random:
-    """A number drawn for each (example, candidate), whatever the order of users and candidates."""
+class CatalogueBaseline(Baseline):
+    """A baseline that computes the scores of all items at once: `score_items` is written, the rest follows."""
 
-    name: ClassVar[str] = "random"
+    reads_history: ClassVar[bool] = True
 
-    def __init__(self, seed: int = 42) -> None:
-        self.seed = seed
-
-    def fit(self, lines: Sequence[Line]) -> Self:
-        del lines  # There is nothing to learn from them.
-        return self
+    @abstractmethod
+    def score_items(self, examples: Sequence[RankingExample], items: Sequence[str]) -> Floats: ...
 
     def score(self, example: RankingExample) -> list[float]:
-        return [uniform(self.seed, "baseline/random", f"{example.example_id} {item}") for item in example.candidates]
+        return next(self.score_lists([example]))
+
+    def score_lists(self, examples: Sequence[RankingExample]) -> Iterator[list[float]]:
+        for batch in batches(examples, BATCH):
+            items = list(dict.fromkeys(item for example in batch for item in example.candidates))
+            column = {item: index for index, item in enumerate(items)}
+            for example, row in zip(batch, self.score_items(batch, items), strict=True):
+                yield [float(row[column[item]]) for item in example.candidates]
 
 
-class Popularity:
-    """How often an item occurs in the training lines.
+def with_full_history(examples: Sequence[RankingExample], lines: Iterable[Line]) -> list[RankingExample]:
+    """The examples with all that their line holds before the target in place of the window.
 
-    >>> lines = [Line(user_id="1", items=("a", "b", "a"), line_index=0)]
+    An example that belongs to no line stays as it is. Where two lines end in the same window the longer one counts.
+
+    >>> key = example_id("1", "d", ["c"])
     >>> example = RankingExample(
-    ...     example_id="e", user_id="2", history=("b",), candidates=("a", "b", "new"), target_id="a", split="test"
+    ...     example_id=key, user_id="1", history=("c",), candidates=(), target_id="d", split="test"
     ... )
-    >>> Popularity().fit(lines).score(example)
-    [2.0, 1.0, 0.0]
+    >>> with_full_history([example], [Line(user_id="1", items=("a", "b", "c", "d"), line_index=0)])[0].history
+    ('a', 'b', 'c')
     """
-
-    name: ClassVar[str] = "popularity"
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-
-    def fit(self, lines: Sequence[Line]) -> Self:
-        self.counts = Counter(item for line in lines for item in line.items)
-        return self
-
-    def score(self, example: RankingExample) -> list[float]:
-        return [float(self.counts[item]) for item in example.candidates]
+    lengths = {len(example.history) for example in examples}
+    longest: dict[str, tuple[str, ...]] = {}
+    for line in lines:
+        *before, target = line.items
+        for length in lengths:
+            key = example_id(line.user_id, target, before[-length:] if length else [])
+            if length <= len(before) and len(longest.get(key, ())) <= len(before):
+                longest[key] = tuple(before)
+    return [replace(each, history=longest.get(each.example_id, each.history)) for each in examples]
 
 
-class Markov:
-    """What followed the last item in training, backing off to popularity.
-
-    P(b | a) = (n(a, b) + PRIOR * n(b) / n) / (n(a, .) + PRIOR): the transition counts of neighbours in a line,
-    smoothed by a Dirichlet prior worth PRIOR observations and shaped like popularity. With the default of one
-    observation, popularity decides among candidates that followed equally often (mostly never). After an item that
-    nothing ever followed, or an empty history, it is popularity alone.
-
-    >>> lines = [Line(user_id="1", items=("a", "b", "b", "b"), line_index=0)]
-    >>> example = RankingExample(
-    ...     example_id="e", user_id="2", history=("a",), candidates=("a", "b", "new"), target_id="b", split="test"
-    ... )
-    >>> [round(score, 4) for score in Markov().fit(lines).score(example)]
-    [0.125, 0.875, 0.0]
-    """
-
-    name: ClassVar[str] = "markov"
-
-    def __init__(self, prior: int = 1) -> None:
-        self.prior = prior
-        self.counts: Counter[str] = Counter()
-        self.transitions: dict[str, Counter[str]] = {}
-
-    def fit(self, lines: Sequence[Line]) -> Self:
-        self.counts = Counter(item for line in lines for item in line.items)
-        transitions: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for line in lines:
-            for before, after in zip(line.items, line.items[1:], strict=False):
-                transitions[before][after] += 1
-        self.transitions = dict(transitions)
-        return self
-
-    def score(self, example: RankingExample) -> list[float]:
-        following = self.transitions.get(example.history[-1], Counter()) if example.history else Counter[str]()
-        total = self.counts.total()
-        whole = max(total, 1) * (following.total() + self.prior)
-        return [(following[item] * total + self.prior * self.counts[item]) / whole for item in example.candidates]
+def batches(examples: Iterable[RankingExample], size: int) -> Iterator[list[RankingExample]]:
+    """Lists of up to `size` examples."""
+    remaining = iter(examples)
+    while batch := list(islice(remaining, size)):
+        yield batch

@@ -1,61 +1,74 @@
 """The stage `baselines`: one RUN for each baseline, on the candidate file that the model is evaluated on.
 
-For the test split they learn from all of train.tsv, held-out users included; for the validation split from the same
-lines without the validation targets.
+What reads histories comes twice: `itemknn` sees the model's window, `itemknn-full` all that came before the target.
+Where no example has more than its window there is no second row. For the test split a baseline has learned from all of
+train.tsv, held-out users included; for the validation split from the same lines without the validation targets.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mllmrec.artifacts import Workspace
 from mllmrec.data.legacy import load_candidates
-from mllmrec.data.sequences import Interactions, Line
+from mllmrec.data.sequences import Interactions
 from mllmrec.errors import DataError
-from mllmrec.evaluation.baselines import Baseline, Markov, Popularity, Random
+from mllmrec.evaluation.baselines import with_full_history
+from mllmrec.evaluation.baselines_families import FAMILIES, Fitting, check_installed
+from mllmrec.evaluation.baselines_fitted import Fitted, fit_inputs, lines_for, open_baseline
 from mllmrec.evaluation.cutoffs import finished_run
 from mllmrec.evaluation.rankings import ranking_of
 from mllmrec.evaluation.runs import Run, candidate_file, run_folder, write_run
 from mllmrec.evaluation.tables import results_table
 from mllmrec.manifests import hash_files
-from mllmrec.progress import progress
+from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample, Split, Summary
 from mllmrec.settings.evaluation import BaselinesSettings
 
-REGISTRY: dict[str, Callable[[int], Baseline]] = {
-    "random": Random,
-    "popularity": lambda _seed: Popularity(),
-    "markov": lambda _seed: Markov(),
-}
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """The examples that are ranked, with the window and with all that is known before the target."""
+
+    candidates: Path
+    split: Split
+    window: Sequence[RankingExample]
+    full: Sequence[RankingExample]
+
+    def histories(self, name: str, history: str) -> dict[str, Sequence[RankingExample]]:
+        """RUN name -> examples, for what was asked for and makes a difference."""
+        reads = FAMILIES[name].reads_history and self.full != self.window
+        both = {name: self.window} | ({f"{name}-full": self.full} if reads else {})
+        wanted = {"both": set(both), "window": {name}, "full": {f"{name}-full"} if reads else {name}}[history]
+        return {each: examples for each, examples in both.items() if each in wanted}
 
 
 def run(settings: BaselinesSettings, workspace: Workspace) -> Summary:
     """Rank the candidates with each named baseline; RUNs that are already there are read."""
+    check_installed(settings.names)
     candidates = candidate_file(settings, workspace)
     interactions = Interactions.load(workspace, settings.dataset)
-    examples = load_candidates(candidates, interactions, settings.min_inter)[: settings.limit]
-    split = split_of(examples, candidates)
-    fitted_on = {"train": workspace.split(settings.dataset, "train")}
-    if split == "valid":
-        fitted_on["valid"] = workspace.split(settings.dataset, "valid")
-    inputs = hash_files(candidates=candidates, **fitted_on)
-
-    runs, lines, num_there = [], list[Line](), 0
+    question = _question(settings, interactions, candidates)
+    fitting = Fitting(
+        workspace=workspace,
+        dataset=settings.dataset,
+        interactions=interactions,
+        window=max(len(example.history) for example in question.window) + 1,
+        seed=settings.seed,
+        embedder=settings.embedder,
+    )
+    runs, num_there = [], 0
     for name in settings.names:
-        own = settings.model_copy(update={"names": (name,)})
-        folder = run_folder(own, workspace, name, candidates)
-        if (there := finished_run(folder, own, inputs)) is not None:
-            num_there += 1
-            runs.append(there)
-            continue
-        lines = lines or fit_lines(interactions, split)
-        runs.append(_rank(REGISTRY[name](settings.seed), lines, examples, own, folder, candidates, inputs))
+        made, there = _runs_of(name, question, fitting, settings)
+        runs += made
+        num_there += there
 
     known = {0: "", len(runs): "; nothing to do, all were there"}.get(num_there, f"; {num_there} were there")
     return Summary(
-        headline=f"Ranked the candidates of {len(examples)} users with {', '.join(settings.names)}{known}.",
+        headline=f"Ranked the candidates of {len(question.window)} users with {', '.join(settings.names)}{known}.",
         artifact=workspace.results(settings.dataset),
         tables=(results_table(runs),),
         facts={"runs": [str(each.folder) for each in runs]},
@@ -73,36 +86,69 @@ def split_of(examples: Sequence[RankingExample], candidates: Path) -> Split:
     return splits.pop()
 
 
-def fit_lines(interactions: Interactions, split: Split) -> list[Line]:
-    """What may be counted before ranking `split`."""
-    return interactions.train if split == "test" else interactions.fit_lines()
+def _question(settings: BaselinesSettings, interactions: Interactions, candidates: Path) -> Question:
+    examples = load_candidates(candidates, interactions, settings.min_inter)[: settings.limit]
+    split = split_of(examples, candidates)
+    full = with_full_history(examples, interactions.lines(split))
+    return Question(candidates=candidates, split=split, window=examples, full=full)
+
+
+def _runs_of(name: str, question: Question, fitting: Fitting, settings: BaselinesSettings) -> tuple[list[Run], int]:
+    """The RUNs of one baseline, and how many of them were there. It is fitted only when one is missing."""
+    own = settings.model_copy(update={"names": (name,)})
+    fitted_on = {"train": "train", **({"valid": "valid"} if question.split == "valid" else {})}
+    files = {role: fitting.workspace.split(fitting.dataset, split) for role, split in fitted_on.items()}
+    inputs = hash_files(candidates=question.candidates, **files) | fit_inputs(name, fitting)
+    runs, num_there, fitted = [], 0, None
+    for run_name, examples in question.histories(name, settings.history).items():
+        folder = run_folder(own, fitting.workspace, run_name, question.candidates)
+        if (there := finished_run(folder, own, inputs)) is not None:
+            num_there += 1
+            runs.append(there)
+            continue
+        fitted = fitted or _open(name, fitting, question.split)
+        runs.append(_rank(fitted, examples, own, run_name, folder, question, fitting, inputs))
+    return runs, num_there
+
+
+def _open(name: str, fitting: Fitting, split: Split) -> Fitted:
+    fitted = open_baseline(name, fitting, split)
+    if fitted.cached:
+        note(f"{name}: fitted before, read from its cache.")
+    return fitted
 
 
 def _rank(
-    baseline: Baseline,
-    lines: Sequence[Line],
+    fitted: Fitted,
     examples: Sequence[RankingExample],
     settings: BaselinesSettings,
+    name: str,
     folder: Path,
-    candidates: Path,
+    question: Question,
+    fitting: Fitting,
     inputs: dict[str, str],
 ) -> Run:
     started = time.monotonic()
-    baseline.fit(lines)
-    fitted = time.monotonic()
     rankings = []
-    with progress(baseline.name, len(examples)) as advance:
-        for example in examples:
-            rankings.append(ranking_of(example, baseline.score(example)))
+    with progress(name, len(examples)) as advance:
+        for example, scores in zip(examples, fitted.baseline.score_lists(examples), strict=True):
+            # The history that was read is no part of the record, so window and full history make the same examples.
+            rankings.append(ranking_of(example, scores))
             advance(1)
+    details = {
+        "baseline": fitted.baseline.name,
+        "history": "full" if examples is question.full else "window",
+        "fit_seconds": round(fitted.fit_seconds, 3),
+        "fit_lines": len(lines_for(fitting, question.split)),
+    }
     return write_run(
         folder,
         rankings,
         settings,
-        name=baseline.name,
-        candidates=candidates,
+        name=name,
+        candidates=question.candidates,
         inputs=inputs,
         started=started,
-        seconds=time.monotonic() - fitted,
-        details={"fit_seconds": round(fitted - started, 3), "fit_lines": len(lines)},
+        seconds=time.monotonic() - started,
+        details=details | ({"tuning": asdict(fitted.tuning)} if fitted.tuning else {}),
     )

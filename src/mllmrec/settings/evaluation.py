@@ -11,7 +11,8 @@ from mllmrec.records import Split
 from mllmrec.settings.base import DatasetSettings, Integers, Names, StageSettings, knob
 from mllmrec.settings.candidates import DEFAULT_RETRIEVER, known_retriever
 
-BASELINES = ("random", "popularity", "markov")
+BASELINES = ("random", "popularity", "recency", "markov")
+DEFAULT_BASELINES = ("random", "popularity", "markov")
 
 
 class RunSettings(DatasetSettings):
@@ -60,11 +61,21 @@ class BaselinesSettings(RunSettings):
 
     verb: ClassVar[str] = "baselines"
 
-    names: Names = knob(BASELINES, "Baselines to run, comma-separated: random, popularity, markov.")
+    names: Names = knob(DEFAULT_BASELINES, f"Baselines to run, comma-separated, or all: {', '.join(BASELINES)}.")
+    history: Literal["both", "window", "full"] = knob(
+        "both",
+        "What baselines read of a user: the model's window, all before the target, or a RUN of each.",
+        operational=True,
+    )
+    embedder: str = knob(
+        "tfidf", "Vectors of textknn: tfidf, or a sentence-transformers model (folder or hub id).", operational=True
+    )
 
     @field_validator("names")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if names == ("all",):
+            return BASELINES
         if not names:
             raise ValueError(f"names is empty: expected some of {', '.join(BASELINES)}")
         for name in names:
@@ -73,6 +84,16 @@ class BaselinesSettings(RunSettings):
                 hint = f"did you mean {close[0]}?" if close else f"expected some of {', '.join(BASELINES)}"
                 raise ValueError(f"names: there is no baseline {name!r}; {hint}")
         return tuple(dict.fromkeys(names))
+
+
+class BaselineFitSettings(DatasetSettings):
+    """What decides how a baseline is tuned and fitted; kept in the manifest of its cache."""
+
+    verb: ClassVar[str] = "baselines"
+
+    name: str = knob(..., "Baseline.")
+    seed: int = knob(42, "Seed of tuning lists and of what is drawn while it learns.", ge=0)
+    min_inter: int = knob(10, "Items in a window: history and target.", ge=2)
 
 
 class CompareSettings(StageSettings):

@@ -1,0 +1,75 @@
+"""The baselines by name: how each is made from a point of its grid, and what it needs.
+
+A family with one point has nothing to tune. The grids are small on purpose and belong to the result: their hash is an
+input of every RUN, and each of their points is told with its figure.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mllmrec.artifacts import Workspace
+from mllmrec.data.captions import read_captions
+from mllmrec.data.sequences import Interactions
+from mllmrec.errors import SettingsError
+from mllmrec.evaluation.baselines import Baseline
+from mllmrec.evaluation.baselines_counts import Markov, Popularity, Random, Recency
+
+Params = Mapping[str, Any]
+INSTALL = "pip install 'mllmrec-r1[baselines]'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """What a baseline is fitted with: a dataset, the model's window, the seed, and how texts become vectors."""
+
+    workspace: Workspace
+    dataset: str
+    interactions: Interactions
+    window: int = 10
+    seed: int = 42
+    embedder: str = "tfidf"
+
+    def captions(self) -> dict[str, str]:
+        """item id -> caption, where there are captions."""
+        return read_captions(self.workspace, self.dataset, "auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One baseline by name: `make` gives an unfitted one from a point of `grid`."""
+
+    make: Callable[[Params, Fitting], Baseline]
+    grid: tuple[Params, ...] = ({},)
+    reads_history: bool = False
+    rectools: bool = False
+    reads_texts: bool = False
+
+    @property
+    def tuned(self) -> bool:
+        return len(self.grid) > 1
+
+
+FAMILIES: dict[str, Family] = {
+    "random": Family(make=lambda _params, fitting: Random(fitting.seed)),
+    "popularity": Family(make=lambda _params, _fitting: Popularity()),
+    "recency": Family(
+        make=lambda params, _fitting: Recency(params["half_life"]),
+        grid=tuple({"half_life": places} for places in (10, 3, 30, 100)),
+    ),
+    "markov": Family(make=lambda _params, _fitting: Markov()),
+}
+
+
+def check_installed(names: Iterable[str]) -> None:
+    """Refuse baselines whose library isn't there, with the command that installs it."""
+    lacking = [name for name in names if FAMILIES[name].rectools]
+    if lacking and importlib.util.find_spec("rectools") is None:
+        without = ",".join(name for name, family in FAMILIES.items() if not family.rectools)
+        raise SettingsError(
+            f"{', '.join(lacking)} {'needs' if len(lacking) == 1 else 'need'} RecTools, which isn't installed. Install "
+            f"it: {INSTALL}; or run those that need no extra: --names {without}."
+        )

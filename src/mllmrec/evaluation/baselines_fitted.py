@@ -1,0 +1,133 @@
+"""A baseline ready to score: tuned once, fitted once, and read back from its cache the next time.
+
+    fitting = Fitting(workspace=workspace, dataset="movielens", interactions=interactions, window=10, seed=42)
+    fitted = open_baseline("itemknn", fitting, "test")
+    fitted.baseline.score_items(examples, items)          # (examples, items)
+
+For the test split it has learned from all of train.tsv; for validation, and while it is tuned, from the same lines
+without the validation targets. The cache is data/<dataset>/processed/baselines/<name>_w<window>_s<seed>/: `tuned` holds
+the chosen point with the figures of the whole grid, `test` what was fitted with it for test, where that differs. A
+cache whose inputs or settings changed since is made anew, and a note says so. Nothing to tune, nothing cached.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mllmrec.data.sequences import Line
+from mllmrec.evaluation.baselines import Baseline
+from mllmrec.evaluation.baselines_families import FAMILIES, Family, Fitting, check_installed
+from mllmrec.evaluation.baselines_tuning import Tuning, tune
+from mllmrec.manifests import Manifest, differences, hash_files, unmark, write_manifest
+from mllmrec.progress import note
+from mllmrec.records import Split
+from mllmrec.settings.evaluation import BaselineFitSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A baseline that can score, how it came about, and whether it was read from the cache."""
+
+    baseline: Baseline
+    tuning: Tuning | None
+    fit_seconds: float
+    cached: bool
+
+
+def open_baseline(name: str, fitting: Fitting, split: Split) -> Fitted:
+    """The named baseline, fitted for `split`. Raises SettingsError when its library isn't installed."""
+    check_installed([name])
+    family, started = FAMILIES[name], time.monotonic()
+    if not family.tuned:
+        baseline = family.make(family.grid[0], fitting).fit(lines_for(fitting, split))
+        return Fitted(baseline=baseline, tuning=None, fit_seconds=time.monotonic() - started, cached=False)
+    if split == "valid" or not fitting.interactions.held_out:
+        return _tuned(name, fitting)
+    return _refitted(name, fitting, _tuned(name, fitting))
+
+
+def lines_for(fitting: Fitting, split: Split) -> Sequence[Line]:
+    """What may be counted before ranking `split`."""
+    return fitting.interactions.train if split == "test" else fitting.interactions.fit_lines()
+
+
+def fit_inputs(name: str, fitting: Fitting) -> dict[str, str]:
+    """Hashes of all that decides what a tuned baseline learns, besides seed and window."""
+    family, workspace = FAMILIES[name], fitting.workspace
+    if not family.tuned:
+        return {}
+    files = {split: workspace.split(fitting.dataset, split) for split in ("train", "valid")}
+    texts = {"captions": workspace.captions(fitting.dataset)} if family.reads_texts else {}
+    inputs = hash_files(titles=workspace.titles(fitting.dataset), **files, **texts)
+    if family.reads_texts:
+        inputs["embedder"] = fitting.embedder
+    return inputs | {"grid": hashlib.sha256(json.dumps(family.grid, sort_keys=True).encode()).hexdigest()}
+
+
+def _tuned(name: str, fitting: Fitting) -> Fitted:
+    family, folder, started = FAMILIES[name], _folder(name, fitting, "tuned"), time.monotonic()
+    lines = fitting.interactions.fit_lines()
+    if (kept := _kept(folder, name, fitting)) is not None:
+        tuning = Tuning(**kept.details["tuning"])
+        return _restored(family, tuning, folder, lines, fitting, kept)
+    baseline, tuning = tune(name, family, fitting)
+    return _keep(baseline, tuning, folder, name, fitting, started)
+
+
+def _refitted(name: str, fitting: Fitting, tuned: Fitted) -> Fitted:
+    """The chosen point once more, on all train lines."""
+    family, folder, started = FAMILIES[name], _folder(name, fitting, "test"), time.monotonic()
+    assert tuned.tuning is not None
+    lines, tuning = fitting.interactions.train, tuned.tuning
+    kept = _kept(folder, name, fitting)
+    if kept is not None and kept.details["tuning"] == asdict(tuning):
+        return _restored(family, tuning, folder, lines, fitting, kept)
+    return _keep(family.make(tuning.point, fitting).fit(lines), tuning, folder, name, fitting, started)
+
+
+def _restored(
+    family: Family, tuning: Tuning, folder: Path, lines: Sequence[Line], fitting: Fitting, kept: Manifest
+) -> Fitted:
+    baseline = family.make(tuning.point, fitting).restore(folder, lines)
+    return Fitted(baseline=baseline, tuning=tuning, fit_seconds=kept.seconds, cached=True)
+
+
+def _keep(baseline: Baseline, tuning: Tuning, folder: Path, name: str, fitting: Fitting, started: float) -> Fitted:
+    folder.mkdir(parents=True, exist_ok=True)
+    unmark(folder)
+    baseline.save(folder)
+    manifest = write_manifest(
+        folder, _settings(name, fitting), fit_inputs(name, fitting), started=started, details={"tuning": asdict(tuning)}
+    )
+    return Fitted(baseline=baseline, tuning=tuning, fit_seconds=manifest.seconds, cached=False)
+
+
+def _kept(folder: Path, name: str, fitting: Fitting) -> Manifest | None:
+    """The manifest of a cache that still holds; None when there is none or it is stale."""
+    manifest = Manifest.read(folder)
+    if manifest is None:
+        return None
+    settings = _settings(name, fitting).result_settings()
+    stale = [
+        *differences("setting", manifest.result_settings, settings),
+        *differences("input", manifest.inputs, fit_inputs(name, fitting)),
+    ]
+    if stale:
+        note(f"{folder} is stale: {'; '.join(stale)}. {name} is fitted anew.")
+    return None if stale else manifest
+
+
+def _settings(name: str, fitting: Fitting) -> BaselineFitSettings:
+    known: Mapping[str, Any] = {"dataset": fitting.dataset, "name": name, "seed": fitting.seed}
+    return BaselineFitSettings(**known, min_inter=fitting.window, root=str(fitting.workspace.root))
+
+
+def _folder(name: str, fitting: Fitting, part: str) -> Path:
+    processed = fitting.workspace.processed(fitting.dataset)
+    return processed / "baselines" / f"{name}_w{fitting.window}_s{fitting.seed}" / part
