@@ -44,9 +44,9 @@ FLOORS = {
 }
 # Where each heavy library may be imported. The doctor tells which devices torch sees; adapters load in backends.
 HEAVY = {
-    "torch": ("backends/", "training/", "doctor.py", "launch.py"),
+    "torch": ("backends/", "training/", "demo/pretrain", "doctor.py", "launch.py"),
     "transformers": ("backends/", "training/"),
-    "trl": ("training/",),
+    "trl": ("training/", "backends/small_qwen3.py"),
     "peft": ("training/", "backends/"),
     "datasets": ("training/",),
     "polars": ("data/importers/",),

@@ -13,11 +13,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 from trl.chat_template_utils import qwen3_chat_template
 
 from mllmrec.artifacts import Workspace, sha256, write_text
+from mllmrec.backends.small_qwen3 import SPECIAL_TOKENS
 from mllmrec.data.sequences import Interactions, is_held_out
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.manifests import Manifest
 from mllmrec.settings.backbone import BackboneSettings
-from mllmrec.training.backbones import SPECIAL_TOKENS, run, train_tokenizer
+from mllmrec.training.backbones import run, train_tokenizer
 from mllmrec.training.pretrain import IGNORED, SequenceGame, copy_batch
 from small_models import DATASET, make_backbone
 

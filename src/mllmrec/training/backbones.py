@@ -11,16 +11,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
-import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-from trl.chat_template_utils import qwen3_chat_template
+from transformers import PreTrainedTokenizerFast
 
 from mllmrec.artifacts import Workspace, named
 from mllmrec.backends.huggingface import quieten
+from mllmrec.backends.small_qwen3 import build_model, make_tokenizer, save
 from mllmrec.data.captions import read_captions
 from mllmrec.data.prompts import LIST_QUESTION, Renderer
 from mllmrec.data.sequences import Catalogue, Interactions
@@ -32,8 +28,6 @@ from mllmrec.streams import read_list
 from mllmrec.training.datasets import refuse_leaks
 from mllmrec.training.pretrain import pretrain
 
-SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
-PIECES = r"\[ITEM_|\d+| ?\p{L}+| ?[^\s\p{L}\d\[\]]+|[\[\]]|\s+"
 ID_WEIGHT = 20
 TRACES_READ = 500
 
@@ -70,58 +64,8 @@ def run(settings: BackboneSettings, workspace: Workspace) -> Summary:
 
 
 def train_tokenizer(catalogue: Catalogue, vocab_size: int, prose: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """A byte-level BPE over the catalogue's answers, the template and `prose`, with Qwen3's special tokens and chat."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(itertools.chain(_corpus(catalogue), prose), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        chat_template=qwen3_chat_template,
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def build_model(tokenizer: Any, layers: int, width: int, heads: int, seed: int) -> Qwen3ForCausalLM:
-    """A Qwen3 with tied embeddings and random weights."""
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        head_dim=32,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Qwen3ForCausalLM(config)
-
-
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write an ordinary model folder (safetensors)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.generation_config.do_sample = False
-    model.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)
+    """A vocabulary of the catalogue's answers, the template and `prose`."""
+    return make_tokenizer(itertools.chain(_corpus(catalogue), prose), vocab_size)
 
 
 def _inputs(settings: BackboneSettings, workspace: Workspace) -> dict[str, str]:
