@@ -165,21 +165,21 @@ def test_the_mask_and_the_positions_by_hand() -> None:
 
 
 def test_the_two_parts_by_hand() -> None:
-    """The rows of the mask above: trees stand behind the longer prompt, and never see the padding of the shorter."""
+    """Each prompt's last token leads its tree, behind the longer prompt; none sees the padding of the shorter."""
     rows = make_rows(
         [
-            ScoringTask(prompt_T=[7, 8], answers_C=[[10, 11, END], [12, END]]),
-            ScoringTask(prompt_T=[9], answers_C=[[10, END]]),
+            ScoringTask(prompt_T=[6, 7, 8], answers_C=[[10, 11, END], [12, END]]),
+            ScoringTask(prompt_T=[9, 9], answers_C=[[10, END]]),
         ]
     )
     prompt_ids, tree_ids, position_ids, mask = collate_parts(rows, torch.device("cpu"))
-    assert prompt_ids.tolist() == [[7, 8], [9, 0]]
-    assert tree_ids.tolist() == [[10, 11, 12], [10, 0, 0]]
-    assert position_ids[0].tolist() == [2, 3, 2]
-    assert position_ids[1, 0].item() == 1
+    assert prompt_ids.tolist() == [[6, 7], [9, 0]]
+    assert tree_ids.tolist() == [[8, 10, 11, 12], [9, 10, 0, 0]]
+    assert position_ids[0].tolist() == [2, 3, 4, 3]
+    assert position_ids[1, :2].tolist() == [1, 2]
     assert mask[:, 0].int().tolist() == [
-        [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]],
-        [[1, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]],
+        [[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 1]],
+        [[1, 0, 1, 0, 0, 0], [1, 0, 1, 1, 0, 0], [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1]],
     ]
 
 
@@ -282,3 +282,10 @@ def test_a_sliding_window_is_refused_where_the_prompt_passes_it() -> None:
     long = ScoringTask(prompt_T=[5] * 20, answers_C=[[2, END]])
     with pytest.raises(BackendError, match="sliding window of 12 tokens"):
         scored(sliding, [long])
+
+
+def test_a_prompt_of_one_token_has_nothing_to_be_read_first(tied: Any) -> None:
+    rows = make_rows([ScoringTask(prompt_T=[7], answers_C=[[10, 11, END], [12, END]])])
+    with torch.no_grad():
+        whole, cached = (score_rows(tied, rows, cached=cached)[0] for cached in (False, True))
+    assert torch.equal(whole, cached)

@@ -3,9 +3,9 @@
 The answers of one prompt form a trie: what they share (`[ITEM_1` of 12 and 123) is one node, computed once. A row is
 the prompt followed by the trie's inner nodes. A node sees the prompt, its ancestors and itself, and its position is
 that of the token it would be in its own answer, so that the row gives the same numbers as one forward pass for each
-answer would. Without gradients the prompt is read first and the trie after it, from the prompt's keys and values.
-Leaves need no input: the end token is only predicted. The vocabulary projection runs at the nodes that something
-follows, the log-softmax in float32.
+answer would. Without gradients the prompt is read first, only as far as its last layer's keys and values, and its
+last token with the trie after it. Leaves need no input: the end token is only predicted. The vocabulary projection runs
+at the nodes that something follows, the log-softmax in float32.
 
     score(answer) = sum over its tokens of log p(token | prompt, tokens before it)      [nats]
 """
@@ -13,12 +13,13 @@ follows, the log-softmax in float32.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import DynamicCache
 
 from mllmrec.backends.base import ScoringTask
 from mllmrec.backends.tries import Row, make_rows, plan_batches
@@ -101,9 +102,9 @@ def score_rows(
     attention, for models that keep every key, and without gradients.
     """
     _, decoder, head = _parts(model)
-    read = _in_two_parts if cached else _in_one
-    hidden_BT, starts_B = read(decoder, rows, model)
-    batch_index, source, target = _edges(rows, starts_B, model.device)
+    read = _in_two_parts if cached and min(len(row.prompt_T) for row in rows) > 1 else _in_one
+    hidden_BT, roots_B = read(decoder, rows, model)
+    batch_index, source, target = _edges(rows, roots_B, model.device)
     logp_E = _log_probabilities(head, hidden_BT[batch_index, source], target, temperature)
     scores, offset = [], 0
     for row in rows:
@@ -114,29 +115,51 @@ def score_rows(
 
 
 def _in_one(decoder: Any, rows: Sequence[Row], model: Any) -> tuple[torch.Tensor, list[int]]:
-    """Hidden states (B, T, width) of prompts and trees in one pass, and where each row's tree starts."""
+    """Hidden states (B, T, width) of prompts and trees in one pass, and where each row's prompt ends."""
     input_ids, position_ids, mask = collate(rows, model.device)
     hidden_BT = decoder(
         input_ids=input_ids, position_ids=position_ids, attention_mask=_for_attention(mask, model), use_cache=False
     ).last_hidden_state
-    return hidden_BT, [len(row.prompt_T) for row in rows]
+    return hidden_BT, [len(row.prompt_T) - 1 for row in rows]
 
 
 def _in_two_parts(decoder: Any, rows: Sequence[Row], model: Any) -> tuple[torch.Tensor, list[int]]:
-    """The same as `_in_one`, with all trees behind the longest prompt."""
+    """Hidden states (B, 1 + N, width) of the prompts' last tokens and the trees, read after the rest of the prompts."""
     prompt_ids, tree_ids, position_ids, mask = collate_parts(rows, model.device)
-    prompts = decoder(input_ids=prompt_ids, use_cache=True)
-    if tree_ids.shape[1] == 0:
-        return prompts.last_hidden_state, [prompt_ids.shape[1]] * len(rows)
-    trees = decoder(
+    cache = _PromptCache(model.config.get_text_config().num_hidden_layers)
+    with suppress(_PromptIsRead):
+        decoder(input_ids=prompt_ids, past_key_values=cache, use_cache=True)
+    cache.reading = False
+    hidden_BT = decoder(
         input_ids=tree_ids,
         position_ids=position_ids,
         attention_mask=_for_attention(mask, model),
-        past_key_values=prompts.past_key_values,
+        past_key_values=cache,
         use_cache=True,
-    )
-    hidden_BT = torch.cat([prompts.last_hidden_state, trees.last_hidden_state], dim=1)
-    return hidden_BT, [prompt_ids.shape[1]] * len(rows)
+    ).last_hidden_state
+    return hidden_BT, [0] * len(rows)
+
+
+class _PromptIsRead(BaseException):
+    """The last layer's keys and values are in the cache: a way out of the forward pass, not an error."""
+
+
+class _PromptCache(DynamicCache):
+    """Ends the reading of a prompt once every layer's keys and values are kept.
+
+    What the last layer would make of them, attention and all that follows, is of no use but for the prompt's last
+    token, which is read with the tree.
+    """
+
+    def __init__(self, num_layers: int) -> None:
+        super().__init__()
+        self.last, self.reading = num_layers - 1, True
+
+    def update(self, key_states: Any, value_states: Any, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        kept = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        if self.reading and layer_idx == self.last:
+            raise _PromptIsRead
+        return kept
 
 
 def collate(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -160,22 +183,23 @@ def collate(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, to
 def collate_parts(
     rows: Sequence[Row], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Prompt ids (B, P), tree ids (B, N), their positions (B, N), and what trees may see (B, 1, N, P + N).
+    """Prompts without their ends (B, P); ends and trees (B, N), their positions, and what they see (B, 1, N, P + N).
 
     Prompts are padded on the right, which a causal reader never notices; the mask hides their padding from the trees.
     """
-    longest, nodes = max(len(row.prompt_T) for row in rows), max(len(row.trie.tokens) for row in rows)
+    longest, nodes = max(len(row.prompt_T) for row in rows) - 1, max(len(row.trie.tokens) for row in rows) + 1
     prompt_ids = np.zeros((len(rows), longest), dtype=np.int64)
     tree_ids, position_ids = np.zeros((len(rows), nodes), dtype=np.int64), np.zeros((len(rows), nodes), dtype=np.int64)
     mask = np.zeros((len(rows), nodes, longest + nodes), dtype=bool)
     mask[:, :, longest:] = np.eye(nodes, dtype=bool)
     for b, row in enumerate(rows):
-        length, count = len(row.prompt_T), len(row.trie.tokens)
-        prompt_ids[b, :length] = row.prompt_T
-        tree_ids[b, :count] = row.trie.tokens
-        position_ids[b, :count] = [length + depth for depth in row.trie.depths]
+        length, count = len(row.prompt_T) - 1, len(row.trie.tokens) + 1
+        prompt_ids[b, :length] = row.prompt_T[:-1]
+        tree_ids[b, :count] = [row.prompt_T[-1], *row.trie.tokens]
+        position_ids[b, :count] = [length, *(length + 1 + depth for depth in row.trie.depths)]
         mask[b, :count, :length] = True
-        mask[b, :count, longest : longest + count] = row.trie.ancestors()
+        mask[b, :count, longest] = True
+        mask[b, 1:count, longest + 1 : longest + count] = row.trie.ancestors()
     prompts, trees, positions = (_tensor(part, device) for part in (prompt_ids, tree_ids, position_ids))
     return prompts, trees, positions, _tensor(mask, device).unsqueeze(1)
 
@@ -190,15 +214,11 @@ def _for_attention(mask: torch.Tensor, model: Any) -> torch.Tensor:
 
 
 def _edges(
-    rows: Sequence[Row], starts_B: Sequence[int], device: torch.device
+    rows: Sequence[Row], roots_B: Sequence[int], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(row, position of the predicting token, predicted token) of every edge; trees start at `starts_B`."""
+    """(row, position of the predicting token, predicted token) of every edge; node -1 is at `roots_B`."""
     batch_index = [b for b, row in enumerate(rows) for _ in row.trie.sources]
-    source = [
-        start + node if node >= 0 else len(row.prompt_T) - 1
-        for start, row in zip(starts_B, rows, strict=True)
-        for node in row.trie.sources
-    ]
+    source = [root + 1 + node for root, row in zip(roots_B, rows, strict=True) for node in row.trie.sources]
     target = [token for row in rows for token in row.trie.targets]
     batch_index_E, source_E, target_E = (
         torch.tensor(values, device=device) for values in (batch_index, source, target)
@@ -213,7 +233,9 @@ def _log_probabilities(
     at_once = min(PROJECTED_ROWS, CPU_PROJECTED_ROWS) if hidden_E.device.type == "cpu" else PROJECTED_ROWS
     parts = []
     for start in range(0, len(target_E), at_once):
-        logits_EV = _project(head, hidden_E[start : start + at_once]) / temperature
+        logits_EV = _project(head, hidden_E[start : start + at_once])
+        if temperature != 1.0:
+            logits_EV = logits_EV / temperature
         parts.append(-torch.nn.functional.cross_entropy(logits_EV, target_E[start : start + at_once], reduction="none"))
     return torch.cat(parts)
 
