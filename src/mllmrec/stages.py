@@ -94,6 +94,10 @@ def _model_stage(verb: str) -> Run | None:
             from mllmrec.training.backbones import run as backbone
 
             return backbone
+        case "retrieve":
+            from mllmrec.evaluation.retrieval import run as retrieve
+
+            return retrieve
         case "baselines":
             from mllmrec.evaluation.baselines_stage import run as baselines
 

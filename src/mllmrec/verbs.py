@@ -12,7 +12,7 @@ from mllmrec.screen import finish
 from mllmrec.settings.assess import AssessSettings
 from mllmrec.settings.audit import AuditSettings
 from mllmrec.settings.backbone import BackboneSettings
-from mllmrec.settings.candidates import CandidatesSettings
+from mllmrec.settings.candidates import CandidatesSettings, RetrieveSettings
 from mllmrec.settings.captions import CaptionSettings
 from mllmrec.settings.evaluation import BaselinesSettings, CompareSettings, VerifySettings
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
@@ -127,6 +127,14 @@ def audit(*, settings: Annotated[AuditSettings, FLAT]) -> None:
 def candidates(*, settings: Annotated[CandidatesSettings, FLAT]) -> None:
     """Draw the candidate lists of a split once and freeze them in a hashed file."""
     from mllmrec.data.candidates_stage import run
+
+    finish(run(settings, Workspace(settings.root)))
+
+
+@app.command
+def retrieve(*, settings: Annotated[RetrieveSettings, FLAT]) -> None:
+    """Let a recommender choose the negatives, or the whole list that is to be ranked better, and freeze them."""
+    from mllmrec.evaluation.retrieval import run
 
     finish(run(settings, Workspace(settings.root)))
 

@@ -10,10 +10,10 @@ from mllmrec.artifacts import Workspace, sha256, write_jsonl
 from mllmrec.data.candidates import candidate_rows, freeze, questions
 from mllmrec.data.legacy import draw_legacy
 from mllmrec.data.protocols import Protocol
-from mllmrec.data.sequences import Interactions
+from mllmrec.data.sequences import Interactions, Line
 from mllmrec.errors import ArtifactError
 from mllmrec.manifests import finished, hash_files, unmark, write_manifest
-from mllmrec.records import RankingExample, Summary
+from mllmrec.records import RankingExample, Split, Summary
 from mllmrec.settings.candidates import CandidatesSettings
 
 
@@ -46,6 +46,17 @@ def candidates_path(settings: CandidatesSettings, workspace: Workspace) -> Path:
     return workspace.candidates(settings.dataset, settings.split, protocol, settings.min_inter, settings.seed)
 
 
+def lines_asked(interactions: Interactions, dataset: str, split: Split) -> list[Line]:
+    """The lines of a split; an ArtifactError where there are none."""
+    lines = interactions.lines(split)
+    if not lines:
+        raise ArtifactError(
+            f"The dataset {dataset} has no {split} lines: {split}.tsv is missing or empty. Choose another --split, or "
+            "add the file."
+        )
+    return lines
+
+
 def left_out(counts: Mapping[str, int]) -> str:
     """What isn't in the file, or is there for want of better, in words; nothing where there is nothing to tell."""
     told = ""
@@ -65,12 +76,7 @@ def _lists(settings: CandidatesSettings) -> str:
 
 
 def _draw(settings: CandidatesSettings, interactions: Interactions) -> tuple[list[RankingExample], dict[str, int]]:
-    lines = interactions.lines(settings.split)
-    if not lines:
-        raise ArtifactError(
-            f"The dataset {settings.dataset} has no {settings.split} lines: {settings.split}.tsv is missing or empty. "
-            "Choose another --split, or add the file."
-        )
+    lines = lines_asked(interactions, settings.dataset, settings.split)
     if not settings.legacy:
         return freeze(
             interactions,

@@ -29,7 +29,7 @@ from mllmrec.settings.assess import AssessSettings
 from mllmrec.settings.audit import AuditSettings
 from mllmrec.settings.backbone import BackboneSettings
 from mllmrec.settings.base import StageSettings, explain
-from mllmrec.settings.candidates import CandidatesSettings
+from mllmrec.settings.candidates import CandidatesSettings, RetrieveSettings
 from mllmrec.settings.captions import CaptionSettings
 from mllmrec.settings.evaluation import BaselinesSettings
 from mllmrec.settings.prepare import PrepareSettings
@@ -45,6 +45,7 @@ STAGES: dict[str, type[StageSettings]] = {
     "refine": RefineSettings,
     "backbone": BackboneSettings,
     "candidates": CandidatesSettings,
+    "retrieve": RetrieveSettings,
     "baselines": BaselinesSettings,
     "scorers": SftSettings,
     "assess": AssessSettings,

@@ -1,0 +1,48 @@
+"""What a recommender makes of the whole catalogue, user after user: the one way by which retrieval asks a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mllmrec.artifacts import Workspace
+from mllmrec.data.sequences import Interactions
+from mllmrec.evaluation.baselines import Baseline, Floats, batches, with_full_history
+from mllmrec.evaluation.baselines_families import Fitting
+from mllmrec.evaluation.baselines_fitted import lines_for, open_baseline
+from mllmrec.records import RankingExample
+from mllmrec.settings.candidates import RetrieveSettings
+
+USERS_AT_A_TIME = 128
+
+
+def catalogue_scores(
+    settings: RetrieveSettings,
+    workspace: Workspace,
+    interactions: Interactions,
+    examples: Sequence[RankingExample],
+    items: Sequence[str],
+) -> tuple[Iterator[Floats], dict[str, Any]]:
+    """One array over `items` for each example, in their order, and how the retriever came about.
+
+    It is fitted, tuned and cached as `mllmrec baselines` does it, and reads each user's whole line before the target.
+    """
+    fitting = Fitting(
+        workspace=workspace,
+        dataset=settings.dataset,
+        interactions=interactions,
+        window=settings.min_inter,
+        seed=settings.seed,
+    )
+    fitted = open_baseline(settings.retriever, fitting, settings.split)
+    details = {"history": "full", "fit_lines": len(lines_for(fitting, settings.split))}
+    tuning = {"tuning": asdict(fitted.tuning)} if fitted.tuning else {}
+    full = with_full_history(examples, interactions.lines(settings.split))
+    return scored(fitted.baseline, full, items), details | tuning
+
+
+def scored(baseline: Baseline, examples: Sequence[RankingExample], items: Sequence[str]) -> Iterator[Floats]:
+    """The scores of `items` for each example, of few users at a time."""
+    for batch in batches(examples, USERS_AT_A_TIME):
+        yield from baseline.score_items(batch, items)
