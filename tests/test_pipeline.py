@@ -12,7 +12,7 @@ import yaml
 from mllmrec import Workspace
 from mllmrec.artifacts import sha256
 from mllmrec.cli import main
-from mllmrec.pipeline import run
+from mllmrec.pipeline import command_of, run
 from mllmrec.settings.pipeline import RunRecipeSettings
 from small_models import DATASET, WINDOW
 from workspaces import tsv, write_dataset
@@ -45,14 +45,19 @@ def recipe(toy_copy: Workspace, tmp_path: Path) -> Path:
 def test_a_recipe_runs_once_and_is_then_finished(recipe: Path, toy_copy: Workspace) -> None:
     summary = run(RunRecipeSettings(recipe=str(recipe)))
     assert summary.headline == "All 7 stages are done."
-    ladder = next(table for table in summary.tables if "30 users" in table.title)
-    assert [row[0] for row in ladder.rows] == ["sft-merged limit30", "grpo limit30", "chance"]
-    baselines = next(table for table in summary.tables if "30 users" not in table.title)
+    baselines, ladder, steps, _ = summary.tables
     assert [row[0] for row in baselines.rows] == ["random", "popularity", "chance"]
+    assert [row[0] for row in ladder.rows][:3] == ["sft-merged limit30", "grpo limit30", "chance"]
+    assert [row[0] for row in steps.rows] == ["grpo limit30\n- sft-merged limit30"]
 
     before = digests(toy_copy.root)
     run(RunRecipeSettings(recipe=str(recipe)))
     assert digests(toy_copy.root) == before
+
+
+def test_the_command_that_goes_on_holds_flags_without_a_value() -> None:
+    settings = RunRecipeSettings(recipe="movielens", ladder=True, dataset="films")
+    assert command_of(settings) == "mllmrec run movielens --dataset films --ladder"
 
 
 LINES = {str(user): [f"i{(user * 3 + step * 7) % 40}" for step in range(12)] for user in range(6)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mllmrec.artifacts import Workspace
 from mllmrec.progress import note
 from mllmrec.records import Summary, Table
 from mllmrec.settings.base import StageSettings
+from mllmrec.settings.ladder import ladder_of
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
 from mllmrec.settings.recipe import load_recipe
 from mllmrec.stages import entry_point
@@ -28,7 +30,9 @@ def run(settings: RunRecipeSettings) -> Summary:
         overrides["dataset"] = settings.dataset
     if settings.overwrite:
         overrides["overwrite"] = True
-    return run_stages(load_recipe(settings.recipe).stages(**overrides), command_of(settings))
+    recipe = load_recipe(settings.recipe)
+    recipe, below = ladder_of(recipe) if settings.ladder else (recipe, {})
+    return run_stages(recipe.stages(**overrides), command_of(settings), below)
 
 
 def run_demo(settings: DemoSettings) -> Summary:
@@ -53,16 +57,19 @@ def command_of(settings: RunRecipeSettings | DemoSettings) -> str:
     """
     given = settings.model_dump(exclude_defaults=True, exclude={"recipe", "overwrite"})
     words = [settings.verb, *([settings.recipe] if isinstance(settings, RunRecipeSettings) else [])]
-    return shlex.join(["mllmrec", *words, *(str(word) for name in given for word in (f"--{name}", given[name]))])
+    for name, value in given.items():
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(["mllmrec", *words])
 
 
-def run_stages(stages: list[StageSettings], command: str) -> Summary:
+def run_stages(stages: list[StageSettings], command: str, below: Mapping[str, str] | None = None) -> Summary:
     """Run stages one after the other; the summary holds the results of all that ranked the same candidates.
 
-    A check that fails is the last stage. An error, or Ctrl-C, takes a note along that names its stage and the
-    `command` that goes on with it.
+    `below` maps names of RUNs to that of the RUN they were made from. A check that fails is the last stage. An error,
+    or Ctrl-C, takes a note along that names its stage and the `command` that goes on with it.
     """
     folders: list[Path] = []
+    models: list[Path] = []
     times: list[tuple[str, str]] = []
     for number, stage in enumerate(stages, 1):
         note(f"[{number}/{len(stages)}] {stage.verb}{_subject(stage)}")
@@ -80,8 +87,13 @@ def run_stages(stages: list[StageSettings], command: str) -> Summary:
         for told in (summary.headline, *summary.warnings):
             note(f"      {told}")
         times.append((f"{stage.verb}{_subject(stage)}", f"{time.monotonic() - began:.0f} s"))
-        folders += _runs(summary)
-    tables = (*_ladders(folders), Table(title="Time", columns=("stage", "seconds"), rows=tuple(times)))
+        folders += (ranked := _runs(summary))
+        models += ranked if stage.verb == "evaluate" else []
+    tables = (
+        *_ladders(folders),
+        *_steps(models, below or {}),
+        Table(title="Time", columns=("stage", "seconds"), rows=tuple(times)),
+    )
     return Summary(headline=f"All {len(stages)} stages are done.", tables=tables)
 
 
@@ -106,7 +118,20 @@ def _ladders(folders: list[Path]) -> list[Table]:
     from mllmrec.evaluation.runs import read_run
     from mllmrec.evaluation.tables import results_table
 
+    return [results_table([read_run(folder) for folder in group]) for group in _by_candidates(folders)]
+
+
+def _steps(models: list[Path], below: Mapping[str, str]) -> list[Table]:
+    """What each model brings over the one above it and the one it was made from, for each candidate file."""
+    from mllmrec.evaluation.runs import read_run
+    from mllmrec.evaluation.steps import steps_table
+
+    tables = [steps_table([read_run(folder) for folder in group], below) for group in _by_candidates(models)]
+    return [table for table in tables if table is not None]
+
+
+def _by_candidates(folders: list[Path]) -> list[list[Path]]:
     groups: dict[str, list[Path]] = {}
     for folder in dict.fromkeys(folders):
         groups.setdefault(folder.name, []).append(folder)
-    return [results_table([read_run(folder) for folder in group]) for group in groups.values()]
+    return list(groups.values())

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-import numpy as np
 
 from mllmrec.evaluation.metrics import FloatArray, Position, means, per_user
 from mllmrec.evaluation.pairing import paired_positions
 from mllmrec.evaluation.report_figures import draw_hit_rates, draw_intervals
 from mllmrec.evaluation.report_page import Block, Figure, Figures, Section, Sheet
 from mllmrec.evaluation.report_runs import Ladder, Rung, in_words
-from mllmrec.evaluation.statistics import Interval, bootstrap, holm, minimum_detectable, randomisation_p_values
+from mllmrec.evaluation.statistics import holm
+from mllmrec.evaluation.steps import MAIN, Gap, paired_gaps
 from mllmrec.records import Table
 
 LONGEST_CUT = 20
@@ -23,19 +21,6 @@ READING = (
     "randomisation test, two-sided, corrected by Holm over the rows. detectable: the true difference that a 5 % test "
     "on these users finds in 80 % of repetitions."
 )
-MAIN = ("HR@1", "HR@3", "NDCG@3", "MRR")
-
-
-class Gap(NamedTuple):
-    """One metric of a RUN minus that of another, paired by user."""
-
-    interval: Interval
-    p_value: float
-    detectable: float
-
-    @property
-    def is_found(self) -> bool:
-        return self.interval.low > 0 or self.interval.high < 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,22 +103,9 @@ def _steps(
     ladder: Ladder, values: Sequence[FloatArray], names: Sequence[str], pairs: Sequence[tuple[int, int]], seed: int
 ) -> list[Step]:
     """The differences of each pair (lower, upper) of rungs."""
-    if not pairs or not names:
-        return []
-    differences = np.hstack([values[upper] - values[lower] for lower, upper in pairs])
-    gaps = [
-        Gap(interval, p_value, detectable)
-        for interval, p_value, detectable in zip(
-            bootstrap(differences, seed=seed),
-            randomisation_p_values(differences, seed=seed),
-            minimum_detectable(differences),
-            strict=True,
-        )
-    ]
-    rows = [gaps[start : start + len(names)] for start in range(0, len(gaps), len(names))]
     return [
-        Step(lower=ladder.rungs[lower], upper=ladder.rungs[upper], gaps=dict(zip(names, row, strict=True)))
-        for (lower, upper), row in zip(pairs, rows, strict=True)
+        Step(lower=ladder.rungs[lower], upper=ladder.rungs[upper], gaps=gaps)
+        for (lower, upper), gaps in zip(pairs, paired_gaps(values, names, pairs, seed=seed), strict=False)
     ]
 
 

@@ -16,6 +16,9 @@ class RunRecipeSettings(StageSettings):
         ..., "A recipe by path, or the name of a shipped one: movielens, microlens, netflix.", positional=True
     )
     dataset: str = knob("", "Dataset, in place of the recipe's own.")
+    ladder: bool = knob(
+        False, "Train SFT and GRPO both without and with chains of thought, and tell what each stage brings."
+    )
 
 
 class DemoSettings(StageSettings):
