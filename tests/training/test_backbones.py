@@ -6,6 +6,7 @@ import json
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,13 +15,15 @@ from trl.chat_template_utils import qwen3_chat_template
 
 from mllmrec.artifacts import Workspace, sha256, write_text
 from mllmrec.backends.small_qwen3 import SPECIAL_TOKENS
+from mllmrec.backends.training_state import keep_state, kept_place
 from mllmrec.data.sequences import Interactions, is_held_out
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.manifests import Manifest
 from mllmrec.settings.backbone import BackboneSettings
+from mllmrec.training import pretrain as pretrain_module
 from mllmrec.training.backbones import run, train_tokenizer
 from mllmrec.training.pretrain import IGNORED, SequenceGame, copy_batch
-from small_models import DATASET, make_backbone
+from small_models import DATASET, make_backbone, random_model
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
@@ -60,7 +63,7 @@ def test_ids_are_single_tokens_where_the_vocabulary_has_room(toy: Workspace) -> 
     catalogue = Interactions.load(toy, DATASET).catalogue
     roomy, tight = train_tokenizer(catalogue, 600), train_tokenizer(catalogue, 300)
     assert all(len(roomy(item)["input_ids"]) == 1 for item in catalogue)
-    assert roomy.tokenize("[ITEM_101] Amber Lantern") == ["[ITEM_", "101", "]", "ĠAmber", "ĠLantern"]
+    assert roomy.tokenize("[ITEM_101] Meadow Lantern") == ["[ITEM_", "101", "]", "ĠMeadow", "ĠLantern"]
     assert (len(roomy) <= 600, len(tight)) == (True, 300)
     assert any(len(tight(item)["input_ids"]) > 1 for item in catalogue)
 
@@ -73,6 +76,44 @@ def test_the_same_seed_makes_the_same_bytes_and_another_seed_other_weights(toy: 
     assert digests(make_backbone(toy_copy, out="again", **knobs)) == first
     other, plain = digests(make_backbone(toy_copy, out="other", seed=7)), digests(toy.root / "tiny")
     assert [name for name in plain if other[name] != plain[name]] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_an_interrupted_pre_training_goes_on_to_the_same_bytes(
+    toy_copy: Workspace, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    """A stop in the game of copying, and one in the game of sequences; the second start takes only the steps left."""
+    knobs: dict[str, int] = {"copy_steps": 2, "sequence_steps": 3}
+    whole = digests(make_backbone(toy_copy, out="whole", **knobs))
+    monkeypatch.setattr(pretrain_module, "SAVE_SECONDS", -1.0)
+    taken: list[int] = []
+    step = pretrain_module._Game._step
+
+    def count(game: Any, model: Any, optimizer: Any, number: int) -> float:
+        if len(taken) == stop:
+            raise KeyboardInterrupt
+        taken.append(number)
+        return step(game, model, optimizer, number)
+
+    monkeypatch.setattr(pretrain_module._Game, "_step", count)
+    with pytest.raises(KeyboardInterrupt):
+        make_backbone(toy_copy, out="cut", **knobs)
+    stop, before = 99, len(taken)
+    assert digests(make_backbone(toy_copy, out="cut", **knobs)) == whole
+    assert len(taken) - before == 5 - before
+    assert not (toy_copy.root / "cut" / "pretraining").exists()
+
+
+def test_what_was_begun_with_other_settings_is_begun_anew(
+    toy_copy: Workspace,
+) -> None:
+    model = random_model()
+    optimizer = torch.optim.AdamW(model.parameters())
+    keep_state(toy_copy.root / "state", model, optimizer, {"lr": 1}, {"game": "copying"})
+    assert kept_place(toy_copy.root / "state", {"lr": 1}) == {"game": "copying"}
+    assert kept_place(toy_copy.root / "state", {"lr": 2}) is None
+    (toy_copy.root / "state" / "state.safetensors").write_bytes(b"cut short")
+    assert kept_place(toy_copy.root / "state", {"lr": 1}) is None
 
 
 def test_pre_training_on_sequences_lowers_the_loss(toy_copy: Workspace) -> None:

@@ -28,6 +28,7 @@ from mllmrec.streams import read_list
 from mllmrec.training.datasets import refuse_leaks
 from mllmrec.training.pretrain import pretrain
 
+STATE = "pretraining"
 ID_WEIGHT = 20
 TRACES_READ = 500
 
@@ -51,7 +52,7 @@ def run(settings: BackboneSettings, workspace: Workspace) -> Summary:
         refuse_leaks(interactions)
     tokenizer = train_tokenizer(interactions.catalogue, settings.vocab, _prose(settings, workspace))
     model = build_model(tokenizer, settings.layers, settings.width, settings.heads, settings.seed)
-    losses = pretrain(model, tokenizer, interactions, settings)
+    losses = pretrain(model, tokenizer, interactions, settings, folder / STATE, inputs)
     save(model, tokenizer, folder)
     num_parameters = model.num_parameters()
     details = {"num_parameters": num_parameters, "losses": losses}

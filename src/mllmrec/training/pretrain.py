@@ -10,17 +10,23 @@ sooner with more titles, whose words make the ids of like items alike. After cop
 have a menu: a history, a shuffled list of what came next among random items, and then what came next, in order, which
 is a first lesson in choosing from a list; a model that can't copy yet is only held back by it. Validation targets are
 left out, as everywhere.
+
+The state is kept every half minute: a run that was stopped goes on, to the same weights.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from mllmrec.backends.chat import Chat
+from mllmrec.backends.training_state import keep_state, kept_place, restore_state
 from mllmrec.data.draws import generator
 from mllmrec.data.folds import in_fold
 from mllmrec.data.prompts import Renderer
@@ -34,11 +40,23 @@ SHORTEST_STRETCH = 20
 MENU_SHARE = 0.5
 HISTORY_ITEMS, COMING_ITEMS, MENU_ITEMS = 9, 4, 10
 WARMUP_SHARE, DECAY_SHARE = 0.05, 0.2
+SAVE_SECONDS = 30.0
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def pretrain(model: Any, tokenizer: Any, interactions: Interactions, settings: BackboneSettings) -> dict[str, float]:
-    """Play both games for the steps the settings name and return the last mean loss of each, in nats a token."""
+def pretrain(
+    model: Any,
+    tokenizer: Any,
+    interactions: Interactions,
+    settings: BackboneSettings,
+    state: Path,
+    inputs: Mapping[str, str],
+) -> dict[str, float]:
+    """Play both games for the steps the settings name and return the last mean loss of each, in nats a token.
+
+    The folder `state` holds what an interrupted run with the same settings and `inputs` goes on from, and is gone when
+    all is done.
+    """
     menu_share = MENU_SHARE if settings.copy_steps else 0.0
     vocabulary = range(len(tokenizer.added_tokens_decoder), len(tokenizer))
     lines = [line for line in interactions.training_lines() if in_fold(line.user_id, settings.fold)]
@@ -50,7 +68,15 @@ def pretrain(model: Any, tokenizer: Any, interactions: Interactions, settings: B
             SequenceGame(tokenizer, interactions.catalogue, lines, settings.batch, menu_share, settings.title_share),
         ),
     ]
-    return {name: _play(model, name, steps, draw, settings.lr, settings.seed) for name, steps, draw in games if steps}
+    plan = {**settings.result_settings(), "inputs": dict(inputs)}
+    place = None if settings.overwrite else kept_place(state, plan)
+    losses: dict[str, float] = dict(place["finished"]) if place else {}
+    for name, steps, draw in games:
+        if steps and name not in losses:
+            begun = place["losses"] if place and place["game"] == name else []
+            losses[name] = _Game(name, steps, draw, settings, state, plan).play(model, begun, losses)
+    shutil.rmtree(state, ignore_errors=True)
+    return losses
 
 
 def copy_batch(rng: random.Random, vocabulary: Sequence[int], size: int) -> Batch:
@@ -124,36 +150,64 @@ def _padded(rows: Sequence[list[tuple[int, int]]]) -> Batch:
     return input_ids, labels
 
 
-def _play(model: Any, name: str, steps: int, draw: Callable[[random.Random], Batch], lr: float, seed: int) -> float:
-    """AdamW; the mean loss of the last tenth of the steps.
+class _Game:
+    """AdamW for a number of steps over the batches that `draw` makes.
 
     The learning rate rises, stays, and falls only at the end: copying forms late and all at once, and a rate that
     falls from the start is too low by then.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
-    warmup, decay = max(1, round(WARMUP_SHARE * steps)), max(1, round(DECAY_SHARE * steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / warmup, max(0.02, (steps - step) / decay))
-    )
-    losses = []
-    model.train()
-    with progress(f"pre-training: {name}", steps) as advance:
-        for step in range(steps):
-            input_ids, labels = draw(generator(seed, f"pretrain/{name}", str(step)))
-            loss = model(input_ids=input_ids, labels=labels, use_cache=False).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
-            advance(1)
-            if (step + 1) % max(1, steps // 10) == 0:
-                note(f"{name}: step {step + 1} of {steps}, loss {_tail_mean(losses, steps):.3f}")
-    model.eval()
-    return _tail_mean(losses, steps)
 
+    def __init__(
+        self,
+        name: str,
+        steps: int,
+        draw: Callable[[random.Random], Batch],
+        settings: BackboneSettings,
+        state: Path,
+        plan: Mapping[str, Any],
+    ) -> None:
+        self.name, self.steps, self.draw = name, steps, draw
+        self.lr, self.seed = settings.lr, settings.seed
+        self.state, self.plan = state, plan
 
-def _tail_mean(losses: Sequence[float], steps: int) -> float:
-    tail = losses[-max(1, steps // 10) :]
-    return sum(tail) / len(tail)
+    def play(self, model: Any, begun: Sequence[float], finished: Mapping[str, float]) -> float:
+        """The mean loss of the last tenth of the steps; `begun` holds those of the steps taken before a stop."""
+        optimizer = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=0.01, betas=(0.9, 0.98))
+        losses = list(begun)
+        if losses:
+            restore_state(self.state, model, optimizer)
+            note(f"{self.name}: going on after step {len(losses)} of {self.steps}")
+        kept = time.monotonic()
+        model.train()
+        with progress(f"pre-training: {self.name}", self.steps) as advance:
+            advance(len(losses))
+            for step in range(len(losses), self.steps):
+                losses.append(self._step(model, optimizer, step))
+                advance(1)
+                if (step + 1) % max(1, self.steps // 10) == 0:
+                    note(f"{self.name}: step {step + 1} of {self.steps}, loss {self._tail_mean(losses):.3f}")
+                if time.monotonic() - kept > SAVE_SECONDS:
+                    place = {"game": self.name, "losses": losses, "finished": dict(finished)}
+                    keep_state(self.state, model, optimizer, self.plan, place)
+                    kept = time.monotonic()
+        model.eval()
+        return self._tail_mean(losses)
+
+    def _step(self, model: Any, optimizer: torch.optim.Optimizer, step: int) -> float:
+        for group in optimizer.param_groups:
+            group["lr"] = self.lr * self._rate(step)
+        input_ids, labels = self.draw(generator(self.seed, f"pretrain/{self.name}", str(step)))
+        loss = model(input_ids=input_ids, labels=labels, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.item())
+
+    def _rate(self, step: int) -> float:
+        warmup, decay = max(1, round(WARMUP_SHARE * self.steps)), max(1, round(DECAY_SHARE * self.steps))
+        return min(1.0, (step + 1) / warmup, max(0.02, (self.steps - step) / decay))
+
+    def _tail_mean(self, losses: Sequence[float]) -> float:
+        tail = losses[-max(1, self.steps // 10) :]
+        return sum(tail) / len(tail)
