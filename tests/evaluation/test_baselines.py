@@ -9,8 +9,9 @@ from types import ModuleType
 import pytest
 from handmade import example_of
 
-from mllmrec.artifacts import Workspace, write_jsonl, write_text
+from mllmrec.artifacts import Workspace, read_json, write_json, write_jsonl, write_text
 from mllmrec.data.candidates import candidate_rows
+from mllmrec.data.draws import uniform
 from mllmrec.data.legacy import draw_legacy
 from mllmrec.data.sequences import Line, is_held_out, read_catalogue, read_lines
 from mllmrec.errors import ArtifactError, DataError, SettingsError
@@ -155,12 +156,30 @@ def test_other_cut_offs_are_told_without_ranking_again(sequences: Workspace, mon
     assert read_run(folder).facts["fit_lines"] == 3
 
 
-def test_the_limit_takes_the_first_users_into_a_folder_of_its_own(sequences: Workspace) -> None:
-    freeze_by_hand(sequences, "test", {"1": "c", "2": "new"}, "a b c new")
-    summary = baselines_stage.run(settings_of(sequences, limit=1, names="popularity"), sequences)
-    run = read_run(sequences.run("shop", "popularity", "test_uni3_w3_s42_limit1"))
-    assert [ranking.user_id for ranking in run.rankings()] == ["1"]
-    assert summary.tables[0].rows[0][0] == "popularity limit1"
+def test_the_limit_takes_a_slice_of_users_into_a_folder_of_its_own(sequences: Workspace) -> None:
+    freeze_by_hand(sequences, "test", {"1": "c", "2": "new", "3": "d"}, "a b c d new")
+    summary = baselines_stage.run(settings_of(sequences, limit=2, names="popularity"), sequences)
+    run = read_run(sequences.run("shop", "popularity", "test_uni3_w3_s42_limit2"))
+    smallest = sorted("123", key=lambda user: uniform(42, "slice/test", user))[:2]
+    assert [ranking.user_id for ranking in run.rankings()] == smallest != ["1", "2"]
+    assert run.facts["slice"] == {"of": 3, "by": "users by hash of seed, split and user, seed 42"}
+    [table] = summary.tables
+    assert table.title == "shop, 2 of 3 users, drawn by hash, test_uni3_w3_s42"
+    assert [row[0] for row in table.rows] == ["popularity limit2", "chance", "detectable"]
+    assert table.rows[-1][1:] == tuple(f"{least:.3f}" for least in run.facts["minimum_detectable"].values())
+    assert "a 5 % test finds in 80 % of repetitions" in table.note
+
+
+def test_a_slice_by_another_rule_is_no_finished_run(sequences: Workspace) -> None:
+    freeze_by_hand(sequences, "test", {"1": "c", "2": "new", "3": "d"}, "a b c d new")
+    settings = settings_of(sequences, limit=2, names="popularity")
+    baselines_stage.run(settings, sequences)
+    path = sequences.run("shop", "popularity", "test_uni3_w3_s42_limit2") / "manifest.json"
+    manifest = read_json(path)
+    del manifest["inputs"]["slice"]
+    write_json(path, manifest)
+    with pytest.raises(ArtifactError, match="input slice has changed"):
+        baselines_stage.run(settings, sequences)
 
 
 def test_held_out_targets_are_counted_for_test_and_not_for_validation(sequences: Workspace) -> None:

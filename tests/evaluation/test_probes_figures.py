@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mllmrec.data.candidates import sliced
 from mllmrec.data.sequences import Line
 from mllmrec.evaluation.probing import changes, lengths, popularity, position
 from mllmrec.evaluation.probing.conditions import CHANGES, PLAIN, Condition, changed, rotations, shuffled, swapped
-from mllmrec.evaluation.probing.plan import sliced
 from mllmrec.evaluation.probing.sample import Ratios, Sample, kept
 from mllmrec.evaluation.probing.sentences import says
 from mllmrec.records import RankingExample, example_id

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from mllmrec.artifacts import Workspace, read_json, read_jsonl, write_json, write_jsonl
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import load
-from mllmrec.data.candidates import read_candidates
+from mllmrec.data.candidates import read_candidates, sliced
 from mllmrec.data.candidates_stage import run as draw_candidates
 from mllmrec.data.prompts import parse
 from mllmrec.data.sequences import Interactions
@@ -85,7 +85,7 @@ def test_scores_are_those_of_one_forward_pass_for_each_answer(workspace: Workspa
     evaluate(workspace, tag="full", limit=6)
     loaded = load(workspace, f"checkpoints/{DATASET}/full", device="cpu")
     encoder = Encoder.make(loaded.chat, Interactions.load(workspace, DATASET).catalogue, {}, 2048)
-    examples = read_candidates(workspace.candidates(DATASET, "test", "uni9", WINDOW, 42))[:6]
+    examples = sliced(read_candidates(workspace.candidates(DATASET, "test", "uni9", WINDOW, 42)), 6, 42)
     found = list(read_jsonl(folder_of(workspace, "full", f"{STEM}_limit6") / "rankings.jsonl"))
     for example, row in zip(examples, found, strict=True):
         task = encoder.scoring_task(example)
@@ -340,7 +340,9 @@ def test_a_limit_has_a_run_of_its_own(grpo_run: Path, workspace: Workspace) -> N
     limited = evaluated(workspace, tag="grpo", limit=70)
     assert limited.name == f"{STEM}_limit70"
     whole = scores_of(grpo_run)
-    assert list(scores_of(limited)) == list(whole)[:70]
+    examples = read_candidates(workspace.candidates(DATASET, "test", "uni9", WINDOW, 42))
+    assert list(scores_of(limited)) == [example.example_id for example in sliced(examples, 70, 42)]
+    assert read_json(limited / "metrics.json")["slice"]["of"] == len(whole) == NUM_USERS
     assert all(scores == pytest.approx(whole[key], abs=1e-4) for key, scores in scores_of(limited).items())
 
 
@@ -422,7 +424,7 @@ def test_candidates_of_our_own_by_path(workspace: Workspace, tmp_path: Path) -> 
     write_jsonl(path, rows)
     folder = evaluated(workspace, tag="full", candidates=str(path))
     assert folder.name == "test_hard19_w5_s1"
-    assert read_json(folder / "metrics.json")["protocol"] == "hard19"
+    assert read_json(folder / "metrics.json")["protocol"] == "hard19-itemknn"
     assert len(scores_of(folder)) == 10
 
 

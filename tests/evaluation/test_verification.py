@@ -19,6 +19,7 @@ from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
 from mllmrec.artifacts import Workspace, read_json, read_jsonl, sha256, write_json, write_jsonl
 from mllmrec.cli import main
 from mllmrec.data.candidates import candidate_rows
+from mllmrec.data.draws import uniform
 from mllmrec.errors import ArtifactError
 from mllmrec.evaluation import verification, verification_metrics, verification_rankings
 from mllmrec.evaluation.cutoffs import normalised
@@ -31,6 +32,8 @@ from mllmrec.records import Ranking, RankingExample, Summary
 from mllmrec.settings.evaluation import RunSettings, VerifySettings
 
 Edit = Callable[[dict[str, Any]], object]
+VARIANCE = sum((value - 0.4375) ** 2 for value in (1.0, 0.5, 0.0, 0.25)) / 3
+"""Of HR@1 over the four users, whose mean is 0.4375."""
 
 
 def verify(*runs: Run, root: Path | str = ".", candidates: str | None = None) -> Summary:
@@ -242,14 +245,30 @@ def test_targets_that_a_retriever_missed_pass(shop: Workspace, shop_settings: Ru
     assert verify(run).passed
 
 
-def test_a_limited_run_needs_the_first_users_alone(make_run: WriteRun, shop_settings: RunSettings) -> None:
+def test_a_limited_run_needs_the_users_of_its_slice_alone(make_run: WriteRun, shop_settings: RunSettings) -> None:
     limited = shop_settings.model_copy(update={"limit": 2})
-    assert verify(make_run(scores={user: SCORES[user] for user in ("1", "2")}, settings=limited)).passed
-    others = make_run(scores={user: SCORES[user] for user in ("2", "3")}, settings=limited)
+    first, second, third, _ = sorted(SCORES, key=lambda user: uniform(42, "slice/test", user))
+    assert verify(make_run(scores={user: SCORES[user] for user in (first, second)}, settings=limited)).passed
+    others = make_run(scores={user: SCORES[user] for user in (second, third)}, settings=limited)
     found = failed(verify(others))["every example once"]
     assert found == [
-        "line 2: example example3 of user 3 is not in the candidate file",
-        "example example1 of user 1 is missing",
+        f"line 2: example example{third} of user {third} is not in the candidate file",
+        f"example example{first} of user {first} is missing",
+    ]
+
+
+def test_what_a_slice_was_drawn_from_and_what_it_can_show_are_checked(
+    make_run: WriteRun, shop_settings: RunSettings
+) -> None:
+    run = make_run()
+    assert run.facts["minimum_detectable"]["HR@1"] == pytest.approx(2.801585 * (2 * VARIANCE / 4) ** 0.5, abs=1e-6)
+    edit_json(run.folder / "metrics.json", lambda m: m["minimum_detectable"].update(MRR=0.5))
+    edit_json(run.folder / "metrics.json", lambda m: m.update(slice={"of": 9, "by": "hash"}, num_listed=3))
+    found = failed(verify(run))
+    assert found["minimum detectable differences"][0].startswith("the minimum detectable difference of MRR is told as")
+    assert found["counts and shares"] == [
+        "num_listed is told as 3 and comes out as 4",
+        "the lists that a slice was drawn from is told as 9 and comes out as 4",
     ]
 
 

@@ -13,16 +13,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mllmrec.artifacts import Workspace
+from mllmrec.data.candidates import sliced
 from mllmrec.data.legacy import load_candidates
+from mllmrec.data.protocols import protocol_of
 from mllmrec.data.sequences import Interactions
-from mllmrec.errors import DataError
+from mllmrec.errors import DataError, SettingsError
 from mllmrec.evaluation.baselines import with_full_history
 from mllmrec.evaluation.baselines_families import FAMILIES, Fitting, check_installed
 from mllmrec.evaluation.baselines_fitted import Fitted, fit_inputs, lines_for, open_baseline
 from mllmrec.evaluation.cutoffs import finished_run
 from mllmrec.evaluation.rankings import ranking_of
-from mllmrec.evaluation.runs import Run, candidate_file, run_folder, write_run
-from mllmrec.evaluation.tables import results_table
+from mllmrec.evaluation.runs import Run, candidate_file, run_folder, slice_input, write_run
+from mllmrec.evaluation.tables import chooser_of, results_table
 from mllmrec.manifests import hash_files
 from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample, Split, Summary
@@ -31,12 +33,16 @@ from mllmrec.settings.evaluation import BaselinesSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """The examples that are ranked, with the window and with all that is known before the target."""
+    """The examples that are ranked, with the window and with all that is known before the target.
+
+    `num_lists` counts all examples of the file.
+    """
 
     candidates: Path
     split: Split
     window: Sequence[RankingExample]
     full: Sequence[RankingExample]
+    num_lists: int
 
     def histories(self, name: str, history: str) -> dict[str, Sequence[RankingExample]]:
         """RUN name -> examples, for what was asked for and makes a difference."""
@@ -61,18 +67,31 @@ def run(settings: BaselinesSettings, workspace: Workspace) -> Summary:
         embedder=settings.embedder,
     )
     runs, num_there = [], 0
-    for name in settings.names:
+    names = rankable(settings.names, candidates)
+    for name in names:
         made, there = _runs_of(name, question, fitting, settings)
         runs += made
         num_there += there
 
     known = {0: "", len(runs): "; nothing to do, all were there"}.get(num_there, f"; {num_there} were there")
     return Summary(
-        headline=f"Ranked the candidates of {len(question.window)} users with {', '.join(settings.names)}{known}.",
+        headline=f"Ranked the candidates of {len(question.window)} users with {', '.join(names)}{known}.",
         artifact=workspace.results(settings.dataset),
         tables=(results_table(runs),),
         facts={"runs": [str(each.folder) for each in runs]},
     )
+
+
+def rankable(names: Sequence[str], candidates: Path) -> list[str]:
+    """The baselines that may be ranked on a file: whoever chose its negatives may not."""
+    chooser = chooser_of(protocol_of(candidates))
+    others = [name for name in names if name != chooser]
+    if not others:
+        raise SettingsError(
+            f"{chooser} chose the negatives of {candidates.name}, so that its own figures on them would say nothing. "
+            "Name other baselines with --names, or rank it on other lists."
+        )
+    return others
 
 
 def split_of(examples: Sequence[RankingExample], candidates: Path) -> Split:
@@ -87,10 +106,11 @@ def split_of(examples: Sequence[RankingExample], candidates: Path) -> Split:
 
 
 def _question(settings: BaselinesSettings, interactions: Interactions, candidates: Path) -> Question:
-    examples = load_candidates(candidates, interactions, settings.min_inter)[: settings.limit]
-    split = split_of(examples, candidates)
+    lists = load_candidates(candidates, interactions, settings.min_inter)
+    split = split_of(lists, candidates)
+    examples = sliced(lists, settings.limit, settings.seed)
     full = with_full_history(examples, interactions.lines(split))
-    return Question(candidates=candidates, split=split, window=examples, full=full)
+    return Question(candidates=candidates, split=split, window=examples, full=full, num_lists=len(lists))
 
 
 def _runs_of(name: str, question: Question, fitting: Fitting, settings: BaselinesSettings) -> tuple[list[Run], int]:
@@ -98,7 +118,7 @@ def _runs_of(name: str, question: Question, fitting: Fitting, settings: Baseline
     own = settings.model_copy(update={"names": (name,)})
     fitted_on = {"train": "train", **({"valid": "valid"} if question.split == "valid" else {})}
     files = {role: fitting.workspace.split(fitting.dataset, split) for role, split in fitted_on.items()}
-    inputs = hash_files(candidates=question.candidates, **files) | fit_inputs(name, fitting)
+    inputs = hash_files(candidates=question.candidates, **files) | fit_inputs(name, fitting) | slice_input(settings)
     runs, num_there, fitted = [], 0, None
     for run_name, examples in question.histories(name, settings.history).items():
         folder = run_folder(own, fitting.workspace, run_name, question.candidates)
@@ -150,5 +170,6 @@ def _rank(
         inputs=inputs,
         started=started,
         seconds=time.monotonic() - started,
+        num_lists=question.num_lists,
         details=details | ({"tuning": asdict(fitted.tuning)} if fitted.tuning else {}),
     )

@@ -23,7 +23,7 @@ from mllmrec.evaluation.pairing import Configuration, paired_positions, read_con
 from mllmrec.evaluation.runs import Run
 from mllmrec.evaluation.seeds import compare_over_seeds
 from mllmrec.evaluation.statistics import Interval, bootstrap, holm, minimum_detectable, randomisation_p_values
-from mllmrec.evaluation.tables import shown
+from mllmrec.evaluation.tables import shown, users_of
 from mllmrec.records import Summary, Table
 from mllmrec.settings.evaluation import CompareSettings
 
@@ -165,7 +165,7 @@ def _table(first: Configuration, other: Configuration, rows: Sequence[Difference
     several = max(len(first.runs), len(other.runs)) > 1
     test = "Student's t over users and seeds" if several else "paired randomisation test over users"
     return Table(
-        title=f"{other.label} - {first.label}, {facts['dataset']}, {facts['num_users']} users",
+        title=f"{other.label} - {first.label}, {facts['dataset']}, {users_of(facts)}",
         columns=("metric", first.label, other.label, "difference [95 %]", "p", "p Holm", "detectable"),
         rows=tuple(
             (

@@ -34,13 +34,18 @@ Chunks = Mapping[int, Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One model, one candidate file, one RUN folder; `started` is the `time.monotonic()` at which the stage began."""
+    """One model, one candidate file, one RUN folder.
+
+    `examples` are those of the file that are ranked, `num_lists` counts all; `started` is the `time.monotonic()` at
+    which the stage began.
+    """
 
     settings: EvaluateSettings
     choice: ModelChoice
     candidates: Path
     inputs: Mapping[str, str]
     examples: Sequence[RankingExample]
+    num_lists: int
     folder: Path
     started: float
 
@@ -127,6 +132,7 @@ def _write(job: Job, chunks: Chunks) -> Run:
         method=settings.method,
         invalid_share=invalid / len(rows),
         world_size=rank_and_size()[1],
+        num_lists=job.num_lists,
         details=details,
     )
     for path in job.folder.glob("rankings.*.partial.jsonl"):

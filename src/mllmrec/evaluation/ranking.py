@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from mllmrec.artifacts import RecordLog, Workspace
+from mllmrec.data.candidates import sliced
 from mllmrec.data.formats import inherited
 from mllmrec.data.legacy import load_candidates
 from mllmrec.data.prompts import TEMPLATE_VERSION
@@ -22,7 +23,7 @@ from mllmrec.evaluation.answering import RankChunk, make_ranker
 from mllmrec.evaluation.cutoffs import finished_run
 from mllmrec.evaluation.joining import Job, join, read_chunks
 from mllmrec.evaluation.models import ModelChoice, choose_model, open_model
-from mllmrec.evaluation.runs import candidate_file, run_folder
+from mllmrec.evaluation.runs import candidate_file, run_folder, slice_input
 from mllmrec.evaluation.tables import results_table
 from mllmrec.launch import joined, rank_and_size
 from mllmrec.locks import locked
@@ -39,12 +40,13 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
     window = window_of(settings, choice)
     candidates = candidate_file(settings.model_copy(update={"min_inter": window}), workspace)
     folder = run_folder(settings, workspace, choice.name, candidates, settings.method)
-    inputs = run_inputs(settings, workspace, candidates, choice)
+    inputs = run_inputs(settings, workspace, candidates, choice) | slice_input(settings)
     if (there := finished_run(folder, settings, inputs, answers=settings.num_answers)) is not None:
         headline = f"{folder} is finished; nothing to do."
         return Summary(headline=headline, artifact=folder, tables=(results_table([there]),))
     interactions = Interactions.load(workspace, settings.dataset)
-    examples = load_candidates(candidates, interactions, window)[: settings.limit]
+    lists = load_candidates(candidates, interactions, window)
+    examples = sliced(lists, settings.limit, settings.seed)
     check_window(examples, window, choice, candidates)
     job = Job(
         settings=settings,
@@ -52,6 +54,7 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
         candidates=candidates,
         inputs=inputs,
         examples=examples,
+        num_lists=len(lists),
         folder=folder,
         started=started,
     )

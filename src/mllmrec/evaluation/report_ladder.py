@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mllmrec.evaluation.metrics import FloatArray, Position, means, per_user
 from mllmrec.evaluation.pairing import paired_positions
@@ -13,6 +14,7 @@ from mllmrec.evaluation.report_page import Block, Figure, Figures, Section, Shee
 from mllmrec.evaluation.report_runs import Ladder, Rung, in_words
 from mllmrec.evaluation.statistics import holm
 from mllmrec.evaluation.steps import MAIN, Gap, paired_gaps
+from mllmrec.evaluation.tables import ceiling_of, chooser_of, own_note, users_of
 from mllmrec.records import Table
 
 LONGEST_CUT = 20
@@ -76,9 +78,15 @@ def ladder_section(measured: Measured) -> Section:
         title=f"Ladder, {facts['protocol']}, {facts['num_users']:,} users",
         short=f"Ladder {facts['protocol']}",
         lead=f"{words[:1].upper()}{words[1:]}{'. ' if words else ''}Candidate file `{facts['candidates']}`, sha256 "
-        f"`{facts['candidates_sha256'][:12]}`. Ties count as the expectation over their orders.",
+        f"`{facts['candidates_sha256'][:12]}`. Ties count as the expectation over their orders. {_whom(facts)}".rstrip(),
         blocks=tuple(blocks),
     )
+
+
+def _whom(facts: Mapping[str, Any]) -> str:
+    """Which part of the users was asked, and how many targets a retriever found; nothing where it is all."""
+    part = f"These are {users_of(facts)}." if "slice" in facts else ""
+    return f"{part} {ceiling_of(facts)}".strip()
 
 
 def verdict(measured: Measured) -> list[str]:
@@ -151,6 +159,7 @@ def _results(ladder: Ladder) -> Sheet:
     facts, names = ladder.facts, ladder.names
     rows = tuple((rung.label, *(_told(rung, name) for name in names)) for rung in ladder.rungs)
     chance = ("chance", *(f"{facts['chance'][name]:.3f}" if name in facts["chance"] else "" for name in names))
+    own = [(chooser, *("n/a" for _ in names)) for chooser in [chooser_of(facts["protocol"])] if chooser]
     empty = [ladder.shown(name) for name in facts["vacuous"]]
     vacuous = f" {', '.join(empty)} is always 1 and left out." if empty else ""
     strong = frozenset(
@@ -164,9 +173,10 @@ def _results(ladder: Ladder) -> Sheet:
             title="All RUNs",
             columns=("run", *(ladder.shown(name) for name in names)),
             rows=rows,
-            note=f"Means over users with 95 % bootstrap intervals; the highest of a column is bold.{vacuous}",
+            note=f"Means over users with 95 % bootstrap intervals; the highest of a column is bold.{vacuous} "
+            f"{own_note(facts['protocol'])}".rstrip(),
         ),
-        foot=(chance,),
+        foot=(*own, chance),
         strong=strong,
     )
 

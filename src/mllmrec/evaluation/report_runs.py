@@ -6,7 +6,6 @@ the order in which they come of one another (backbone, SFT, SFT with hints, GRPO
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace
+from mllmrec.data.protocols import protocol_named
 from mllmrec.evaluation.runs import Run, read_run
+from mllmrec.evaluation.tables import users_of
 from mllmrec.manifests import Manifest
 
 STAGES = {"sft": 1, "merge": 1, "grpo": 2}
-WORDS = {
-    "uni": "the target among {n} items drawn uniformly from those the user isn't known to have met",
-    "pop": "the target among {n} items drawn by popularity from those the user isn't known to have met",
-    "hard": "the target among the {n} items that a retriever found hardest to tell from it",
-    "rr": "{n} retrieved items; a target that isn't among them counts as missed",
-    "legacy-uni": "the target among {n} items drawn as the reference implementation draws them, which may include "
-    "items the user did meet",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +81,7 @@ class Ladder:
 
 def read_ladders(workspace: Workspace, dataset: str, metric: str) -> tuple[list[Ladder], list[Path]]:
     """All ladders, the one with the most models first, and the RUN folders that are unfinished."""
-    groups: dict[tuple[str, str, int], list[Rung]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[Rung]] = defaultdict(list)
     unfinished = []
     for folder in sorted(path for path in workspace.results(dataset).glob("*/*") if path.is_dir()):
         manifest = Manifest.read(folder)
@@ -97,7 +90,8 @@ def read_ladders(workspace: Workspace, dataset: str, metric: str) -> tuple[list[
             continue
         rung = _rung(workspace, dataset, folder, manifest)
         facts = rung.run.facts
-        groups[facts["protocol"], facts["candidates_sha256"], facts["num_users"]].append(rung)
+        users = f"{users_of(facts)} {facts.get('slice', {}).get('by', '')}"
+        groups[facts["protocol"], facts["candidates_sha256"], users].append(rung)
     ladders = [_ladder(rungs, metric) for rungs in groups.values()]
     ladders.sort(key=lambda ladder: (-len(ladder.models), -ladder.facts["num_users"], ladder.facts["candidates"]))
     return ladders, unfinished
@@ -106,11 +100,11 @@ def read_ladders(workspace: Workspace, dataset: str, metric: str) -> tuple[list[
 def in_words(protocol: str) -> str:
     """What is asked of a ranker; empty for a protocol of another name.
 
-    >>> in_words("rr100")
-    "100 retrieved items; a target that isn't among them counts as missed"
+    >>> in_words("full")
+    "the target among all items that the user isn't known to have met"
     """
-    found = re.fullmatch(r"(legacy-uni|uni|pop|hard|rr)(\d+)", protocol)
-    return WORDS[found[1]].format(n=found[2]) if found else ""
+    found = protocol_named(protocol)
+    return found.words if found is not None else ""
 
 
 def _rung(workspace: Workspace, dataset: str, folder: Path, manifest: Manifest) -> Rung:

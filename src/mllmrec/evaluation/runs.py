@@ -1,7 +1,7 @@
 """A RUN: what one recommender did with one candidate file. Its only writer and its only reader.
 
     rankings.jsonl              one line a user: candidates, scores, and where the target came out
-    metrics.json                every metric with its interval, what guessing would give, and the speed
+    metrics.json                every metric with its interval, what guessing would give, what these users can show
     NAME_DATASET_topK.csv/json  the reference implementation's pair of files, for each K
     manifest.json               settings and hashes, written last: without it the RUN is unfinished
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,12 +22,13 @@ from mllmrec.errors import ArtifactError, DataError
 from mllmrec.evaluation.metrics import Position, chance, metric_names, per_user, vacuous
 from mllmrec.evaluation.rankings import position_of, read_rankings, write_rankings
 from mllmrec.evaluation.reference_files import remove_reference_files, write_reference_files
-from mllmrec.evaluation.statistics import DRAWS, Interval, bootstrap
+from mllmrec.evaluation.statistics import DRAWS, Interval, bootstrap, minimum_detectable_alone
 from mllmrec.manifests import Manifest, hash_files, unmark, write_manifest
 from mllmrec.records import Ranking
 from mllmrec.settings.evaluation import RunSettings
 
 Method = Literal["score", "generate"]
+SLICE = "users by hash of seed, split and user"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +120,11 @@ def run_folder(
     return workspace.run(settings.dataset, name, f"{candidates.stem}{generated}{limited}")
 
 
+def slice_input(settings: RunSettings) -> dict[str, str]:
+    """What joins a RUN's inputs when it ranks a slice: by which rule its users were drawn."""
+    return {"slice": SLICE} if settings.limit else {}
+
+
 def write_run(
     folder: Path,
     rankings: Iterable[Ranking],
@@ -131,12 +138,14 @@ def write_run(
     method: Method = "score",
     invalid_share: float = 0.0,
     world_size: int = 1,
+    num_lists: int | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> Run:
     """Write a whole RUN, its manifest last.
 
     `inputs` holds the candidate file's hash as "candidates"; `started` is the `time.monotonic()` at which the stage
-    began, `seconds` what ranking took; `details` are further facts for metrics.json.
+    began, `seconds` what ranking took; `num_lists` counts the lists of the whole candidate file, of which a --limit
+    ranks a slice; `details` are further facts for metrics.json.
     """
     unmark(folder)
     remove_reference_files(folder, name, settings.dataset)
@@ -151,6 +160,7 @@ def write_run(
         "candidates": candidates.stem,
         "candidates_sha256": inputs["candidates"],
         **summarise(positions, settings.top_k, settings.seed),
+        **_part(positions, settings, num_lists or len(positions)),
         "invalid_share": invalid_share,
         "seconds": round(seconds, 3),
         "users_per_second": round(len(positions) / max(seconds, 1e-9), 1),
@@ -167,6 +177,16 @@ def write_run(
     return Run(folder=folder, facts=facts)
 
 
+def _part(positions: Sequence[Position], settings: RunSettings, num_lists: int) -> dict[str, Any]:
+    """Which part of the file was ranked, and of how many users a retriever found the target; only where not of all."""
+    facts: dict[str, Any] = {}
+    if settings.limit and len(positions) < num_lists:
+        facts["slice"] = {"of": num_lists, "by": f"{SLICE}, seed {settings.seed}"}
+    if (listed := sum(position.listed for position in positions)) < len(positions):
+        facts["num_listed"] = listed
+    return facts
+
+
 def summarise(positions: Sequence[Position], top_k: Sequence[int], seed: int) -> dict[str, Any]:
     """The part of metrics.json that follows from where the targets came out."""
     if not positions:
@@ -174,7 +194,9 @@ def summarise(positions: Sequence[Position], top_k: Sequence[int], seed: int) ->
     names = metric_names(top_k)
     empty = vacuous(positions, names)
     told = [name for name in names if name not in empty]
-    intervals = bootstrap(per_user(positions, told), seed=seed)
+    values = per_user(positions, told)
+    intervals = bootstrap(values, seed=seed)
+    detectable = [least if isfinite(least) else None for least in minimum_detectable_alone(values)]
     return {
         "num_users": len(positions),
         "num_candidates": max(position.num_candidates for position in positions),
@@ -182,6 +204,7 @@ def summarise(positions: Sequence[Position], top_k: Sequence[int], seed: int) ->
         "metrics": {name: asdict(interval) for name, interval in zip(told, intervals, strict=True)},
         "vacuous": empty,
         "chance": chance(positions, told),
+        "minimum_detectable": dict(zip(told, detectable, strict=True)),
         "interval": {"level": 0.95, "draws": DRAWS, "seed": seed},
     }
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from mllmrec.data.protocols import protocol_named
 from mllmrec.errors import DataError
 from mllmrec.evaluation.runs import Run
 from mllmrec.evaluation.statistics import Interval
@@ -11,23 +13,68 @@ from mllmrec.records import Table
 
 
 def results_table(runs: Sequence[Run]) -> Table:
-    """Several RUNs of the same users and candidates, each metric with its 95 % interval, beside the chance row."""
+    """Several RUNs of the same users and candidates, each metric with its 95 % interval, beside the chance row.
+
+    The retriever that chose the negatives has no figures there, and a row that says so. A slice of users has one more
+    row: the difference that so few users can show.
+    """
     check_same_question(runs)
     first = runs[0].facts
     names = [name for name in first["metrics"] if all(name in run.facts["metrics"] for run in runs)]
     rows = [(run.label, *(_cell(run.intervals[name]) for name in names)) for run in runs]
+    if own := chooser_of(first["protocol"]):
+        rows.append((own, *("n/a" for _ in names)))
     rows.append(("chance", *(f"{first['chance'][name]:.3f}" for name in names)))
+    if "slice" in first:
+        rows.append(("detectable", *(_detectable(first, name) for name in names)))
     return Table(
-        title=f"{first['dataset']}, {first['num_users']} users, {first['candidates']}",
+        title=f"{first['dataset']}, {users_of(first)}, {first['candidates']}",
         columns=("run", *shown(names, runs[0])),
         rows=tuple(rows),
-        note=f"Means with 95 % intervals over users.{_vacuous_note(runs[0])}",
+        note=" ".join(filter(None, ("Means with 95 % intervals over users.", *_notes(runs[0])))),
     )
 
 
 def _cell(interval: Interval) -> str:
     """The mean, and beneath it the bounds, so that a table of seven metrics fits a terminal."""
     return f"{interval.value:.3f}\n{interval.low:.3f}-{interval.high:.3f}"
+
+
+def chooser_of(protocol: str) -> str:
+    """The retriever that chose the negatives of a protocol and can't be ranked on them; empty where there is none.
+
+    >>> chooser_of("hard19-itemknn"), chooser_of("rr100-itemknn"), chooser_of("uni9")
+    ('itemknn', '', '')
+    """
+    named = protocol_named(protocol)
+    return named.retriever if named is not None and named.kind == "hard" else ""
+
+
+def own_note(protocol: str) -> str:
+    """Why the chooser of negatives has no figures; empty where there is none."""
+    own = chooser_of(protocol)
+    return f"n/a: {own} chose the negatives, so that its own figures on them would say nothing." if own else ""
+
+
+def users_of(facts: Mapping[str, Any]) -> str:
+    """Over whom a RUN's means are, in words.
+
+    >>> users_of({"num_users": 1000, "slice": {"of": 6040}}), users_of({"num_users": 6040})
+    ('1000 of 6040 users, drawn by hash', '6040 users')
+    """
+    sliced = facts.get("slice")
+    return f"{facts['num_users']} of {sliced['of']} users, drawn by hash" if sliced else f"{facts['num_users']} users"
+
+
+def ceiling_of(facts: Mapping[str, Any]) -> str:
+    """Where a retriever missed targets, how many it found: the most that any ranking of its lists can reach."""
+    found = facts.get("num_listed")
+    if found is None:
+        return ""
+    return (
+        f"The target is in the lists of {found} of {facts['num_users']} users: no metric can exceed "
+        f"{found / facts['num_users']:.3f}."
+    )
 
 
 def shown(names: Sequence[str], run: Run) -> list[str]:
@@ -56,9 +103,27 @@ def check_same_question(runs: Sequence[Run]) -> None:
             )
 
 
+def _detectable(facts: Mapping[str, Any], name: str) -> str:
+    least = facts["minimum_detectable"][name]
+    return "" if least is None else f"{least:.3f}"
+
+
+def _notes(run: Run) -> tuple[str, ...]:
+    return _vacuous_note(run), ceiling_of(run.facts), own_note(run.facts["protocol"]), _slice_note(run.facts)
+
+
+def _slice_note(facts: Mapping[str, Any]) -> str:
+    if "slice" not in facts:
+        return ""
+    return (
+        "detectable: the true difference between two independent runs on these users that a 5 % test finds in 80 % of "
+        "repetitions; runs that err alike show smaller ones (`mllmrec compare`)."
+    )
+
+
 def _vacuous_note(run: Run) -> str:
     names = shown(run.facts["vacuous"], run)
     if not names:
         return ""
     verb = "is" if len(names) == 1 else "are"
-    return f" {', '.join(names)} {verb} vacuous: no list has more than {run.facts['num_candidates']} candidates."
+    return f"{', '.join(names)} {verb} vacuous: no list has more than {run.facts['num_candidates']} candidates."

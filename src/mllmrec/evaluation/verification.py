@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace, require, sha256
-from mllmrec.data.candidates import read_candidates
+from mllmrec.data.candidates import read_candidates, sliced
 from mllmrec.data.legacy import CACHE_NAME, load_candidates
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError
@@ -78,11 +78,13 @@ def verify(folder: Path, workspace: Workspace, candidates: str | None = None) ->
     _refuse_unreadable(told)
     path = _candidate_file(told, manifest, workspace, candidates)
     _check_candidate_file(checks, told, manifest, path)
-    examples = _examples(path, told, manifest)
+    examples, num_lists = _examples(path, told, manifest)
     rankings = require(folder / "rankings.jsonl", "The rankings file", "Make the RUN again with --overwrite.")
     generated, keep = told.facts["method"] == "generate", max(told.facts["top_k"])
     users = check_rankings(checks, rankings, examples, generated=generated, keep=keep)
     check_metrics(checks, told.facts, users)
+    if "slice" in told.facts:
+        checks.equal("counts and shares", "the lists that a slice was drawn from", told.facts["slice"]["of"], num_lists)
     nowhere = sum(not user.positions for user in users)
     for name, found in (("users", len(users)), ("unranked", nowhere)):
         checks.equal("counts and shares", f"{name} in manifest.json", manifest.counts.get(name), found)
@@ -140,8 +142,8 @@ def _check_candidate_file(checks: Checks, told: Run, manifest: Manifest, path: P
     checks.equal("candidate file", f"the sha256 of {path} in manifest.json", manifest.inputs.get("candidates"), found)
 
 
-def _examples(path: Path, told: Run, manifest: Manifest) -> dict[str, RankingExample]:
-    """The examples that the RUN had to rank, by id: all of the file, or the first ones of a --limit."""
+def _examples(path: Path, told: Run, manifest: Manifest) -> tuple[dict[str, RankingExample], int]:
+    """What the RUN had to rank, all of the file or the slice of a --limit, by id; and how many the file holds."""
     named = CACHE_NAME.fullmatch(path.name)
     if named is None:
         examples = read_candidates(path)
@@ -149,7 +151,8 @@ def _examples(path: Path, told: Run, manifest: Manifest) -> dict[str, RankingExa
         root = path.resolve().parents[3]
         window = int(named["window"] or manifest.settings.get("min_inter", 10))
         examples = load_candidates(path, Interactions.load(Workspace(root), told.facts["dataset"]), window)
-    return {example.example_id: example for example in examples[: manifest.settings.get("limit")]}
+    chosen = sliced(examples, manifest.settings.get("limit"), manifest.settings.get("seed", 42))
+    return {example.example_id: example for example in chosen}, len(examples)
 
 
 def _table(verified: Verified) -> Table:

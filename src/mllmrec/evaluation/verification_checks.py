@@ -13,6 +13,7 @@ ORDER = (
     "higher, ties and rank",
     "metrics",
     "intervals",
+    "minimum detectable differences",
     "chance and vacuous metrics",
     "counts and shares",
     "length-normalised metrics",

@@ -18,6 +18,8 @@ CLOSE = 1e-9
 ROUNDED = 1.01e-6
 """Length-normalised metrics are written with six digits."""
 ENOUGH_USERS = 50
+DETECTABLE = 1.959963984540054 + 0.8416212335729143
+"""The normal quantiles of a two-sided test at 5 % and of a power of 80 %."""
 
 
 def check_metrics(checks: Checks, facts: Mapping[str, Any], users: Sequence[Placed]) -> None:
@@ -36,6 +38,7 @@ def check_metrics(checks: Checks, facts: Mapping[str, Any], users: Sequence[Plac
         if bounds is not None:
             _near(checks, "metrics", name, bounds["value"], mean(values))
             _check_interval(checks, name, bounds, values)
+        _check_detectable(checks, name, facts, values)
         _near(checks, "chance and vacuous metrics", f"chance of {name}", facts["chance"].get(name), mean(guesses))
     _check_counts(checks, facts, users, longest)
     _check_normalised(checks, facts)
@@ -91,11 +94,28 @@ def _check_interval(checks: Checks, name: str, bounds: Mapping[str, Any], values
     checks.look("intervals", alike, f"{where} is far from the normal one [{expected[0]:.6f}, {expected[1]:.6f}]")
 
 
+def _check_detectable(checks: Checks, name: str, facts: Mapping[str, Any], values: Sequence[float]) -> None:
+    """2.80 standard errors of the difference of two independent runs as spread as this one; none for one user."""
+    told = facts.get("minimum_detectable")
+    if told is None:
+        return
+    check, what = "minimum detectable differences", f"the minimum detectable difference of {name}"
+    if len(values) < 2:
+        checks.equal(check, what, told.get(name), None)
+        return
+    centre = mean(values)
+    variance = sum((value - centre) ** 2 for value in values) / (len(values) - 1)
+    _near(checks, check, what, told.get(name), DETECTABLE * math.sqrt(2 * variance / len(values)))
+
+
 def _check_counts(checks: Checks, facts: Mapping[str, Any], users: Sequence[Placed], longest: int) -> None:
     silent = mean([0.0 if user.answered else 1.0 for user in users])
     checks.equal("counts and shares", "num_users", facts["num_users"], len(users))
     checks.equal("counts and shares", "num_candidates", facts["num_candidates"], longest)
     _near(checks, "counts and shares", "invalid_share", facts["invalid_share"], silent)
+    listed = sum(user.listed for user in users)
+    told = facts.get("num_listed", len(users))
+    checks.equal("counts and shares", "num_listed", told, listed)
 
 
 def _check_normalised(checks: Checks, facts: Mapping[str, Any]) -> None:

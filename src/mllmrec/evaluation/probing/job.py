@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace, read_json
+from mllmrec.data.candidates import sliced
 from mllmrec.data.legacy import load_candidates
 from mllmrec.data.sequences import Interactions
 from mllmrec.evaluation.models import ModelChoice, choose_model, prompt_content
-from mllmrec.evaluation.probing.plan import Plan, hints_of, make_plan, sliced
+from mllmrec.evaluation.probing.plan import Plan, hints_of, make_plan
 from mllmrec.evaluation.probing.traces import trace_file
 from mllmrec.evaluation.ranking import check_window, run_inputs, window_of
 from mllmrec.evaluation.runs import candidate_file, run_folder
@@ -51,7 +52,7 @@ def prepare(settings: ProbeSettings, workspace: Workspace) -> Job:
     examples = load_candidates(candidates, interactions, window)
     check_window(examples, window, choice, candidates)
     asked = _asked(settings, artifact)
-    users = sliced(examples, settings.limit, settings.seed)
+    users = sliced(examples, settings.limit or len(examples), settings.seed)
     traces = trace_file(workspace, settings.dataset) if "hint" in asked["probes"] else None
     plan = make_plan(
         asked["probes"],

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mllmrec.data.draws import uniform
 from mllmrec.data.sequences import Interactions
 from mllmrec.evaluation.joining import CHUNK_USERS
 from mllmrec.evaluation.probing import position
@@ -75,11 +74,6 @@ def make_plan(
         else:
             conditions[name] = [CHANGES[name]] if name in CHANGES else []
     return Plan(users=examples, conditions=conditions, not_applicable=missing, hinted=hinted)
-
-
-def sliced(examples: Sequence[RankingExample], limit: int | None, seed: int) -> list[RankingExample]:
-    """The `limit` users with the smallest hash, in its order."""
-    return sorted(examples, key=lambda example: uniform(seed, "probe/users", example.example_id))[:limit]
 
 
 def hints_of(
