@@ -65,6 +65,10 @@ class Workspace:
     def card(self, dataset: str) -> Path:
         return self.dataset(dataset) / "card.json"
 
+    def ceiling(self, dataset: str) -> Path:
+        """What could be reached at all, where that is known, as in the made-up world."""
+        return self.dataset(dataset) / "ceiling.json"
+
     def processed(self, dataset: str) -> Path:
         return self.dataset(dataset) / "processed"
 

@@ -1,63 +1,62 @@
-"""The made-up world: the same for the same seed; titles tell a taste for themes, and nothing tells one for a light."""
+"""The made-up world: the same for the same seed, titles that tell places, and tints that no title tells."""
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from pathlib import Path
 
-from mllmrec.data.draws import generator
-from mllmrec.demo.world import LIGHTS, THEMES, World, choices, make_shelves, make_titles, theme_of, write_world
+import pytest
 
-WORLD = World()
+from mllmrec.demo.world import KINDS, PLACES, SIZES, TINTS, World, make_things, write_world
+from mllmrec.errors import SettingsError
 
-
-def histories(world: World, count: int) -> list[list[str]]:
-    titles = make_titles(world)
-    shelves = make_shelves(world, titles)
-    return [choices(world, titles, shelves, generator(1, "test", str(number))) for number in range(count)]
+SMALL = World(num_items=240, num_users=60)
+DIGEST = "d073fccd132d61ee"
 
 
-def test_the_same_world_gives_the_same_files(tmp_path: Path) -> None:
-    for name, world in (("a", WORLD), ("b", World()), ("c", World(seed=7))):
+def test_the_same_world_gives_the_same_files_on_every_machine(tmp_path: Path) -> None:
+    """Its digest is written down here: another machine, or a change of the law, shows."""
+    for name, world in (("a", SMALL), ("b", World(num_items=240, num_users=60)), ("c", World(num_items=240, seed=7))):
         write_world(world, tmp_path / name)
     read = {name: (tmp_path / name / "pairs.csv").read_bytes() for name in "abc"}
     assert read["a"] == read["b"] != read["c"]
+    assert hashlib.sha256(read["a"]).hexdigest()[:16] == DIGEST
     first, second, *_ = read["a"].decode().splitlines()
     assert first == "user,item,timestamp"
     assert second.startswith("u0,")
     assert second.endswith(",0")
 
 
-def test_titles_are_unique_and_begin_with_their_theme(tmp_path: Path) -> None:
-    titles = make_titles(WORLD)
-    assert len(set(titles.values())) == WORLD.num_items == 160
-    assert {theme_of(title) for title in titles.values()} == set(THEMES)
-    write_world(WORLD, tmp_path)
+def test_the_titles_file_names_each_thing_once_with_its_place(tmp_path: Path) -> None:
+    write_world(SMALL, tmp_path)
     rows = (tmp_path / "titles.csv").read_text(encoding="utf-8").splitlines()
-    assert rows[:2] == ["item,title,theme", "101,Amber Lantern,Amber"]
+    assert rows[:3] == ["item,title,place", "101,Meadow Lantern,Meadow", "102,Ocean Lantern,Ocean"]
+    assert rows[1 + 80 + 9] == "190,Ocean Garden 2,Ocean"
+    assert len(set(rows)) == 241
 
 
-def test_half_of_each_theme_belongs_to_the_day_and_no_title_tells_which() -> None:
-    titles = make_titles(WORLD)
-    shelves = make_shelves(WORLD, titles)
-    assert {shelf: len(items) for shelf, items in shelves.items()} == {
-        (theme, light): 10 for theme in THEMES for light in LIGHTS
-    }
-    assert sorted(item for items in shelves.values() for item in items) == list(titles)
-    numbered = [sum(title[-1].isdigit() for title in map(titles.__getitem__, shelves[shelf])) for shelf in shelves]
-    assert min(numbered) > 0
-    assert max(numbered) < 10
+@pytest.mark.parametrize("size", ["s", "m", "l"])
+def test_titles_are_unique_and_every_size_has_what_it_says(size: str) -> None:
+    world = next(world for name, world in SIZES.items() if name == size)
+    things = make_things(world)
+    assert len({thing.title for thing in things.values()}) == len(things) == world.num_items
+    assert {thing.place for thing in things.values()} == set(PLACES)
+    assert {thing.kind for thing in things.values()} == set(KINDS)
 
 
-def test_nobody_chooses_a_thing_twice_and_lengths_keep_to_their_bounds() -> None:
-    for items in histories(WORLD, 100):
-        assert len(set(items)) == len(items)
-        assert 9 <= len(items) <= 16
+def test_tints_are_dealt_out_evenly_in_every_place_but_for_a_twentieth_without_a_poster() -> None:
+    things = make_things(World())
+    assert sum(thing.tint is None for thing in things.values()) == 20
+    for place in PLACES:
+        tints = Counter(thing.tint for thing in things.values() if thing.place == place)
+        assert all(8 - tints[None] <= tints[tint] <= 9 for tint in TINTS), tints
+        assert sum(tints.values()) == 50
 
 
-def test_a_loyal_person_keeps_to_two_themes_and_to_one_light() -> None:
-    world = World(loyal=1, popular=0, length=(6, 8))
-    shelf_of = {item: shelf for shelf, items in make_shelves(world, make_titles(world)).items() for item in items}
-    for items in histories(world, 100):
-        shelves = {shelf_of[item] for item in items}
-        assert len({theme for theme, _ in shelves}) <= 2
-        assert len({light for _, light in shelves}) == 1
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+@pytest.mark.parametrize("aspect", ["title", "poster", "order", "popular"])
+def test_a_share_out_of_bounds_is_refused_by_name(aspect: str, share: float) -> None:
+    shares = {"title": 0.5, "poster": 0.5, "order": 0.5, "popular": 0.5, aspect: share}
+    with pytest.raises(SettingsError, match=f"{aspect} = {share}: expected a share"):
+        World(title=shares["title"], poster=shares["poster"], order=shares["order"], popular=shares["popular"])

@@ -1,4 +1,4 @@
-"""The things on the posters, one drawing for each noun; they stand on the ground in the middle of the sheet."""
+"""The things on the posters, one drawing for each kind; they stand on the ground in the middle of the sheet."""
 
 from __future__ import annotations
 

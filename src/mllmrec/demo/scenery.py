@@ -1,4 +1,4 @@
-"""Where the things on the posters are: a setting for each theme, under the sun or the moon."""
+"""Where the things on the posters are: a view of each place, under the sun or the moon."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from mllmrec.demo.palettes import Palette
 
 DISC, DISC_RADIUS = (50.0, 62.0), 33.0
 HORIZON = 108.0
-Setting = Callable[[Canvas, Palette, random.Random], None]
+View = Callable[[Canvas, Palette, random.Random], None]
 
 
-def draw_setting(canvas: Canvas, theme: str, palette: Palette, *, night: bool, rng: random.Random) -> None:
-    """Sky, sun or moon, land and ground of a theme; `rng` moves what may move."""
+def draw_view(canvas: Canvas, place: str, palette: Palette, rng: random.Random) -> None:
+    """Sky, sun or moon, land and ground of a place; `rng` moves what may move."""
     canvas.gradient(0, HEIGHT, *palette.sky)
-    if theme == "Amber":
+    if place == "Meadow":
         rays(canvas, palette)
-    if night:
+    if palette.night:
         stars(canvas, palette, rng, 34)
-    canvas.glow(DISC, DISC_RADIUS * 1.75, palette.disc, 0.75 if night else 0.55)
+    canvas.glow(DISC, DISC_RADIUS * 1.75, palette.disc, 0.75 if palette.night else 0.55)
     canvas.disc(DISC, DISC_RADIUS, palette.disc)
-    SETTINGS[theme](canvas, palette, rng)
+    VIEWS[place](canvas, palette, rng)
 
 
 def rays(canvas: Canvas, palette: Palette) -> None:
@@ -178,13 +178,13 @@ def arch(side: float, top: float) -> list[Point]:
     return [(side, 111.0), *curve]
 
 
-SETTINGS: Mapping[str, Setting] = {
-    "Amber": fields,
-    "Cobalt": waves,
+VIEWS: Mapping[str, View] = {
+    "Meadow": fields,
+    "Ocean": waves,
     "Willow": willows,
-    "Granite": mountains,
-    "Velvet": curtains,
+    "Summit": mountains,
+    "Opera": curtains,
     "Comet": space,
     "Harbor": harbor,
-    "Saffron": desert,
+    "Desert": desert,
 }

@@ -1,97 +1,113 @@
-"""A small made-up world: things with names, people with tastes and habits.
+"""A small made-up world: things with names and posters, and people with tastes and habits.
 
-Each item has a theme, and its title says so (`Amber Lantern 2` is of the theme amber). A person likes a few themes and
-mostly goes on with the theme of the last thing chosen; some things are simply popular; the rest is chance. Things also
-belong to the day or to the night, which only their posters tell, and a person mostly keeps to one of them. So there is
-something to learn from titles, from order, from popularity and from images, and a model that sees none of it can't win.
+Each thing has a place and a kind, and its title says so: `Ocean Lantern 2` is the second lantern of the ocean. Its
+poster has a tint, which no title tells. What people do with that is told in `habits.py`; here is what there is, and
+how it is written down: two plain tables, as anyone's raw data might be.
 """
 
 from __future__ import annotations
 
 import csv
 import itertools
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mllmrec.artifacts import replacing
-from mllmrec.data.draws import generator, uniform
+from mllmrec.data.draws import uniform
+from mllmrec.errors import SettingsError
 
-THEMES = ("Amber", "Cobalt", "Willow", "Granite", "Velvet", "Comet", "Harbor", "Saffron")
-NOUNS = ("Lantern", "Garden", "Engine", "Letter", "Mirror", "Orchard", "Station", "Compass", "Island", "Quartet")
-LIGHTS = DAY, NIGHT = ("day", "night")
+PLACES = ("Meadow", "Ocean", "Willow", "Summit", "Opera", "Comet", "Harbor", "Desert")
+KINDS = ("Lantern", "Garden", "Engine", "Letter", "Mirror", "Orchard", "Station", "Compass", "Island", "Quartet")
+TINTS = ("gold", "pink", "green", "orange", "navy", "black")
+BARE = 0.05
+"""Share of the things that have no poster."""
 
-Shelves = Mapping[tuple[str, str], Sequence[str]]
+Size = Literal["s", "m", "l"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Sizes and habits. `stay` is the chance to go on with the last theme, `popular` that of a popular item, `loyal`
-    that of one of the day, or the night, that a person keeps to."""
+    """How many things and people there are, how many things a person chooses, and what people go by.
 
-    num_items: int = 160
-    num_users: int = 700
-    length: tuple[int, int] = (9, 16)
-    stay: float = 0.75
-    popular: float = 0.15
-    loyal: float = 0.8
+    A share (0 to below 1) is that part of the choices which would follow one aspect if there were no other: `title` the
+    places a person likes, `poster` the tint, `order` the kind that comes after the last one, `popular` first editions
+    before later ones. At 0 an aspect tells nothing; what none of them decides is chance.
+    """
+
+    num_items: int = 400
+    num_users: int = 1500
+    length: tuple[int, int] = (9, 14)
+    title: float = 0.7
+    poster: float = 0.75
+    order: float = 0.5
+    popular: float = 0.7
     seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("title", "poster", "order", "popular"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingsError(
+                    f"The made-up world has {name} = {getattr(self, name)}: expected a share from 0 to below 1."
+                )
+
+
+SIZES: Mapping[Size, World] = {
+    "s": World(num_items=240, num_users=500),
+    "m": World(),
+    "l": World(num_items=800, num_users=6000),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thing:
+    """What one item is; `tint` is None where it has no poster."""
+
+    place: str
+    kind: str
+    edition: int
+    tint: str | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.place} {self.kind}" + (f" {self.edition}" if self.edition > 1 else "")
 
 
 def write_world(world: World, folder: Path) -> None:
-    """Write pairs.csv (user, item, timestamp) and titles.csv (item, title, theme), the same for the same world."""
-    titles = make_titles(world)
-    shelves = make_shelves(world, titles)
+    """Write pairs.csv (user, item, timestamp) and titles.csv (item, title, place), the same for the same world."""
+    from mllmrec.demo.habits import Habits
+
+    things = make_things(world)
     with replacing(folder / "titles.csv") as file:
-        rows = ((item, title, theme_of(title)) for item, title in titles.items())
-        csv.writer(file).writerows(itertools.chain([("item", "title", "theme")], rows))
+        rows = ((item, thing.title, thing.place) for item, thing in things.items())
+        csv.writer(file).writerows(itertools.chain([("item", "title", "place")], rows))
     with replacing(folder / "pairs.csv") as file:
         writer = csv.writer(file)
         writer.writerow(("user", "item", "timestamp"))
-        for number in range(world.num_users):
-            rng = generator(world.seed, "world/user", str(number))
-            chosen = choices(world, titles, shelves, rng)
-            writer.writerows((f"u{number}", item, step) for step, item in enumerate(chosen))
+        for user, chosen in Habits(world, things).everyone():
+            writer.writerows((user, item, step) for step, item in enumerate(chosen))
 
 
-def make_titles(world: World) -> dict[str, str]:
-    """item id -> title; every pair of theme and noun comes several times, told apart by a number."""
-    pairs = itertools.cycle(itertools.product(NOUNS, THEMES))
-    names = [f"{theme} {noun}" for noun, theme in itertools.islice(pairs, world.num_items)]
-    copies: dict[str, int] = {}
-    titles = {}
-    for number, name in enumerate(names, 101):
-        copies[name] = copies.get(name, 0) + 1
-        titles[str(number)] = name if copies[name] == 1 else f"{name} {copies[name]}"
-    return titles
+def make_things(world: World) -> dict[str, Thing]:
+    """item id -> thing. Places, kinds and editions take turns; tints are dealt out by hash within each place."""
+    tints = _tints(world)
+    things = {}
+    for number in range(world.num_items):
+        edition, rest = divmod(number, len(PLACES) * len(KINDS))
+        kind, place = divmod(rest, len(PLACES))
+        things[str(101 + number)] = Thing(
+            place=PLACES[place], kind=KINDS[kind], edition=edition + 1, tint=tints[str(101 + number)]
+        )
+    return things
 
 
-def choices(world: World, titles: Mapping[str, str], shelves: Shelves, rng: random.Random) -> list[str]:
-    """One person's items, oldest first, without repetition."""
-    popular = list(titles)[:: max(1, len(titles) // 12)]
-    liked, light = rng.sample(THEMES, 2), rng.choice(LIGHTS)
-    theme, chosen = liked[0], dict[str, None]()
-    for _ in range(rng.randint(*world.length)):
-        if rng.random() > world.stay:
-            theme = rng.choice(liked)
-        seen = light if rng.random() < world.loyal else next(other for other in LIGHTS if other != light)
-        pool = popular if rng.random() < world.popular else shelves[theme, seen]
-        left = [item for item in pool if item not in chosen] or [item for item in titles if item not in chosen]
-        chosen[rng.choice(left)] = None
-    return list(chosen)
-
-
-def make_shelves(world: World, titles: Mapping[str, str]) -> Shelves:
-    """(theme, light) -> items; half of a theme's items, drawn by hash, belong to the day."""
-    shelves: dict[tuple[str, str], list[str]] = {}
-    for theme in THEMES:
-        items = [item for item, title in titles.items() if theme_of(title) == theme]
-        drawn = sorted(items, key=lambda item: uniform(world.seed, "world/light", item))
-        for number, light in enumerate(LIGHTS):
-            shelves[theme, light] = [item for item in items if item in drawn[number :: len(LIGHTS)]]
-    return shelves
-
-
-def theme_of(title: str) -> str:
-    return title.split(" ", 1)[0]
+def _tints(world: World) -> dict[str, str | None]:
+    """item id -> the tint of its poster; a twentieth, drawn by hash, has none."""
+    items = [str(101 + number) for number in range(world.num_items)]
+    tints: dict[str, str | None] = {}
+    for place in range(len(PLACES)):
+        drawn = sorted(items[place :: len(PLACES)], key=lambda item: uniform(world.seed, "world/tint", item))
+        tints |= {item: TINTS[number % len(TINTS)] for number, item in enumerate(drawn)}
+    bare = sorted(items, key=lambda item: uniform(world.seed, "world/poster", item))[: round(BARE * len(items))]
+    return tints | dict.fromkeys(bare)

@@ -1,0 +1,67 @@
+"""The best possible ranker of the made-up world: it knows the law of `habits.py`, and only tastes are hidden from it.
+
+Negatives are drawn evenly from what a person never chose, so the chance that candidate c is the target is in proportion
+to the chance that c comes next. Over the unknown taste t, of which all are equally likely at first,
+
+    P(c | history) = sum over t of P(t) P(history | t) P(c | t, history),
+
+and P(history | t) is the product of the law's steps. Given everything that a person chose, this is exact. A prompt
+shows only the end of it. What came earlier is then taken as that many draws by liking alone: they settle how likely
+each kind is before the first thing shown, how much could no longer be chosen, and that nothing of what is shown, or
+asked for, was among them. Over 400 people of the demo's world, summing over 50,000 drawn beginnings in place of this
+made the same choice for 97 % of them, and changed HR@1 by 0.002 +- 0.003.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mllmrec.demo.habits import TASTES, Habits
+from mllmrec.demo.world import KINDS
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class Oracle:
+    """The law as tables: `liking` (tastes, items), `order` (last kinds, items), and `whole`, their products' sums.
+
+    `alone` is the chance of each thing by liking alone, and `kinds` that of each kind.
+    """
+
+    def __init__(self, habits: Habits) -> None:
+        self.index = {item: number for number, item in enumerate(habits.items)}
+        self.liking = np.array([[habits.liking(taste, item) for item in habits.items] for taste in TASTES])
+        first_of = {habits.things[item].kind: item for item in reversed(habits.items)}
+        kinds = [kind for kind in KINDS if kind in first_of]
+        self.kind_index = [kinds.index(habits.things[item].kind) for item in habits.items]
+        self.order = np.array([[habits.order(item, first_of[kind]) for item in habits.items] for kind in kinds])
+        self.whole = self.liking @ self.order.T
+        self.alone = self.liking / self.liking.sum(axis=1, keepdims=True)
+        self.kinds = self.alone @ np.eye(len(kinds))[self.kind_index]
+
+    def chances(self, history: Sequence[str], candidates: Sequence[str], *, before: float) -> FloatArray:
+        """The chance of each candidate to be the target, where about `before` things were chosen before the history."""
+        shown, asked = ([self.index[item] for item in items] for items in (history, candidates))
+        left = np.exp(-before * self.alone)
+        gone = ((1 - left) * self.liking) @ self.order.T
+        log_chance = np.log(left[:, shown + asked]).sum(axis=1) + self._first(shown[0], gone, before)
+        for last, item in itertools.pairwise(shown):
+            gone += (left * self.liking)[:, last, None] * self.order[:, last]
+            kind = self.kind_index[last]
+            log_chance += np.log(self.liking[:, item] / (self.whole[:, kind] - gone[:, kind]))
+        gone += (left * self.liking)[:, shown[-1], None] * self.order[:, shown[-1]]
+        kind = self.kind_index[shown[-1]]
+        weight = np.exp(log_chance - log_chance.max()) / (self.whole[:, kind] - gone[:, kind])
+        chance = (weight @ self.liking[:, asked]) * self.order[kind, asked]
+        return np.asarray(chance / chance.sum())
+
+    def _first(self, item: int, gone: FloatArray, before: float) -> FloatArray:
+        """log P(first thing shown | taste), up to a constant."""
+        if not before:
+            return np.asarray(np.log(self.alone[:, item]))
+        after = (self.kinds * self.order[:, item] / (self.whole - gone)).sum(axis=1)
+        return np.asarray(np.log(self.liking[:, item] * after))
