@@ -142,3 +142,6 @@ def test_what_is_missing_or_unfinished_is_told(trained_copy: Workspace) -> None:
     (folder / "manifest.json").unlink()
     with pytest.raises(ArtifactError, match=r"has no manifest, which would say which model"):
         merge(trained_copy, merged_tag="foreign")
+    merge(trained_copy, merged_tag="foreign", backbone=f"checkpoints/{DATASET}/full")
+    ours, theirs = (weights_of(trained_copy.checkpoint(DATASET, tag)) for tag in ("sft-merged", "foreign"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mllmrec.artifacts import Workspace, require
-from mllmrec.backends.huggingface import LoadedModel, load, portable
+from mllmrec.backends.huggingface import LoadedModel, load, portable, resolve
 from mllmrec.data.prompts import QUESTION
 from mllmrec.errors import ArtifactError, BackendError
 from mllmrec.manifests import Manifest, finished, hash_model, unmark, write_manifest
@@ -36,22 +36,22 @@ def run(settings: MergeSettings, workspace: Workspace) -> Summary:
         )
     if not (adapter / "adapter_config.json").exists():
         return Summary(headline=f"{adapter} is a full model already; nothing to merge.", artifact=adapter)
-    if trained is None:
+    if trained is None and not settings.backbone:
         raise ArtifactError(
-            f"{adapter} has no manifest, which would say which model its adapters belong to. Train them with "
-            "`mllmrec sft`."
+            f"{adapter} has no manifest, which would say which model its adapters belong to. Name that model with "
+            "--backbone."
         )
     folder = workspace.checkpoint(settings.dataset, settings.merged_tag or f"{settings.tag}-merged")
-    backbone = settings.backbone or str(trained.details["model"])
+    backbone = settings.backbone or str(trained.details["model"] if trained else "")
     if folder == adapter:
         raise ArtifactError(f"--merged-tag {folder.name} is the adapter's own name. Choose another --merged-tag.")
-    inputs = {"adapter": hash_model(adapter), "model": trained.inputs["model"]}
+    inputs = {"adapter": hash_model(adapter), "model": _model_hash(workspace, backbone, trained)}
     if finished(folder, settings, inputs) is not None:
         return Summary(headline=f"{folder} is finished; nothing to do.", artifact=folder)
     unmark(folder)
     loaded = load(workspace, backbone, adapter, device=settings.device, dtype="float32")
     difference = merge_into(loaded, folder, stored_dtype(workspace, backbone), settings.tolerance)
-    details = {name: trained.details[name] for name in CARRIED if name in trained.details}
+    details = {name: trained.details[name] for name in CARRIED if name in trained.details} if trained else {}
     details |= {"model": portable(workspace, str(folder)), "backbone": backbone, "largest_difference": difference}
     write_manifest(folder, settings, inputs, started=started, details=details)
     return Summary(
@@ -59,6 +59,14 @@ def run(settings: MergeSettings, workspace: Workspace) -> Summary:
         artifact=folder,
         facts=details,
     )
+
+
+def _model_hash(workspace: Workspace, backbone: str, trained: Manifest | None) -> str:
+    """The model that adapters belong to: the one they were trained on, or for adapters made elsewhere the one named."""
+    if trained is not None:
+        return trained.inputs["model"]
+    source = Path(resolve(workspace, backbone))
+    return hash_model(source) if source.is_dir() else str(source)
 
 
 def merge_into(loaded: LoadedModel, folder: Path, dtype: torch.dtype, tolerance: float) -> float:
