@@ -45,7 +45,7 @@ FLOORS = {
 # Where each heavy library may be imported. The doctor tells which devices torch sees; adapters load in backends.
 HEAVY = {
     "torch": ("backends/", "training/", "demo/pretrain", "doctor.py", "launch.py"),
-    "transformers": ("backends/", "training/"),
+    "transformers": ("backends/", "training/", "demo/pretrain"),
     "trl": ("training/", "backends/small_qwen3.py"),
     "peft": ("training/", "backends/"),
     "datasets": ("training/",),
@@ -55,6 +55,9 @@ HEAVY = {
     "uvicorn": ("serving/",),
     "matplotlib": ("evaluation/report", "reasoning/plots.py"),
     "openai": ("backends/endpoint.py",),
+    "rectools": ("evaluation/baselines_sequential.py",),
+    "implicit": ("evaluation/baselines_itemknn.py",),
+    "pandas": ("evaluation/baselines_sequential.py",),
     "jinja2": ("evaluation/report",),
     "sentence_transformers": ("reasoning/similarity.py",),
 }

@@ -47,9 +47,12 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int, pieces: str = PIECES) 
 
 
 def build_model(
-    tokenizer: Any, layers: int, width: int, heads: int, seed: int, inner_width: int | None = None
+    tokenizer: Any, layers: int, width: int, heads: int, seed: int, inner_width: int | None = None, **options: Any
 ) -> Qwen3ForCausalLM:
-    """A Qwen3 with tied embeddings and random weights; its MLPs are four times as wide unless `inner_width` tells."""
+    """A Qwen3 with tied embeddings and random weights; its MLPs are four times as wide unless `inner_width` tells.
+
+    `options` are further fields of its configuration.
+    """
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -63,6 +66,7 @@ def build_model(
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **options,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

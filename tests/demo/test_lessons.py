@@ -1,0 +1,133 @@
+"""Lessons are deterministic, answerable, and about nothing in particular."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mllmrec.data.draws import generator
+from mllmrec.demo.curriculum import curriculum, draw_shape, widest_shape
+from mllmrec.demo.lessons import Cue, Lesson, Shape, make_lesson
+from mllmrec.demo.words import made_up_word, made_up_words
+from mllmrec.demo.world import World, write_world
+
+SHAPES = st.integers(0, 2**32).map(lambda seed: widest_shape(random.Random(seed)))
+SEEDS = st.integers(0, 2**32)
+
+
+def words_of(lesson: Lesson, item: str) -> set[str]:
+    return {word for word in lesson.titles[item].split() if not word.isdigit()}
+
+
+def shared_words(lesson: Lesson) -> set[str]:
+    """Title words that the whole history shares."""
+    return set.intersection(*(words_of(lesson, item) for item in lesson.example.history))
+
+
+@given(SEEDS, SHAPES)
+def test_a_lesson_has_the_shape_asked_for_and_one_right_answer(seed: int, shape: Shape) -> None:
+    lesson = make_lesson(random.Random(seed), shape)
+    example = lesson.example
+    assert (len(example.history), len(example.candidates)) == (shape.history, shape.candidates)
+    assert example.candidates.count(example.target_id) == 1
+    items = [*example.history, *example.candidates]
+    assert len(set(items)) == len(items) == len(lesson.titles)
+    assert all(1 <= len(item) <= 4 and item.isdigit() for item in items)
+    assert all(len(words_of(lesson, item)) <= shape.title_words for item in items)
+    assert set(lesson.captions) <= set(items)
+    assert all(1 <= len(caption.split()) <= shape.caption_words for caption in lesson.captions.values())
+
+
+@given(SEEDS, SHAPES)
+def test_the_same_seed_makes_the_same_lesson(seed: int, shape: Shape) -> None:
+    assert make_lesson(random.Random(seed), shape) == make_lesson(random.Random(seed), shape)
+
+
+@given(SEEDS)
+def test_the_title_cue_is_a_word_that_history_and_answer_alone_have(seed: int) -> None:
+    lesson = make_lesson(random.Random(seed), Shape(history=6, candidates=10, title_words=1))
+    (word,) = shared_words(lesson)
+    having = [item for item in lesson.example.candidates if word in words_of(lesson, item)]
+    assert having == [lesson.example.target_id]
+
+
+@given(SEEDS)
+def test_the_last_cue_is_a_word_of_the_last_item_alone(seed: int) -> None:
+    lesson = make_lesson(random.Random(seed), Shape(history=5, candidates=8, cue="last", title_words=1))
+    *earlier, last = (words_of(lesson, item) for item in lesson.example.history)
+    assert last not in earlier
+    assert [i for i in lesson.example.candidates if words_of(lesson, i) == last] == [lesson.example.target_id]
+
+
+@given(SEEDS)
+def test_of_mixed_tastes_the_answer_has_one(seed: int) -> None:
+    lesson = make_lesson(random.Random(seed), Shape(history=6, candidates=10, cue="mixed", title_words=1))
+    liked = {frozenset(words_of(lesson, item)) for item in lesson.example.history}
+    assert len(liked) <= 2
+    fitting = [item for item in lesson.example.candidates if frozenset(words_of(lesson, item)) in liked]
+    assert fitting == [lesson.example.target_id]
+
+
+@given(SEEDS)
+def test_where_both_count_no_other_candidate_has_both(seed: int) -> None:
+    """With one-word titles and captions by main colour, both traits can be read off."""
+    shape = Shape(history=4, candidates=8, cue="both", title_words=1, caption_words=3)
+    lesson = make_lesson(random.Random(seed), shape)
+    (word,) = shared_words(lesson)
+    captions = [set(lesson.captions[item].lower().strip(".").split()) for item in lesson.example.history]
+    trait = set.intersection(*captions)
+    assert trait
+    assert trait <= set(lesson.captions[lesson.example.target_id].lower().strip(".").split())
+    rivals = [i for i in lesson.example.candidates if i != lesson.example.target_id and word in words_of(lesson, i)]
+    firsts = {lesson.captions[item].split(" (")[0] for item in lesson.example.history}
+    if all(" (" in caption for caption in lesson.captions.values()):
+        assert len(firsts) == 1
+        assert firsts.isdisjoint(lesson.captions[item].split(" (")[0] for item in rivals)
+
+
+@given(SEEDS, st.sampled_from(("title", "both")))
+def test_noise_leaves_the_majority_to_the_taste(seed: int, cue: Cue) -> None:
+    shape = Shape(history=7, candidates=6, cue=cue, caption_words=6, noise=0.9, title_words=1)
+    lesson = make_lesson(random.Random(seed), shape)
+    answer = words_of(lesson, lesson.example.target_id)
+    assert sum(words_of(lesson, item) == answer for item in lesson.example.history) >= 4
+
+
+def test_no_word_is_one_of_the_demo_world(tmp_path: Path) -> None:
+    """Neither made up, nor in the lessons of any level: what the backbone was trained on knows nothing of the demo."""
+    write_world(World(num_users=20), tmp_path)
+    with (tmp_path / "titles.csv").open(encoding="utf-8", newline="") as file:
+        titles = [row["title"] for row in csv.DictReader(file)]
+    known = {word.lower() for title in titles for word in title.split() if word.isalpha()}
+    assert len(known) > 10
+    rng = random.Random(0)
+    assert known.isdisjoint(made_up_word(rng) for _ in range(30_000))
+    levels = curriculum(1)
+    for number in range(len(levels)):
+        for key in range(40):
+            draws = generator(0, "test", f"{number}/{key}")
+            lesson = make_lesson(draws, draw_shape(draws, levels, number))
+            said = {word.lower() for title in lesson.titles.values() for word in title.split() if not word.isdigit()}
+            assert known.isdisjoint(said)
+
+
+def test_words_are_different_and_fresh() -> None:
+    words = made_up_words(random.Random(1), 500)
+    assert len(set(words)) == 500
+    assert all(3 <= len(word) <= 9 and word.isalpha() and word.islower() for word in words)
+    assert len({made_up_word(random.Random(seed)) for seed in range(1000)}) > 850
+
+
+def test_a_level_revises_what_came_before_it() -> None:
+    levels = curriculum(10)
+    shapes = [draw_shape(random.Random(seed), levels, 4) for seed in range(400)]
+    own = sum(shape in levels[4].shapes for shape in shapes)
+    assert own / 400 == pytest.approx(0.75, abs=0.08)
+    assert {shape for shape in shapes if shape not in levels[4].shapes} == {
+        shape for level in levels[:4] for shape in level.shapes
+    }

@@ -1,0 +1,76 @@
+"""Rows of tokens: the package's own prompt and chat, with the places that the loss and the readout look at."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mllmrec.backends.chat import Chat
+from mllmrec.backends.small_qwen3 import make_tokenizer
+from mllmrec.data.prompts import QUESTION
+from mllmrec.demo.curriculum import widest_shape
+from mllmrec.demo.lessons import Shape, make_lesson
+from mllmrec.demo.sheets import PIECES, Desk, batch_size, corpus, lessons
+
+
+@pytest.fixture(scope="module")
+def desk() -> Desk:
+    return Desk(Chat(make_tokenizer(corpus(random.Random(0)), 1920, PIECES)))
+
+
+def test_a_sheet_is_the_real_prompt_and_answer(desk: Desk) -> None:
+    lesson = make_lesson(random.Random(1), Shape(history=2, candidates=3, caption_words=6))
+    sheet, target = desk.sheet(lesson), lesson.example.target_id
+    prompt = desk.chat.tokenizer.decode(sheet.prompt_T)
+    lines = prompt.split("\n")
+    assert lines[:2] == ["<|im_start|>user", "A user chose these, oldest first:"]
+    assert [line.split("]")[0] for line in lines[2:4]] == [f"[ITEM_{item}" for item in lesson.example.history]
+    assert lines[8] == f"{QUESTION}<|im_end|>"
+    assert prompt.endswith("<think>\n\n</think>\n\n")
+    assert desk.chat.tokenizer.decode(sheet.answer_T) == f"[ITEM_{target}] {lesson.titles[target]}<|im_end|>"
+
+
+@given(st.integers(0, 2**32))
+def test_the_readout_looks_at_the_end_of_each_candidates_line(desk: Desk, seed: int) -> None:
+    rng = random.Random(seed)
+    lesson = make_lesson(rng, widest_shape(rng))
+    sheet, decode = desk.sheet(lesson), desk.chat.tokenizer.decode
+    assert len(sheet.line_ends_C) == len(lesson.example.candidates)
+    for end, item in zip(sheet.line_ends_C, lesson.example.candidates, strict=True):
+        written = decode(sheet.prompt_T[: end + 1])
+        line = f"[ITEM_{item}] {lesson.titles[item]}"
+        caption = lesson.captions.get(item)
+        assert written.endswith(f"{line} | {caption}\n" if caption else f"{line}\n")
+    assert lesson.example.candidates[sheet.right] == lesson.example.target_id
+    assert decode(sheet.answer_T[1 : 1 + sheet.num_id_tokens]) == lesson.example.target_id
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("[ITEM_7]", ["[ITEM_", "7", "]"]),
+        ("[ITEM_101]", ["[ITEM_", "101", "]"]),
+        ("[ITEM_1234]", ["[ITEM_", "123", "4", "]"]),
+        (" | Dark red (60%), black (5%)", ["Ġ|", "ĠDark", "Ġred", "Ġ(60%),", "Ġblack", "Ġ(5%)"]),
+        ("Which candidate comes next?", ["Which", "Ġcandidate", "Ġcomes", "Ġnext", "?"]),
+    ],
+)
+def test_ids_shares_and_the_package_s_own_words_cost_few_tokens(desk: Desk, text: str, tokens: list[str]) -> None:
+    assert desk.chat.tokenizer.tokenize(text) == tokens
+
+
+def test_lessons_depend_on_seed_purpose_and_key_alone() -> None:
+    shape = Shape(history=2, candidates=3)
+    first = lessons(1, "practice", "0/0", shape, 5)
+    assert lessons(1, "practice", "0/0", shape, 3) == first[:3]
+    others = (lessons(2, "practice", "0/0", shape, 5), lessons(1, "exam", "0/0", shape, 5))
+    assert all(other != first for other in (*others, lessons(1, "practice", "0/1", shape, 5)))
+
+
+def test_batches_are_about_as_long_as_asked_for(desk: Desk) -> None:
+    for shape in (Shape(history=1, candidates=2), Shape(history=6, candidates=10, caption_words=12)):
+        sheets = [desk.sheet(lesson) for lesson in lessons(0, "test", "", shape, batch_size(shape, 4000))]
+        assert sum(len(sheet.prompt_T) + len(sheet.answer_T) for sheet in sheets) == pytest.approx(4000, rel=0.35)
