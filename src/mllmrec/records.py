@@ -62,6 +62,7 @@ class Ranking:
 
     `scores` are in the order of `candidates`. `higher` counts candidates scored strictly above the target, `ties`
     the others equal to it, and `rank` = higher + 1 + ties / 2. A target that is no candidate has rank None.
+    `num_candidates` is None where all candidates are here; of a longer list the best ones are kept, and the target.
     """
 
     example_id: str
@@ -72,6 +73,7 @@ class Ranking:
     higher: int
     ties: int
     rank: float | None
+    num_candidates: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

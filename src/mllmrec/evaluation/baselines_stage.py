@@ -21,8 +21,8 @@ from mllmrec.errors import DataError, SettingsError
 from mllmrec.evaluation.baselines import with_full_history
 from mllmrec.evaluation.baselines_families import FAMILIES, Fitting, check_installed
 from mllmrec.evaluation.baselines_fitted import Fitted, fit_inputs, lines_for, open_baseline
+from mllmrec.evaluation.catalogue import check_cuts, ranked
 from mllmrec.evaluation.cutoffs import finished_run
-from mllmrec.evaluation.rankings import ranking_of
 from mllmrec.evaluation.runs import Run, candidate_file, run_folder, slice_input, write_run
 from mllmrec.evaluation.tables import chooser_of, results_table
 from mllmrec.manifests import hash_files
@@ -109,6 +109,7 @@ def _question(settings: BaselinesSettings, interactions: Interactions, candidate
     lists = load_candidates(candidates, interactions, settings.min_inter)
     split = split_of(lists, candidates)
     examples = sliced(lists, settings.limit, settings.seed)
+    check_cuts(settings.top_k, examples)
     full = with_full_history(examples, interactions.lines(split))
     return Question(candidates=candidates, split=split, window=examples, full=full, num_lists=len(lists))
 
@@ -151,9 +152,9 @@ def _rank(
     started = time.monotonic()
     rankings = []
     with progress(name, len(examples)) as advance:
-        for example, scores in zip(examples, fitted.baseline.score_lists(examples), strict=True):
-            # The history that was read is no part of the record, so window and full history make the same examples.
-            rankings.append(ranking_of(example, scores))
+        # The history that was read is no part of the record, so window and full history make the same examples.
+        for ranking in ranked(fitted.baseline, examples, fitting.interactions):
+            rankings.append(ranking)
             advance(1)
     details = {
         "baseline": fitted.baseline.name,

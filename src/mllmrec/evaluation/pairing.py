@@ -131,7 +131,9 @@ def _answers(run: Run) -> dict[str, Answer]:
 
 
 def _answer(ranking: Ranking) -> Answer:
-    return Answer(ranking.user_id, hash((ranking.target_id, ranking.candidates)), position_of(ranking))
+    """Of a list that isn't kept whole the length stands for its items: which were best depends on who ranked them."""
+    asked = ranking.candidates if ranking.num_candidates is None else ranking.num_candidates
+    return Answer(ranking.user_id, hash((ranking.target_id, asked)), position_of(ranking))
 
 
 def _check_same_users(first: Run, ours: dict[str, Answer], other: Run, theirs: dict[str, Answer]) -> None:

@@ -84,7 +84,12 @@ def window_of(settings: ModelRunSettings, choice: ModelChoice) -> int:
 
 
 def check_window(examples: Sequence[RankingExample], window: int, choice: ModelChoice, candidates: Path) -> None:
-    """Refuse a candidate file with other windows than the model was trained with."""
+    """Refuse a candidate file without lists, and one with other windows than the model was trained with."""
+    if not any(example.candidates for example in examples):
+        raise SettingsError(
+            f"{candidates} spells out no lists: it asks about the whole catalogue, which `mllmrec baselines` alone "
+            "ranks. Expected a list for each user; `mllmrec retrieve --rerank` makes lists of what a retriever finds."
+        )
     found = {len(example.history) + 1 for example in examples}
     if choice.trained is not None and found != {window}:
         raise SettingsError(

@@ -74,12 +74,12 @@ def position_of(ranking: Ranking) -> Position:
     Position(higher=0, ties=0, num_candidates=2, listed=True)
     """
     listed = ranking.target_id in ranking.candidates
-    return Position(ranking.higher, ranking.ties, len(ranking.candidates), listed)
+    return Position(ranking.higher, ranking.ties, ranking.num_candidates or len(ranking.candidates), listed)
 
 
 def write_rankings(path: Path, rankings: Iterable[Ranking]) -> int:
     """Write one line a ranking, as they come, and return how many. No example may come twice."""
-    return write_jsonl(path, map(vars, _checked(rankings)))
+    return write_jsonl(path, map(_row, _checked(rankings)))
 
 
 def read_rankings(path: Path) -> Iterator[Ranking]:
@@ -95,6 +95,11 @@ def read_rankings(path: Path) -> Iterator[Ranking]:
                 "scores, higher, ties and rank; make the RUN again with --overwrite."
             ) from error
         yield ranking
+
+
+def _row(ranking: Ranking) -> dict[str, object]:
+    """The fields of a line; a list that is whole has no length of its own."""
+    return {name: value for name, value in vars(ranking).items() if (name, value) != ("num_candidates", None)}
 
 
 def _ranking(example: RankingExample, scores: Sequence[float], higher: int, ties: int, rank: float | None) -> Ranking:
@@ -130,6 +135,11 @@ def _check(ranking: Ranking, where: str) -> None:
         raise DataError(
             f"{where}: user {ranking.user_id} has {len(ranking.candidates)} candidates and {len(ranking.scores)} "
             "scores. Expected one score for each candidate; rank them again."
+        )
+    if ranking.num_candidates is not None and ranking.num_candidates < len(ranking.candidates):
+        raise DataError(
+            f"{where}: {len(ranking.candidates)} candidates of user {ranking.user_id} are kept of a list of "
+            f"{ranking.num_candidates}. Expected a longer list; rank it again."
         )
     for item, score in zip(ranking.candidates, ranking.scores, strict=True):
         if not math.isfinite(score):

@@ -134,14 +134,14 @@ def _case(ranking: Ranking, drawn: Drawn, posters: Posters, trace: Reasoning | N
         choices=tuple(
             Choice(
                 poster=posters(ranking.candidates[index]),
-                place=f"{order.index(index) + 1}",
+                place=_place_in_list(ranking, order, index),
                 score=_score(ranking.scores[index]),
                 share=lengths[index],
                 is_target=_is_target(ranking, index),
             )
             for index in shown
         ),
-        num_left_out=len(order) - len(shown),
+        num_left_out=(ranking.num_candidates or len(order)) - len(shown),
         ranks=drawn.ranks[ranking.example_id],
         trace=trace,
     )
@@ -149,6 +149,14 @@ def _case(ranking: Ranking, drawn: Drawn, posters: Posters, trace: Reasoning | N
 
 def _is_target(ranking: Ranking, index: int) -> bool:
     return ranking.candidates[index] == ranking.target_id
+
+
+def _place_in_list(ranking: Ranking, order: Sequence[int], index: int) -> str:
+    """Where a candidate stands by its score; where the best alone are kept, a target beyond them by its rank."""
+    kept = ranking.num_candidates is not None and len(order) < ranking.num_candidates
+    if kept and _is_target(ranking, index) and ranking.higher >= len(order) - 1 and ranking.rank is not None:
+        return f"{ranking.rank:g}"
+    return f"{order.index(index) + 1}"
 
 
 def _score(score: float) -> str:

@@ -66,7 +66,7 @@ def ladder_section(measured: Measured) -> Section:
     """Figures, the table of RUNs, and the differences."""
     ladder = measured.ladder
     facts = ladder.facts
-    words = in_words(facts["protocol"])
+    words, whom = in_words(facts["protocol"]), _whom(facts)
     blocks: list[Block] = [Figures(figures=_figures(measured)), _results(ladder)]
     if measured.steps:
         blocks.append(_differences("Each row against the row above", measured.steps, ladder))
@@ -78,7 +78,7 @@ def ladder_section(measured: Measured) -> Section:
         title=f"Ladder, {facts['protocol']}, {facts['num_users']:,} users",
         short=f"Ladder {facts['protocol']}",
         lead=f"{words[:1].upper()}{words[1:]}{'. ' if words else ''}Candidate file `{facts['candidates']}`, sha256 "
-        f"`{facts['candidates_sha256'][:12]}`. Ties count as the expectation over their orders. {_whom(facts)}".rstrip(),
+        f"`{facts['candidates_sha256'][:12]}`. Ties count as the expectation over their orders.{whom}",
         blocks=tuple(blocks),
     )
 
@@ -86,7 +86,7 @@ def ladder_section(measured: Measured) -> Section:
 def _whom(facts: Mapping[str, Any]) -> str:
     """Which part of the users was asked, and how many targets a retriever found; nothing where it is all."""
     part = f"These are {users_of(facts)}." if "slice" in facts else ""
-    return f"{part} {ceiling_of(facts)}".strip()
+    return "".join(f" {told}" for told in (part, ceiling_of(facts)) if told)
 
 
 def verdict(measured: Measured) -> list[str]:

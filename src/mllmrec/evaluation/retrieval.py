@@ -13,10 +13,8 @@ retrieved. Among items of equal score at the cut, lots are drawn, and candidates
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +28,10 @@ from mllmrec.data.protocols import Protocol
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import DataError
 from mllmrec.evaluation.retrieval_scores import catalogue_scores
+from mllmrec.evaluation.shelf import Shelf
 from mllmrec.manifests import finished, hash_files, unmark, write_manifest
 from mllmrec.progress import progress
-from mllmrec.records import RankingExample, Split, Summary
+from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.candidates import RetrieveSettings
 
 Scores = NDArray[np.float64]
@@ -76,30 +75,6 @@ def retrieved_path(settings: RetrieveSettings, workspace: Workspace) -> Path:
     return workspace.candidates(settings.dataset, settings.split, protocol.stem, settings.min_inter, settings.seed)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shelf:
-    """The items of the catalogue, and of each user what is known at a split and what was met before its target."""
-
-    items: Sequence[str]
-    known: Mapping[str, AbstractSet[str]]
-    before: Mapping[str, AbstractSet[str]]
-
-    @classmethod
-    def of(cls, interactions: Interactions, split: Split) -> Shelf:
-        parts = (interactions.train, interactions.valid) if split == "test" else (interactions.fit_lines(),)
-        before: defaultdict[str, set[str]] = defaultdict(set)
-        for lines in parts:
-            for line in lines:
-                before[line.user_id].update(line.items)
-        return cls(items=interactions.catalogue.ids, known=interactions.known(split), before=before)
-
-    def taken(self, example: RankingExample, *, rerank: bool) -> set[str]:
-        """What a retriever may not give: all that is known, and the target itself unless it is to be found."""
-        known = {*self.known.get(example.user_id, ()), *example.history, example.target_id}
-        met = example.target_id in example.history or example.target_id in self.before.get(example.user_id, ())
-        return known - {example.target_id} if rerank and not met else known
-
-
 def retrieve(
     examples: Sequence[RankingExample],
     scores: Iterator[Scores],
@@ -113,11 +88,9 @@ def retrieve(
 
     `scores` yields the retriever's score of every item of the shelf, example by example.
     """
-    column = {item: index for index, item in enumerate(shelf.items)}
     for example, scores_I in zip(examples, scores, strict=True):
         rng = generator(seed, f"retrieve/{example.split}", example.example_id)
-        free_I = np.ones(len(column), dtype=bool)
-        free_I[[column[item] for item in shelf.taken(example, rerank=rerank) if item in column]] = False
+        free_I = shelf.free(shelf.taken(example, rerank=rerank))
         above, equals = best(scores_I, free_I, count)
         chosen = above + rng.sample(equals, count - len(above))
         candidates = [shelf.items[index] for index in chosen] + ([] if rerank else [example.target_id])

@@ -3,7 +3,8 @@
 A second implementation, which shares no line with the first, takes rankings.jsonl and the frozen candidate file, works
 out where every target came out, every metric, the chance level and the reference's files anew in plain Python, and
 holds each against what the RUN tells. It fails on any difference, and on rankings that aren't the whole candidate
-file, each example once.
+file, each example once. Of a ranking of the whole catalogue only the best are kept: a place beyond them is held against
+what is kept and else taken on trust, which the table says.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError
 from mllmrec.evaluation.pairing import run_named
 from mllmrec.evaluation.runs import Run, read_run
+from mllmrec.evaluation.verification_catalogue import Allowed, allowed_items
 from mllmrec.evaluation.verification_checks import Checks
 from mllmrec.evaluation.verification_files import check_reference_files
 from mllmrec.evaluation.verification_metrics import check_metrics
@@ -81,7 +83,12 @@ def verify(folder: Path, workspace: Workspace, candidates: str | None = None) ->
     examples, num_lists = _examples(path, told, manifest)
     rankings = require(folder / "rankings.jsonl", "The rankings file", "Make the RUN again with --overwrite.")
     generated, keep = told.facts["method"] == "generate", max(told.facts["top_k"])
-    users = check_rankings(checks, rankings, examples, generated=generated, keep=keep)
+    allowed = _allowed(checks, told, path, examples)
+    users = check_rankings(checks, rankings, examples, generated=generated, keep=keep, allowed=allowed)
+    if beyond := sum(user.on_trust for user in users):
+        checks.on_trust.append(
+            f"the places of {beyond:,} of {len(users):,} targets, beyond what is kept of their lists"
+        )
     check_metrics(checks, told.facts, users)
     if "slice" in told.facts:
         checks.equal("counts and shares", "the lists that a slice was drawn from", told.facts["slice"]["of"], num_lists)
@@ -155,10 +162,18 @@ def _examples(path: Path, told: Run, manifest: Manifest) -> tuple[dict[str, Rank
     return {example.example_id: example for example in chosen}, len(examples)
 
 
+def _allowed(checks: Checks, told: Run, path: Path, examples: Mapping[str, RankingExample]) -> Allowed | None:
+    """What lists may hold that no line of the candidate file spells out; None where all are spelt out."""
+    spelt = any(example.candidates for example in examples.values())
+    splits = {example.split for example in examples.values()}
+    return None if spelt or not splits else allowed_items(checks, path, told.facts["dataset"], min(splits))
+
+
 def _table(verified: Verified) -> Table:
     facts = verified.run.facts
     return Table(
         title=f"{verified.run.label}, {facts['dataset']}, {facts['candidates']}",
         columns=("check", "looked at", "differences"),
         rows=verified.checks.rows(),
+        note=f"Taken on trust: {'; '.join(trust)}." if (trust := verified.checks.on_trust) else "",
     )

@@ -9,6 +9,7 @@ ORDER = (
     "candidate file",
     "every example once",
     "same lists as the candidate file",
+    "the whole catalogue but what is known",
     "one finite score a candidate",
     "higher, ties and rank",
     "metrics",
@@ -22,11 +23,15 @@ ORDER = (
 
 
 class Checks:
-    """Counts of comparisons and the differences among them; each name is one of ORDER."""
+    """Counts of comparisons and the differences among them; each name is one of ORDER.
+
+    `on_trust` says in words what couldn't be held against anything.
+    """
 
     def __init__(self) -> None:
         self.looked_at = dict.fromkeys(ORDER, 0)
         self.differences: dict[str, list[str]] = {name: [] for name in ORDER}
+        self.on_trust: list[str] = []
 
     def look(self, name: str, alike: bool, difference: str) -> bool:
         """Count one comparison of a check, and what differs unless things are `alike`, which is returned."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mllmrec.evaluation.verification_catalogue import Allowed
 from mllmrec.evaluation.verification_checks import Checks
 from mllmrec.records import RankingExample
 
@@ -18,7 +19,10 @@ FIELDS = ("example_id", "user_id", "target_id", "candidates", "scores", "higher"
 
 
 class Placed(NamedTuple):
-    """One user: where the target may stand (no position: nowhere), and the list's head for the reference's files."""
+    """One user: where the target may stand (no position: nowhere), and the list's head for the reference's files.
+
+    `on_trust` says that the place is told by the line alone, because it lies beyond what is kept of the list.
+    """
 
     target_id: str
     positions: range
@@ -26,12 +30,22 @@ class Placed(NamedTuple):
     listed: bool
     answered: bool
     best: tuple[str, ...]
+    on_trust: bool = False
 
 
 def check_rankings(
-    checks: Checks, path: Path, examples: Mapping[str, RankingExample], *, generated: bool, keep: int
+    checks: Checks,
+    path: Path,
+    examples: Mapping[str, RankingExample],
+    *,
+    generated: bool,
+    keep: int,
+    allowed: Allowed | None = None,
 ) -> list[Placed]:
-    """Check every line and return the users whose scores can be used, each with the first `keep` of its list."""
+    """Check every line and return the users whose scores can be used, each with the first `keep` of its list.
+
+    `allowed` says what lists of the whole catalogue may hold.
+    """
     placed, seen = [], set[str]()
     for where, row in _lines(checks, path):
         key = row["example_id"]
@@ -42,10 +56,12 @@ def check_rankings(
         foreign = f"{where}: example {key} of user {row['user_id']} is not in the candidate file"
         if example is not None:
             _check_list(checks, where, row, example)
+            if allowed is not None and "num_candidates" in row:
+                allowed.check(checks, where, row, example)
         else:
             checks.look("every example once", False, foreign)
         if _check_scores(checks, where, row):
-            user = place(row, generated, keep)
+            user = place_of_kept(row, keep) if "num_candidates" in row else place(row, generated, keep)
             _check_place(checks, where, row, user)
             placed.append(user)
     for key in examples:
@@ -79,6 +95,35 @@ def place(row: Mapping[str, Any], generated: bool, keep: int) -> Placed:
     )
 
 
+def place_of_kept(row: Mapping[str, Any], keep: int) -> Placed:
+    """The same where the best of a list are kept, and the target, which stands last when it isn't among them.
+
+    All above the lowest of the best is there, so a target above it is placed by the scores. Any other is told by the
+    line, which is believed as far as it is possible: nothing kept may contradict it.
+
+    >>> row = {"target_id": "c", "candidates": ["a", "b", "c"], "scores": [2.0, 2.0, 1.0], "num_candidates": 9}
+    >>> place_of_kept(row | {"higher": 6, "ties": 1}, 2).positions
+    range(7, 9)
+    >>> place_of_kept(row | {"higher": 1, "ties": 0}, 2).positions
+    range(3, 9)
+    """
+    whole = place(row, False, keep)
+    scores, count = row["scores"], row["num_candidates"]
+    if not whole.positions or count == len(scores):
+        return whole._replace(num_candidates=count)
+    at = row["candidates"].index(row["target_id"])
+    own = scores[at]
+    lowest = min(scores[:-1] if at == len(scores) - 1 else scores, default=own)
+    if own > lowest:
+        return whole._replace(num_candidates=count)
+    above = sum(score > own for score in scores)
+    told = range(row["higher"] + 1, row["higher"] + row["ties"] + 2)
+    fits = told.start > above if own < lowest else told.start == above + 1 and len(told) >= len(whole.positions)
+    possible = fits and 1 <= told.start < told.stop <= count + 1
+    positions = told if possible else range(above + 1, count)
+    return whole._replace(num_candidates=count, positions=positions, on_trust=True)
+
+
 def _lines(checks: Checks, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The lines that hold a ranking; whatever else there is counts as a difference."""
     with path.open("rb") as file:
@@ -94,12 +139,17 @@ def _lines(checks: Checks, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 told = f"lacks {', '.join(lacking)}" if lacking else "holds no lists of candidates and scores"
                 checks.look("every example once", False, f"{where} {told}")
                 continue
+            counts = [row[name] for name in ("num_candidates", "higher", "ties") if "num_candidates" in row]
+            if not all(type(count) is int for count in counts):
+                checks.look("every example once", False, f"{where} holds no whole numbers for {counts}")
+                continue
             yield where, row
 
 
 def _check_list(checks: Checks, where: str, row: Mapping[str, Any], example: RankingExample) -> None:
     wrong = [name for name in ("user_id", "target_id") if row[name] != getattr(example, name)]
-    wrong += ["candidates"] if row["candidates"] != list(example.candidates) else []
+    spelt = "num_candidates" not in row or bool(example.candidates)
+    wrong += ["candidates"] if spelt and row["candidates"] != list(example.candidates) else []
     if wrong == ["candidates"] and sorted(row["candidates"]) == sorted(example.candidates):
         wrong = ["order of candidates"]
     told = f"{where}: the {', '.join(wrong)} of example {example.example_id} differs from the candidate file"
