@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from mllmrec.artifacts import Workspace
 from mllmrec.data.sequences import Interactions
+from mllmrec.errors import SettingsError
 from mllmrec.evaluation.baselines import Baseline, Floats, batches, with_full_history
-from mllmrec.evaluation.baselines_families import Fitting
+from mllmrec.evaluation.baselines_families import FAMILIES, INSTALL, Fitting
 from mllmrec.evaluation.baselines_fitted import lines_for, open_baseline
 from mllmrec.records import RankingExample
-from mllmrec.settings.candidates import RetrieveSettings
+from mllmrec.settings.candidates import RETRIEVERS, RetrieveSettings
 
 USERS_AT_A_TIME = 128
 
@@ -28,6 +30,7 @@ def catalogue_scores(
 
     It is fitted, tuned and cached as `mllmrec baselines` does it, and reads each user's whole line before the target.
     """
+    _check_installed(settings.retriever)
     fitting = Fitting(
         workspace=workspace,
         dataset=settings.dataset,
@@ -40,6 +43,15 @@ def catalogue_scores(
     tuning = {"tuning": asdict(fitted.tuning)} if fitted.tuning else {}
     full = with_full_history(examples, interactions.lines(settings.split))
     return scored(fitted.baseline, full, items), details | tuning
+
+
+def _check_installed(name: str) -> None:
+    if FAMILIES[name].rectools and importlib.util.find_spec("rectools") is None:
+        others = [each for each in RETRIEVERS if each in FAMILIES and not FAMILIES[each].rectools]
+        raise SettingsError(
+            f"The retriever {name} needs RecTools, which isn't installed. Install it: {INSTALL}; or take one that needs "
+            f"no extra: --retriever {' or '.join(others)}."
+        )
 
 
 def scored(baseline: Baseline, examples: Sequence[RankingExample], items: Sequence[str]) -> Iterator[Floats]:
