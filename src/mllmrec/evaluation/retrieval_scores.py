@@ -49,8 +49,8 @@ def _check_installed(name: str) -> None:
     if FAMILIES[name].rectools and importlib.util.find_spec("rectools") is None:
         others = [each for each in RETRIEVERS if each in FAMILIES and not FAMILIES[each].rectools]
         raise SettingsError(
-            f"The retriever {name} needs RecTools, which isn't installed. Install it: {INSTALL}; or take one that needs "
-            f"no extra: --retriever {' or '.join(others)}."
+            f"The retriever {name} needs RecTools, which isn't installed. Install it: {INSTALL}; or take one that does "
+            f"without: --retriever {' or '.join(others)}."
         )
 
 
