@@ -4,8 +4,7 @@ A small Qwen3 from scratch goes through the levels of `curriculum.py`: lessons f
 (`lessons.py`), in the product's own prompt and chat format. The loss is on the answer: fully on its id, which is the
 choice, and a little on the rest, which is copied. One answer in 200 tokens is little to learn from, so a readout beside
 the model asks the third layer, at the end of every candidate's line, whether it is the one; it is thrown away in the
-end. And the heads begin as heads that compare and pass on. With both, choosing leaves chance after a quarter of a
-million lessons' tokens; with neither, not within a million.
+end. And the heads begin as heads that compare and pass on.
 
 A step depends on the seed and its number alone, and the state is kept every few minutes: a run that was stopped goes
 on, to the same weights. FOLDER holds the model, its log and its state.
@@ -38,7 +37,7 @@ READOUT_LAYER = 3
 REST_WEIGHT, READOUT_WEIGHT = 0.2, 0.5
 WARMUP, LAST_RATE = 100, 0.03
 ROPE_THETA, SPREAD = 1e6, 0.05
-ALIKE, PASSED_ON = 1.5, 0.5
+ALIKE, PASSED_ON = 2.0, 0.5
 HELD_OUT, READING_STEPS, WIDEST_READ = 96, 50, 8
 
 
@@ -122,18 +121,17 @@ def new_model(tokenizer: Any, plan: Plan) -> Qwen3ForCausalLM:
 
 @torch.no_grad()
 def _prepare(model: Any, seed: int) -> None:
-    """Let the heads begin by passing on what they find, and above the first layer by looking for what is like them.
+    """Let every head begin by looking for what is like its own token and passing on what it finds there.
 
-    The way out of the values is the way in, backwards, and queries equal keys. Comparing and copying then need not be
+    Queries equal keys, and the way out of the values is the way in, backwards. Comparing and copying then need not be
     found by chance, which takes most of the time otherwise.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for number, layer in enumerate(model.model.layers):
+        for layer in model.model.layers:
             attention = layer.self_attn
-            if number:
-                attention.k_proj.weight.copy_(attention.q_proj.weight)
-                attention.q_norm.weight.fill_(ALIKE)
+            attention.k_proj.weight.copy_(attention.q_proj.weight)
+            attention.q_norm.weight.fill_(ALIKE)
             torch.nn.init.orthogonal_(attention.v_proj.weight)
             attention.o_proj.weight.copy_(PASSED_ON * attention.v_proj.weight.T)
 

@@ -39,7 +39,8 @@ def made_up_words(rng: random.Random, count: int) -> list[str]:
 
 def _onset(rng: random.Random, *, first: bool) -> str:
     """What opens a syllable; only a word's first may open with its vowel."""
-    return rng.choice(ONSETS if first else INNER_ONSETS)
+    onset: str = rng.choice(ONSETS if first else INNER_ONSETS)
+    return onset
 
 
 def _coda(rng: random.Random, *, last: bool) -> str:

@@ -1,0 +1,84 @@
+"""A short pre-training: it runs, goes on to the same weights, and its loss is what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from mllmrec.artifacts import read_json, sha256
+from mllmrec.data.model_folders import lacking
+from mllmrec.demo.lessons import Shape
+from mllmrec.demo.pretrain import READOUT_WEIGHT, REST_WEIGHT, Plan, Pupil, main, pretrain
+from mllmrec.demo.sheets import lessons
+from mllmrec.errors import ArtifactError
+
+SMALL = Plan(layers=2, width=32, heads=1, inner_width=32, tokens=300, vocab=600, last_steps=4)
+
+
+@pytest.fixture(scope="module")
+def pupil() -> Pupil:
+    return Pupil(SMALL)
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    whole = pretrain(tmp_path / "whole", SMALL, stop_after=5)
+    pretrain(tmp_path / "halves", SMALL, stop_after=2)
+    torch.rand(3)
+    halves = pretrain(tmp_path / "halves", SMALL, stop_after=3)
+    assert (halves.steps, halves.tokens) == (whole.steps, whole.tokens) == (5, whole.tokens)
+    for name in ("model/model.safetensors", "state/state.safetensors"):
+        assert sha256(tmp_path / "halves" / name) == sha256(tmp_path / "whole" / name)
+    assert lacking(tmp_path / "whole" / "model") == []
+    with pytest.raises(ArtifactError, match=r"holds a run made with .*'seed': 2026.*; this one has .*'seed': 1"):
+        pretrain(tmp_path / "halves", Plan(**{**vars(SMALL), "seed": 1}), stop_after=1)
+
+
+def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
+    """Killed between the two files: the run begins again rather than mix them."""
+    pretrain(tmp_path, SMALL, stop_after=1)
+    tensors = tmp_path / "state" / "state.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-4] + bytes(4))
+    assert pretrain(tmp_path, SMALL, stop_after=1).steps == 1
+
+
+def test_the_command_tells_its_flags_and_writes_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "--last-steps" in capsys.readouterr().out
+
+
+def test_the_loss_is_on_the_answer_fully_on_its_id(pupil: Pupil) -> None:
+    """Against one forward pass a lesson, without padding, the readout worked out by hand."""
+    drawn = lessons(3, "test", "", Shape(history=2, candidates=3), 3)
+    sheets = [pupil.desk.sheet(lesson) for lesson in drawn]
+    sheets.append(pupil.desk.sheet(lessons(3, "test", "longer", Shape(history=4, candidates=5), 1)[0]))
+    with torch.no_grad():
+        loss, *_ = pupil(sheets)
+        expected = 0.0
+        for sheet in sheets:
+            row = torch.tensor([[*sheet.prompt_T, *sheet.answer_T]])
+            logits = pupil.model(input_ids=row).logits[0, len(sheet.prompt_T) - 1 : -1]
+            nats = functional.cross_entropy(logits, torch.tensor(sheet.answer_T), reduction="none")
+            weights = torch.full_like(nats, REST_WEIGHT)
+            weights[1 : 1 + sheet.num_id_tokens] = 1
+            expected += float((nats * weights).sum()) / len(sheets)
+        hidden = [
+            pupil.model.model(input_ids=torch.tensor([sheet.prompt_T]), output_hidden_states=True).hidden_states[2][0]
+            for sheet in sheets
+        ]
+        choice = [
+            functional.cross_entropy(pupil.readout(h[s.line_ends_C]).T, torch.tensor([s.right]))
+            for h, s in zip(hidden, sheets, strict=True)
+        ]
+        expected += READOUT_WEIGHT * float(sum(choice)) / len(sheets)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_readings_tell_level_accuracy_and_cost(tmp_path: Path) -> None:
+    pretrain(tmp_path, Plan(**{**vars(SMALL), "tokens": 100}), stop_after=50)
+    (reading,) = read_json(tmp_path / "readings.json")
+    assert (reading["level"], reading["step"]) == ("2 candidates", 50)
+    assert all(0 <= share <= 1 for kind in ("right", "whole", "readout") for share in reading[kind])
