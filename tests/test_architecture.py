@@ -25,6 +25,7 @@ ROOMS = {
             "stages",
             "mistakes",
             "pipeline",
+            "tour",
             "doctor",
             "doctor_memory",
             "doctor_workspace",
@@ -44,7 +45,7 @@ FLOORS = {
 }
 # Where each heavy library may be imported. The doctor tells which devices torch sees; adapters load in backends.
 HEAVY = {
-    "torch": ("backends/", "training/", "demo/pretrain", "doctor.py", "launch.py"),
+    "torch": ("backends/", "training/", "demo/pretrain", "doctor.py", "launch.py", "evaluation/baselines_seq"),
     "transformers": ("backends/", "training/", "demo/pretrain"),
     "trl": ("training/", "backends/small_qwen3.py"),
     "peft": ("training/", "backends/"),

@@ -23,3 +23,9 @@ def example_of(user: str, target: str, candidates: Sequence[str] = ITEMS) -> Ran
         target_id=target,
         split="test",
     )
+
+
+def history_of(*items: str) -> RankingExample:
+    """A question about a history, for what scores any items."""
+    key = " ".join(items) or "nothing"
+    return RankingExample(example_id=key, user_id="9", history=items, candidates=(), target_id="a", split="test")

@@ -53,6 +53,12 @@ class Family:
         return len(self.grid) > 1
 
 
+def _itemknn(params: Params, _fitting: Fitting) -> Baseline:
+    from mllmrec.evaluation.baselines_itemknn import ItemKnn
+
+    return ItemKnn(**params)
+
+
 FAMILIES: dict[str, Family] = {
     "random": Family(make=lambda _params, fitting: Random(fitting.seed)),
     "popularity": Family(make=lambda _params, _fitting: Popularity()),
@@ -61,6 +67,17 @@ FAMILIES: dict[str, Family] = {
         grid=tuple({"half_life": places} for places in (10, 3, 30, 100)),
     ),
     "markov": Family(make=lambda _params, _fitting: Markov()),
+    "itemknn": Family(
+        make=_itemknn,
+        grid=tuple(
+            {"kind": kind, "K": neighbours, "decay": decay}
+            for kind in ("cosine", "tfidf", "bm25")
+            for neighbours in (50, 200, 1000)
+            for decay in (1.0, 0.9, 0.7)
+        ),
+        reads_history=True,
+        rectools=True,
+    ),
 }
 
 

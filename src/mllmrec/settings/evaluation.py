@@ -11,7 +11,7 @@ from mllmrec.records import Split
 from mllmrec.settings.base import DatasetSettings, Integers, Names, StageSettings, knob
 from mllmrec.settings.candidates import DEFAULT_RETRIEVER, known_retriever
 
-BASELINES = ("random", "popularity", "recency", "markov")
+BASELINES = ("random", "popularity", "recency", "markov", "itemknn")
 DEFAULT_BASELINES = ("random", "popularity", "markov")
 
 
