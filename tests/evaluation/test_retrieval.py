@@ -158,6 +158,32 @@ def test_each_retriever_has_a_file_of_its_own_and_the_manifest_names_it(tmp_path
     ]
 
 
+def test_the_default_retriever_reads_the_whole_line_and_is_tuned(tmp_path: Path) -> None:
+    """By item kNN: whoever chose i0 and i1 chose i2 and i3; the last item alone, i9, resembles nothing but i8."""
+    pytest.importorskip("implicit")
+    rows = [(f"t{copy}", items) for copy in range(6) for items in (["i0", "i1", "i2", "i3"], ["i8", "i9", "i10"])]
+    workspace = shop(tmp_path, [("u", ["i0", "i1", "i1", "i9", "i11"])], [*rows, *POPULAR])
+    summary = freeze(workspace, retriever="itemknn", num=2, min_inter=2)
+    path = summary.artifact
+    assert path is not None
+    assert path.name == "test_hard2_w2_s42.jsonl"
+    [example] = read_candidates(path)
+    assert (example.history, example.target_id) == (("i9",), "i11")
+    assert {*example.candidates} == {"i11", "i2", "i3"}
+    manifest = Manifest.read(path)
+    assert manifest is not None
+    assert manifest.details["retriever"] == "itemknn"
+    assert manifest.details["tuning"]["point"].keys() == {"kind", "K", "decay"}
+
+
+def test_a_retriever_whose_library_is_missing_names_the_one_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(SettingsError, match=r"itemknn needs RecTools.*pip install .*--retriever popularity or markov"):
+        freeze(shop(tmp_path, [("u", ["i0", "i3", "i4"])]), retriever="itemknn")
+
+
 def test_the_default_retriever_keeps_the_short_stem(tmp_path: Path) -> None:
     settings = RetrieveSettings(dataset="shop", root=str(tmp_path))
     path = retrieval.retrieved_path(settings, Workspace(tmp_path))
