@@ -114,6 +114,14 @@ def test_a_slice_is_named_with_its_figures_and_mixes_with_no_other(shop: Workspa
     assert facts["minimum_detectable"].keys() == facts["metrics"].keys()
 
 
+def test_what_a_slice_can_show_is_what_suffices_for_each_of_its_runs(shop: Workspace) -> None:
+    retrieve(shop)
+    [table] = rank(shop, negatives="hard", names="markov,random", limit=3).tables
+    runs = [run_of(shop, name, "test_hard3-popularity_w3_s42_limit3") for name in ("markov", "random")]
+    least = [max(run.facts["minimum_detectable"][name] for run in runs) for name in runs[0].facts["metrics"]]
+    assert table.rows[-1] == ("detectable", *(f"{each:.3f}" for each in least))
+
+
 def test_two_protocols_never_share_a_table(shop: Workspace) -> None:
     retrieve(shop)
     retrieve(shop, retriever="markov")

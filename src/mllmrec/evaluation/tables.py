@@ -7,6 +7,7 @@ from typing import Any
 
 from mllmrec.data.protocols import protocol_named
 from mllmrec.errors import DataError
+from mllmrec.evaluation.ceilings import NOTE, ceiling_rows
 from mllmrec.evaluation.runs import Run
 from mllmrec.evaluation.statistics import Interval
 from mllmrec.records import Table
@@ -25,13 +26,14 @@ def results_table(runs: Sequence[Run]) -> Table:
     if own := chooser_of(first["protocol"]):
         rows.append((own, *("n/a" for _ in names)))
     rows.append(("chance", *(f"{first['chance'][name]:.3f}" for name in names)))
+    rows += (best := ceiling_rows(runs[0], names))
     if "slice" in first:
-        rows.append(("detectable", *(_detectable(first, name) for name in names)))
+        rows.append(("detectable", *(_detectable(runs, name) for name in names)))
     return Table(
         title=f"{first['dataset']}, {users_of(first)}, {first['candidates']}",
         columns=("run", *shown(names, runs[0])),
         rows=tuple(rows),
-        note=" ".join(filter(None, ("Means with 95 % intervals over users.", *_notes(runs[0])))),
+        note=" ".join(filter(None, ("Means with 95 % intervals over users.", *_notes(runs[0]), NOTE if best else ""))),
     )
 
 
@@ -103,9 +105,10 @@ def check_same_question(runs: Sequence[Run]) -> None:
             )
 
 
-def _detectable(facts: Mapping[str, Any], name: str) -> str:
-    least = facts["minimum_detectable"][name]
-    return "" if least is None else f"{least:.3f}"
+def _detectable(runs: Sequence[Run], name: str) -> str:
+    """What suffices for each of the RUNs: figures that vary more from user to user need a larger difference."""
+    least = [told for run in runs if (told := run.facts["minimum_detectable"][name]) is not None]
+    return f"{max(least):.3f}" if least else ""
 
 
 def _notes(run: Run) -> tuple[str, ...]:
