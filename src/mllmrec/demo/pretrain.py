@@ -2,9 +2,10 @@
 
 A small Qwen3 from scratch goes through the levels of `curriculum.py`: lessons from worlds that last for one question
 (`lessons.py`), in the product's own prompt and chat format. The loss is on the answer: fully on its id, which is the
-choice, and a little on the rest, which is copied. One answer in 200 tokens is little to learn from, so a readout beside
-the model asks the third layer, at the end of every candidate's line, whether it is the one; it is thrown away in the
-end. And the heads begin as heads that compare and pass on.
+choice, and less on the rest, which is copied. One answer in 200 tokens is little to learn from, so there is more: a
+readout beside the model asks the third layer, at the end of every candidate's line, whether it is the one (it is thrown
+away in the end); words of the prompt are to be spelt as they were spelt before; and the heads begin as heads that
+compare and pass on.
 
 A step depends on the seed and its number alone, and the state is kept every few minutes: a run that was stopped goes
 on, to the same weights. FOLDER holds the model, its log and its state.
@@ -16,6 +17,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from mllmrec.demo.sheets import PIECES, Desk, Sheet, batch_size, corpus, lessons
 from mllmrec.progress import note
 
 READOUT_LAYER = 3
-REST_WEIGHT, READOUT_WEIGHT = 0.2, 0.5
+REST_WEIGHT, READOUT_WEIGHT, SPELLING_WEIGHT = 0.3, 0.5, 0.5
 WARMUP, LAST_RATE = 100, 0.03
 ROPE_THETA, SPREAD = 1e6, 0.05
 ALIKE, PASSED_ON = 2.0, 0.5
@@ -66,6 +68,8 @@ class Pupil(torch.nn.Module):
         _prepare(self.model, plan.seed)
         self.readout = torch.nn.Linear(plan.width, 1, bias=False)
         torch.nn.init.zeros_(self.readout.weight)
+        words = self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer)))
+        self.inner = frozenset(number for number, word in enumerate(words) if word.isalpha() and word.isascii())
         self.desk = Desk(Chat(self.tokenizer))
 
     def forward(self, sheets: Sequence[Sheet]) -> tuple[torch.Tensor, float, float, float]:
@@ -84,7 +88,8 @@ class Pupil(torch.nn.Module):
         )
         ends, end = _flat([sheet.line_ends_C for sheet in sheets])
         readout_loss, readout_right = self._ask(middle_BT[ends, end], sheets)
-        loss = (loss_N * torch.where(is_id, 1.0, REST_WEIGHT)).sum() / len(sheets) + READOUT_WEIGHT * readout_loss
+        loss = (loss_N * torch.where(is_id, 1.0, REST_WEIGHT)).sum() / len(sheets)
+        loss = loss + READOUT_WEIGHT * readout_loss + SPELLING_WEIGHT * self._spell(hidden_BT, sheets)
         return loss, _share(wrong_ids == 0), _share(wrong == 0), readout_right
 
     def _read(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,6 +99,15 @@ class Pupil(torch.nn.Module):
         output = self.model.model(input_ids=input_ids, use_cache=False, output_hidden_states=True)
         return output.last_hidden_state, output.hidden_states[min(READOUT_LAYER, self.model.config.num_hidden_layers)]
 
+    def _spell(self, hidden_BT: torch.Tensor, sheets: Sequence[Sheet]) -> torch.Tensor:
+        """The mean loss where a word of the prompt goes on as it did before."""
+        places = [respelt(sheet.prompt_T, self.inner) for sheet in sheets]
+        batch, place = _flat(places)
+        target = torch.tensor([s.prompt_T[i] for s, spelt in zip(sheets, places, strict=True) for i in spelt])
+        if not len(target):
+            return hidden_BT.new_zeros(())
+        return functional.cross_entropy(self.model.lm_head(hidden_BT[batch, place - 1]), target)
+
     def _ask(self, hidden_N: torch.Tensor, sheets: Sequence[Sheet]) -> tuple[torch.Tensor, float]:
         """The readout's loss and share of right answers: a softmax over each lesson's candidates."""
         counts = [len(sheet.line_ends_C) for sheet in sheets]
@@ -102,6 +116,20 @@ class Pupil(torch.nn.Module):
         )
         right = torch.tensor([sheet.right for sheet in sheets])
         return functional.cross_entropy(scores, right), _share(scores.argmax(-1) == right)
+
+
+def respelt(tokens: Sequence[int], inner: frozenset[int]) -> list[int]:
+    """The places of `inner` tokens that have followed the token before them earlier on.
+
+    >>> respelt([1, 2, 9, 1, 2, 1, 3], frozenset({2, 3}))
+    [4]
+    """
+    seen, places = set[tuple[int, int]](), []
+    for place, pair in enumerate(pairwise(tokens), 1):
+        if pair[1] in inner and pair in seen:
+            places.append(place)
+        seen.add(pair)
+    return places
 
 
 def new_model(tokenizer: Any, plan: Plan) -> Qwen3ForCausalLM:
