@@ -18,10 +18,10 @@ from mllmrec.backends.huggingface import load
 from mllmrec.backends.scoring import HuggingFaceScorer
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError
-from mllmrec.records import Summary
+from mllmrec.records import RankingExample, Summary
 from mllmrec.training import grpo, replay
 from mllmrec.training.datasets import training_examples
-from mllmrec.training.odds import OUTCOMES, outcome_rewards, suggest, zero_advantage
+from mllmrec.training.odds import OUTCOMES, outcome_rewards, suggest, suggest_rollouts, zero_advantage
 from mllmrec.training.rewards import REWARDS, outcome
 from small_models import DATASET, WINDOW, grpo_settings, naive_scores, random_model
 
@@ -60,6 +60,40 @@ def test_the_smallest_group_that_teaches_is_suggested() -> None:
     assert suggest(shares) == (4, 0.7)
     assert suggest(shares | {(4, 1.0): 0.5}) == (4, 1.0)
     assert suggest({(2, 1.0): 0.99, (16, 0.7): 0.9, (16, 1.3): 0.8}) == (16, 1.3)
+
+
+@pytest.mark.parametrize(
+    ("generated", "drawn", "text"),
+    [
+        (0.4, 0.1, "--num-generations 4 --temperature 1 (about 40% of the groups without advantage)"),
+        (
+            0.9,
+            0.3,
+            "--rollouts candidates --num-generations 4 --temperature 1 (about 30% of the groups without advantage; 90% "
+            "at best if the model writes)",
+        ),
+        (
+            0.9,
+            0.6,
+            "--rollouts exact (sampling would leave about 60% of the groups without advantage even with "
+            "--num-generations 4 --temperature 1 --rollouts candidates)",
+        ),
+    ],
+)
+def test_a_way_without_sampling_is_suggested_where_samples_teach_nothing(
+    generated: float, drawn: float, text: str
+) -> None:
+    rollouts = suggest_rollouts(generated, drawn)
+    assert replay._suggestion(rollouts, {(4, 1.0): generated}, {(4, 1.0): drawn})["text"] == text
+
+
+def test_drawing_among_candidates_is_a_hit_or_a_miss() -> None:
+    """exp(s) = (.1, .3) over Z = .4; what comes after the whole answers is left out."""
+    example = RankingExample(
+        example_id="e", user_id="u", history=(), candidates=("1", "2"), target_id="2", split="train"
+    )
+    scores = [float(np.log(value)) for value in (0.1, 0.3, 0.9, 0.9, 0.95)]
+    assert replay._drawn_chances(scores, example) == pytest.approx([0.75, 0.25, 0, 0])
 
 
 def test_scores_at_a_temperature_are_those_of_divided_logits() -> None:
@@ -103,8 +137,13 @@ def test_a_replay_tells_and_trains_nothing(trained_copy: Workspace, capsys: pyte
         falling = [row[heat][0] for row in report["zero_advantage_share"].values()]
         assert falling == sorted(falling, reverse=True)
     assert summary.headline.endswith(f"suggested {report['suggested']['text']}")
-    assert [len(table.rows) for table in summary.tables] == [4, 5]
+    for heat in report["outcomes"]:
+        falling = [row[heat][0] for row in report["zero_advantage_share_of_candidates"].values()]
+        assert falling == sorted(falling, reverse=True)
+    assert [len(table.rows) for table in summary.tables] == [4, 5, 5]
     assert "would name no candidate" in summary.warnings[0]
+    assert report["suggested"]["rollouts"] in ("candidates", "exact")
+    assert f"--rollouts {report['suggested']['rollouts']}" in summary.headline
     assert {"settings", "inputs", "seconds"} <= report.keys()
 
 

@@ -58,13 +58,13 @@ class MergeSettings(DatasetSettings):
 
     tag: str = knob("sft", "Checkpoint with the adapters.")
     merged_tag: str = knob("", "Name of the merged model; empty: the tag with -merged.")
-    backbone: str = knob("", "The backbone, when it has moved since training.")
+    backbone: str = knob("", "The backbone, when it has moved since training, or when the adapters were made elsewhere.")
     tolerance: float = knob(0.05, "Largest difference of log-probabilities that is accepted, in nats.", gt=0)
     device: Literal["auto", "cpu", "cuda", "mps"] = knob("auto", "Where to compare logits.", operational=True)
 
 
 class GrpoSettings(TrainingSettings):
-    """Align a merged model with group-relative policy optimisation: sampled answers, rewarded by rule."""
+    """Align a merged model with group-relative policy optimisation: answers rewarded by rule."""
 
     verb: ClassVar[str] = "grpo"
 
@@ -72,12 +72,23 @@ class GrpoSettings(TrainingSettings):
     tag: str = knob("grpo", "Name of the checkpoint.")
     epochs: int = knob(1, "Passes over the examples, each with fresh negatives.", ge=1)
     rank: int = knob(16, "Rank of the new LoRA adapters.", ge=1)
-    batch: int = knob(4, "Answers of one process in one forward pass.", ge=1)
-    accum: int = knob(8, "Forward passes in one step.", ge=1)
-    num_generations: int = knob(8, "Answers sampled for each prompt (G).", ge=2)
-    max_completion_length: int = knob(128, "Longest answer, in tokens.", ge=8)
-    temperature: float = knob(1.0, "Sampling temperature.", gt=0)
-    top_p: float = knob(1.0, "Nucleus of the sampling; below 1 the ratio is biased.", gt=0, le=1)
+    rollouts: Literal["generate", "candidates", "exact"] = knob(
+        "generate",
+        "Where answers come from: the model writes them, they are drawn among the candidates by their exact "
+        "probabilities, or all candidates are weighed by them.",
+    )
+    batch: int = knob(
+        4, "Answers of one process in one forward pass; with --rollouts exact prompts, at most that many.", ge=1
+    )
+    accum: int = knob(
+        8, "Forward passes in one step, which holds batch x accum / num-generations prompts of a process.", ge=1
+    )
+    num_generations: int = knob(
+        8, "Answers sampled for each prompt (G); with --rollouts exact it only sets the prompts of a step.", ge=2
+    )
+    max_completion_length: int = knob(128, "Longest answer that the model may write, in tokens.", ge=8)
+    temperature: float = knob(1.0, "Temperature of sampling, and of the candidates' probabilities.", gt=0)
+    top_p: float = knob(1.0, "Nucleus of the model's sampling; below 1 the ratio is biased.", gt=0, le=1)
     beta: float = knob(0.1, "Weight of the KL divergence to the SFT model.", ge=0)
     reward: Literal["strict", "reference"] = knob("strict", "Which reward rule.")
     on_inflation: Literal["warn", "stop"] = knob(

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
@@ -22,21 +23,33 @@ from mllmrec.evaluation.metrics import FloatArray, means, per_user
 from mllmrec.evaluation.rankings import position_of, ranking_of
 from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample
+from mllmrec.training.candidate_policy import distribution
 from mllmrec.training.checkpoints import BEST, LOG, VALIDATED
 
 METRICS = ("HR@1", "HR@3", "NDCG@3")
 SELECTED_BY = "NDCG@3"
-SHOWN = ("loss", "reward", "hit_share", "invalid_share", "frac_reward_zero_std", "kl")
+EXPECTED_REWARD = "reward"
+"""Beside the metrics, where there is a reward: its mean under the candidates' probabilities, without sampling."""
+SHOWN = ("loss", "reward", "hit_share", "invalid_share", "frac_reward_zero_std", "kl", "outside_mass")
 
 
 class Validation:
-    """Exact metrics of a model on a fixed slice of validation examples."""
+    """Exact metrics of a model on a fixed slice of validation examples.
 
-    def __init__(self, examples: Sequence[RankingExample], tasks: Sequence[ScoringTask], max_tokens: int) -> None:
-        self.examples, self.tasks, self.max_tokens = examples, tasks, max_tokens
+    `rewards` holds what each candidate's answer to each example would earn; the expected reward is then measured too.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[RankingExample],
+        tasks: Sequence[ScoringTask],
+        max_tokens: int,
+        rewards: Sequence[Sequence[float]] | None = None,
+    ) -> None:
+        self.examples, self.tasks, self.max_tokens, self.rewards = examples, tasks, max_tokens, rewards
 
     def measure(self, model: Any, rank: int = 0, world_size: int = 1) -> dict[str, float]:
-        """The means of HR@1, HR@3 and NDCG@3."""
+        """The means of HR@1, HR@3, NDCG@3 and, where there is one, the expected reward."""
         return averaged(self.by_user(model, rank, world_size))
 
     def by_user(self, model: Any, rank: int = 0, world_size: int = 1) -> FloatArray:
@@ -45,8 +58,13 @@ class Validation:
         scorer = HuggingFaceScorer(model, self.max_tokens)
         scored = [(mine[row], scores) for row, scores in scorer.score([self.tasks[index] for index in mine])]
         pairs = gather_object(scored) if world_size > 1 else scored
-        positions = [position_of(ranking_of(self.examples[index], scores)) for index, scores in sorted(pairs)]
-        return per_user(positions, METRICS)
+        scores_BC = [scores for _, scores in sorted(pairs)]
+        rankings = map(ranking_of, self.examples, scores_BC)
+        values = per_user([position_of(ranking) for ranking in rankings], METRICS)
+        if self.rewards is None:
+            return values
+        expected = [np.dot(distribution(scores), paid) for scores, paid in zip(scores_BC, self.rewards, strict=True)]
+        return np.column_stack([values, expected])
 
 
 class ValidationCallback(TrainerCallback):
@@ -153,8 +171,8 @@ class InterruptCallback(TrainerCallback):
 
 
 def averaged(values: FloatArray) -> dict[str, float]:
-    """The mean of each metric."""
-    return dict(zip(METRICS, means(values), strict=True))
+    """The mean of each metric, and of the expected reward where that is the last column."""
+    return dict(zip((*METRICS, EXPECTED_REWARD), means(values), strict=False))
 
 
 def append_log(folder: Path, step: int, row: Mapping[str, Any], log: str = LOG) -> None:
@@ -167,7 +185,7 @@ def read_readings(folder: Path, up_to: int) -> dict[int, dict[str, float]]:
     if not (folder / LOG).exists():
         return {}
     return {
-        row["step"]: {name: row[f"valid_{name}"] for name in METRICS}
+        row["step"]: {name: row[f"valid_{name}"] for name in (*METRICS, EXPECTED_REWARD) if f"valid_{name}" in row}
         for row in read_jsonl(folder / LOG)
         if f"valid_{SELECTED_BY}" in row and row["step"] <= up_to
     }

@@ -1,9 +1,10 @@
-"""`mllmrec grpo`: align a merged SFT model by rewards of its own sampled answers.
+"""`mllmrec grpo`: align a merged SFT model by rewards of its answers.
 
-TRL's GRPOTrainer does the training, with a new LoRA on the merged model; switched off, that LoRA is the reference
-policy of the KL term. Prompts come from the same renderer as everywhere. Beside TRL's own figures (reward, its
-standard deviation, KL, entropy, lengths, the share of groups without any advantage) the share of hits and of invalid
-answers is logged, and validation ranks by exact scores.
+Where the answers come from is `--rollouts`: the model writes them, they are drawn among the candidates by their exact
+probabilities (both by TRL's GRPOTrainer, sampled.py), or all candidates are the group (exact.py). Each trains a new
+LoRA on the merged model; switched off, that LoRA is the reference policy of the KL term. Prompts come from the same
+renderer as everywhere. Reward, its standard deviation, KL, entropy, and the shares of hits, of invalid answers and of
+groups without any advantage are logged, and validation ranks by exact scores.
 """
 
 from __future__ import annotations
@@ -12,33 +13,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trl import GRPOConfig, GRPOTrainer
-
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import LoadedModel, choose_device, load, portable, resolve
 from mllmrec.data.sequences import Interactions
-from mllmrec.errors import BackendError, SettingsError
+from mllmrec.errors import SettingsError
 from mllmrec.manifests import finished
-from mllmrec.records import RankingExample, Summary
+from mllmrec.records import Summary
 from mllmrec.settings.training import GrpoSettings
-from mllmrec.training import checkpoints, replay
+from mllmrec.training import checkpoints, exact, replay, sampled
 from mllmrec.training.datasets import TrainingExamples, training_examples
-from mllmrec.training.rewards import REWARDS, for_trainer
+from mllmrec.training.rewards import REWARDS
 from mllmrec.training.session import Session
-from mllmrec.training.setup import (
-    RowWriter,
-    asked_format,
-    is_main_process,
-    lora,
-    row_dataset,
-    trainer_arguments,
-    training_inputs,
-    world_size,
-)
+from mllmrec.training.setup import asked_format, is_main_process, training_inputs, world_size
 from mllmrec.training.start import as_trained, full_model
 
-LORA_ALPHA, LORA_DROPOUT = 32, 0.0
+LORA_ALPHA = 32
 
 
 def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
@@ -64,7 +54,7 @@ def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
     last = checkpoints.begin(folder, settings, inputs, main=is_main_process())
     trainer = _trainer(settings, folder, loaded, encoder, examples, steps)
     session = Session(settings, folder, inputs, started, chosen, encoder, trainer)
-    session.attach_validation(interactions, steps)
+    session.attach_validation(interactions, steps, REWARDS[settings.reward])
     session.attach_monitor(settings)
     return session.train(last, dict(examples.counts), portable(workspace, loaded.names[0]))
 
@@ -78,6 +68,8 @@ def check_divisibility(settings: GrpoSettings) -> None:
             f"{answers} answers, which is no multiple of --num-generations {settings.num_generations}. Choose --accum "
             f"so that it is, for example {settings.num_generations}."
         )
+    if settings.rollouts == "exact":
+        exact.split_step(settings)
 
 
 def total_steps(num_examples: int, settings: GrpoSettings) -> int:
@@ -98,46 +90,6 @@ def _trainer(
     encoder: Encoder,
     examples: TrainingExamples,
     steps: int,
-) -> GRPOTrainer:
-    def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
-        return {
-            "prompt": encoder.prompt_text(example, hint),
-            "candidates": list(example.candidates),
-            "target_id": example.target_id,
-        }
-
-    _check_same_tokens(encoder, examples)
-    arguments = GRPOConfig(
-        **trainer_arguments(settings, folder, loaded, steps),
-        per_device_train_batch_size=settings.batch,
-        gradient_accumulation_steps=settings.accum,
-        num_generations=settings.num_generations,
-        max_completion_length=settings.max_completion_length,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        top_k=0,
-        beta=settings.beta,
-        shuffle_dataset=False,
-    )
-    trainer = GRPOTrainer(
-        model=loaded.model,
-        reward_funcs=for_trainer(REWARDS[settings.reward]),
-        args=arguments,
-        train_dataset=row_dataset(examples, settings.epochs),
-        processing_class=loaded.tokenizer,
-        peft_config=lora(settings.rank, LORA_ALPHA, LORA_DROPOUT),
-    )
-    trainer.data_collator = RowWriter(examples=examples, make=make)
-    return trainer
-
-
-def _check_same_tokens(encoder: Encoder, examples: TrainingExamples) -> None:
-    """TRL tokenises prompts by itself: make sure that it gets the tokens that SFT and scoring got."""
-    example = examples.example(0, 0)
-    theirs = encoder.chat.tokenizer(text=[encoder.prompt_text(example)])["input_ids"][0]
-    if list(theirs) != encoder.prompt_ids(example):
-        raise BackendError(
-            f"The tokenizer of {encoder.chat.tokenizer.name_or_path} adds tokens of its own around a prompt, so that "
-            "GRPO would train on other prompts than SFT and evaluation use. Set add_bos_token to false in "
-            "tokenizer_config.json."
-        )
+) -> Any:
+    make = exact.make_trainer if settings.rollouts == "exact" else sampled.make_trainer
+    return make(settings, folder, loaded, encoder, examples, steps, LORA_ALPHA)

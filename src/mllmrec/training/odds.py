@@ -6,7 +6,9 @@ independent, so all their rewards are equal with probability
 
     P(all G equal) = sum over the values v of P(v)^G,      P(v) = sum of the chances of the outcomes worth v
 
-and then no answer has an advantage over the others. The expected share over prompts is the mean of that.
+and then no answer has an advantage over the others. The expected share over prompts is the mean of that. Answers drawn
+among the candidates have but two outcomes, and the same holds for them. Where most groups would teach nothing either
+way, the whole candidate set can be the group: the target is always in it.
 """
 
 from __future__ import annotations
@@ -47,6 +49,17 @@ def zero_advantage(chances: FloatArray, rewards: Sequence[float], num_generation
     of_value = np.stack([chances[:, np.array(rewards) == value].sum(axis=1) for value in values], axis=1)
     equal: FloatArray = (of_value**num_generations).sum(axis=1)
     return equal
+
+
+def suggest_rollouts(generated: float, drawn: float) -> str:
+    """Where answers should come from, by the smallest share of groups without advantage of either way of sampling.
+
+    >>> suggest_rollouts(0.3, 0.1), suggest_rollouts(0.95, 0.4), suggest_rollouts(0.95, 0.8)
+    ('generate', 'candidates', 'exact')
+    """
+    if generated <= ENOUGH:
+        return "generate"
+    return "candidates" if drawn <= ENOUGH else "exact"
 
 
 def suggest(shares: Mapping[tuple[int, float], float]) -> tuple[int, float]:

@@ -2,8 +2,9 @@
 
 For a slice of the training prompts the SFT model scores every candidate, at each temperature. That gives the chance of
 each outcome of a sampled answer, and from them in closed form (odds.py) the share of groups that would teach nothing
-because all their rewards are equal. Most failures of GRPO are visible here: a model that answers outside the list, one
-that is always right already, or groups too small to hold both a hit and a miss.
+because all their rewards are equal, when the model writes its answers and when they are drawn among the candidates.
+Most failures of GRPO are visible here: a model that answers outside the list, one that is always right already, or
+groups too small to hold both a hit and a miss.
 
 The result is a table, and `<sft-tag>.replay.json` beside the model's folder. It is a note about the model and no
 artifact of the pipeline: it has no manifest, and is written anew each time.
@@ -29,8 +30,9 @@ from mllmrec.evaluation.statistics import Interval, bootstrap
 from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample, Summary, Table
 from mllmrec.settings.training import GrpoSettings
+from mllmrec.training.candidate_policy import distribution
 from mllmrec.training.datasets import TrainingExamples, training_examples
-from mllmrec.training.odds import OUTCOMES, outcome_rewards, suggest, zero_advantage
+from mllmrec.training.odds import OUTCOMES, outcome_rewards, suggest, suggest_rollouts, zero_advantage
 from mllmrec.training.rewards import REWARDS
 from mllmrec.training.setup import asked_format, is_main_process, training_inputs
 from mllmrec.training.start import as_trained, full_model
@@ -89,11 +91,15 @@ def weigh(
             [np.exp(row[: len(example.candidates)]).sum() for row, example in zip(scores, asked, strict=True)]
         )
         columns |= {f"{temperature}/G{size}": zero_advantage(chances, rewards, size) for size in groups}
+        drawn = np.array([_drawn_chances(row, example) for row, example in zip(scores, asked, strict=True)])
+        columns |= {f"{temperature}/C{size}": zero_advantage(drawn, rewards, size) for size in groups}
         if temperature == 1.0:
             columns["HR@1"] = _ranked_first(scores, asked)
     intervals = dict(zip(columns, bootstrap(np.stack(list(columns.values()), axis=1), seed=settings.seed), strict=True))
     shares = {(size, heat): intervals[f"{heat}/G{size}"].value for size in groups for heat in temperatures}
+    drawn_shares = {(size, heat): intervals[f"{heat}/C{size}"].value for size in groups for heat in temperatures}
     suggested = suggest(shares)
+    rollouts = suggest_rollouts(shares[suggested], drawn_shares[suggest(drawn_shares)])
     told = {name: [each.value, each.low, each.high] for name, each in intervals.items()}
     return {
         "model": settings.sft_tag,
@@ -107,14 +113,30 @@ def weigh(
         "zero_advantage_share": {
             str(size): {str(heat): told[f"{heat}/G{size}"] for heat in temperatures} for size in groups
         },
-        "suggested": {
-            "num_generations": suggested[0],
-            "temperature": suggested[1],
-            "text": f"--num-generations {suggested[0]} --temperature {suggested[1]:g} (about "
-            f"{shares[suggested]:.0%} of the groups without advantage)",
+        "zero_advantage_share_of_candidates": {
+            str(size): {str(heat): told[f"{heat}/C{size}"] for heat in temperatures} for size in groups
         },
+        "suggested": _suggestion(rollouts, shares, drawn_shares),
         "warnings": _warnings({name: each.value for name, each in intervals.items()}, shares, suggested),
     }
+
+
+def _suggestion(
+    rollouts: str, generated: Mapping[tuple[int, float], float], drawn: Mapping[tuple[int, float], float]
+) -> dict[str, Any]:
+    """The flags to begin with, in parts and as text."""
+    shares = generated if rollouts == "generate" else drawn
+    size, heat = suggest(shares)
+    flags = f"--num-generations {size} --temperature {heat:g}"
+    without = f"about {shares[size, heat]:.0%} of the groups without advantage"
+    if rollouts == "exact":
+        text = f"--rollouts exact (sampling would leave {without} even with {flags} --rollouts candidates)"
+    elif rollouts == "candidates":
+        best = f"{generated[suggest(generated)]:.0%} at best if the model writes"
+        text = f"--rollouts candidates {flags} ({without}; {best})"
+    else:
+        text = f"{flags} ({without})"
+    return {"rollouts": rollouts, "num_generations": size, "temperature": heat, "text": text}
 
 
 def _tasks(asked: Sequence[RankingExample], examples: TrainingExamples, encoder: Encoder) -> list[ScoringTask]:
@@ -156,6 +178,12 @@ def _chances(scores: Sequence[float], example: RankingExample) -> list[float]:
     return [hit, max(listed - hit, 0.0), opened - listed, 1.0 - opened]
 
 
+def _drawn_chances(scores: Sequence[float], example: RankingExample) -> list[float]:
+    """The chances of the OUTCOMES when an answer is drawn among the candidates: a hit, or a miss."""
+    hit = distribution(scores[: len(example.candidates)])[example.candidates.index(example.target_id)]
+    return [hit, 1.0 - hit, 0.0, 0.0]
+
+
 def _ranked_first(scores: Sequence[Sequence[float]], asked: Sequence[RankingExample]) -> FloatArray:
     """HR@1 of the whole answers' exact scores, as evaluation has it."""
     rankings = [ranking_of(example, row[: len(example.candidates)]) for row, example in zip(scores, asked, strict=True)]
@@ -176,14 +204,15 @@ def _warnings(
         found.append(f"The model already answers right with probability {hit:.2f}: there is little left to learn.")
     if shares[suggested] > 0.5:
         found.append(
-            f"No group of up to {max(shares)[0]} answers at any of these temperatures has an advantage more often than "
-            f"not; {shares[suggested]:.0%} of the groups would teach nothing even at the best setting."
+            f"When the model writes its answers, no group of up to {max(shares)[0]} at any of these temperatures has "
+            f"an advantage more often than not; {shares[suggested]:.0%} of the groups would teach nothing even at the "
+            "best setting. --rollouts candidates and exact need no answer to be written."
         )
     return found
 
 
-def _tables(report: Mapping[str, Any], settings: GrpoSettings) -> tuple[Table, Table]:
-    outcomes, zero = report["outcomes"], report["zero_advantage_share"]
+def _tables(report: Mapping[str, Any], settings: GrpoSettings) -> tuple[Table, ...]:
+    outcomes = report["outcomes"]
     names = (*OUTCOMES, "invalid", "reward")
     titles = ("target", "other candidate", "outside the list", "no answer", "invalid in all", "reward")
     heats = tuple(outcomes)
@@ -195,12 +224,19 @@ def _tables(report: Mapping[str, Any], settings: GrpoSettings) -> tuple[Table, T
             note=f"The target is ranked first by exact scores for {_cell(report['HR@1'])} of the prompts. Intervals "
             "are 95 %, over prompts.",
         ),
-        Table(
-            title=f"Expected share of groups without any advantage (reward {settings.reward})",
-            columns=("G", *(f"temperature {heat}" for heat in heats)),
-            rows=tuple((size, *(_cell(row[heat]) for heat in heats)) for size, row in zero.items()),
-            note="P(all G rewards equal) = sum over the reward's values of P(value)^G, mean over prompts.",
+        _shares_table(report["zero_advantage_share"], heats, f"(reward {settings.reward})"),
+        _shares_table(
+            report["zero_advantage_share_of_candidates"], heats, "when answers are drawn with --rollouts candidates"
         ),
+    )
+
+
+def _shares_table(shares: Mapping[str, Any], heats: Sequence[str], when: str) -> Table:
+    return Table(
+        title=f"Expected share of groups without any advantage {when}",
+        columns=("G", *(f"temperature {heat}" for heat in heats)),
+        rows=tuple((size, *(_cell(row[heat]) for heat in heats)) for size, row in shares.items()),
+        note="P(all G rewards equal) = sum over the reward's values of P(value)^G, mean over prompts.",
     )
 
 

@@ -9,7 +9,7 @@ with answers that can't be ranked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mllmrec.data.prompts import parse
@@ -18,6 +18,8 @@ from mllmrec.records import RankingExample
 Reward = Callable[[str, RankingExample], float]
 
 HIT, MISS, INVALID = 1.0, 0.0, -1.5
+ROLLOUT_FIGURES = ("outside_mass", "candidate_entropy")
+"""What drawing among candidates tells of each prompt: the mass of other answers, and the entropy of the candidates'."""
 CHOSEN = "chosen/"
 """Before a position of the candidate list, in logs: the share of answers that named the candidate there."""
 
@@ -53,8 +55,10 @@ def outcome(completion: str, example: RankingExample) -> str:
     return "hit" if value == HIT else "miss" if value == MISS else "invalid"
 
 
-def shares(completions: Sequence[str], examples: Sequence[RankingExample]) -> dict[str, float]:
-    """What a batch of answers amounts to, whichever reward is chosen.
+def shares(
+    completions: Sequence[str], examples: Sequence[RankingExample], weights: Sequence[float] | None = None
+) -> dict[str, float]:
+    """What a batch of answers amounts to, whichever reward is chosen; each counts once, or by its weight.
 
     The shares of hits, of answers in the right form (one line, any id), of invalid ones (no candidate), and of those
     that named each position of the candidate list; positions and invalid answers sum to one.
@@ -64,27 +68,33 @@ def shares(completions: Sequence[str], examples: Sequence[RankingExample]) -> di
     >>> shares(["[ITEM_3] c", "[ITEM_3] c", "[ITEM_9] z", "I don't know"], [example] * 4)
     {'hit_share': 0.5, 'format_share': 0.75, 'invalid_share': 0.5, 'chosen/1': 0.0, 'chosen/2': 0.5}
     """
-    answers = [parse(text) for text in completions]
-    outcomes = [outcome(text, example) for text, example in zip(completions, examples, strict=True)]
-    chosen = [
-        example.candidates.index(str(answer.item_id)) + 1
-        for answer, example, found in zip(answers, examples, outcomes, strict=True)
-        if found != "invalid"
-    ]
-    counts = {
-        "hit_share": outcomes.count("hit"),
-        "format_share": sum(answer.lines == 1 and answer.item_id is not None for answer in answers),
-        "invalid_share": outcomes.count("invalid"),
-    }
+    weights = [1] * len(completions) if weights is None else weights
     longest = max(len(example.candidates) for example in examples)
-    counts |= {f"{CHOSEN}{position}": chosen.count(position) for position in range(1, longest + 1)}
-    return {name: count / len(completions) for name, count in counts.items()}
+    names = ("hit_share", "format_share", "invalid_share", *(f"{CHOSEN}{place}" for place in range(1, longest + 1)))
+    sums = dict.fromkeys(names, 0.0)
+    for text, example, weight in zip(completions, examples, weights, strict=True):
+        for name in _counts_as(text, example):
+            sums[name] += weight
+    return {name: value / sum(weights) for name, value in sums.items()}
+
+
+def _counts_as(text: str, example: RankingExample) -> Iterator[str]:
+    """The names of the shares that an answer belongs to."""
+    answer, found = parse(text), outcome(text, example)
+    if answer.lines == 1 and answer.item_id is not None:
+        yield "format_share"
+    if found == "invalid":
+        yield "invalid_share"
+        return
+    if found == "hit":
+        yield "hit_share"
+    yield f"{CHOSEN}{example.candidates.index(str(answer.item_id)) + 1}"
 
 
 def for_trainer(reward: Reward) -> Callable[..., list[float]]:
     """`reward` as TRL calls it: lists in, list out. Columns `candidates` and `target_id` come from the dataset.
 
-    The `shares` of each batch are logged beside the reward.
+    The `shares` of each batch are logged beside the reward, and what a rollout told of its prompts.
     """
 
     def rewards(
@@ -92,7 +102,7 @@ def for_trainer(reward: Reward) -> Callable[..., list[float]]:
         candidates: Sequence[Sequence[str]],
         target_id: Sequence[str],
         log_metric: Callable[[str, float], None] | None = None,
-        **_columns: Any,
+        **columns: Any,
     ) -> list[float]:
         examples = [
             RankingExample(
@@ -101,8 +111,9 @@ def for_trainer(reward: Reward) -> Callable[..., list[float]]:
             for listed, target in zip(candidates, target_id, strict=True)
         ]
         if log_metric is not None:
-            for name, share in shares(completions, examples).items():
-                log_metric(name, share)
+            told = {name: sum(columns[name]) / len(columns[name]) for name in ROLLOUT_FIGURES if name in columns}
+            for name, value in (shares(completions, examples) | told).items():
+                log_metric(name, value)
         return [reward(text, example) for text, example in zip(completions, examples, strict=True)]
 
     rewards.__name__ = "reward"

@@ -14,13 +14,21 @@ from mllmrec.data.formats import PromptFormat
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import SettingsError
 from mllmrec.manifests import write_manifest
-from mllmrec.records import Summary
+from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.training import GrpoSettings, TrainingSettings
 from mllmrec.training import checkpoints
-from mllmrec.training.callbacks import InterruptCallback, LogCallback, Validation, ValidationCallback
+from mllmrec.training.callbacks import (
+    EXPECTED_REWARD,
+    SELECTED_BY,
+    InterruptCallback,
+    LogCallback,
+    Validation,
+    ValidationCallback,
+)
 from mllmrec.training.compact import answers_only
 from mllmrec.training.datasets import validation_examples
 from mllmrec.training.monitor import MonitorCallback
+from mllmrec.training.rewards import Reward
 from mllmrec.training.setup import is_main_process, validation_steps
 
 VALIDATION_TOKENS = 8192
@@ -50,12 +58,13 @@ class Session:
         trainer.add_callback(self.log)
         trainer.add_callback(self.interrupt)
 
-    def attach_validation(self, interactions: Interactions, steps: int) -> None:
+    def attach_validation(self, interactions: Interactions, steps: int, reward: Reward | None = None) -> None:
         """Score the validation slice along the way; without one the last weights are kept."""
         examples = validation_examples(self.settings, interactions, self.chosen.window)
         if examples:
             tasks = [self.encoder.scoring_task(example) for example in examples]
-            validation = Validation(examples, tasks, VALIDATION_TOKENS)
+            rewards = None if reward is None else [self._rewards(reward, example) for example in examples]
+            validation = Validation(examples, tasks, VALIDATION_TOKENS, rewards)
             every = validation_steps(self.settings, steps)
             self.validated = ValidationCallback(self.folder, validation, every, self.save)
             self.trainer.add_callback(self.validated)
@@ -109,6 +118,9 @@ class Session:
         model.save_pretrained(folder)
         self.encoder.chat.tokenizer.save_pretrained(folder)
 
+    def _rewards(self, reward: Reward, example: RankingExample) -> list[float]:
+        return [reward(self.encoder.renderer.answer(item), example) for item in example.candidates]
+
     def _details(self, model_name: str) -> dict[str, Any]:
         readings = self.validated.readings if self.validated else {}
         return {
@@ -138,5 +150,6 @@ class Session:
         if not readings:
             return f"{self.folder}: {details['steps']} steps"
         first, best = readings[min(readings)], readings[details["best_step"]]
-        changes = ", ".join(f"{name} {first[name]:.3f} -> {best[name]:.3f}" for name in ("NDCG@3", "HR@1"))
+        shown = [name for name in (SELECTED_BY, "HR@1", EXPECTED_REWARD) if name in first]
+        changes = ", ".join(f"{name} {first[name]:.3f} -> {best[name]:.3f}" for name in shown)
         return f"{self.folder}: {details['steps']} steps; validation {changes} (best at step {details['best_step']})"

@@ -34,6 +34,8 @@ COLUMNS = {
     "zero_advantage_share": "frac_reward_zero_std",
     "kl": "kl",
     "entropy": "entropy",
+    "candidate_entropy": "candidate_entropy",
+    "outside_mass": "outside_mass",
     "completion_tokens": "completions/mean_length",
 }
 """Columns of metrics.jsonl, and the trainer's names for them."""

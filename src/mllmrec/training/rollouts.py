@@ -1,0 +1,80 @@
+"""Rollouts without generation: the answers of a group are drawn among the candidates, from exact scores.
+
+One scoring pass for each prompt gives the probability of every candidate's answer, and G answers are drawn from the
+candidate policy (candidate_policy.py): no decoding, and no answer that isn't a candidate's. A draw depends on the seed,
+the step, the example and its place in the group alone.
+
+TRL takes the answers as if the model had sampled them freely, and nothing has to be corrected for that. With q = pi / Z
+the candidate policy and pi the model's, grad log pi = grad log q + grad log Z, where log Z is the same for all answers
+of a prompt; the advantages of a group sum to zero, so the second term drops out of the group's gradient. What is lost
+is what only free answers could teach: to put more of the model's mass on the candidates at all. How much lies elsewhere
+is logged as `outside_mass`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mllmrec.backends.encoding import Encoder
+from mllmrec.backends.scoring import HuggingFaceScorer
+from mllmrec.data.draws import uniform
+from mllmrec.records import RankingExample
+from mllmrec.training.candidate_policy import distribution, draw, entropy, outside_mass
+
+PURPOSE = "grpo/rollouts"
+TOKENS = 8192
+
+
+class Question(str):
+    """A prompt that knows its example: TRL hands a rollout nothing but prompts, and copies them on the way."""
+
+    example: RankingExample
+    hint: str | None
+
+    @classmethod
+    def of(cls, prompt: str, example: RankingExample, hint: str | None) -> Question:
+        question = cls(prompt)
+        question.example, question.hint = example, hint
+        return question
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Question:
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateRollouts:
+    """TRL's `rollout_func`: prompts, each `num_generations` times in a row, to one answer each."""
+
+    encoder: Encoder
+    num_generations: int
+    temperature: float
+    seed: int
+
+    def __call__(self, prompts: Sequence[Question], trainer: Any) -> dict[str, Any]:
+        questions = list(dict.fromkeys(prompts))
+        tasks = [self.encoder.scoring_task(question.example, question.hint) for question in questions]
+        scorer = HuggingFaceScorer(trainer.accelerator.unwrap_model(trainer.model), TOKENS, self.temperature)
+        scores = {questions[index]: scores_C for index, scores_C in scorer.score(tasks)}
+        chances = {question: distribution(scores_C) for question, scores_C in scores.items()}
+        task_of = dict(zip(questions, tasks, strict=True))
+        first = trainer.accelerator.process_index * len(prompts)
+        drawn = [
+            draw(chances[prompt], self._number(trainer.state.global_step, prompt, (first + row) % self.num_generations))
+            for row, prompt in enumerate(prompts)
+        ]
+        return {
+            "prompt_ids": [list(task_of[prompt].prompt_T) for prompt in prompts],
+            "completion_ids": [
+                list(task_of[prompt].answers_C[place]) for prompt, place in zip(prompts, drawn, strict=True)
+            ],
+            "logprobs": None,
+            "outside_mass": [outside_mass(torch.tensor(scores[prompt])).item() for prompt in prompts],
+            "candidate_entropy": [entropy(chances[prompt]) for prompt in prompts],
+        }
+
+    def _number(self, step: int, question: Question, place: int) -> float:
+        return uniform(self.seed, f"{PURPOSE}/step-{step}", f"{question.example.example_id}/{place}")

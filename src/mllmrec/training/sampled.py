@@ -1,0 +1,86 @@
+"""GRPO on sampled answers, by TRL: the model writes them, or they are drawn among the candidates (rollouts.py)."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from trl import GRPOConfig, GRPOTrainer
+
+from mllmrec.backends.encoding import Encoder
+from mllmrec.backends.huggingface import LoadedModel
+from mllmrec.errors import BackendError
+from mllmrec.records import RankingExample
+from mllmrec.settings.training import GrpoSettings
+from mllmrec.training.datasets import TrainingExamples
+from mllmrec.training.rewards import REWARDS, for_trainer
+from mllmrec.training.rollouts import CandidateRollouts, Question
+from mllmrec.training.setup import RowWriter, lora, row_dataset, trainer_arguments
+
+
+def make_trainer(
+    settings: GrpoSettings,
+    folder: Path,
+    loaded: LoadedModel,
+    encoder: Encoder,
+    examples: TrainingExamples,
+    steps: int,
+    lora_alpha: int,
+) -> GRPOTrainer:
+    """The trainer of `--rollouts generate` and `candidates`, with a new LoRA on the model."""
+
+    def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
+        return {
+            "prompt": Question.of(encoder.prompt_text(example, hint), example, hint),
+            "candidates": list(example.candidates),
+            "target_id": example.target_id,
+        }
+
+    _check_same_tokens(encoder, examples)
+    arguments = GRPOConfig(
+        **trainer_arguments(settings, folder, loaded, steps),
+        per_device_train_batch_size=settings.batch,
+        gradient_accumulation_steps=settings.accum,
+        num_generations=settings.num_generations,
+        max_completion_length=settings.max_completion_length,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=0,
+        beta=settings.beta,
+        shuffle_dataset=False,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are using 'rollout_func'", UserWarning)
+        trainer = GRPOTrainer(
+            model=loaded.model,
+            reward_funcs=for_trainer(REWARDS[settings.reward]),
+            args=arguments,
+            train_dataset=row_dataset(examples, settings.epochs),
+            processing_class=loaded.tokenizer,
+            peft_config=lora(settings.rank, lora_alpha, 0.0),
+            rollout_func=_rollouts(settings, encoder) if settings.rollouts == "candidates" else None,
+        )
+    trainer.data_collator = RowWriter(examples=examples, make=make)
+    return trainer
+
+
+def _rollouts(settings: GrpoSettings, encoder: Encoder) -> CandidateRollouts:
+    return CandidateRollouts(
+        encoder=encoder,
+        num_generations=settings.num_generations,
+        temperature=settings.temperature,
+        seed=settings.seed,
+    )
+
+
+def _check_same_tokens(encoder: Encoder, examples: TrainingExamples) -> None:
+    """TRL tokenises prompts by itself: make sure that it gets the tokens that SFT and scoring got."""
+    example = examples.example(0, 0)
+    theirs = encoder.chat.tokenizer(text=[encoder.prompt_text(example)])["input_ids"][0]
+    if list(theirs) != encoder.prompt_ids(example):
+        raise BackendError(
+            f"The tokenizer of {encoder.chat.tokenizer.name_or_path} adds tokens of its own around a prompt, so that "
+            "GRPO would train on other prompts than SFT and evaluation use. Set add_bos_token to false in "
+            "tokenizer_config.json."
+        )
