@@ -20,12 +20,12 @@ def make_workspace(root: Path) -> Workspace:
     """The made-up world at toy size, prepared for windows of five items, with frozen candidates of both targets."""
     from mllmrec.data.candidates_stage import run as candidates
     from mllmrec.data.prepare import run as prepare
-    from mllmrec.demo.world import World, write_world
     from mllmrec.settings.candidates import CandidatesSettings
     from mllmrec.settings.prepare import PrepareSettings
+    from toy_world import ToyWorld, write_toy_world
 
     raw = root / "raw"
-    write_world(World(num_items=NUM_ITEMS, num_users=NUM_USERS, length=(7, 11), popular=0.8), raw)
+    write_toy_world(ToyWorld(num_items=NUM_ITEMS, num_users=NUM_USERS, length=(7, 11), popular=0.8), raw)
     workspace = Workspace(root)
     prepare(
         PrepareSettings(

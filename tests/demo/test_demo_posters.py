@@ -29,7 +29,7 @@ MAIN = {
 
 
 def caption(place: str, kind: str, tint: str) -> str:
-    thing = Thing(place=place, kind=kind, edition=2, tint=tint)
+    thing = Thing(place=place, kind=kind, edition=2, fifth=2, tint=tint)
     picture = encoded(poster(thing, generator(42, "test", thing.title)))
     return describe(np.asarray(Image.open(io.BytesIO(picture))))
 

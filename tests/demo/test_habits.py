@@ -48,11 +48,11 @@ def test_the_weight_of_a_thing_by_hand() -> None:
         assert law.liking(TASTE, item) == pytest.approx(title * poster)
 
 
-def test_first_editions_are_chosen_more_often_by_hand() -> None:
-    """Five editions fall as 1, 1/2.83, 1/5.20, 1/8, 1/11.18; their mean is 0.352, and half of it all is chance."""
-    law, falls = habits(popular=0.5), [1 / e**1.5 for e in range(1, 6)]
+def test_what_came_first_is_chosen_more_often_by_hand() -> None:
+    """Five fifths fall as 1, 1/2.83, 1/5.20, 1/8, 1/11.18; their mean is 0.352, and half of it all is chance."""
+    law, falls = habits(popular=0.5), [1 / fifth**1.5 for fifth in range(1, 6)]
     for item, thing in law.things.items():
-        assert law.liking(TASTE, item) == pytest.approx(0.5 + 0.5 * falls[thing.edition - 1] / (sum(falls) / 5))
+        assert law.liking(TASTE, item) == pytest.approx(0.5 + 0.5 * falls[thing.fifth - 1] / (sum(falls) / 5))
 
 
 def test_kinds_follow_one_another_in_one_round() -> None:

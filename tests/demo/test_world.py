@@ -12,7 +12,7 @@ from mllmrec.demo.world import KINDS, PLACES, SIZES, TINTS, World, make_things, 
 from mllmrec.errors import SettingsError
 
 SMALL = World(num_items=240, num_users=60)
-DIGEST = "d073fccd132d61ee"
+DIGEST = "2ef155a57d576729"
 
 
 def test_the_same_world_gives_the_same_files_on_every_machine(tmp_path: Path) -> None:
@@ -43,6 +43,7 @@ def test_titles_are_unique_and_every_size_has_what_it_says(size: str) -> None:
     assert len({thing.title for thing in things.values()}) == len(things) == world.num_items
     assert {thing.place for thing in things.values()} == set(PLACES)
     assert {thing.kind for thing in things.values()} == set(KINDS)
+    assert Counter(thing.fifth for thing in things.values()) == dict.fromkeys(range(1, 6), world.num_items // 5)
 
 
 def test_tints_are_dealt_out_evenly_in_every_place_but_for_a_twentieth_without_a_poster() -> None:

@@ -17,7 +17,6 @@ from mllmrec.data.candidates_stage import run as candidates
 from mllmrec.data.draws import uniform
 from mllmrec.data.prepare import run as prepare
 from mllmrec.data.sequences import Interactions
-from mllmrec.demo.world import World, write_world
 from mllmrec.evaluation.baselines_stage import run as baselines
 from mllmrec.evaluation.rankings import ranking_of
 from mllmrec.evaluation.runs import run_folder, write_run
@@ -29,6 +28,7 @@ from mllmrec.settings.evaluation import BaselinesSettings
 from mllmrec.settings.prepare import PrepareSettings
 from mllmrec.settings.ranking import EvaluateSettings
 from mllmrec.settings.training import GrpoSettings, SftSettings
+from toy_world import ToyWorld, write_toy_world
 
 DATASET, WINDOW, USERS, ITEMS = "world", 5, 60, 48
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)> & $x_1$ | *bold* `code` [ITEM_1]'
@@ -55,7 +55,7 @@ def make_report_world(root: Path) -> Workspace:
 def make_data(root: Path) -> Workspace:
     """Sequences and titles, of which one is hostile."""
     raw, workspace = root / "raw", Workspace(root)
-    write_world(World(num_items=ITEMS, num_users=USERS, length=(8, 11), popular=0.8), raw)
+    write_toy_world(ToyWorld(num_items=ITEMS, num_users=USERS, length=(8, 11), popular=0.8), raw)
     with (raw / "titles.csv").open(encoding="utf-8", newline="") as file:
         header, first, *rows = csv.reader(file)
     with (raw / "titles.csv").open("w", encoding="utf-8", newline="") as file:

@@ -63,7 +63,7 @@ def test_ids_are_single_tokens_where_the_vocabulary_has_room(toy: Workspace) -> 
     catalogue = Interactions.load(toy, DATASET).catalogue
     roomy, tight = train_tokenizer(catalogue, 600), train_tokenizer(catalogue, 300)
     assert all(len(roomy(item)["input_ids"]) == 1 for item in catalogue)
-    assert roomy.tokenize("[ITEM_101] Meadow Lantern") == ["[ITEM_", "101", "]", "ĠMeadow", "ĠLantern"]
+    assert roomy.tokenize("[ITEM_101] Amber Lantern") == ["[ITEM_", "101", "]", "ĠAmber", "ĠLantern"]
     assert (len(roomy) <= 600, len(tight)) == (True, 300)
     assert any(len(tight(item)["input_ids"]) > 1 for item in catalogue)
 

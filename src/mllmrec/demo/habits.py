@@ -8,8 +8,8 @@ A person likes two places and one tint. The chance that somebody chooses thing i
 Each factor is 1 - share + share x lift(i). The lift is 0 where i doesn't fit the aspect, and otherwise one over the
 part of the catalogue that fits, so that every factor is 1 on the average, and 1 throughout at share 0. A thing fits
 `title` when its place is liked, `poster` when its tint is (without a poster the factor is 1), `order` when its kind is
-the one that follows the kind of the last thing (1 for the first thing of all). The lift of `popular` falls with the
-edition e as 1 / (e sqrt e).
+the one that follows the kind of the last thing (1 for the first thing of all). The lift of `popular` falls
+from fifth f to fifth of the catalogue as 1 / (f sqrt f); of 400 things the first fifth are those without a number.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Habits:
         world, thing = self.world, self.things[item]
         title = factor(world.title, thing.place in taste.places, len(taste.places) / len(PLACES))
         poster = 1.0 if thing.tint is None else factor(world.poster, thing.tint == taste.tint, 1 / len(TINTS))
-        popular = 1 - world.popular + world.popular * _fall(thing.edition) / self._mean_fall
+        popular = 1 - world.popular + world.popular * _fall(thing.fifth) / self._mean_fall
         return title * poster * popular
 
     def order(self, item: str, last: str | None) -> float:
@@ -88,7 +88,7 @@ class Habits:
 
     @cached_property
     def _mean_fall(self) -> float:
-        return sum(_fall(thing.edition) for thing in self.things.values()) / len(self.things)
+        return sum(_fall(thing.fifth) for thing in self.things.values()) / len(self.things)
 
     @cached_property
     def _highest_order(self) -> float:
@@ -109,5 +109,5 @@ def factor(share: float, fits: bool, part: float) -> float:
     return 1 - share + share * fits / part
 
 
-def _fall(edition: int) -> float:
-    return 1 / (edition * math.sqrt(edition))
+def _fall(fifth: int) -> float:
+    return 1 / (fifth * math.sqrt(fifth))

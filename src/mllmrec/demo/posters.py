@@ -24,13 +24,14 @@ from mllmrec.progress import progress
 QUALITY = 90
 
 
-def write_posters(world: World, folder: Path) -> int:
-    """Write <item>.jpg for all things that have a poster, except where there is one; returns how many there are."""
+def write_posters(world: World, folder: Path, *, again: bool = False) -> int:
+    """Write <item>.jpg for all things that have a poster, those that lie there already only `again`; returns how many
+    there are."""
     tinted = {item: thing for item, thing in make_things(world).items() if thing.tint is not None}
     with progress("Drawing posters", len(tinted)) as advance:
         for item, thing in tinted.items():
             path = folder / f"{item}.jpg"
-            if not path.exists():
+            if again or not path.exists():
                 with replacing(path, "wb") as file:
                     file.write(encoded(poster(thing, generator(world.seed, "world/poster", item))))
             advance(1)

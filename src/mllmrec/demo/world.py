@@ -32,8 +32,8 @@ class World:
     """How many things and people there are, how many things a person chooses, and what people go by.
 
     A share (0 to below 1) is that part of the choices which would follow one aspect if there were no other: `title` the
-    places a person likes, `poster` the tint, `order` the kind that comes after the last one, `popular` first editions
-    before later ones. At 0 an aspect tells nothing; what none of them decides is chance.
+    places a person likes, `poster` the tint, `order` the kind that comes after the last one, `popular` what came first
+    into this world. At 0 an aspect tells nothing; what none of them decides is chance.
     """
 
     num_items: int = 400
@@ -62,11 +62,13 @@ SIZES: Mapping[Size, World] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """What one item is; `tint` is None where it has no poster."""
+    """What one item is; `fifth` (1 to 5) tells in which fifth of all things it came, and `tint` is None where it has no
+    poster."""
 
     place: str
     kind: str
     edition: int
+    fifth: int
     tint: str | None
 
     @property
@@ -97,7 +99,11 @@ def make_things(world: World) -> dict[str, Thing]:
         edition, rest = divmod(number, len(PLACES) * len(KINDS))
         kind, place = divmod(rest, len(PLACES))
         things[str(101 + number)] = Thing(
-            place=PLACES[place], kind=KINDS[kind], edition=edition + 1, tint=tints[str(101 + number)]
+            place=PLACES[place],
+            kind=KINDS[kind],
+            edition=edition + 1,
+            fifth=1 + 5 * number // world.num_items,
+            tint=tints[str(101 + number)],
         )
     return things
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mllmrec.evaluation.ceilings import NOTE, ceiling_rows
 from mllmrec.evaluation.metrics import FloatArray, Position, means, per_user
 from mllmrec.evaluation.pairing import paired_positions
 from mllmrec.evaluation.report_figures import draw_hit_rates, draw_intervals
@@ -159,6 +160,7 @@ def _results(ladder: Ladder) -> Sheet:
     facts, names = ladder.facts, ladder.names
     rows = tuple((rung.label, *(_told(rung, name) for name in names)) for rung in ladder.rungs)
     chance = ("chance", *(f"{facts['chance'][name]:.3f}" if name in facts["chance"] else "" for name in names))
+    best = ceiling_rows(ladder.rungs[0].run, names)
     own = [(chooser, *("n/a" for _ in names)) for chooser in [chooser_of(facts["protocol"])] if chooser]
     empty = [ladder.shown(name) for name in facts["vacuous"]]
     vacuous = f" {', '.join(empty)} is always 1 and left out." if empty else ""
@@ -174,9 +176,9 @@ def _results(ladder: Ladder) -> Sheet:
             columns=("run", *(ladder.shown(name) for name in names)),
             rows=rows,
             note=f"Means over users with 95 % bootstrap intervals; the highest of a column is bold.{vacuous} "
-            f"{own_note(facts['protocol'])}".rstrip(),
+            f"{own_note(facts['protocol'])} {NOTE if best else ''}".rstrip(),
         ),
-        foot=(*own, chance),
+        foot=(*own, chance, *best),
         strong=strong,
     )
 
