@@ -10,12 +10,14 @@ from torch.nn import functional
 
 from mllmrec.artifacts import read_json, sha256
 from mllmrec.data.model_folders import lacking
+from mllmrec.demo.curriculum import Level
 from mllmrec.demo.lessons import Shape
-from mllmrec.demo.pretrain import READOUT_WEIGHT, REST_WEIGHT, Plan, Pupil, main, pretrain
+from mllmrec.demo.pretrain import READOUT_WEIGHT, Plan, Pupil, main, pretrain, respelt
 from mllmrec.demo.sheets import lessons
 from mllmrec.errors import ArtifactError
 
-SMALL = Plan(layers=2, width=32, heads=1, inner_width=32, tokens=300, vocab=600, last_steps=4)
+SMALL = Plan(layers=2, width=32, heads=1, inner_width=32, vocab=600, last_steps=4)
+LEVEL = Level(name="test", rest_weight=0.3, spelling_weight=0.7)
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +26,11 @@ def pupil() -> Pupil:
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    whole = pretrain(tmp_path / "whole", SMALL, stop_after=5)
-    pretrain(tmp_path / "halves", SMALL, stop_after=2)
+    whole = pretrain(tmp_path / "whole", SMALL, stop_after=3)
+    pretrain(tmp_path / "halves", SMALL, stop_after=1)
     torch.rand(3)
-    halves = pretrain(tmp_path / "halves", SMALL, stop_after=3)
-    assert (halves.steps, halves.tokens) == (whole.steps, whole.tokens) == (5, whole.tokens)
+    halves = pretrain(tmp_path / "halves", SMALL, stop_after=2)
+    assert (halves.steps, halves.tokens) == (whole.steps, whole.tokens) == (3, whole.tokens)
     for name in ("model/model.safetensors", "state/state.safetensors"):
         assert sha256(tmp_path / "halves" / name) == sha256(tmp_path / "whole" / name)
     assert lacking(tmp_path / "whole" / "model") == []
@@ -56,15 +58,23 @@ def test_the_loss_is_on_the_answer_fully_on_its_id(pupil: Pupil) -> None:
     sheets = [pupil.desk.sheet(lesson) for lesson in drawn]
     sheets.append(pupil.desk.sheet(lessons(3, "test", "longer", Shape(history=4, candidates=5), 1)[0]))
     with torch.no_grad():
-        loss, *_ = pupil(sheets)
+        loss, *_ = pupil(sheets, LEVEL)
         expected = 0.0
         for sheet in sheets:
             row = torch.tensor([[*sheet.prompt_T, *sheet.answer_T]])
             logits = pupil.model(input_ids=row).logits[0, len(sheet.prompt_T) - 1 : -1]
             nats = functional.cross_entropy(logits, torch.tensor(sheet.answer_T), reduction="none")
-            weights = torch.full_like(nats, REST_WEIGHT)
+            weights = torch.full_like(nats, LEVEL.rest_weight)
             weights[1 : 1 + sheet.num_id_tokens] = 1
             expected += float((nats * weights).sum()) / len(sheets)
+        spelt = []
+        for sheet in sheets:
+            logits = pupil.model(input_ids=torch.tensor([sheet.prompt_T])).logits[0]
+            spelt += [
+                functional.cross_entropy(logits[place - 1], torch.tensor(sheet.prompt_T[place])).item()
+                for place in respelt(sheet.prompt_T, pupil.inner)
+            ]
+        expected += LEVEL.spelling_weight * sum(spelt) / len(spelt)
         hidden = [
             pupil.model.model(input_ids=torch.tensor([sheet.prompt_T]), output_hidden_states=True).hidden_states[2][0]
             for sheet in sheets
@@ -77,8 +87,21 @@ def test_the_loss_is_on_the_answer_fully_on_its_id(pupil: Pupil) -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_readings_tell_level_accuracy_and_cost(tmp_path: Path) -> None:
-    pretrain(tmp_path, Plan(**{**vars(SMALL), "tokens": 100}), stop_after=50)
+def test_readings_tell_level_accuracy_and_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mllmrec.demo.pretrain.READING_STEPS", 2)
+    pretrain(tmp_path, SMALL, stop_after=3)
     (reading,) = read_json(tmp_path / "readings.json")
-    assert (reading["level"], reading["step"]) == ("2 candidates", 50)
+    assert (reading["level"], reading["step"]) == ("2 candidates", 2)
     assert all(0 <= share <= 1 for kind in ("right", "whole", "readout") for share in reading[kind])
+
+
+def test_words_are_spelt_as_before_and_only_within(pupil: Pupil) -> None:
+    """Of `Balo Rimuk` and `Rimuk Teno` what follows the second `Rim` counts, and no beginning of a word."""
+    tokens = pupil.tokenizer.convert_ids_to_tokens
+    (sheet,) = (pupil.desk.sheet(lesson) for lesson in lessons(3, "test", "", Shape(history=4, candidates=6), 1))
+    places = respelt(sheet.prompt_T, pupil.inner)
+    assert places
+    for place in places:
+        before, token = sheet.prompt_T[place - 1 : place + 1]
+        assert tokens(token).isalpha()
+        assert (before, token) in zip(sheet.prompt_T[: place - 1], sheet.prompt_T[1:place], strict=False)

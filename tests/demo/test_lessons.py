@@ -80,9 +80,7 @@ def test_where_both_count_no_other_candidate_has_both(seed: int) -> None:
     lesson = make_lesson(random.Random(seed), shape)
     (word,) = shared_words(lesson)
     captions = [set(lesson.captions[item].lower().strip(".").split()) for item in lesson.example.history]
-    trait = set.intersection(*captions)
-    assert trait
-    assert trait <= set(lesson.captions[lesson.example.target_id].lower().strip(".").split())
+    assert set.intersection(*captions, set(lesson.captions[lesson.example.target_id].lower().strip(".").split()))
     rivals = [i for i in lesson.example.candidates if i != lesson.example.target_id and word in words_of(lesson, i)]
     firsts = {lesson.captions[item].split(" (")[0] for item in lesson.example.history}
     if all(" (" in caption for caption in lesson.captions.values()):

@@ -36,8 +36,8 @@ from mllmrec.demo.sheets import PIECES, Desk, Sheet, batch_size, corpus, lessons
 from mllmrec.progress import note
 
 READOUT_LAYER = 3
-REST_WEIGHT, READOUT_WEIGHT, SPELLING_WEIGHT = 0.3, 0.5, 0.5
-WARMUP, LAST_RATE = 100, 0.03
+READOUT_WEIGHT = 0.5
+WARMUP, FALL, LAST_RATE = 100, 1.25, 0.03
 ROPE_THETA, SPREAD = 1e6, 0.05
 ALIKE, PASSED_ON = 2.0, 0.5
 HELD_OUT, READING_STEPS, WIDEST_READ = 96, 50, 8
@@ -54,8 +54,7 @@ class Plan:
     inner_width: int = 256
     vocab: int = 1920
     lr: float = 2e-3
-    tokens: int = 2500
-    last_steps: int = 4000
+    last_steps: int = 1600
 
 
 class Pupil(torch.nn.Module):
@@ -72,8 +71,8 @@ class Pupil(torch.nn.Module):
         self.inner = frozenset(number for number, word in enumerate(words) if word.isalpha() and word.isascii())
         self.desk = Desk(Chat(self.tokenizer))
 
-    def forward(self, sheets: Sequence[Sheet]) -> tuple[torch.Tensor, float, float, float]:
-        """The loss, and the shares of right ids, of answers right to the end, and of right readouts."""
+    def forward(self, sheets: Sequence[Sheet], level: Level) -> tuple[torch.Tensor, float, float, float]:
+        """The level's loss, and the shares of right ids, of answers right to the end, and of right readouts."""
         rows = [[*sheet.prompt_T, *sheet.answer_T[:-1]] for sheet in sheets]
         hidden_BT, middle_BT = self._read(rows)
         places = [range(len(sheet.prompt_T) - 1, len(row)) for sheet, row in zip(sheets, rows, strict=True)]
@@ -88,8 +87,10 @@ class Pupil(torch.nn.Module):
         )
         ends, end = _flat([sheet.line_ends_C for sheet in sheets])
         readout_loss, readout_right = self._ask(middle_BT[ends, end], sheets)
-        loss = (loss_N * torch.where(is_id, 1.0, REST_WEIGHT)).sum() / len(sheets)
-        loss = loss + READOUT_WEIGHT * readout_loss + SPELLING_WEIGHT * self._spell(hidden_BT, sheets)
+        loss = (loss_N * torch.where(is_id, 1.0, level.rest_weight)).sum() / len(sheets)
+        loss = loss + READOUT_WEIGHT * readout_loss
+        if level.spelling_weight:
+            loss = loss + level.spelling_weight * self._spell(hidden_BT, sheets)
         return loss, _share(wrong_ids == 0), _share(wrong == 0), readout_right
 
     def _read(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -186,25 +187,25 @@ def pretrain(out: Path, plan: Plan, save_seconds: float = 240.0, stop_after: int
 
 def _step(pupil: Pupil, optimizer: torch.optim.Optimizer, plan: Plan, levels: tuple[Level, ...], place: Place) -> None:
     level, key = levels[place.level], f"{place.level}/{place.step}"
-    rng = generator(plan.seed, "pretrain/step", key)
     for group in optimizer.param_groups:
         group["lr"] = plan.lr * _rate(level, place)
-    shape = draw_shape(rng, levels, place.level)
-    drawn = lessons(plan.seed, "pretrain/lesson", key, shape, batch_size(shape, plan.tokens))
-    sheets = [pupil.desk.sheet(lesson) for lesson in drawn]
-    loss, *_ = pupil(sheets)
-    place.tokens += sum(len(sheet.prompt_T) + len(sheet.answer_T) for sheet in sheets)
     optimizer.zero_grad()
-    loss.backward()
+    for part in [key] if level.parts == 1 else [f"{key}/{number}" for number in range(level.parts)]:
+        shape = draw_shape(generator(plan.seed, "pretrain/step", part), levels, place.level)
+        drawn = lessons(plan.seed, "pretrain/lesson", part, shape, batch_size(shape, level.part_tokens))
+        sheets = [pupil.desk.sheet(lesson) for lesson in drawn]
+        loss, *_ = pupil(sheets, level)
+        (loss / level.parts).backward()
+        place.tokens += sum(len(sheet.prompt_T) + len(sheet.answer_T) for sheet in sheets)
     torch.nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
     optimizer.step()
     place.step, place.steps = place.step + 1, place.steps + 1
 
 
 def _rate(level: Level, place: Place) -> float:
-    """It rises at the very start, stays, and falls to almost nothing over the last level's second half."""
-    done = place.step / level.most_steps if level.widest else 0.0
-    return min(1.0, (place.steps + 1) / WARMUP) * max(LAST_RATE, min(1.0, 2 * (1 - done)))
+    """It rises at the very start, stays, and falls to almost nothing over the last level."""
+    done = 0.0 if level.shapes else place.step / level.most_steps
+    return min(1.0, (place.steps + 1) / WARMUP) * max(LAST_RATE, min(1.0, FALL * (1 - done)))
 
 
 @torch.no_grad()
@@ -216,7 +217,7 @@ def _take_reading(pupil: Pupil, levels: tuple[Level, ...], plan: Plan, place: Pl
     marks = []
     for number, shape in enumerate(shapes):
         drawn = lessons(plan.seed, "pretrain/held-out", f"{level.name}/{number}", shape, HELD_OUT // len(shapes))
-        marks.append(pupil([pupil.desk.sheet(lesson) for lesson in drawn])[1:])
+        marks.append(pupil([pupil.desk.sheet(lesson) for lesson in drawn], level)[1:])
     right, whole, readout = ([round(mark[kind], 3) for mark in marks] for kind in range(3))
     share = sum(right) / len(right)
     reading = {"level": level.name, "step": place.step, "steps": place.steps, "tokens": place.tokens}
