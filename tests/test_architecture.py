@@ -60,7 +60,7 @@ HEAVY = {
     "implicit": ("evaluation/baselines_itemknn.py",),
     "pandas": ("evaluation/baselines_sequential.py",),
     "jinja2": ("evaluation/report",),
-    "sentence_transformers": ("reasoning/similarity.py",),
+    "sentence_transformers": ("backends/embedding.py",),
 }
 MODULE_LINES, FUNCTION_LINES = 300, 60
 

@@ -18,7 +18,7 @@ from mllmrec.data.traces import TraceJoin
 from mllmrec.reasoning import pseudo_cot
 from mllmrec.reasoning.leakage import LeakageJudge
 from mllmrec.reasoning.modality import ModalityJudge
-from mllmrec.reasoning.similarity import TfidfEmbedder
+from mllmrec.backends.embedding import TfidfEmbedder
 from mllmrec.records import Trace
 from mllmrec.settings.reasoning import PseudoCotSettings
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from gallery import GENERIC, caption, captions, catalogue, own_words, title, traces
 
+from mllmrec.backends.embedding import TfidfEmbedder
 from mllmrec.data.sequences import Catalogue
 from mllmrec.reasoning.leakage import LeakageJudge, near, runs
-from mllmrec.reasoning.similarity import TfidfEmbedder
 from mllmrec.records import Item, Trace
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from gallery import DATASET, GENERIC, captions, make_gallery, own_words, trace_of, traces
 
+from mllmrec.backends.embedding import TfidfEmbedder
 from mllmrec.data.sequences import Interactions
 from mllmrec.reasoning.modality import ModalityJudge
-from mllmrec.reasoning.similarity import ItemSpace, TfidfEmbedder
+from mllmrec.reasoning.similarity import ItemSpace
 from workspaces import write_dataset
 
 

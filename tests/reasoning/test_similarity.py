@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mllmrec.artifacts import Workspace
+from mllmrec.backends.embedding import SentenceEmbedder, TfidfEmbedder, make_embedders
 from mllmrec.errors import SettingsError
-from mllmrec.reasoning.similarity import ItemSpace, SentenceEmbedder, TfidfEmbedder, make_embedders
+from mllmrec.reasoning.similarity import ItemSpace
 
 TEXTS = {"a": "lantern", "b": "Lanterns, lantern!", "c": "river", "d": "", "e": "the 1999"}
 

@@ -59,6 +59,28 @@ def _itemknn(params: Params, _fitting: Fitting) -> Baseline:
     return ItemKnn(**params)
 
 
+def _sasrec(params: Params, fitting: Fitting) -> Baseline:
+    from mllmrec.evaluation.baselines_sequential import SasRec
+
+    return SasRec(params, fitting.seed, short=fitting.window - 1)
+
+
+def _bert4rec(params: Params, fitting: Fitting) -> Baseline:
+    from mllmrec.evaluation.baselines_sequential import Bert4Rec
+
+    return Bert4Rec(params, fitting.seed, short=fitting.window - 1)
+
+
+def _textknn(params: Params, fitting: Fitting) -> Baseline:
+    from mllmrec.backends.embedding import make_embedders
+    from mllmrec.evaluation.baselines_text import TextKnn
+
+    captions = fitting.captions() if params["captions"] else {}
+    catalogue = fitting.interactions.catalogue
+    texts = {item: f"{catalogue[item].title}. {captions.get(item, '')}" for item in catalogue}
+    return TextKnn(texts, make_embedders(fitting.embedder)[0], params["decay"])
+
+
 FAMILIES: dict[str, Family] = {
     "random": Family(make=lambda _params, fitting: Random(fitting.seed)),
     "popularity": Family(make=lambda _params, _fitting: Popularity()),
@@ -75,6 +97,24 @@ FAMILIES: dict[str, Family] = {
             for neighbours in (50, 200, 1000)
             for decay in (1.0, 0.9, 0.7)
         ),
+        reads_history=True,
+        rectools=True,
+    ),
+    "textknn": Family(
+        make=_textknn,
+        grid=tuple({"captions": captions, "decay": decay} for captions in (False, True) for decay in (1.0, 0.9, 0.7)),
+        reads_history=True,
+        reads_texts=True,
+    ),
+    "sasrec": Family(
+        make=_sasrec,
+        grid=({"dropout_rate": 0.2}, {"dropout_rate": 0.5}),
+        reads_history=True,
+        rectools=True,
+    ),
+    "bert4rec": Family(
+        make=_bert4rec,
+        grid=({"mask_prob": 0.2}, {"mask_prob": 0.5}),
         reads_history=True,
         rectools=True,
     ),

@@ -5,8 +5,10 @@ round, and scores arbitrary items as the product of the session's vector with th
 library's own `recommend` sorts by. Weights are kept as safetensors, never as a pickled checkpoint.
 
 A line longer than the model's sessions is cut from its end, so that all of it is learned from; sessions share the one
-item at which they meet. While it learns, the library's logs, progress bars and advice are silenced, and torch's and
-numpy's generators are seeded and put back afterwards. The same seed gives the same numbers on one thread.
+item at which they meet. Every second line is cut shorter, to the window that the model is also asked about: a network
+that has met full sessions alone is at a loss with short ones. While it learns, the library's logs, progress bars and
+advice are silenced, and torch's and numpy's generators are seeded and put back afterwards. The same seed gives the
+same numbers on one thread.
 """
 
 from __future__ import annotations
@@ -44,22 +46,22 @@ class SequentialBaseline(CatalogueBaseline):
     """A session model. `params` are arguments of the library's model, and how long to learn at most:
 
     `epochs` fixes the number of rounds; without it `fit_judged` learns for up to `max_epochs` and stops when `patience`
-    rounds in a row brought nothing.
+    rounds in a row brought nothing. `short` is the number of items that every second line is cut to; None leaves all
+    lines as long as they are.
     """
 
     model_class: ClassVar[type[Any]]
     mask: ClassVar[bool] = False
 
-    def __init__(self, params: Mapping[str, Any], seed: int = 42) -> None:
+    def __init__(self, params: Mapping[str, Any], seed: int = 42, short: int | None = None) -> None:
         self.params: dict[str, Any] = {**LIBRARY, **TRAINING, **params}
-        self.seed = seed
+        self.seed, self.short = seed, short
         self.items: dict[str, int] = {}
         self._best_epochs = int(self.params.get("epochs", self.params["max_epochs"]))
 
     def fit(self, lines: Sequence[Line]) -> Self:
         with _quiet(), _seeded(self.seed):
-            self._begin()
-            sessions = dataset_of(lines, int(self.params["session_max_len"]))
+            sessions = self._begin(lines)
             for _ in range(self._best_epochs):
                 self._epoch(sessions)
         return self
@@ -67,8 +69,7 @@ class SequentialBaseline(CatalogueBaseline):
     def fit_judged(self, lines: Sequence[Line], judge: Callable[[Baseline], float]) -> float:
         best, best_state, since = float("-inf"), {}, 0
         with _quiet(), _seeded(self.seed):
-            self._begin()
-            sessions = dataset_of(lines, int(self.params["session_max_len"]))
+            sessions = self._begin(lines)
             for epoch in range(1, int(self.params["max_epochs"]) + 1):
                 self._epoch(sessions)
                 value = judge(self)
@@ -93,14 +94,15 @@ class SequentialBaseline(CatalogueBaseline):
 
     def save(self, folder: Path) -> None:
         save_file({name: value.contiguous() for name, value in self._network.state_dict().items()}, folder / WEIGHTS)
-        write_json(folder / ITEMS, list(self.items), indent=None)
+        write_json(folder / ITEMS, {"session_max_len": self._length, "items": list(self.items)}, indent=None)
 
     def restore(self, folder: Path, lines: Sequence[Line]) -> Self:
         del lines
+        kept = read_json(folder / ITEMS)
         with _quiet(), _seeded(self.seed):
-            self._begin()
+            self._new_model(kept["session_max_len"])
             # The library makes its network on the first call of fit, from the items it meets, in their order.
-            self._model.fit_partial(one_of_each(read_json(folder / ITEMS)), min_epochs=0, max_epochs=0)
+            self._model.fit_partial(one_of_each(kept["items"]), min_epochs=0, max_epochs=0)
         self._meet()
         self._network.load_state_dict(load_file(folder / WEIGHTS))
         return self
@@ -114,11 +116,20 @@ class SequentialBaseline(CatalogueBaseline):
         """The library's index of the first item; padding and mask come before."""
         return min(self.items.values())
 
-    def _begin(self) -> None:
-        """A new model of the library, which has met no item yet."""
-        arguments = {name: value for name, value in self.params.items() if name not in ("max_epochs", "patience")}
+    def _begin(self, lines: Sequence[Line]) -> Dataset:
+        """A new model, whose sessions are no longer than the longest line, and what it is to learn from."""
+        longest = max(len(line.items) for line in lines) - 1
+        self._new_model(max(1, min(int(self.params["session_max_len"]), longest)))
+        return dataset_of(lines, self._length, self.short)
+
+    def _new_model(self, session_max_len: int) -> None:
+        own = ("max_epochs", "patience", "epochs", "session_max_len")
+        arguments = {name: value for name, value in self.params.items() if name not in own}
         blocks = (IdEmbeddingsItemNet,)
-        self._model = self.model_class(**{**arguments, "epochs": 1}, item_net_block_types=blocks, verbose=0)
+        self._length = session_max_len
+        self._model = self.model_class(
+            **arguments, session_max_len=session_max_len, item_net_block_types=blocks, epochs=1, verbose=0
+        )
 
     def _epoch(self, sessions: Dataset) -> None:
         self._model.fit_partial(sessions, min_epochs=1, max_epochs=1)
@@ -131,7 +142,7 @@ class SequentialBaseline(CatalogueBaseline):
 
     def _all_scores(self, histories: Sequence[Sequence[str]]) -> Floats:
         """Session vector times item embedding, (histories, the library's items); zeros where nothing is known."""
-        network, length = self._network, int(self.params["session_max_len"])
+        network, length = self._network, self._length
         known = [[self.items[item] for item in history if item in self.items] for history in histories]
         sessions = np.zeros((len(known), length), dtype=np.int64)
         for row, history in zip(sessions, known, strict=True):
@@ -162,9 +173,13 @@ class Bert4Rec(SequentialBaseline):
     mask: ClassVar[bool] = True
 
 
-def dataset_of(lines: Sequence[Line], session_max_len: int) -> Dataset:
-    """The library's table of sessions: each line cut from its end into `session_max_len` items and a target."""
-    sessions = [session for line in lines for session in cut(line.items, session_max_len)]
+def dataset_of(lines: Sequence[Line], session_max_len: int, short: int | None = None) -> Dataset:
+    """The library's table of sessions: each line cut from its end into `session_max_len` items and a target.
+
+    With `short` every second line is cut into that many.
+    """
+    lengths = (session_max_len, min(short or session_max_len, session_max_len))
+    sessions = [session for index, line in enumerate(lines) for session in cut(line.items, lengths[index % 2])]
     if not sessions:
         raise DataError(
             "No training line has two items, and a session model learns what follows what. Expected longer lines in "

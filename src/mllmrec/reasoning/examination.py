@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mllmrec.backends.embedding import make_embedders
 from mllmrec.data.sequences import Interactions
 from mllmrec.data.traces import Joined
 from mllmrec.reasoning.form import form_of
 from mllmrec.reasoning.leakage import LeakageJudge
 from mllmrec.reasoning.modality import ModalityJudge
-from mllmrec.reasoning.similarity import make_embedders
 from mllmrec.settings.assess import AssessSettings
 
 

@@ -19,11 +19,12 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from mllmrec.backends.embedding import Embedder
 from mllmrec.data.candidates import uniform_sampler
 from mllmrec.data.draws import generator
 from mllmrec.data.naming import Naming, words
 from mllmrec.data.sequences import Catalogue
-from mllmrec.reasoning.similarity import Embedder, Floats, ItemSpace
+from mllmrec.reasoning.similarity import Floats, ItemSpace
 from mllmrec.records import Trace
 
 NUM_NEGATIVES, FEWEST_NEGATIVES, SMALLEST_SPREAD = 50, 5, 0.02

@@ -17,9 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mllmrec.backends.embedding import Embedder
 from mllmrec.data.draws import generator, uniform
 from mllmrec.data.sequences import Interactions
-from mllmrec.reasoning.similarity import Embedder, Floats, ItemSpace
+from mllmrec.reasoning.similarity import Floats, ItemSpace
 from mllmrec.records import Trace
 
 NUM_OTHERS, LARGEST_POOL = 50, 10_000

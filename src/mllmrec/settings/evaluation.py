@@ -11,7 +11,7 @@ from mllmrec.records import Split
 from mllmrec.settings.base import DatasetSettings, Integers, Names, StageSettings, knob
 from mllmrec.settings.candidates import DEFAULT_RETRIEVER, known_retriever
 
-BASELINES = ("random", "popularity", "recency", "markov", "itemknn")
+BASELINES = ("random", "popularity", "recency", "markov", "itemknn", "textknn", "sasrec", "bert4rec")
 DEFAULT_BASELINES = ("random", "popularity", "markov")
 
 
