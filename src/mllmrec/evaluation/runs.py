@@ -173,7 +173,8 @@ def write_run(
         "users": len(positions),
         "unranked": sum(position.higher == position.num_candidates for position in positions),
     }
-    write_manifest(folder, settings, inputs, started=started, counts=counts)
+    tuning = {name: value for name, value in (details or {}).items() if name == "tuning"}
+    write_manifest(folder, settings, inputs, started=started, counts=counts, details=tuning)
     return Run(folder=folder, facts=facts)
 
 
