@@ -17,12 +17,13 @@ from mllmrec.data.candidates import read_candidates
 from mllmrec.data.sequences import is_held_out
 from mllmrec.errors import ArtifactError, DataError, SettingsError
 from mllmrec.evaluation import retrieval
+from mllmrec.evaluation.baselines_families import FAMILIES
 from mllmrec.evaluation.retrieval import best, run
 from mllmrec.evaluation.runs import candidate_file
 from mllmrec.manifests import Manifest
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.base import validated
-from mllmrec.settings.candidates import RetrieveSettings
+from mllmrec.settings.candidates import DEFAULT_RETRIEVER, RETRIEVERS, RetrieveSettings
 from mllmrec.settings.evaluation import RunSettings
 from workspaces import titles_csv, tsv, write_dataset
 
@@ -156,6 +157,11 @@ def test_each_retriever_has_a_file_of_its_own_and_the_manifest_names_it(tmp_path
         "test_hard5-popularity_w3_s42.jsonl",
         "test_hard3-popularity_w3_s1.jsonl",
     ]
+
+
+def test_every_retriever_is_a_baseline_that_can_be_fitted() -> None:
+    assert set(RETRIEVERS) <= FAMILIES.keys()
+    assert DEFAULT_RETRIEVER in RETRIEVERS
 
 
 def test_the_default_retriever_reads_the_whole_line_and_is_tuned(tmp_path: Path) -> None:
