@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mllmrec.settings.base import StageSettings
 from mllmrec.settings.ladder import ladder_of
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
 from mllmrec.settings.recipe import load_recipe
-from mllmrec.stages import entry_point
+from mllmrec.stages import Run, entry_point
 
 
 def run(settings: RunRecipeSettings) -> Summary:
@@ -33,20 +33,6 @@ def run(settings: RunRecipeSettings) -> Summary:
     recipe = load_recipe(settings.recipe)
     recipe, below = ladder_of(recipe) if settings.ladder else (recipe, {})
     return run_stages(recipe.stages(**overrides), command_of(settings), below)
-
-
-def run_demo(settings: DemoSettings) -> Summary:
-    """Write the made-up world and its posters into an empty folder and run the demo's recipe there."""
-    from mllmrec.demo.posters import write_posters
-    from mllmrec.demo.world import World, write_world
-
-    workspace = Workspace(Path(settings.root).expanduser() / settings.out)
-    world, raw, recipe = World(seed=settings.seed), workspace.root / "raw", load_recipe("demo")
-    write_world(world, raw)
-    write_posters(world, workspace.images(recipe.shared["dataset"]))
-    recipe.blocks["prepare"][0] |= {"raw": str(raw), "titles": str(raw / "titles.csv")}
-    overrides: dict[str, Any] = {"root": str(workspace.root), "seed": settings.seed, "overwrite": settings.overwrite}
-    return run_stages(recipe.stages(**overrides), command_of(settings))
 
 
 def command_of(settings: RunRecipeSettings | DemoSettings) -> str:
@@ -62,21 +48,33 @@ def command_of(settings: RunRecipeSettings | DemoSettings) -> str:
     return shlex.join(["mllmrec", *words])
 
 
-def run_stages(stages: list[StageSettings], command: str, below: Mapping[str, str] | None = None) -> Summary:
+def run_stages(
+    stages: list[StageSettings],
+    command: str,
+    below: Mapping[str, str] | None = None,
+    *,
+    entry: Callable[[str], Run] = entry_point,
+    usual: Mapping[str, float] | None = None,
+) -> Summary:
     """Run stages one after the other; the summary holds the results of all that ranked the same candidates.
 
-    `below` maps names of RUNs to that of the RUN they were made from. A check that fails is the last stage. An error,
-    or Ctrl-C, takes a note along that names its stage and the `command` that goes on with it.
+    `below` maps names of RUNs to that of the RUN they were made from, `entry` gives the `run` of a verb, and `usual`
+    the seconds that stages take somewhere, by name or by verb, from which the time left is told. A check that fails is
+    the last stage. An error, or Ctrl-C, takes a note along that names its stage and the `command` that goes on with it.
     """
+    names = [f"{stage.verb}{_subject(stage)}" for stage in stages]
+    usually = [
+        (usual or {}).get(name, (usual or {}).get(stage.verb, 1.0)) for name, stage in zip(names, stages, strict=True)
+    ]
+    taken: list[float] = []
     folders: list[Path] = []
     models: list[Path] = []
-    times: list[tuple[str, str]] = []
     for number, stage in enumerate(stages, 1):
-        note(f"[{number}/{len(stages)}] {stage.verb}{_subject(stage)}")
+        note(f"[{number}/{len(stages)}] {names[number - 1]}{time_left(usually, taken) if usual else ''}")
         began = time.monotonic()
-        place = f"stage {number} of {len(stages)}, {stage.verb}{_subject(stage)}"
+        place = f"stage {number} of {len(stages)}, {names[number - 1]}"
         try:
-            summary = entry_point(stage.verb)(_resuming(stage), Workspace(stage.root))
+            summary = entry(stage.verb)(_resuming(stage), Workspace(stage.root))
         except (Exception, KeyboardInterrupt) as error:
             error.add_note(f"This was {place}; `{command}` goes on with it.")
             raise
@@ -86,15 +84,33 @@ def run_stages(stages: list[StageSettings], command: str, below: Mapping[str, st
             )
         for told in (summary.headline, *summary.warnings):
             note(f"      {told}")
-        times.append((f"{stage.verb}{_subject(stage)}", f"{time.monotonic() - began:.0f} s"))
+        taken.append(time.monotonic() - began)
         folders += (ranked := _runs(summary))
         models += ranked if stage.verb == "evaluate" else []
     tables = (
         *_ladders(folders),
         *_steps(models, below or {}),
-        Table(title="Time", columns=("stage", "seconds"), rows=tuple(times)),
+        Table(
+            title="Time",
+            columns=("stage", "seconds"),
+            rows=tuple((name, f"{seconds:.0f} s") for name, seconds in zip(names, taken, strict=True)),
+        ),
     )
     return Summary(headline=f"All {len(stages)} stages are done.", tables=tables)
+
+
+def time_left(usually: Sequence[float], taken: Sequence[float]) -> str:
+    """What is left of the whole, at the pace so far; stages that were finished before tell nothing of it.
+
+    >>> time_left([10, 60, 60], []), time_left([10, 60, 60], [20]), time_left([10, 60, 60], [20, 0.1])
+    (', about 2 min left', ', about 4 min left', ', about 2 min left')
+    >>> time_left([10, 60, 15], [10, 60])
+    ', about 15 s left'
+    """
+    ran = [(usual, seconds) for usual, seconds in zip(usually, taken, strict=False) if seconds > usual / 4]
+    pace = sum(seconds for _, seconds in ran) / sum(usual for usual, _ in ran) if ran else 1.0
+    seconds = pace * sum(usually[len(taken) :])
+    return f", about {seconds / 60:.0f} min left" if seconds > 90 else f", about {seconds:.0f} s left"
 
 
 def _resuming(stage: StageSettings) -> StageSettings:

@@ -118,6 +118,10 @@ def _model_stage(verb: str) -> Run | None:
             from mllmrec.evaluation.ranking import run as evaluate
 
             return evaluate
+        case "probe":
+            from mllmrec.evaluation.probing.stage import run as probe
+
+            return probe
         case "report":
             return run_report
     return None

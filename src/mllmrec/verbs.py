@@ -245,8 +245,8 @@ def run_recipe(settings: Annotated[RunRecipeSettings, FLAT]) -> None:
 
 @app.command
 def demo(*, settings: Annotated[DemoSettings | None, FLAT] = None) -> None:
-    """Run the whole pipeline on a small made-up dataset, in about two minutes on a laptop."""
-    from mllmrec.pipeline import run_demo
+    """Run the whole pipeline on a small made-up world, in a few minutes on a laptop."""
+    from mllmrec.tour import run_demo
 
     finish(run_demo(settings or DemoSettings()))
 

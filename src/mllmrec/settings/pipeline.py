@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from mllmrec.settings.base import StageSettings, knob
 
@@ -22,9 +22,19 @@ class RunRecipeSettings(StageSettings):
 
 
 class DemoSettings(StageSettings):
-    """Run the whole pipeline on a small made-up dataset, with a backbone made on the spot."""
+    """Run the whole pipeline on a small made-up world, with the backbone that comes with the package."""
 
     verb: ClassVar[str] = "demo"
 
     out: str = knob("demo-workspace", "Folder of the demo's workspace, under the root or any path.")
-    seed: int = knob(42, "Seed of the made-up world.")
+    size: Literal["s", "m", "l"] = knob("m", "Items and users: s 240 and 500, m 400 and 1,500, l 800 and 6,000.")
+    rollouts: Literal["generate", "candidates", "exact"] = knob(
+        "exact", "Where GRPO's answers come from: generate, candidates or exact, as for grpo."
+    )
+    seed: int = knob(42, "Seed of the made-up world, and of all that is drawn in it.")
+    title_share: float | None = knob(
+        None, "Share of the choices that follow places, which titles tell; none: the world's own.", ge=0, lt=1
+    )
+    poster_share: float | None = knob(None, "Share that follows tints, which posters alone tell.", ge=0, lt=1)
+    order_share: float | None = knob(None, "Share that follows the kind of the last choice.", ge=0, lt=1)
+    popular_share: float | None = knob(None, "Share that follows what many choose.", ge=0, lt=1)

@@ -33,6 +33,7 @@ from mllmrec.settings.candidates import CandidatesSettings, RetrieveSettings
 from mllmrec.settings.captions import CaptionSettings
 from mllmrec.settings.evaluation import BaselinesSettings
 from mllmrec.settings.prepare import PrepareSettings
+from mllmrec.settings.probes import ProbeSettings
 from mllmrec.settings.ranking import EvaluateSettings
 from mllmrec.settings.reasoning import PseudoCotSettings, RefineSettings
 from mllmrec.settings.report import ReportSettings
@@ -54,6 +55,7 @@ STAGES: dict[str, type[StageSettings]] = {
     "merge": MergeSettings,
     "grpo": GrpoSettings,
     "evaluate": EvaluateSettings,
+    "probe": ProbeSettings,
     "report": ReportSettings,
 }
 SHARED = ("dataset", "root", "seed", "overwrite")

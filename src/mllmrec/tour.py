@@ -1,0 +1,118 @@
+"""`mllmrec demo`: the whole pipeline on a made-up world, with the backbone that comes with the package.
+
+The demo supplies what a user would bring: two raw tables, posters, a model folder and a recipe. Everything else is done
+by the stages that a 4B model goes through, in the order of `mllmrec run`. Because the world's law is known, one thing
+more can be told here: the best that any ranking could reach on the same candidate lists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from mllmrec.artifacts import Workspace, read_json, write_json
+from mllmrec.demo.world import SIZES, World, write_world
+from mllmrec.errors import ArtifactError
+from mllmrec.pipeline import command_of, run_stages
+from mllmrec.progress import note
+from mllmrec.records import Summary
+from mllmrec.settings.candidates import CandidatesSettings
+from mllmrec.settings.pipeline import DemoSettings
+from mllmrec.settings.recipe import Recipe, load_recipe
+from mllmrec.stages import Run, entry_point
+
+SHARES = ("title", "poster", "order", "popular")
+EXTRA = "itemknn"
+TRAINED_ON = {"s": 0.5, "m": 1.0, "l": 2.0}
+"""How much each size trains, against the recipe's own limits."""
+SECONDS = {
+    "caption": 4,
+    "pseudo-cot": 5,
+    "refine": 6,
+    "baselines": 12,
+    "scorers fold-1": 14,
+    "scorers fold-2": 14,
+    "assess fold-1": 10,
+    "audit": 4,
+    "sft sft-adapters": 45,
+    "sft sft-captions-adapters": 60,
+    "grpo grpo": 30,
+    "evaluate": 20,
+    "probe grpo": 10,
+    "report": 8,
+}
+"""What stages take on two cores, others a second, for telling the time left."""
+
+
+def run_demo(settings: DemoSettings) -> Summary:
+    """Write the made-up world, its posters and the backbone into a folder, and run the demo's recipe there."""
+    from mllmrec.demo.backbone_files import install
+    from mllmrec.demo.posters import write_posters
+
+    workspace, recipe = Workspace(Path(settings.root).expanduser() / settings.out), demo_recipe(settings)
+    world, raw, dataset = world_of(settings), workspace.root / "raw", recipe.shared["dataset"]
+    refuse_other_world(world, raw / "world.json", replacing=settings.overwrite)
+    write_world(world, raw)
+    write_posters(world, workspace.images(dataset), again=settings.overwrite)
+    write_json(raw / "world.json", dataclasses.asdict(world))
+    install(workspace.root / "backbone")
+    recipe.blocks["prepare"][0] |= {"raw": str(raw), "titles": str(raw / "titles.csv")}
+    overrides: dict[str, Any] = {"root": str(workspace.root), "seed": settings.seed, "overwrite": settings.overwrite}
+    return run_stages(
+        recipe.stages(**overrides),
+        command_of(settings),
+        entry=lambda verb: _with_ceiling(world, verb),
+        usual={name: seconds * TRAINED_ON[settings.size] for name, seconds in SECONDS.items()},
+    )
+
+
+def world_of(settings: DemoSettings) -> World:
+    """The world of this size, with the shares that were asked for."""
+    shares = {name: share for name in SHARES if (share := getattr(settings, f"{name}_share")) is not None}
+    return dataclasses.replace(SIZES[settings.size], seed=settings.seed, **shares)
+
+
+def demo_recipe(settings: DemoSettings) -> Recipe:
+    """The demo's recipe for one size and one kind of rollouts, without the baseline that isn't installed."""
+    recipe = load_recipe("demo")
+    for verb in ("scorers", "sft", "grpo"):
+        for block in recipe.blocks[verb]:
+            block["limit"] = round(block["limit"] * TRAINED_ON[settings.size])
+    recipe.blocks["grpo"][0]["rollouts"] = settings.rollouts
+    names = recipe.blocks["baselines"][0]["names"]
+    if EXTRA in names and importlib.util.find_spec("rectools") is None:
+        names.remove(EXTRA)
+        note(f"{EXTRA} is left out of the baselines: it needs `pip install 'mllmrec-r1[baselines]'`.")
+    return recipe
+
+
+def refuse_other_world(world: World, told: Path, *, replacing: bool) -> None:
+    """An ArtifactError where the folder holds the files of another world."""
+    if replacing or not told.exists():
+        return
+    before, now = read_json(told), dataclasses.asdict(world) | {"length": list(world.length)}
+    changed = [f"{name} {before.get(name)} there, {now[name]} now" for name in now if before.get(name) != now[name]]
+    if changed:
+        raise ArtifactError(
+            f"{told.parent.parent} holds another made-up world ({'; '.join(changed)}). Choose another --out, or "
+            "replace it with --overwrite."
+        )
+
+
+def _with_ceiling(world: World, verb: str) -> Run:
+    """The `run` of a verb; once candidates are frozen, what could be reached on them is told beside them."""
+    run = entry_point(verb)
+    if verb != "candidates":
+        return run
+
+    def freeze_and_tell(settings: CandidatesSettings, workspace: Workspace) -> Summary:
+        from mllmrec.demo.ceiling import write_ceiling
+
+        summary = run(settings, workspace)
+        assert summary.artifact is not None, "the stage candidates tells its file"
+        write_ceiling(world, workspace, settings.dataset, summary.artifact)
+        return summary
+
+    return freeze_and_tell
