@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ from mllmrec.records import RankingExample
 
 WEIGHTS, ITEMS = "model.safetensors", "items.json"
 LIBRARY = {"n_blocks": 2, "n_heads": 2, "n_factors": 64, "loss": "softmax", "lr": 1e-3, "batch_size": 128}
-TRAINING = {"session_max_len": 50, "max_epochs": 60, "patience": 5}
+TRAINING = {"session_max_len": 50, "max_epochs": 60, "patience": 3}
 
 
 class SequentialBaseline(CatalogueBaseline):
@@ -176,10 +177,13 @@ class Bert4Rec(SequentialBaseline):
 def dataset_of(lines: Sequence[Line], session_max_len: int, short: int | None = None) -> Dataset:
     """The library's table of sessions: each line cut from its end into `session_max_len` items and a target.
 
-    With `short` every second line is cut into that many.
+    With `short` every second line is cut into about that many, alike in length.
     """
-    lengths = (session_max_len, min(short or session_max_len, session_max_len))
-    sessions = [session for index, line in enumerate(lines) for session in cut(line.items, lengths[index % 2])]
+    sessions = []
+    for index, line in enumerate(lines):
+        steps = len(line.items) - 1
+        pieces = max(1, round(steps / short)) if short and index % 2 else 1
+        sessions += cut(line.items, min(session_max_len, max(1, math.ceil(steps / pieces))))
     if not sessions:
         raise DataError(
             "No training line has two items, and a session model learns what follows what. Expected longer lines in "
