@@ -17,7 +17,7 @@ from mllmrec.demo.sheets import lessons
 from mllmrec.errors import ArtifactError
 
 SMALL = Plan(layers=2, width=32, heads=1, inner_width=32, vocab=600, last_steps=4)
-LEVEL = Level(name="test", rest_weight=0.3, spelling_weight=0.7)
+LEVEL = Level(name="test", shapes=(), recitals=2, rest_weight=0.3, recital_weight=0.6, spelling_weight=0.7)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,8 @@ def test_the_command_tells_its_flags_and_writes_a_model(tmp_path: Path, capsys: 
 def test_the_loss_is_on_the_answer_fully_on_its_id(pupil: Pupil) -> None:
     """Against one forward pass a lesson, without padding, the readout worked out by hand."""
     drawn = lessons(3, "test", "", Shape(history=2, candidates=3), 3)
-    sheets = [pupil.desk.sheet(lesson) for lesson in drawn]
-    sheets.append(pupil.desk.sheet(lessons(3, "test", "longer", Shape(history=4, candidates=5), 1)[0]))
+    sheets = [pupil.desk.sheet(lesson, 2) for lesson in drawn]
+    sheets.append(pupil.desk.sheet(lessons(3, "test", "longer", Shape(history=4, candidates=5), 1)[0], 2))
     with torch.no_grad():
         loss, *_ = pupil(sheets, LEVEL)
         expected = 0.0
@@ -67,6 +67,15 @@ def test_the_loss_is_on_the_answer_fully_on_its_id(pupil: Pupil) -> None:
             weights = torch.full_like(nats, LEVEL.rest_weight)
             weights[1 : 1 + sheet.num_id_tokens] = 1
             expected += float((nats * weights).sum()) / len(sheets)
+        recited = []
+        for sheet in sheets:
+            told = [*sheet.prompt_T, *sheet.answer_T]
+            for given, rest in sheet.recitals:
+                row = torch.tensor([[*told, *given, *rest]])
+                logits = pupil.model(input_ids=row).logits[0, -len(rest) - 1 : -1]
+                recited += functional.cross_entropy(logits, torch.tensor(rest), reduction="none").tolist()
+                told += [*given, *rest]
+        expected += LEVEL.recital_weight * sum(recited) / len(recited)
         spelt = []
         for sheet in sheets:
             logits = pupil.model(input_ids=torch.tensor([sheet.prompt_T])).logits[0]

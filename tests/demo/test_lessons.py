@@ -11,12 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mllmrec.data.draws import generator
-from mllmrec.demo.curriculum import curriculum, draw_shape, widest_shape
+from mllmrec.demo.curriculum import curriculum, draw_shapes
 from mllmrec.demo.lessons import Cue, Lesson, Shape, make_lesson
 from mllmrec.demo.words import made_up_word, made_up_words
 from mllmrec.demo.world import World, write_world
 
-SHAPES = st.integers(0, 2**32).map(lambda seed: widest_shape(random.Random(seed)))
+CUES: tuple[Cue, ...] = ("title", "caption", "both", "mixed", "last", "seen")
+SHAPES = st.builds(
+    Shape,
+    history=st.integers(1, 8),
+    candidates=st.integers(2, 10),
+    cue=st.sampled_from(CUES),
+    title_words=st.integers(1, 3),
+    caption_words=st.sampled_from((6, 12, 20)),
+    noise=st.sampled_from((0.0, 0.3)),
+)
 SEEDS = st.integers(0, 2**32)
 
 
@@ -109,9 +118,9 @@ def test_no_word_is_one_of_the_demo_world(tmp_path: Path) -> None:
     for number in range(len(levels)):
         for key in range(40):
             draws = generator(0, "test", f"{number}/{key}")
-            lesson = make_lesson(draws, draw_shape(draws, levels, number))
-            said = {word.lower() for title in lesson.titles.values() for word in title.split() if not word.isdigit()}
-            assert known.isdisjoint(said)
+            for shape in draw_shapes(draws, levels, number):
+                titles = make_lesson(draws, shape).titles.values()
+                assert known.isdisjoint(word.lower() for title in titles for word in title.split() if word.isalpha())
 
 
 def test_words_are_different_and_fresh() -> None:
@@ -123,9 +132,11 @@ def test_words_are_different_and_fresh() -> None:
 
 def test_a_level_revises_what_came_before_it() -> None:
     levels = curriculum(10)
-    shapes = [draw_shape(random.Random(seed), levels, 4) for seed in range(400)]
-    own = sum(shape in levels[4].shapes for shape in shapes)
-    assert own / 400 == pytest.approx(0.75, abs=0.08)
-    assert {shape for shape in shapes if shape not in levels[4].shapes} == {
-        shape for level in levels[:4] for shape in level.shapes
-    }
+    for number in range(1, len(levels)):
+        own, earlier = levels[number].shapes, {shape for level in levels[:number] for shape in level.shapes}
+        steps = [draw_shapes(random.Random(seed), levels, number) for seed in range(200)]
+        assert {len(step) for step in steps} == {levels[number].parts}
+        shapes = [shape for step in steps for shape in step]
+        assert sum(shape in own for shape in shapes) / len(shapes) == pytest.approx(0.75, abs=0.1)
+        assert set(shapes) <= {*own, *earlier}
+        assert set(shapes) >= set(own)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from mllmrec.backends.chat import Chat
 from mllmrec.backends.small_qwen3 import make_tokenizer
 from mllmrec.data.prompts import QUESTION
-from mllmrec.demo.curriculum import widest_shape
 from mllmrec.demo.lessons import Shape, make_lesson
 from mllmrec.demo.sheets import PIECES, Desk, batch_size, corpus, lessons
 
@@ -33,10 +32,12 @@ def test_a_sheet_is_the_real_prompt_and_answer(desk: Desk) -> None:
     assert desk.chat.tokenizer.decode(sheet.answer_T) == f"[ITEM_{target}] {lesson.titles[target]}<|im_end|>"
 
 
-@given(st.integers(0, 2**32))
-def test_the_readout_looks_at_the_end_of_each_candidates_line(desk: Desk, seed: int) -> None:
-    rng = random.Random(seed)
-    lesson = make_lesson(rng, widest_shape(rng))
+@given(st.integers(0, 2**32), st.integers(1, 8), st.integers(2, 10), st.sampled_from((0, 6)))
+def test_the_readout_looks_at_the_end_of_each_candidates_line(
+    desk: Desk, seed: int, history: int, candidates: int, caption_words: int
+) -> None:
+    shape = Shape(history=history, candidates=candidates, caption_words=caption_words)
+    lesson = make_lesson(random.Random(seed), shape)
     sheet, decode = desk.sheet(lesson), desk.chat.tokenizer.decode
     assert len(sheet.line_ends_C) == len(lesson.example.candidates)
     for end, item in zip(sheet.line_ends_C, lesson.example.candidates, strict=True):
@@ -74,3 +75,13 @@ def test_batches_are_about_as_long_as_asked_for(desk: Desk) -> None:
     for shape in (Shape(history=1, candidates=2), Shape(history=6, candidates=10, caption_words=12)):
         sheets = [desk.sheet(lesson) for lesson in lessons(0, "test", "", shape, batch_size(shape, 4000))]
         assert sum(len(sheet.prompt_T) + len(sheet.answer_T) for sheet in sheets) == pytest.approx(4000, rel=0.35)
+
+
+def test_recitals_are_answers_with_other_items(desk: Desk) -> None:
+    lesson = make_lesson(random.Random(5), Shape(history=2, candidates=3))
+    sheet, decode = desk.sheet(lesson, 4), desk.chat.tokenizer.decode
+    recited = {decode(given) + decode(rest) for given, rest in sheet.recitals}
+    others = lesson.titles.keys() - {lesson.example.target_id}
+    assert recited == {f"[ITEM_{item}] {lesson.titles[item]}<|im_end|>" for item in others}
+    assert {decode(given) for given, _ in sheet.recitals} == {f"[ITEM_{item}" for item in others}
+    assert desk.sheet(lesson, 2).recitals == sheet.recitals[:2]

@@ -9,32 +9,62 @@ last level has a fixed length.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
-from mllmrec.demo.lessons import CAPTION_CUES, Cue, Shape
+from mllmrec.demo.lessons import Shape
 
-REVISION, NEVER = 0.25, 2.0
-CUES: tuple[Cue, ...] = ("title", "title", "caption", "caption", "both", "both", "mixed", "last", "last", "seen")
-CAPTION_WORDS = (6, 6, 6, 12)
-WITH_CAPTIONS = 0.55
+REVISION = 0.25
+SHORT = (
+    Shape(history=2, candidates=3),
+    Shape(history=4, candidates=6, noise=0.15),
+    Shape(history=3, candidates=4, caption_words=6),
+    Shape(history=3, candidates=4, cue="caption", caption_words=6),
+    Shape(history=3, candidates=4, cue="both", caption_words=6),
+    Shape(history=3, candidates=4, cue="last"),
+)
+LONG = (
+    Shape(history=6, candidates=10, noise=0.15),
+    Shape(history=7, candidates=10, title_words=3, noise=0.3),
+    Shape(history=6, candidates=10, cue="mixed"),
+    Shape(history=5, candidates=8, cue="last"),
+    Shape(history=6, candidates=8, caption_words=6, noise=0.15),
+    Shape(history=6, candidates=10, cue="caption", caption_words=6),
+    Shape(history=6, candidates=10, cue="both", caption_words=6),
+    Shape(history=6, candidates=8, cue="both", caption_words=6, noise=0.2),
+    Shape(history=5, candidates=6, cue="caption", caption_words=12, noise=0.15),
+    Shape(history=4, candidates=6, cue="seen", caption_words=6),
+)
+MANY_PARTS: dict[str, Any] = {
+    "parts": 4,
+    "part_tokens": 1200,
+    "recitals": 4,
+    "rest_weight": 0.4,
+    "spelling_weight": 0.5,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
     """Lessons of these shapes until `pass_mark` of held-out ones are answered right, or until `most_steps`.
 
-    No shapes means all sorts. A step takes `parts` batches of about `part_tokens` tokens, each of one shape. Beside an
-    id's tokens, which count fully, the rest of an answer counts with `rest_weight`, and spelling the prompt's words as
-    they were spelt before with `spelling_weight`.
+    A step takes `parts` batches of about `part_tokens` tokens, each of one shape, at `rate` times the plan's learning
+    rate, which falls to almost nothing over the `last` level. Beside an id's tokens, which count fully, the rest of an
+    answer counts with `rest_weight`; reciting the titles of `recitals` other items, with `recital_weight`; and spelling
+    the prompt's words as they were spelt before, with `spelling_weight`.
     """
 
     name: str
-    shapes: tuple[Shape, ...] = ()
+    shapes: tuple[Shape, ...]
     pass_mark: float = 0.85
     most_steps: int = 2000
     parts: int = 1
     part_tokens: int = 2500
+    rate: float = 1.0
+    last: bool = False
+    recitals: int = 0
     rest_weight: float = 0.2
+    recital_weight: float = 1.0
     spelling_weight: float = 0.0
 
 
@@ -55,37 +85,16 @@ def curriculum(last_steps: int) -> tuple[Level, ...]:
             ),
             most_steps=700,
         ),
-        Level(
-            name="everything",
-            pass_mark=NEVER,
-            most_steps=last_steps,
-            parts=3,
-            part_tokens=1500,
-            rest_weight=0.4,
-            spelling_weight=0.5,
-        ),
+        Level(name="short lists", shapes=SHORT, most_steps=350, rate=0.6, **MANY_PARTS),
+        Level(name="long lists", shapes=LONG, most_steps=last_steps, last=True, rate=0.6, **MANY_PARTS),
     )
 
 
-def draw_shape(rng: random.Random, levels: tuple[Level, ...], number: int) -> Shape:
-    """The shape of a batch at this level: one of its own, or, for revision, one of an earlier level."""
+def draw_shapes(rng: random.Random, levels: tuple[Level, ...], number: int) -> list[Shape]:
+    """The shapes of a step's parts at this level: its own, no two alike, or, for revision, those of earlier levels."""
     level = levels[number]
-    if not level.shapes:
-        return widest_shape(rng)
     earlier = [shape for one in levels[:number] for shape in one.shapes]
-    return rng.choice(earlier if earlier and rng.random() < REVISION else level.shapes)
-
-
-def widest_shape(rng: random.Random) -> Shape:
-    """Any shape that a real question of the demo's size may have, long ones the most often."""
-    cue = rng.choice(CUES)
-    shape = Shape(
-        history=max(rng.randint(1, 8), rng.randint(1, 8)),
-        candidates=max(rng.randint(2, 10), rng.randint(2, 10)),
-        cue=cue,
-        title_words=rng.choice((1, 2, 2, 2, 3)),
-        noise=rng.choice((0.0, 0.15, 0.3)),
-    )
-    if cue not in CAPTION_CUES and rng.random() > WITH_CAPTIONS:
-        return shape
-    return replace(shape, caption_words=rng.choice(CAPTION_WORDS))
+    if level.parts == 1:
+        return [rng.choice(earlier if earlier and rng.random() < REVISION else level.shapes)]
+    own = rng.sample(level.shapes, level.parts)
+    return [rng.choice(earlier) if earlier and rng.random() < REVISION else shape for shape in own]

@@ -17,7 +17,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from mllmrec.backends.chat import Chat
 from mllmrec.backends.huggingface import quieten
 from mllmrec.backends.small_qwen3 import build_model, make_tokenizer, save
 from mllmrec.data.draws import generator
-from mllmrec.demo.curriculum import Level, curriculum, draw_shape
+from mllmrec.demo.curriculum import Level, curriculum, draw_shapes
 from mllmrec.demo.pretrain_state import Place, read_state, write_state
 from mllmrec.demo.sheets import PIECES, Desk, Sheet, batch_size, corpus, lessons
 from mllmrec.progress import note
@@ -40,7 +40,7 @@ READOUT_WEIGHT = 0.5
 WARMUP, FALL, LAST_RATE = 100, 1.25, 0.03
 ROPE_THETA, SPREAD = 1e6, 0.05
 ALIKE, PASSED_ON = 2.0, 0.5
-HELD_OUT, READING_STEPS, WIDEST_READ = 96, 50, 8
+HELD_OUT, LEAST_HELD_OUT, READING_STEPS = 96, 16, 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Plan:
     inner_width: int = 256
     vocab: int = 1920
     lr: float = 2e-3
-    last_steps: int = 1600
+    last_steps: int = 800
 
 
 class Pupil(torch.nn.Module):
@@ -73,9 +73,9 @@ class Pupil(torch.nn.Module):
 
     def forward(self, sheets: Sequence[Sheet], level: Level) -> tuple[torch.Tensor, float, float, float]:
         """The level's loss, and the shares of right ids, of answers right to the end, and of right readouts."""
-        rows = [[*sheet.prompt_T, *sheet.answer_T[:-1]] for sheet in sheets]
+        rows = [_row(sheet) for sheet in sheets]
         hidden_BT, middle_BT = self._read(rows)
-        places = [range(len(sheet.prompt_T) - 1, len(row)) for sheet, row in zip(sheets, rows, strict=True)]
+        places = [range(len(s.prompt_T) - 1, len(s.prompt_T) + len(s.answer_T) - 1) for s in sheets]
         batch, place = _flat(places)
         target = torch.tensor([token for sheet in sheets for token in sheet.answer_T])
         is_id = torch.tensor([1 <= i <= s.num_id_tokens for s in sheets for i in range(len(s.answer_T))])
@@ -89,6 +89,8 @@ class Pupil(torch.nn.Module):
         readout_loss, readout_right = self._ask(middle_BT[ends, end], sheets)
         loss = (loss_N * torch.where(is_id, 1.0, level.rest_weight)).sum() / len(sheets)
         loss = loss + READOUT_WEIGHT * readout_loss
+        if level.recitals:
+            loss = loss + level.recital_weight * self._recite(hidden_BT, sheets)
         if level.spelling_weight:
             loss = loss + level.spelling_weight * self._spell(hidden_BT, sheets)
         return loss, _share(wrong_ids == 0), _share(wrong == 0), readout_right
@@ -99,6 +101,22 @@ class Pupil(torch.nn.Module):
         input_ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
         output = self.model.model(input_ids=input_ids, use_cache=False, output_hidden_states=True)
         return output.last_hidden_state, output.hidden_states[min(READOUT_LAYER, self.model.config.num_hidden_layers)]
+
+    def _recite(self, hidden_BT: torch.Tensor, sheets: Sequence[Sheet]) -> torch.Tensor:
+        """The mean loss on what follows the ids of items other than the answer."""
+        places: list[list[int]] = []
+        targets: list[int] = []
+        for sheet in sheets:
+            place = len(sheet.prompt_T) + len(sheet.answer_T)
+            recited: list[int] = []
+            for given_T, rest_T in sheet.recitals:
+                place += len(given_T)
+                recited += range(place - 1, place + len(rest_T) - 1)
+                place += len(rest_T)
+                targets += rest_T
+            places.append(recited)
+        batch, place_N = _flat(places)
+        return functional.cross_entropy(self.model.lm_head(hidden_BT[batch, place_N]), torch.tensor(targets))
 
     def _spell(self, hidden_BT: torch.Tensor, sheets: Sequence[Sheet]) -> torch.Tensor:
         """The mean loss where a word of the prompt goes on as it did before."""
@@ -117,6 +135,11 @@ class Pupil(torch.nn.Module):
         )
         right = torch.tensor([sheet.right for sheet in sheets])
         return functional.cross_entropy(scores, right), _share(scores.argmax(-1) == right)
+
+
+def _row(sheet: Sheet) -> list[int]:
+    """What is read: the prompt, the answer, and the recitals; of the last of these all but the end token."""
+    return [*sheet.prompt_T, *sheet.answer_T, *chain(*(part for parts in sheet.recitals for part in parts))][:-1]
 
 
 def respelt(tokens: Sequence[int], inner: frozenset[int]) -> list[int]:
@@ -165,7 +188,7 @@ def _prepare(model: Any, seed: int) -> None:
             attention.o_proj.weight.copy_(PASSED_ON * attention.v_proj.weight.T)
 
 
-def pretrain(out: Path, plan: Plan, save_seconds: float = 240.0, stop_after: int | None = None) -> Place:
+def pretrain(out: Path, plan: Plan, save_seconds: float = 120.0, stop_after: int | None = None) -> Place:
     """Go through the curriculum, or `stop_after` so many steps of this call; the model lies in `out` in the end."""
     quieten()
     torch.manual_seed(plan.seed)
@@ -190,10 +213,11 @@ def _step(pupil: Pupil, optimizer: torch.optim.Optimizer, plan: Plan, levels: tu
     for group in optimizer.param_groups:
         group["lr"] = plan.lr * _rate(level, place)
     optimizer.zero_grad()
-    for part in [key] if level.parts == 1 else [f"{key}/{number}" for number in range(level.parts)]:
-        shape = draw_shape(generator(plan.seed, "pretrain/step", part), levels, place.level)
+    shapes = draw_shapes(generator(plan.seed, "pretrain/step", key), levels, place.level)
+    for number, shape in enumerate(shapes):
+        part = key if level.parts == 1 else f"{key}/{number}"
         drawn = lessons(plan.seed, "pretrain/lesson", part, shape, batch_size(shape, level.part_tokens))
-        sheets = [pupil.desk.sheet(lesson) for lesson in drawn]
+        sheets = [pupil.desk.sheet(lesson, level.recitals) for lesson in drawn]
         loss, *_ = pupil(sheets, level)
         (loss / level.parts).backward()
         place.tokens += sum(len(sheet.prompt_T) + len(sheet.answer_T) for sheet in sheets)
@@ -204,30 +228,29 @@ def _step(pupil: Pupil, optimizer: torch.optim.Optimizer, plan: Plan, levels: tu
 
 def _rate(level: Level, place: Place) -> float:
     """It rises at the very start, stays, and falls to almost nothing over the last level."""
-    done = 0.0 if level.shapes else place.step / level.most_steps
-    return min(1.0, (place.steps + 1) / WARMUP) * max(LAST_RATE, min(1.0, FALL * (1 - done)))
+    done = place.step / level.most_steps if level.last else 0.0
+    return level.rate * min(1.0, (place.steps + 1) / WARMUP) * max(LAST_RATE, min(1.0, FALL * (1 - done)))
 
 
 @torch.no_grad()
 def _take_reading(pupil: Pupil, levels: tuple[Level, ...], plan: Plan, place: Place) -> None:
     """Answer held-out lessons; move on to the next level when enough of them are right, or after its last step."""
     level = levels[place.level]
-    rng = generator(plan.seed, "pretrain/held-out", level.name)
-    shapes = level.shapes or tuple(draw_shape(rng, levels, place.level) for _ in range(WIDEST_READ))
     marks = []
-    for number, shape in enumerate(shapes):
-        drawn = lessons(plan.seed, "pretrain/held-out", f"{level.name}/{number}", shape, HELD_OUT // len(shapes))
-        marks.append(pupil([pupil.desk.sheet(lesson) for lesson in drawn], level)[1:])
+    for number, shape in enumerate(level.shapes):
+        count = max(LEAST_HELD_OUT, HELD_OUT // len(level.shapes))
+        drawn = lessons(plan.seed, "pretrain/held-out", f"{level.name}/{number}", shape, count)
+        marks.append(pupil([pupil.desk.sheet(lesson, level.recitals) for lesson in drawn], level)[1:])
     right, whole, readout = ([round(mark[kind], 3) for mark in marks] for kind in range(3))
     share = sum(right) / len(right)
     reading = {"level": level.name, "step": place.step, "steps": place.steps, "tokens": place.tokens}
     place.readings.append(
         reading | {"seconds": round(place.seconds), "right": right, "whole": whole, "readout": readout}
     )
-    note(
-        f"{place.seconds:6.0f} s, {place.tokens / 1e6:.2f}M tokens, {level.name}, step {place.step}: {right} {readout}"
-    )
-    if (min(right) >= level.pass_mark - 0.1 and share >= level.pass_mark) or place.step >= level.most_steps:
+    done = f"{place.seconds:6.0f} s, {place.tokens / 1e6:.2f}M tokens, {level.name}, step {place.step}"
+    note(f"{done}: ids {right}, answers {whole}, readouts {readout}")
+    passed = min(right) >= level.pass_mark - 0.1 and share >= level.pass_mark and not level.last
+    if passed or place.step >= level.most_steps:
         place.level, place.step = place.level + 1, 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mllmrec.backends.chat import Chat
@@ -28,12 +28,14 @@ TEMPLATE_TOKENS, LINE_TOKENS, WORD_TOKENS = 50, 10, 1.4
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """A lesson's tokens. `num_id_tokens` of the answer, from its second on, are the id; `line_ends` are the places of
-    the line breaks behind the candidates, of which that of the right one is number `right`."""
+    """A lesson's tokens. `num_id_tokens` of the answer, from its second on, are the id; `recitals` are answers with
+    other items, each in two parts, up to the id and from there. `line_ends` are the places of the line breaks behind
+    the candidates, of which that of the right one is number `right`."""
 
     prompt_T: list[int]
     answer_T: list[int]
     num_id_tokens: int
+    recitals: list[tuple[list[int], list[int]]]
     line_ends_C: list[int]
     right: int
 
@@ -45,18 +47,25 @@ class Desk:
         self.chat = chat
         self.line_break = chat.encode("\n")[0]
 
-    def sheet(self, lesson: Lesson) -> Sheet:
+    def sheet(self, lesson: Lesson, num_recitals: int = 0) -> Sheet:
         example, encoder = lesson.example, self.encoder(lesson)
         prompt_T = encoder.prompt_ids(example)
         breaks = [place for place, token in enumerate(prompt_T) if token == self.line_break]
         first = len(example.history) + 3  # The breaks before: behind `user`, both headings, and the history.
+        others = [item for item in sorted(lesson.titles) if item != example.target_id]
         return Sheet(
             prompt_T=prompt_T,
             answer_T=encoder.answer_ids(example.target_id),
             num_id_tokens=len(self.chat.encode(example.target_id)),
+            recitals=[self._recital(encoder, item) for item in others[:num_recitals]],
             line_ends_C=breaks[first : first + len(example.candidates)],
             right=example.candidates.index(example.target_id),
         )
+
+    def _recital(self, encoder: Encoder, item: str) -> tuple[list[int], list[int]]:
+        answer_T = encoder.answer_ids(item)
+        given = 1 + len(self.chat.encode(item))
+        return answer_T[:given], answer_T[given:]
 
     def encoder(self, lesson: Lesson) -> Encoder:
         """What turns the lesson into tokens everywhere else in the package."""
@@ -88,8 +97,3 @@ def corpus(rng: random.Random) -> Iterator[str]:
     yield from (" " + sentence(measured(rng, touch=rng.choice(touches)), anything_goes) for _ in range(SAYINGS))
     words = (made_up_word(rng) for _ in range(MADE_UP))
     yield from (f" {word.capitalize() if rng.random() < 0.7 else word}" for word in words)
-
-
-def longest(sheets: Sequence[Sheet]) -> int:
-    """The length of the longest row, without the end token, which is never read."""
-    return max(len(sheet.prompt_T) + len(sheet.answer_T) - 1 for sheet in sheets)
