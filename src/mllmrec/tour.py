@@ -63,7 +63,7 @@ def run_demo(settings: DemoSettings) -> Summary:
     return run_stages(
         recipe.stages(**overrides),
         command_of(settings),
-        entry=lambda verb: _with_ceiling(world, verb),
+        entry=lambda verb: with_ceiling(world, verb),
         usual={name: seconds * TRAINED_ON[settings.size] for name, seconds in SECONDS.items()},
     )
 
@@ -101,7 +101,7 @@ def refuse_other_world(world: World, told: Path, *, replacing: bool) -> None:
         )
 
 
-def _with_ceiling(world: World, verb: str) -> Run:
+def with_ceiling(world: World, verb: str) -> Run:
     """The `run` of a verb; once candidates are frozen, what could be reached on them is told beside them."""
     run = entry_point(verb)
     if verb != "candidates":
