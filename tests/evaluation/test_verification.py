@@ -261,6 +261,9 @@ def test_what_a_slice_was_drawn_from_and_what_it_can_show_are_checked(
     make_run: WriteRun, shop_settings: RunSettings
 ) -> None:
     run = make_run()
+    alike = make_run("flat", dict.fromkeys(SCORES, (0.0,) * 4))
+    assert set(alike.facts["minimum_detectable"].values()) == {None}
+    assert verify(alike).passed
     assert run.facts["minimum_detectable"]["HR@1"] == pytest.approx(2.801585 * (2 * VARIANCE / 4) ** 0.5, abs=1e-6)
     edit_json(run.folder / "metrics.json", lambda m: m["minimum_detectable"].update(MRR=0.5))
     edit_json(run.folder / "metrics.json", lambda m: m.update(slice={"of": 9, "by": "hash"}, num_listed=3))

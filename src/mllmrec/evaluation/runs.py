@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from mllmrec.records import Ranking
 from mllmrec.settings.evaluation import RunSettings
 
 Method = Literal["score", "generate"]
+TINY = 1e-12
 SLICE = "users by hash of seed, split and user"
 
 
@@ -197,7 +198,8 @@ def summarise(positions: Sequence[Position], top_k: Sequence[int], seed: int) ->
     told = [name for name in names if name not in empty]
     values = per_user(positions, told)
     intervals = bootstrap(values, seed=seed)
-    detectable = [least if isfinite(least) else None for least in minimum_detectable_alone(values)]
+    # A metric that is the same for every user doesn't show how far it varies, and neither does a single user's.
+    detectable = [least if TINY < least < inf else None for least in minimum_detectable_alone(values)]
     return {
         "num_users": len(positions),
         "num_candidates": max(position.num_candidates for position in positions),
