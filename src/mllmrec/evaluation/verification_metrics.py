@@ -7,6 +7,7 @@ were resampled and are held against the normal approximation, widened by what sk
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,6 +52,7 @@ def expected_names(top_k: Sequence[int]) -> list[str]:
     return [*hits, *(f"NDCG@{k}" for k in sorted(set(top_k)) if k != 1), "MRR"]
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def value_of(name: str, positions: range) -> float:
     """One user's metric when the target is equally likely at each of `positions`.
 
