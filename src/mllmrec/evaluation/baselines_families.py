@@ -86,7 +86,7 @@ FAMILIES: dict[str, Family] = {
     "popularity": Family(make=lambda _params, _fitting: Popularity()),
     "recency": Family(
         make=lambda params, _fitting: Recency(params["half_life"]),
-        grid=tuple({"half_life": places} for places in (10, 3, 30, 100)),
+        grid=tuple({"half_life": places} for places in (10, 1, 3, 30)),
     ),
     "markov": Family(make=lambda _params, _fitting: Markov()),
     "itemknn": Family(
@@ -94,7 +94,7 @@ FAMILIES: dict[str, Family] = {
         grid=tuple(
             {"kind": kind, "K": neighbours, "decay": decay}
             for kind in ("cosine", "tfidf", "bm25")
-            for neighbours in (50, 200, 1000)
+            for neighbours in (50, 200, 1000, 5000)
             for decay in (1.0, 0.9, 0.7)
         ),
         reads_history=True,

@@ -16,7 +16,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,16 @@ from mllmrec.settings.evaluation import BaselineFitSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """A baseline that can score, how it came about, and whether it was read from the cache."""
+    """A baseline that can score, how it came about, and whether it was read from the cache.
+
+    `tuning_seconds` is what its whole grid took, `fit_seconds` the fit that scores, where that is another one.
+    """
 
     baseline: Baseline
     tuning: Tuning | None
     fit_seconds: float
     cached: bool
+    tuning_seconds: float = 0.0
 
 
 def open_baseline(name: str, fitting: Fitting, split: Split) -> Fitted:
@@ -49,7 +53,8 @@ def open_baseline(name: str, fitting: Fitting, split: Split) -> Fitted:
         return Fitted(baseline=baseline, tuning=None, fit_seconds=time.monotonic() - started, cached=False)
     if split == "valid" or not fitting.interactions.held_out:
         return _tuned(name, fitting)
-    return _refitted(name, fitting, _tuned(name, fitting))
+    tuned = _tuned(name, fitting)
+    return replace(_refitted(name, fitting, tuned), tuning_seconds=tuned.tuning_seconds)
 
 
 def lines_for(fitting: Fitting, split: Split) -> Sequence[Line]:
@@ -75,9 +80,11 @@ def _tuned(name: str, fitting: Fitting) -> Fitted:
     lines = fitting.interactions.fit_lines()
     if (kept := _kept(folder, name, fitting)) is not None:
         tuning = Tuning(**kept.details["tuning"])
-        return _restored(family, tuning, folder, lines, fitting, kept)
-    baseline, tuning = tune(name, family, fitting)
-    return _keep(baseline, tuning, folder, name, fitting, started)
+        fitted = _restored(family, tuning, folder, lines, fitting, kept)
+    else:
+        baseline, tuning = tune(name, family, fitting)
+        fitted = _keep(baseline, tuning, folder, name, fitting, started)
+    return replace(fitted, tuning_seconds=fitted.fit_seconds)
 
 
 def _refitted(name: str, fitting: Fitting, tuned: Fitted) -> Fitted:
