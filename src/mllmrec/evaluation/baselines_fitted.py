@@ -16,13 +16,13 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mllmrec.data.sequences import Line
 from mllmrec.evaluation.baselines import Baseline
-from mllmrec.evaluation.baselines_families import FAMILIES, Family, Fitting, check_installed
+from mllmrec.evaluation.baselines_families import FAMILIES, Fitting, check_installed
 from mllmrec.evaluation.baselines_tuning import Tuning, tune
 from mllmrec.manifests import Manifest, differences, hash_files, unmark, write_manifest
 from mllmrec.progress import note
@@ -32,16 +32,12 @@ from mllmrec.settings.evaluation import BaselineFitSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """A baseline that can score, how it came about, and whether it was read from the cache.
-
-    `tuning_seconds` is what its whole grid took, `fit_seconds` the fit that scores, where that is another one.
-    """
+    """A baseline that can score, how it came about, and whether it was read from the cache."""
 
     baseline: Baseline
     tuning: Tuning | None
     fit_seconds: float
     cached: bool
-    tuning_seconds: float = 0.0
 
 
 def open_baseline(name: str, fitting: Fitting, split: Split) -> Fitted:
@@ -53,8 +49,7 @@ def open_baseline(name: str, fitting: Fitting, split: Split) -> Fitted:
         return Fitted(baseline=baseline, tuning=None, fit_seconds=time.monotonic() - started, cached=False)
     if split == "valid" or not fitting.interactions.held_out:
         return _tuned(name, fitting)
-    tuned = _tuned(name, fitting)
-    return replace(_refitted(name, fitting, tuned), tuning_seconds=tuned.tuning_seconds)
+    return _refitted(name, fitting)
 
 
 def lines_for(fitting: Fitting, split: Split) -> Sequence[Line]:
@@ -76,32 +71,29 @@ def fit_inputs(name: str, fitting: Fitting) -> dict[str, str]:
 
 
 def _tuned(name: str, fitting: Fitting) -> Fitted:
-    family, folder, started = FAMILIES[name], _folder(name, fitting, "tuned"), time.monotonic()
-    lines = fitting.interactions.fit_lines()
+    """The best point of the grid, as it was fitted to be judged."""
+    folder, started = _folder(name, fitting, "tuned"), time.monotonic()
     if (kept := _kept(folder, name, fitting)) is not None:
-        tuning = Tuning(**kept.details["tuning"])
-        fitted = _restored(family, tuning, folder, lines, fitting, kept)
-    else:
-        baseline, tuning = tune(name, family, fitting)
-        fitted = _keep(baseline, tuning, folder, name, fitting, started)
-    return replace(fitted, tuning_seconds=fitted.fit_seconds)
+        return _restored(name, kept, folder, fitting.interactions.fit_lines(), fitting)
+    baseline, tuning = tune(name, FAMILIES[name], fitting)
+    return _keep(baseline, tuning, folder, name, fitting, started)
 
 
-def _refitted(name: str, fitting: Fitting, tuned: Fitted) -> Fitted:
-    """The chosen point once more, on all train lines."""
-    family, folder, started = FAMILIES[name], _folder(name, fitting, "test"), time.monotonic()
-    assert tuned.tuning is not None
-    lines, tuning = fitting.interactions.train, tuned.tuning
+def _refitted(name: str, fitting: Fitting) -> Fitted:
+    """The best point once more, on all train lines."""
+    tuned = _kept(_folder(name, fitting, "tuned"), name, fitting)
+    tuning = Tuning(**tuned.details["tuning"]) if tuned else _tuned(name, fitting).tuning
+    assert tuning is not None, "tuning makes one"
+    folder, lines, started = _folder(name, fitting, "test"), fitting.interactions.train, time.monotonic()
     kept = _kept(folder, name, fitting)
     if kept is not None and kept.details["tuning"] == asdict(tuning):
-        return _restored(family, tuning, folder, lines, fitting, kept)
-    return _keep(family.make(tuning.point, fitting).fit(lines), tuning, folder, name, fitting, started)
+        return _restored(name, kept, folder, lines, fitting)
+    return _keep(FAMILIES[name].make(tuning.point, fitting).fit(lines), tuning, folder, name, fitting, started)
 
 
-def _restored(
-    family: Family, tuning: Tuning, folder: Path, lines: Sequence[Line], fitting: Fitting, kept: Manifest
-) -> Fitted:
-    baseline = family.make(tuning.point, fitting).restore(folder, lines)
+def _restored(name: str, kept: Manifest, folder: Path, lines: Sequence[Line], fitting: Fitting) -> Fitted:
+    tuning = Tuning(**kept.details["tuning"])
+    baseline = FAMILIES[name].make(tuning.point, fitting).restore(folder, lines)
     return Fitted(baseline=baseline, tuning=tuning, fit_seconds=kept.seconds, cached=True)
 
 

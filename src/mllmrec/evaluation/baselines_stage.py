@@ -159,7 +159,6 @@ def _rank(
     details = {
         "baseline": fitted.baseline.name,
         "history": "full" if examples is question.full else "window",
-        "tuning_seconds": round(fitted.tuning_seconds, 3),
         "fit_seconds": round(fitted.fit_seconds, 3),
         "fit_lines": len(lines_for(fitting, question.split)),
     }

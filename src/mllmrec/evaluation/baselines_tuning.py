@@ -8,6 +8,7 @@ that one point serves both rows. The first of equal points wins.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,7 @@ class Tuning:
 
     point: Params
     by: str
+    seconds: float = 0.0
     grid: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -53,7 +55,7 @@ class Judge:
 
 def tune(name: str, family: Family, fitting: Fitting) -> tuple[Baseline, Tuning]:
     """The baseline of the best point, fitted on the lines that tuning may count."""
-    lines = fitting.interactions.fit_lines()
+    lines, started = fitting.interactions.fit_lines(), time.monotonic()
     judge = make_judge(fitting)
     if judge is None:
         point = family.grid[0]
@@ -73,7 +75,7 @@ def tune(name: str, family: Family, fitting: Fitting) -> tuple[Baseline, Tuning]
     assert best is not None, "a grid has at least one point"
     chosen = max(rows, key=lambda row: float(row[METRIC]))
     point = {key: value for key, value in chosen.items() if key != METRIC}
-    return best, Tuning(point=point, by=str(judge), grid=rows)
+    return best, Tuning(point=point, by=str(judge), grid=rows, seconds=round(time.monotonic() - started, 3))
 
 
 def make_judge(fitting: Fitting) -> Judge | None:
