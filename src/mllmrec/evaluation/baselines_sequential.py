@@ -62,23 +62,21 @@ class SequentialBaseline(CatalogueBaseline):
 
     def fit(self, lines: Sequence[Line]) -> Self:
         with _quiet(), _seeded(self.seed):
-            sessions = self._begin(lines)
-            for _ in range(self._best_epochs):
-                self._epoch(sessions)
+            for epoch in self._learn(self._begin(lines)):
+                if epoch >= self._best_epochs:
+                    break
         return self
 
     def fit_judged(self, lines: Sequence[Line], judge: Callable[[Baseline], float]) -> float:
         best, best_state, since = float("-inf"), {}, 0
         with _quiet(), _seeded(self.seed):
-            sessions = self._begin(lines)
-            for epoch in range(1, int(self.params["max_epochs"]) + 1):
-                self._epoch(sessions)
+            for epoch in self._learn(self._begin(lines)):
                 value = judge(self)
                 since += 1
                 if value > best:
                     best, best_state, since = value, copy.deepcopy(self._network.state_dict()), 0
                     self._best_epochs = epoch
-                if since >= int(self.params["patience"]):
+                if since >= int(self.params["patience"]) or epoch >= int(self.params["max_epochs"]):
                     break
         self._network.load_state_dict(best_state)
         return best
@@ -132,9 +130,22 @@ class SequentialBaseline(CatalogueBaseline):
             **arguments, session_max_len=session_max_len, item_net_block_types=blocks, epochs=1, verbose=0
         )
 
-    def _epoch(self, sessions: Dataset) -> None:
+    def _learn(self, sessions: Dataset) -> Iterator[int]:
+        """One round after another, for as long as more are asked for; gives their number.
+
+        The library's own `fit_partial` would make its table of sessions anew for every round.
+        """
         self._model.fit_partial(sessions, min_epochs=1, max_epochs=1)
         self._meet()
+        yield (epoch := 1)
+        trainer, module = self._model.fit_trainer, self._model.lightning_model
+        batches = self._model.data_preparator.get_dataloader_train()
+        while True:
+            epoch += 1
+            module.train()
+            trainer.fit_loop.min_epochs = trainer.fit_loop.max_epochs = epoch
+            trainer.fit(module, batches)
+            yield epoch
 
     def _meet(self) -> None:
         ids = self._model.data_preparator.item_id_map.get_external_sorted_by_internal()
