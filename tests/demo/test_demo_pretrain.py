@@ -12,7 +12,8 @@ from mllmrec.artifacts import read_json, sha256
 from mllmrec.data.model_folders import lacking
 from mllmrec.demo.curriculum import Level
 from mllmrec.demo.lessons import Shape
-from mllmrec.demo.pretrain import READOUT_WEIGHT, Plan, Pupil, main, pretrain, respelt
+from mllmrec.demo.pretrain import main, pretrain
+from mllmrec.demo.pretrain_pupil import READOUT_WEIGHT, Plan, Pupil, respelt
 from mllmrec.demo.sheets import lessons
 from mllmrec.errors import ArtifactError
 
