@@ -83,6 +83,8 @@ def test_installing_again_changes_nothing_and_spares_another_model(tmp_path: Pat
     assert set(before) == {path.name for path in SHIPPED.iterdir()}
     install(folder)
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    write_text(folder / "README.md", "My notes on it.")
+    assert install(folder) == folder
     write_text(folder / "config.json", "{}")
     with pytest.raises(ArtifactError, match=r"config\.json is not the file .* holds another model"):
         install(folder)

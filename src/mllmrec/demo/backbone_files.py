@@ -9,6 +9,7 @@ from mllmrec.artifacts import sha256
 from mllmrec.errors import ArtifactError
 
 SHIPPED = Path(__file__).parent / "backbone"
+CARD = "README.md"
 
 
 def install(folder: Path) -> Path:
@@ -23,7 +24,7 @@ def install(folder: Path) -> Path:
             fresh = copy.with_name(f".{copy.name}.new")
             shutil.copyfile(source, fresh)
             fresh.replace(copy)
-        elif sha256(copy) != sha256(source):
+        elif source.name != CARD and sha256(copy) != sha256(source):
             raise ArtifactError(
                 f"{copy} is not the file that comes with the package: {folder} holds another model. Move it away, or "
                 "choose another folder."
