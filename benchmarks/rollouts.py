@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.encoding import Encoder
@@ -68,6 +69,8 @@ def measure(way: str, options: argparse.Namespace, folder: Path) -> tuple[float,
     examples = training_examples(settings, workspace, interactions, settings.min_inter)
     trainer = grpo._trainer(settings, folder, loaded, encoder, examples, options.steps + 1)
     watch = Stopwatch()
+    for printer in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(printer)
     trainer.add_callback(watch)
     with answers_only():
         trainer.train()
