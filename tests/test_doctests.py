@@ -28,4 +28,4 @@ def test_examples_in_docstrings(path: Path) -> None:
 
 def test_the_public_functions_of_data_have_examples() -> None:
     names = {path.stem for path in LIGHT}
-    assert {"draws", "sequences", "candidates", "prompts", "records"} <= names
+    assert {"draws", "sequences", "protocols", "prompts", "records"} <= names

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from mllmrec.artifacts import Workspace
+from mllmrec.backends.embedding import TfidfEmbedder
 from mllmrec.data.sequences import Interactions
 from mllmrec.data.traces import TraceJoin
 from mllmrec.reasoning import pseudo_cot
 from mllmrec.reasoning.leakage import LeakageJudge
 from mllmrec.reasoning.modality import ModalityJudge
-from mllmrec.backends.embedding import TfidfEmbedder
 from mllmrec.records import Trace
 from mllmrec.settings.reasoning import PseudoCotSettings
 

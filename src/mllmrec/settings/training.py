@@ -58,7 +58,7 @@ class MergeSettings(DatasetSettings):
 
     tag: str = knob("sft", "Checkpoint with the adapters.")
     merged_tag: str = knob("", "Name of the merged model; empty: the tag with -merged.")
-    backbone: str = knob("", "The backbone, when it has moved since training, or when the adapters were made elsewhere.")
+    backbone: str = knob("", "The backbone, when it has moved since training or the adapters are from elsewhere.")
     tolerance: float = knob(0.05, "Largest difference of log-probabilities that is accepted, in nats.", gt=0)
     device: Literal["auto", "cpu", "cuda", "mps"] = knob("auto", "Where to compare logits.", operational=True)
 
