@@ -25,7 +25,7 @@ from mllmrec.evaluation.metrics import Position, metric_names, per_user
 from mllmrec.evaluation.statistics import bootstrap
 from mllmrec.records import RankingExample
 
-TOP_K = (3, 5)
+TOP_K = (3, 5, 10)
 ROWS = ("ceiling", "ceiling, titles only")
 
 
