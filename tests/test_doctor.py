@@ -220,7 +220,7 @@ def test_a_plan_without_a_gpu_asks_for_its_memory(workspace: Workspace, monkeypa
 
 
 def test_a_plan_for_an_unknown_backbone_says_how_to_get_it(workspace: Workspace) -> None:
-    with pytest.raises(SettingsError, match=r"memory of tiny can't be planned.*fetch backbone ID"):
+    with pytest.raises(SettingsError, match=r"memory of backbone can't be planned.*fetch backbone ID"):
         run(DoctorSettings(plan="demo", gpu=8), workspace)
 
 

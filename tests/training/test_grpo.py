@@ -161,7 +161,7 @@ def test_a_conflict_with_the_format_is_refused(trained: Workspace, knobs: dict[s
 
 
 def test_saying_what_is_inherited_is_the_same_as_leaving_it_out(trained_copy: Workspace) -> None:
-    said = {"min_inter": WINDOW, "max_prompt_tokens": 512, "captions": "off"}
+    said = {"min_inter": WINDOW, "max_prompt_tokens": 4096, "captions": "off"}
     summary = align(trained_copy, tag="said", limit=4, **said)
     assert summary.facts["steps"] == 1
     before = Manifest.read(trained_copy.checkpoint(DATASET, "said"))

@@ -67,7 +67,10 @@ def open_model(
 def prompt_content(
     settings: ModelRunSettings, workspace: Workspace, choice: ModelChoice, window: int
 ) -> tuple[Mapping[str, str], int]:
-    """The captions and the token budget of the prompts; a SettingsError where they contradict the checkpoint."""
+    """The captions and the token budget of the prompts; a SettingsError where they contradict the checkpoint.
+
+    A budget that isn't asked for is the checkpoint's own: a larger one would show it longer captions than it knows.
+    """
     asked: dict[str, object] = {"window": window}
     if settings.captions != "auto":
         asked["captions"] = settings.captions == "on"
@@ -75,7 +78,8 @@ def prompt_content(
     if trained is None:
         return read_captions(workspace, settings.dataset, settings.captions), settings.max_prompt_tokens
     captions = read_captions(workspace, settings.dataset, "on" if trained.captions else "off")
-    return captions, max(trained.max_prompt_tokens, settings.max_prompt_tokens)
+    asked_for = "max_prompt_tokens" in settings.model_fields_set
+    return captions, settings.max_prompt_tokens if asked_for else trained.max_prompt_tokens
 
 
 def _full_model(workspace: Workspace, settings: ModelRunSettings) -> Path:

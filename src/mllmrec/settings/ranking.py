@@ -18,7 +18,9 @@ class ModelRunSettings(RunSettings):
     tag: str = knob("", "Checkpoint: adapters on the model, or a full model.", operational=True)
     score: Literal["answer", "id"] = knob("answer", "What is scored: the whole answer, or its id alone.")
     captions: Literal["auto", "on", "off"] = knob("auto", "Captions in prompts; auto: as the checkpoint was trained.")
-    max_prompt_tokens: int = knob(4096, "Budget of a prompt; captions shorten first, then old history.", ge=64)
+    max_prompt_tokens: int = knob(
+        4096, "Budget of a prompt, as trained unless given; captions shorten first, then old history.", ge=64
+    )
     batch_tokens: int = knob(
         8192, "Tokens in one forward pass, padding included; at most 2,048 on a CPU.", ge=256, operational=True
     )

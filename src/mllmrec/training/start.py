@@ -32,7 +32,7 @@ def full_model(settings: GrpoSettings, workspace: Workspace) -> Path:
 def as_trained(settings: GrpoSettings, base: Path) -> GrpoSettings:
     """`settings` with the prompt format of the model that GRPO starts from, so that saying it or not is the same.
 
-    A larger budget of tokens is GRPO's own. Raises SettingsError for settings that contradict the format.
+    A budget of tokens that is asked for is GRPO's own. Raises SettingsError for settings that contradict the format.
     """
     asked: dict[str, Any] = {}
     if "min_inter" in settings.model_fields_set:
@@ -42,10 +42,7 @@ def as_trained(settings: GrpoSettings, base: Path) -> GrpoSettings:
     known = inherited(PromptFormat.of(Manifest.read(base)), asked, str(base))
     if known is None:
         return settings
-    return settings.model_copy(
-        update={
-            "min_inter": known.window,
-            "captions": "on" if known.captions else "off",
-            "max_prompt_tokens": max(known.max_prompt_tokens, settings.max_prompt_tokens),
-        }
-    )
+    update: dict[str, Any] = {"min_inter": known.window, "captions": "on" if known.captions else "off"}
+    if "max_prompt_tokens" not in settings.model_fields_set:
+        update["max_prompt_tokens"] = known.max_prompt_tokens
+    return settings.model_copy(update=update)
