@@ -16,7 +16,8 @@ from pathlib import Path
 
 from mllmrec.artifacts import Workspace
 from mllmrec.data import candidates_stage, prepare
-from mllmrec.demo.world import World, write_world
+from mllmrec.demo.raw_tables import write_world
+from mllmrec.demo.world import World
 from mllmrec.settings.backbone import BackboneSettings
 from mllmrec.settings.candidates import CandidatesSettings
 from mllmrec.settings.prepare import PrepareSettings

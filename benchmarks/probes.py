@@ -18,7 +18,8 @@ from mllmrec.artifacts import Workspace, read_json, write_json
 from mllmrec.data import candidates_stage, prepare
 from mllmrec.data.candidates import questions
 from mllmrec.data.sequences import Interactions, Line
-from mllmrec.demo.world import World, write_world
+from mllmrec.demo.raw_tables import write_world
+from mllmrec.demo.world import World
 from mllmrec.evaluation.probing import stage
 from mllmrec.evaluation.probing.findings import Study, findings
 from mllmrec.evaluation.probing.plan import make_plan

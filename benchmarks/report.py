@@ -20,7 +20,8 @@ from mllmrec.artifacts import Workspace, sha256
 from mllmrec.data import candidates_stage, prepare
 from mllmrec.data.candidates import read_candidates
 from mllmrec.data.draws import uniform
-from mllmrec.demo.world import World, write_world
+from mllmrec.demo.raw_tables import write_world
+from mllmrec.demo.world import World
 from mllmrec.evaluation import baselines_stage
 from mllmrec.evaluation.rankings import ranking_of
 from mllmrec.evaluation.runs import run_folder, write_run

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace, read_json, write_json
-from mllmrec.demo.world import SIZES, World, write_world
+from mllmrec.demo.raw_tables import write_world
+from mllmrec.demo.world import SIZES, World
 from mllmrec.errors import ArtifactError
 from mllmrec.pipeline import command_of, run_stages
 from mllmrec.progress import note

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from mllmrec.data.draws import generator
 from mllmrec.demo.curriculum import curriculum, draw_shapes
 from mllmrec.demo.lessons import Cue, Lesson, Shape, make_lesson
+from mllmrec.demo.raw_tables import write_world
 from mllmrec.demo.words import made_up_word, made_up_words
-from mllmrec.demo.world import World, write_world
+from mllmrec.demo.world import World
 
 CUES: tuple[Cue, ...] = ("title", "caption", "both", "mixed", "last", "seen")
 SHAPES = st.builds(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mllmrec.demo.world import KINDS, PLACES, SIZES, TINTS, World, make_things, write_world
+from mllmrec.demo.raw_tables import write_world
+from mllmrec.demo.world import KINDS, PLACES, SIZES, TINTS, World, make_things
 from mllmrec.errors import SettingsError
 
 SMALL = World(num_items=240, num_users=60)

@@ -1,20 +1,16 @@
 """A small made-up world: things with names and posters, and people with tastes and habits.
 
 Each thing has a place and a kind, and its title says so: `Ocean Lantern 2` is the second lantern of the ocean. Its
-poster has a tint, which no title tells. What people do with that is told in `habits.py`; here is what there is, and
-how it is written down: two plain tables, as anyone's raw data might be.
+poster has a tint, which no title tells. Here is what there is; what people do with it is told in `habits.py`, and
+`raw_tables.py` writes it down.
 """
 
 from __future__ import annotations
 
-import csv
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from mllmrec.artifacts import replacing
 from mllmrec.data.draws import uniform
 from mllmrec.errors import SettingsError
 
@@ -74,21 +70,6 @@ class Thing:
     @property
     def title(self) -> str:
         return f"{self.place} {self.kind}" + (f" {self.edition}" if self.edition > 1 else "")
-
-
-def write_world(world: World, folder: Path) -> None:
-    """Write pairs.csv (user, item, timestamp) and titles.csv (item, title, place), the same for the same world."""
-    from mllmrec.demo.habits import Habits
-
-    things = make_things(world)
-    with replacing(folder / "titles.csv") as file:
-        rows = ((item, thing.title, thing.place) for item, thing in things.items())
-        csv.writer(file).writerows(itertools.chain([("item", "title", "place")], rows))
-    with replacing(folder / "pairs.csv") as file:
-        writer = csv.writer(file)
-        writer.writerow(("user", "item", "timestamp"))
-        for user, chosen in Habits(world, things).everyone():
-            writer.writerows((user, item, step) for step, item in enumerate(chosen))
 
 
 def make_things(world: World) -> dict[str, Thing]:
