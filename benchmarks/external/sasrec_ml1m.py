@@ -7,7 +7,7 @@ The file holds `user item` lines in the order of time (SASRec's own preprocessin
 last item is the test target, the one before it the validation target, the rest is trained on; a target is ranked among
 100 items drawn uniformly from those the user never met, from all that the user chose before it. Published (Kang and
 McAuley, ICDM 2018): NDCG@10 .59, HR@10 .82, with d = 50, at most 200 items, two blocks, one head, dropout .2, Adam at
-.001 and binary cross-entropy with one negative a place, for some 200 rounds. The second command is for a processor:
+.001 and binary cross-entropy with one negative a place. The second command is for a processor:
 sessions of 50 items, but all of a user's, which is almost four times as many updates a round in less time. The
 round that is best on validation is the one that is tested.
 """
