@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from mllmrec.artifacts import write_json
+from mllmrec.artifacts import read_json, write_json
 from mllmrec.backends.huggingface import quieten
 from mllmrec.backends.small_qwen3 import save
 from mllmrec.data.draws import generator
@@ -104,6 +104,9 @@ def _keep(out: Path, pupil: Pupil, optimizer: torch.optim.Optimizer, place: Plac
     half = new_model(pupil.tokenizer, plan).half()
     half.load_state_dict(pupil.model.state_dict())
     save(half, pupil.tokenizer, out / "model")
+    # Stored in half precision to be small; computed with and merged in full, which rounds adapters no further.
+    config = out / "model" / "config.json"
+    write_json(config, read_json(config) | {"dtype": "float32"})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
