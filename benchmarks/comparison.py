@@ -21,11 +21,12 @@ import numpy as np
 
 from mllmrec.artifacts import Workspace, sha256, write_jsonl
 from mllmrec.data.candidates import candidate_rows
-from mllmrec.evaluation import compare, verification
+from mllmrec.evaluation import compare
 from mllmrec.evaluation.rankings import ranking_of
 from mllmrec.evaluation.runs import candidate_file, run_folder, write_run
 from mllmrec.evaluation.seeds import compare_over_seeds
 from mllmrec.evaluation.statistics import bootstrap, randomisation_p_values
+from mllmrec.evaluation.verifying import stage as verification
 from mllmrec.records import RankingExample
 from mllmrec.settings.evaluation import CompareSettings, RunSettings, VerifySettings
 

@@ -22,7 +22,7 @@ from mllmrec.data.candidates import read_candidates
 from mllmrec.data.draws import uniform
 from mllmrec.demo.raw_tables import write_world
 from mllmrec.demo.world import World
-from mllmrec.evaluation import baselines_stage
+from mllmrec.evaluation.baselines import stage as baselines_stage
 from mllmrec.evaluation.rankings import ranking_of
 from mllmrec.evaluation.runs import run_folder, write_run
 from mllmrec.settings.candidates import CandidatesSettings

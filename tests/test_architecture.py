@@ -45,21 +45,28 @@ FLOORS = {
 }
 # Where each heavy library may be imported. The doctor tells which devices torch sees; adapters load in backends.
 HEAVY = {
-    "torch": ("backends/", "training/", "demo/pretrain", "doctor.py", "launch.py", "evaluation/baselines_seq"),
+    "torch": (
+        "backends/",
+        "training/",
+        "demo/pretrain",
+        "doctor.py",
+        "launch.py",
+        "evaluation/baselines/sequential.py",
+    ),
     "transformers": ("backends/", "training/", "demo/pretrain"),
     "trl": ("training/", "backends/small_qwen3.py"),
     "peft": ("training/", "backends/"),
     "datasets": ("training/",),
     "polars": ("data/importers/",),
-    "PIL": ("vision/", "demo/", "evaluation/report"),
+    "PIL": ("vision/", "demo/", "evaluation/reporting/"),
     "fastapi": ("serving/",),
     "uvicorn": ("serving/",),
-    "matplotlib": ("evaluation/report", "reasoning/plots.py"),
+    "matplotlib": ("evaluation/reporting/", "reasoning/plots.py"),
     "openai": ("backends/endpoint.py",),
-    "rectools": ("evaluation/baselines_sequential.py",),
-    "implicit": ("evaluation/baselines_itemknn.py",),
-    "pandas": ("evaluation/baselines_sequential.py",),
-    "jinja2": ("evaluation/report",),
+    "rectools": ("evaluation/baselines/sequential.py",),
+    "implicit": ("evaluation/baselines/itemknn.py",),
+    "pandas": ("evaluation/baselines/sequential.py",),
+    "jinja2": ("evaluation/reporting/",),
     "sentence_transformers": ("backends/embedding.py",),
 }
 MODULE_LINES, FUNCTION_LINES = 300, 60

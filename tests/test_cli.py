@@ -321,7 +321,7 @@ def recipe(shop: Workspace) -> str:
 def with_recipe(recipe: str, monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, Any]:
     """The settings that reach a stage; each run function stands in a module that loads without torch."""
     seen: dict[str, Any] = {}
-    stage = {"baselines": "mllmrec.evaluation.baselines_stage", "candidates": "mllmrec.data.candidates_stage"}
+    stage = {"baselines": "mllmrec.evaluation.baselines.stage", "candidates": "mllmrec.data.candidates_stage"}
     module = __import__(stage[words[0]], fromlist=["run"])
 
     def keep(settings: Any, workspace: Workspace) -> Any:

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from mllmrec.data.draws import generator
 from mllmrec.data.sequences import Line
-from mllmrec.evaluation.baselines import Baseline
-from mllmrec.evaluation.baselines_sequential import SasRec
+from mllmrec.evaluation.baselines.base import Baseline
+from mllmrec.evaluation.baselines.sequential import SasRec
 from mllmrec.evaluation.metrics import means, per_user
 from mllmrec.evaluation.rankings import position_of, ranking_of
 from mllmrec.records import RankingExample, Split, example_id

@@ -45,7 +45,7 @@ def run_pseudo_cot(settings: PseudoCotSettings, workspace: Workspace) -> Summary
 
 def run_report(settings: ReportSettings, workspace: Workspace) -> Summary:
     """Write the report; it is handed the items' images, small, which evaluation can't open by itself."""
-    from mllmrec.evaluation.report import run
+    from mllmrec.evaluation.reporting.stage import run
     from mllmrec.vision.images import ImageFolder
 
     images = ImageFolder(workspace.images(settings.dataset))
@@ -99,7 +99,7 @@ def _model_stage(verb: str) -> Run | None:
 
             return retrieve
         case "baselines":
-            from mllmrec.evaluation.baselines_stage import run as baselines
+            from mllmrec.evaluation.baselines.stage import run as baselines
 
             return baselines
         case "sft":

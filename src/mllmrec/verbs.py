@@ -174,7 +174,7 @@ def evaluate(*, settings: Annotated[EvaluateSettings, FLAT]) -> None:
 @app.command
 def baselines(*, settings: Annotated[BaselinesSettings, FLAT]) -> None:
     """Rank the same candidates with models that know no language."""
-    from mllmrec.evaluation.baselines_stage import run
+    from mllmrec.evaluation.baselines.stage import run
 
     finish(run(settings, Workspace(settings.root)))
 
@@ -221,7 +221,7 @@ def verify(*runs: str, root: str = ".", candidates: str | None = None) -> None:
     candidates
         Candidate file they ranked; by default the one their settings name.
     """
-    from mllmrec.evaluation.verification import run
+    from mllmrec.evaluation.verifying.stage import run
 
     settings = VerifySettings.model_validate({"runs": runs, "root": root, "candidates": candidates})
     finish(run(settings, Workspace(root)))

@@ -17,7 +17,7 @@ from mllmrec.data.candidates_stage import run as candidates
 from mllmrec.data.draws import uniform
 from mllmrec.data.prepare import run as prepare
 from mllmrec.data.sequences import Interactions
-from mllmrec.evaluation.baselines_stage import run as baselines
+from mllmrec.evaluation.baselines.stage import run as baselines
 from mllmrec.evaluation.rankings import ranking_of
 from mllmrec.evaluation.runs import run_folder, write_run
 from mllmrec.manifests import write_manifest

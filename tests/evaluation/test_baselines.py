@@ -15,9 +15,11 @@ from mllmrec.data.draws import uniform
 from mllmrec.data.legacy import draw_legacy
 from mllmrec.data.sequences import Line, is_held_out, read_catalogue, read_lines
 from mllmrec.errors import ArtifactError, DataError, SettingsError
-from mllmrec.evaluation import baselines, baselines_counts, baselines_stage
-from mllmrec.evaluation.baselines_counts import Markov, Popularity, Random
-from mllmrec.evaluation.baselines_families import FAMILIES
+from mllmrec.evaluation.baselines import base as baselines
+from mllmrec.evaluation.baselines import counts as baselines_counts
+from mllmrec.evaluation.baselines import stage as baselines_stage
+from mllmrec.evaluation.baselines.counts import Markov, Popularity, Random
+from mllmrec.evaluation.baselines.families import FAMILIES
 from mllmrec.evaluation.metrics import metric_names, per_user
 from mllmrec.evaluation.rankings import position_of, ranking_of
 from mllmrec.evaluation.runs import read_run

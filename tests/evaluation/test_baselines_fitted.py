@@ -13,12 +13,13 @@ from mllmrec.artifacts import Workspace, read_json, write_text
 from mllmrec.data.candidates_stage import run as draw
 from mllmrec.data.sequences import Interactions, Line, is_held_out
 from mllmrec.errors import SettingsError
-from mllmrec.evaluation import baselines_fitted, baselines_stage
-from mllmrec.evaluation.baselines import Baseline, with_full_history
-from mllmrec.evaluation.baselines_counts import Popularity, Random
-from mllmrec.evaluation.baselines_families import FAMILIES, Family, Fitting
-from mllmrec.evaluation.baselines_fitted import open_baseline
-from mllmrec.evaluation.baselines_tuning import make_judge, tune
+from mllmrec.evaluation.baselines import fitted as baselines_fitted
+from mllmrec.evaluation.baselines import stage as baselines_stage
+from mllmrec.evaluation.baselines.base import Baseline, with_full_history
+from mllmrec.evaluation.baselines.counts import Popularity, Random
+from mllmrec.evaluation.baselines.families import FAMILIES, Family, Fitting
+from mllmrec.evaluation.baselines.fitted import open_baseline
+from mllmrec.evaluation.baselines.tuning import make_judge, tune
 from mllmrec.evaluation.runs import read_run
 from mllmrec.records import RankingExample, example_id
 from mllmrec.settings.base import validated

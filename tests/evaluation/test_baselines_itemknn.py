@@ -16,8 +16,8 @@ pytest.importorskip("implicit", reason="the extra `baselines` isn't installed")
 
 from implicit.utils import ParameterWarning
 
-from mllmrec.evaluation import baselines_itemknn
-from mllmrec.evaluation.baselines_itemknn import KINDS, UNSEEN, ItemKnn, users_by_items
+from mllmrec.evaluation.baselines import itemknn as baselines_itemknn
+from mllmrec.evaluation.baselines.itemknn import KINDS, UNSEEN, ItemKnn, users_by_items
 
 TWO_SHELVES = [
     Line(user_id=str(user), items=items, line_index=user)

@@ -17,9 +17,9 @@ pytest.importorskip("rectools", reason="the extra `baselines` isn't installed")
 
 import torch
 
-from mllmrec.evaluation import baselines_sequential
-from mllmrec.evaluation.baselines import Baseline
-from mllmrec.evaluation.baselines_sequential import Bert4Rec, SasRec, SequentialBaseline, dataset_of
+from mllmrec.evaluation.baselines import sequential as baselines_sequential
+from mllmrec.evaluation.baselines.base import Baseline
+from mllmrec.evaluation.baselines.sequential import Bert4Rec, SasRec, SequentialBaseline, dataset_of
 
 RING = [f"i{index}" for index in range(12)]
 SMALL = {"n_factors": 32, "session_max_len": 10, "lr": 5e-3, "batch_size": 16, "patience": 3}

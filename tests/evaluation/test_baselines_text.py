@@ -8,7 +8,7 @@ from handmade import history_of
 
 from mllmrec.backends.embedding import TfidfEmbedder
 from mllmrec.data.sequences import Line
-from mllmrec.evaluation.baselines_text import TextKnn
+from mllmrec.evaluation.baselines.text import TextKnn
 
 TEXTS = {
     "a": "Red kettle. A kettle of copper",

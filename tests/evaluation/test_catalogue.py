@@ -17,14 +17,16 @@ from hypothesis import strategies as st
 from mllmrec.artifacts import Workspace, read_json, read_jsonl, sha256, write_json, write_jsonl, write_text
 from mllmrec.data.candidates_stage import run as freeze_candidates
 from mllmrec.errors import DataError, SettingsError
-from mllmrec.evaluation import baselines_stage, catalogue, compare, verification
+from mllmrec.evaluation import catalogue, compare
+from mllmrec.evaluation.baselines import stage as baselines_stage
 from mllmrec.evaluation.catalogue import best_kept
 from mllmrec.evaluation.metrics import Position
 from mllmrec.evaluation.pairing import paired_positions
 from mllmrec.evaluation.rankings import position_of, read_rankings
-from mllmrec.evaluation.report_ladder import ladder_section, measure
-from mllmrec.evaluation.report_runs import read_ladders
+from mllmrec.evaluation.reporting.ladder import ladder_section, measure
+from mllmrec.evaluation.reporting.runs import read_ladders
 from mllmrec.evaluation.runs import Run, read_run
+from mllmrec.evaluation.verifying import stage as verification
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.base import validated
 from mllmrec.settings.candidates import CandidatesSettings

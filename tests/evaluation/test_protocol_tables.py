@@ -9,12 +9,14 @@ import pytest
 from mllmrec.artifacts import Workspace, read_json
 from mllmrec.data.candidates import read_candidates
 from mllmrec.errors import DataError, SettingsError
-from mllmrec.evaluation import baselines_stage, retrieval, verification
-from mllmrec.evaluation.report_ladder import ladder_section, measure
-from mllmrec.evaluation.report_page import Sheet
-from mllmrec.evaluation.report_runs import read_ladders
+from mllmrec.evaluation import retrieval
+from mllmrec.evaluation.baselines import stage as baselines_stage
+from mllmrec.evaluation.reporting.ladder import ladder_section, measure
+from mllmrec.evaluation.reporting.page import Sheet
+from mllmrec.evaluation.reporting.runs import read_ladders
 from mllmrec.evaluation.runs import Run, read_run
 from mllmrec.evaluation.tables import results_table
+from mllmrec.evaluation.verifying import stage as verification
 from mllmrec.records import Summary
 from mllmrec.settings.base import validated
 from mllmrec.settings.candidates import RetrieveSettings

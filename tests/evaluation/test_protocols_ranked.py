@@ -10,10 +10,11 @@ from mllmrec.artifacts import Workspace, read_json
 from mllmrec.data.candidates import read_candidates
 from mllmrec.data.candidates_stage import run as freeze_candidates
 from mllmrec.errors import SettingsError
-from mllmrec.evaluation import ranking, retrieval, verification
+from mllmrec.evaluation import ranking, retrieval
 from mllmrec.evaluation.compare import compare
 from mllmrec.evaluation.probing import stage
 from mllmrec.evaluation.runs import Run, read_run
+from mllmrec.evaluation.verifying import stage as verification
 from mllmrec.settings.candidates import CandidatesSettings, RetrieveSettings
 from mllmrec.settings.evaluation import VerifySettings
 from mllmrec.settings.probes import ProbeSettings

@@ -20,23 +20,25 @@ from report_world import DATASET, HOSTILE, LOUD, MODELS, USERS, make_data, make_
 from mllmrec.artifacts import Workspace, read_json, write_json, write_text
 from mllmrec.data.sequences import read_catalogue
 from mllmrec.errors import ArtifactError, SettingsError
-from mllmrec.evaluation import (
-    report_cases,
-    report_costs,
-    report_ladder,
-    report_markdown,
-    report_page,
-    report_runs,
-    report_training,
+from mllmrec.evaluation.reporting import (
+    cases,
+    costs,
+    ladder,
+    markdown,
+    runs,
+    training,
 )
-from mllmrec.evaluation.report import run
-from mllmrec.evaluation.report_cases import cases_section, draw_cases
-from mllmrec.evaluation.report_ladder import measure, verdict
-from mllmrec.evaluation.report_material import audit_section
-from mllmrec.evaluation.report_page import Cases, Figures, Prose, Sheet
-from mllmrec.evaluation.report_pictures import Posters
-from mllmrec.evaluation.report_probes import probes_section
-from mllmrec.evaluation.report_runs import Ladder, read_ladders
+from mllmrec.evaluation.reporting import (
+    page as paged,
+)
+from mllmrec.evaluation.reporting.cases import cases_section, draw_cases
+from mllmrec.evaluation.reporting.ladder import measure, verdict
+from mllmrec.evaluation.reporting.material import audit_section
+from mllmrec.evaluation.reporting.page import Cases, Figures, Prose, Sheet
+from mllmrec.evaluation.reporting.pictures import Posters
+from mllmrec.evaluation.reporting.probes import probes_section
+from mllmrec.evaluation.reporting.runs import Ladder, read_ladders
+from mllmrec.evaluation.reporting.stage import run
 from mllmrec.settings.base import validated
 from mllmrec.settings.report import ReportSettings
 
@@ -121,7 +123,7 @@ def world_copy(world: Workspace, tmp_path: Path) -> Workspace:
 
 
 def test_doctests_hold() -> None:
-    modules = (report_cases, report_costs, report_ladder, report_markdown, report_page, report_runs, report_training)
+    modules = (cases, costs, ladder, markdown, paged, runs, training)
     for module in modules:
         result = doctest.testmod(module)
         assert result.attempted

@@ -9,7 +9,7 @@ import pytest
 from browser import Browser, browsing, find_browser
 from report_world import DATASET, make_report_world, picture_of
 
-from mllmrec.evaluation.report import run
+from mllmrec.evaluation.reporting.stage import run
 from mllmrec.settings.report import ReportSettings
 
 pytestmark = [

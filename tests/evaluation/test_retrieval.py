@@ -17,7 +17,7 @@ from mllmrec.data.candidates import read_candidates
 from mllmrec.data.sequences import is_held_out
 from mllmrec.errors import ArtifactError, DataError, SettingsError
 from mllmrec.evaluation import retrieval
-from mllmrec.evaluation.baselines_families import FAMILIES
+from mllmrec.evaluation.baselines.families import FAMILIES
 from mllmrec.evaluation.retrieval import best, run
 from mllmrec.evaluation.runs import candidate_file
 from mllmrec.manifests import Manifest

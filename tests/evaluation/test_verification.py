@@ -21,13 +21,15 @@ from mllmrec.cli import main
 from mllmrec.data.candidates import candidate_rows
 from mllmrec.data.draws import uniform
 from mllmrec.errors import ArtifactError
-from mllmrec.evaluation import verification, verification_metrics, verification_rankings
 from mllmrec.evaluation.cutoffs import normalised
 from mllmrec.evaluation.metrics import Position, metric, rank_of
 from mllmrec.evaluation.rankings import ranking_of, ranking_of_answers
 from mllmrec.evaluation.runs import Run, candidate_file, run_folder, write_run
-from mllmrec.evaluation.verification_metrics import value_of
-from mllmrec.evaluation.verification_rankings import place
+from mllmrec.evaluation.verifying import metrics as verification_metrics
+from mllmrec.evaluation.verifying import rankings as verification_rankings
+from mllmrec.evaluation.verifying import stage as verification
+from mllmrec.evaluation.verifying.metrics import value_of
+from mllmrec.evaluation.verifying.rankings import place
 from mllmrec.records import Ranking, RankingExample, Summary
 from mllmrec.settings.evaluation import RunSettings, VerifySettings
 

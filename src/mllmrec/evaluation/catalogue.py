@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import DataError, SettingsError
-from mllmrec.evaluation.baselines import Baseline
+from mllmrec.evaluation.baselines.base import Baseline
 from mllmrec.evaluation.rankings import ranking_of
 from mllmrec.evaluation.retrieval_scores import scored
 from mllmrec.evaluation.shelf import Shelf

@@ -10,9 +10,9 @@ from typing import Any
 from mllmrec.artifacts import Workspace
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import SettingsError
-from mllmrec.evaluation.baselines import Baseline, Floats, batches, with_full_history
-from mllmrec.evaluation.baselines_families import FAMILIES, INSTALL, Fitting
-from mllmrec.evaluation.baselines_fitted import lines_for, open_baseline
+from mllmrec.evaluation.baselines.base import Baseline, Floats, batches, with_full_history
+from mllmrec.evaluation.baselines.families import FAMILIES, INSTALL, Fitting
+from mllmrec.evaluation.baselines.fitted import lines_for, open_baseline
 from mllmrec.records import RankingExample
 from mllmrec.settings.candidates import RETRIEVERS, RetrieveSettings
 

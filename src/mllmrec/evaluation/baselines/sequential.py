@@ -35,7 +35,7 @@ from safetensors.torch import load_file, save_file
 from mllmrec.artifacts import read_json, write_json
 from mllmrec.data.sequences import Line
 from mllmrec.errors import DataError
-from mllmrec.evaluation.baselines import Baseline, CatalogueBaseline, Floats
+from mllmrec.evaluation.baselines.base import Baseline, CatalogueBaseline, Floats
 from mllmrec.records import RankingExample
 
 WEIGHTS, ITEMS = "model.safetensors", "items.json"

@@ -15,22 +15,22 @@ from mllmrec import __version__
 from mllmrec.artifacts import Workspace, require, write_text
 from mllmrec.data.sequences import PREPARE, read_catalogue
 from mllmrec.errors import SettingsError
-from mllmrec.evaluation.report_cases import Drawn, cases_section, draw_cases
-from mllmrec.evaluation.report_costs import Made, costs_section, read_made, settings_section
-from mllmrec.evaluation.report_ladder import Measured, ladder_section, measure, verdict
-from mllmrec.evaluation.report_markdown import to_markdown
-from mllmrec.evaluation.report_material import (
+from mllmrec.evaluation.reporting.cases import Drawn, cases_section, draw_cases
+from mllmrec.evaluation.reporting.costs import Made, costs_section, read_made, settings_section
+from mllmrec.evaluation.reporting.ladder import Measured, ladder_section, measure, verdict
+from mllmrec.evaluation.reporting.markdown import to_markdown
+from mllmrec.evaluation.reporting.material import (
     audit_section,
     captions_section,
     data_section,
     read_traces,
     traces_section,
 )
-from mllmrec.evaluation.report_page import Page, Section, to_html
-from mllmrec.evaluation.report_pictures import LoadPicture, Posters
-from mllmrec.evaluation.report_probes import probes_section
-from mllmrec.evaluation.report_runs import read_ladders
-from mllmrec.evaluation.report_training import training_section
+from mllmrec.evaluation.reporting.page import Page, Section, to_html
+from mllmrec.evaluation.reporting.pictures import LoadPicture, Posters
+from mllmrec.evaluation.reporting.probes import probes_section
+from mllmrec.evaluation.reporting.runs import read_ladders
+from mllmrec.evaluation.reporting.training import training_section
 from mllmrec.records import Summary
 from mllmrec.settings.report import ReportSettings
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mllmrec.evaluation.verification_catalogue import Allowed
-from mllmrec.evaluation.verification_checks import Checks
+from mllmrec.evaluation.verifying.catalogue import Allowed
+from mllmrec.evaluation.verifying.checks import Checks
 from mllmrec.records import RankingExample
 
 FIELDS = ("example_id", "user_id", "target_id", "candidates", "scores", "higher", "ties", "rank")

@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 
 from mllmrec.data.draws import uniform
 from mllmrec.data.sequences import Line
-from mllmrec.evaluation.baselines import Baseline
+from mllmrec.evaluation.baselines.base import Baseline
 from mllmrec.records import RankingExample
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mllmrec.evaluation.report_page import Drawing, Key
+from mllmrec.evaluation.reporting.page import Drawing, Key
 from mllmrec.evaluation.statistics import Interval
 
 PAINT = {"ink": "#0a0b0c", "muted": "#0a0b0d", "rule": "#0a0b0e", "paper": "#0a0b0f", "alarm": "#0a0b10"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from mllmrec.evaluation.report_page import (
+from mllmrec.evaluation.reporting.page import (
     Block,
     Cases,
     Described,

@@ -10,9 +10,9 @@ from mllmrec.artifacts import read_json
 from mllmrec.errors import ArtifactError
 from mllmrec.evaluation.probing.sentences import headline
 from mllmrec.evaluation.probing.tables import tables
-from mllmrec.evaluation.report_figures import draw_intervals, draw_points
-from mllmrec.evaluation.report_page import Block, Figure, Figures, Section, Sheet
-from mllmrec.evaluation.report_runs import Ladder, Rung
+from mllmrec.evaluation.reporting.figures import draw_intervals, draw_points
+from mllmrec.evaluation.reporting.page import Block, Figure, Figures, Section, Sheet
+from mllmrec.evaluation.reporting.runs import Ladder, Rung
 from mllmrec.evaluation.statistics import Interval
 
 Facts = Mapping[str, Any]

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mllmrec.evaluation.verification_checks import Checks
-from mllmrec.evaluation.verification_metrics import mean, value_of
-from mllmrec.evaluation.verification_rankings import Placed
+from mllmrec.evaluation.verifying.checks import Checks
+from mllmrec.evaluation.verifying.metrics import mean, value_of
+from mllmrec.evaluation.verifying.rankings import Placed
 
 CHECK = "reference files"
 HEADER = ["index", "target_id", "pred_topk", "hit", "rank"]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace, read_jsonl
-from mllmrec.evaluation.report_figures import draw_columns, draw_lines, finite
-from mllmrec.evaluation.report_page import Block, Figure, Figures, Prose, Section
+from mllmrec.evaluation.reporting.figures import draw_columns, draw_lines, finite
+from mllmrec.evaluation.reporting.page import Block, Figure, Figures, Prose, Section
 from mllmrec.manifests import Manifest
 
 LOG, TIMELINE = "training.jsonl", "metrics.jsonl"

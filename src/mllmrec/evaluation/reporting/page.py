@@ -228,7 +228,7 @@ def cell_lines(cell: str) -> Sequence[str]:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("mllmrec.evaluation", "report_templates"),
+        loader=PackageLoader("mllmrec.evaluation.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

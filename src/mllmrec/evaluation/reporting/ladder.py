@@ -10,9 +10,9 @@ from typing import Any
 from mllmrec.evaluation.ceilings import NOTE, ceiling_rows
 from mllmrec.evaluation.metrics import FloatArray, Position, means, per_user
 from mllmrec.evaluation.pairing import paired_positions
-from mllmrec.evaluation.report_figures import draw_hit_rates, draw_intervals
-from mllmrec.evaluation.report_page import Block, Figure, Figures, Section, Sheet
-from mllmrec.evaluation.report_runs import Ladder, Rung, in_words
+from mllmrec.evaluation.reporting.figures import draw_hit_rates, draw_intervals
+from mllmrec.evaluation.reporting.page import Block, Figure, Figures, Section, Sheet
+from mllmrec.evaluation.reporting.runs import Ladder, Rung, in_words
 from mllmrec.evaluation.statistics import holm
 from mllmrec.evaluation.steps import MAIN, Gap, paired_gaps
 from mllmrec.evaluation.tables import ceiling_of, chooser_of, own_note, users_of

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.data.sequences import Line
-from mllmrec.evaluation.baselines import Baseline
-from mllmrec.evaluation.baselines_families import FAMILIES, Fitting, check_installed
-from mllmrec.evaluation.baselines_tuning import Tuning, tune
+from mllmrec.evaluation.baselines.base import Baseline
+from mllmrec.evaluation.baselines.families import FAMILIES, Fitting, check_installed
+from mllmrec.evaluation.baselines.tuning import Tuning, tune
 from mllmrec.manifests import Manifest, differences, hash_files, unmark, write_manifest
 from mllmrec.progress import note
 from mllmrec.records import Split

@@ -18,10 +18,10 @@ from mllmrec.data.legacy import load_candidates
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.metrics import Position
-from mllmrec.evaluation.report_ladder import Measured
-from mllmrec.evaluation.report_page import Case, Cases, Choice, Reasoning, Section
-from mllmrec.evaluation.report_pictures import Posters
-from mllmrec.evaluation.report_runs import Ladder, Rung
+from mllmrec.evaluation.reporting.ladder import Measured
+from mllmrec.evaluation.reporting.page import Case, Cases, Choice, Reasoning, Section
+from mllmrec.evaluation.reporting.pictures import Posters
+from mllmrec.evaluation.reporting.runs import Ladder, Rung
 from mllmrec.records import Ranking, RankingExample
 
 SHOWN = 10

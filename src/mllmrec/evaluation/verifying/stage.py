@@ -21,11 +21,11 @@ from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError
 from mllmrec.evaluation.pairing import run_named
 from mllmrec.evaluation.runs import Run, read_run
-from mllmrec.evaluation.verification_catalogue import Allowed, allowed_items
-from mllmrec.evaluation.verification_checks import Checks
-from mllmrec.evaluation.verification_files import check_reference_files
-from mllmrec.evaluation.verification_metrics import check_metrics
-from mllmrec.evaluation.verification_rankings import check_rankings
+from mllmrec.evaluation.verifying.catalogue import Allowed, allowed_items
+from mllmrec.evaluation.verifying.checks import Checks
+from mllmrec.evaluation.verifying.files import check_reference_files
+from mllmrec.evaluation.verifying.metrics import check_metrics
+from mllmrec.evaluation.verifying.rankings import check_rankings
 from mllmrec.manifests import Manifest
 from mllmrec.records import RankingExample, Summary, Table
 from mllmrec.settings.evaluation import VerifySettings

@@ -16,8 +16,8 @@ from typing import Any
 from mllmrec.data.candidates import questions, uniform_sampler, with_candidates
 from mllmrec.data.draws import uniform
 from mllmrec.data.sequences import Interactions, Line
-from mllmrec.evaluation.baselines import Baseline, with_full_history
-from mllmrec.evaluation.baselines_families import Family, Fitting, Params
+from mllmrec.evaluation.baselines.base import Baseline, with_full_history
+from mllmrec.evaluation.baselines.families import Family, Fitting, Params
 from mllmrec.evaluation.metrics import means, per_user
 from mllmrec.evaluation.rankings import position_of, ranking_of
 from mllmrec.progress import progress

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mllmrec.artifacts import Workspace, read_jsonl
-from mllmrec.evaluation.report_page import Block, Facts, Origins, Prose, Section, Sheet
+from mllmrec.evaluation.reporting.page import Block, Facts, Origins, Prose, Section, Sheet
 from mllmrec.manifests import Manifest
 from mllmrec.records import Table
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace
-from mllmrec.evaluation.verification_checks import Checks
+from mllmrec.evaluation.verifying.checks import Checks
 from mllmrec.manifests import Manifest, hash_files
 from mllmrec.records import RankingExample
 

@@ -23,7 +23,7 @@ from scipy.sparse import csr_matrix
 
 from mllmrec.artifacts import read_json, write_json
 from mllmrec.data.sequences import Line
-from mllmrec.evaluation.baselines import CatalogueBaseline, Floats
+from mllmrec.evaluation.baselines.base import CatalogueBaseline, Floats
 from mllmrec.records import RankingExample
 
 ARRAYS, ITEMS = "neighbours.safetensors", "items.json"

@@ -14,7 +14,7 @@ import numpy as np
 
 from mllmrec.backends.embedding import Embedder
 from mllmrec.data.sequences import Line
-from mllmrec.evaluation.baselines import CatalogueBaseline, Floats
+from mllmrec.evaluation.baselines.base import CatalogueBaseline, Floats
 from mllmrec.records import RankingExample
 
 UNSEEN = -1.0

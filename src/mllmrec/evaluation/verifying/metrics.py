@@ -12,8 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mllmrec.evaluation.verification_checks import Checks
-from mllmrec.evaluation.verification_rankings import Placed
+from mllmrec.evaluation.verifying.checks import Checks
+from mllmrec.evaluation.verifying.rankings import Placed
 
 CLOSE = 1e-9
 ROUNDED = 1.01e-6

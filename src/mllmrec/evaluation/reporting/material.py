@@ -15,8 +15,8 @@ from mllmrec.data.card import card
 from mllmrec.data.card_table import table as card_table
 from mllmrec.data.draws import uniform
 from mllmrec.data.traces import usable_traces
-from mllmrec.evaluation.report_figures import draw_histogram
-from mllmrec.evaluation.report_page import (
+from mllmrec.evaluation.reporting.figures import draw_histogram
+from mllmrec.evaluation.reporting.page import (
     Block,
     Described,
     Figure,
@@ -27,7 +27,7 @@ from mllmrec.evaluation.report_page import (
     Section,
     Sheet,
 )
-from mllmrec.evaluation.report_pictures import Posters
+from mllmrec.evaluation.reporting.pictures import Posters
 from mllmrec.records import Table
 from mllmrec.settings.audit import AuditSettings
 from mllmrec.streams import read_list

@@ -18,9 +18,9 @@ from mllmrec.data.legacy import load_candidates
 from mllmrec.data.protocols import protocol_of
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import DataError, SettingsError
-from mllmrec.evaluation.baselines import with_full_history
-from mllmrec.evaluation.baselines_families import FAMILIES, Fitting, check_installed
-from mllmrec.evaluation.baselines_fitted import Fitted, fit_inputs, lines_for, open_baseline
+from mllmrec.evaluation.baselines.base import with_full_history
+from mllmrec.evaluation.baselines.families import FAMILIES, Fitting, check_installed
+from mllmrec.evaluation.baselines.fitted import Fitted, fit_inputs, lines_for, open_baseline
 from mllmrec.evaluation.catalogue import check_cuts, ranked
 from mllmrec.evaluation.cutoffs import finished_run
 from mllmrec.evaluation.runs import Run, candidate_file, run_folder, slice_input, write_run

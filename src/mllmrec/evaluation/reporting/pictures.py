@@ -14,7 +14,7 @@ from PIL import Image
 
 from mllmrec.backends.base import Picture
 from mllmrec.data.sequences import Catalogue
-from mllmrec.evaluation.report_page import Poster
+from mllmrec.evaluation.reporting.page import Poster
 
 LoadPicture = Callable[[str], Picture | None]
 QUALITY = 72

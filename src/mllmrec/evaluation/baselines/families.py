@@ -15,8 +15,8 @@ from mllmrec.artifacts import Workspace
 from mllmrec.data.captions import read_captions
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import SettingsError
-from mllmrec.evaluation.baselines import Baseline
-from mllmrec.evaluation.baselines_counts import Markov, Popularity, Random, Recency
+from mllmrec.evaluation.baselines.base import Baseline
+from mllmrec.evaluation.baselines.counts import Markov, Popularity, Random, Recency
 
 Params = Mapping[str, Any]
 INSTALL = "pip install 'mllmrec-r1[baselines]'"
@@ -54,26 +54,26 @@ class Family:
 
 
 def _itemknn(params: Params, _fitting: Fitting) -> Baseline:
-    from mllmrec.evaluation.baselines_itemknn import ItemKnn
+    from mllmrec.evaluation.baselines.itemknn import ItemKnn
 
     return ItemKnn(**params)
 
 
 def _sasrec(params: Params, fitting: Fitting) -> Baseline:
-    from mllmrec.evaluation.baselines_sequential import SasRec
+    from mllmrec.evaluation.baselines.sequential import SasRec
 
     return SasRec(params, fitting.seed, short=fitting.window - 1)
 
 
 def _bert4rec(params: Params, fitting: Fitting) -> Baseline:
-    from mllmrec.evaluation.baselines_sequential import Bert4Rec
+    from mllmrec.evaluation.baselines.sequential import Bert4Rec
 
     return Bert4Rec(params, fitting.seed, short=fitting.window - 1)
 
 
 def _textknn(params: Params, fitting: Fitting) -> Baseline:
     from mllmrec.backends.embedding import make_embedders
-    from mllmrec.evaluation.baselines_text import TextKnn
+    from mllmrec.evaluation.baselines.text import TextKnn
 
     captions = fitting.captions() if params["captions"] else {}
     catalogue = fitting.interactions.catalogue

@@ -1,0 +1,1 @@
+"""Every figure of a RUN again, by a second and simpler implementation."""
