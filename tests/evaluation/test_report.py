@@ -34,11 +34,14 @@ from mllmrec.evaluation.reporting import (
 from mllmrec.evaluation.reporting.cases import cases_section, draw_cases
 from mllmrec.evaluation.reporting.ladder import measure, verdict
 from mllmrec.evaluation.reporting.material import audit_section
+from mllmrec.evaluation.reporting.overview import overview_section
 from mllmrec.evaluation.reporting.page import Cases, Figures, Prose, Sheet
 from mllmrec.evaluation.reporting.pictures import Posters
 from mllmrec.evaluation.reporting.probes import probes_section
 from mllmrec.evaluation.reporting.runs import Ladder, read_ladders
 from mllmrec.evaluation.reporting.stage import run
+from mllmrec.evaluation.runs import Run
+from mllmrec.manifests import Manifest
 from mllmrec.settings.base import validated
 from mllmrec.settings.report import ReportSettings
 
@@ -134,15 +137,15 @@ def test_everything_that_is_there_is_shown(written: tuple[Any, str, str]) -> Non
     summary = written[0]
     sections = ["training", "cases", "data", "audit", "captions", "traces", "costs", "settings"]
     ladders = [f"ladder-{RUN}-{USERS}", f"ladder-test_uni19_w5_s42-{USERS}"]
-    assert summary.facts["sections"] == [*ladders, *sections]
+    assert summary.facts["sections"] == ["overview", *ladders, *sections]
     assert [line.partition(":")[0] for line in summary.facts["missing"]] == ["Probes"]
     assert summary.warnings == ()
 
 
 def test_a_table_holds_one_protocol_and_every_metric_names_its_own(page: Document) -> None:
-    told = [
-        {column.partition("/")[2] for column in rows[0] if re.match(r"(HR|NDCG)@|MRR", column)} for rows in page.tables
-    ]
+    overview, *tables = page.tables
+    assert overview[0] == ["recommender", "NDCG@3/uni9", "NDCG@3/uni19"]
+    told = [{column.partition("/")[2] for column in rows[0] if re.match(r"(HR|NDCG)@|MRR", column)} for rows in tables]
     assert [protocols for protocols in told if protocols] == [{"uni9"}, {"uni9"}, {"uni9"}, {"uni19"}, {"uni19"}]
 
 
@@ -157,6 +160,40 @@ def test_the_ladder_climbs_from_the_weakest_baseline_to_the_last_model(world: Wo
             told = metrics[column.partition("/")[0]]
             assert cell == f"{told['value']:.3f}\n{told['low']:.3f}–{told['high']:.3f}"
     assert rows[-1][1] == "0.100"
+
+
+def test_the_overview_has_a_row_for_each_recommender_and_a_column_for_each_protocol(
+    world: Workspace, page: Document
+) -> None:
+    rows = {row[0]: row[1:] for row in page.tables[0][1:]}
+    assert set(rows) == {path.name for path in world.results(DATASET).iterdir() if path.is_dir()} | {"chance"}
+    for name, cells in rows.items():
+        for protocol, cell in zip((RUN, "test_uni19_w5_s42"), cells, strict=True):
+            path = world.run(DATASET, name, protocol) / "metrics.json"
+            told = read_json(path)["metrics"]["NDCG@3"] if path.exists() else None
+            expected = f"{told['value']:.3f}\n{told['low']:.3f}–{told['high']:.3f}" if told else ""
+            assert name == "chance" or cell == expected
+    assert rows["sft"][0]
+    assert not rows["sft"][1]
+
+
+def test_the_chooser_of_negatives_is_not_applicable_in_the_overview() -> None:
+    def ladder(protocol: str, name: str) -> runs.Ladder:
+        facts = {"name": name, "method": "score", "protocol": protocol, "candidates": protocol, "num_users": 9}
+        facts |= {"metrics": {"MRR": {"value": 0.5, "low": 0.4, "high": 0.6}}, "chance": {"MRR": 0.1}}
+        manifest = Manifest(verb="baselines", settings={}, result_settings={}, inputs={})
+        rung = runs.Rung(run=Run(folder=Path(protocol), facts=facts), manifest=manifest)
+        return runs.Ladder(rungs=(rung,), metric="MRR")
+
+    section = overview_section([ladder("uni9", "itemknn-full"), ladder("hard19-itemknn", "markov")])
+    assert section is not None
+    [sheet] = section.blocks
+    assert isinstance(sheet, Sheet)
+    assert sheet.table.rows == (
+        ("itemknn-full", "0.500\n0.400–0.600", "n/a"),
+        ("markov", "", "0.500\n0.400–0.600"),
+    )
+    assert overview_section([ladder("uni9", "markov")]) is None
 
 
 def test_differences_are_those_of_the_rankings(world: Workspace, page: Document) -> None:

@@ -37,14 +37,16 @@ class Position(NamedTuple):
 def per_user(positions: Sequence[Position], names: Sequence[str]) -> FloatArray:
     """The value of each metric for each user, (users, metrics); a metric of a run is the mean of its column.
 
+    Many users' targets come out at the same place, so each place is worked out once.
+
     >>> per_user([Position(0, 0, 10), Position(2, 1, 10)], ["HR@1", "HR@3", "MRR"]).round(3).tolist()
     [[1.0, 1.0, 1.0], [0.0, 0.5, 0.292]]
     """
-    columns = []
-    for name in names:
-        value = functools.cache(metric(name))
-        columns.append([value(higher, ties, count) for higher, ties, count, _ in positions])
-    return np.array(columns, dtype=np.float64).reshape(len(names), len(positions)).T
+    places: dict[tuple[int, int, int], int] = {}
+    place_index = [places.setdefault(position[:3], len(places)) for position in positions]
+    functions = [metric(name) for name in names]
+    values = np.array([[function(*place) for function in functions] for place in places], dtype=np.float64)
+    return values.reshape(len(places), len(names))[place_index]
 
 
 def chance(positions: Sequence[Position], names: Sequence[str]) -> dict[str, float]:

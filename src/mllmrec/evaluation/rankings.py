@@ -141,6 +141,8 @@ def _check(ranking: Ranking, where: str) -> None:
             f"{where}: {len(ranking.candidates)} candidates of user {ranking.user_id} are kept of a list of "
             f"{ranking.num_candidates}. Expected a longer list; rank it again."
         )
+    if all(map(math.isfinite, ranking.scores)):
+        return
     for item, score in zip(ranking.candidates, ranking.scores, strict=True):
         if not math.isfinite(score):
             raise DataError(

@@ -87,7 +87,8 @@ def draw_hit_rates(
                 axes.plot(cuts, values, color=PAINT["muted"], linewidth=1.3, linestyle=(0, dashes) if dashes else "-")
                 keys.append(Key(label, "muted", " ".join(f"{length:g}" for length in dashes)))
                 others += 1
-        axes.set_ylim(0, 1.02)
+        highest = max(guessing[-1], *(max(values) for _, values, _ in curves))
+        axes.set_ylim(0, min(1.02, max(0.1, 1.1 * highest)))
         axes.set_xlabel("K")
         axes.set_xticks(cuts if len(cuts) <= 10 else [1, *range(5, cuts[-1] + 1, 5)])
         axes.yaxis.grid(visible=True, color=PAINT["rule"], linewidth=0.8)

@@ -19,6 +19,8 @@ from mllmrec.evaluation.tables import ceiling_of, chooser_of, own_note, users_of
 from mllmrec.records import Table
 
 LONGEST_CUT = 20
+CURVES = 4
+"""Baselines whose hit rates are drawn, the strongest ones: as many as dashes tell apart."""
 READING = (
     "Paired differences with 95 % intervals over users; bold where the interval leaves zero out. p: paired "
     "randomisation test, two-sided, corrected by Holm over the rows. detectable: the true difference that a 5 % test "
@@ -136,9 +138,11 @@ def _figures(measured: Measured) -> tuple[Figure, ...]:
     chance = ladder.facts["chance"][metric]
     cuts = range(1, min(ladder.facts["num_candidates"], LONGEST_CUT) + 1)
     names = [f"HR@{cut}" for cut in cuts]
+    weakest = [rung for rung in ladder.rungs if not rung.is_model][:-CURVES]
     curves = [
         (rung.label, means(per_user(positions, names)), rung.is_model)
         for rung, positions in zip(ladder.rungs, measured.positions, strict=True)
+        if rung not in weakest
     ]
     return (
         Figure(
@@ -147,7 +151,7 @@ def _figures(measured: Measured) -> tuple[Figure, ...]:
             text=f"{ladder.shown(metric)}: {told}; chance {chance:.3f}.",
         ),
         Figure(
-            title=f"HR@K/{ladder.facts['protocol']} at every K",
+            title=f"HR@K/{ladder.facts['protocol']} at every K{', strongest baselines' if weakest else ''}",
             drawing=draw_hit_rates(curves, list(cuts), ladder.facts["num_candidates"], f"hits-{ladder.key}"),
             text="Share of users whose target is among the first K: "
             + "; ".join(f"{label} {values[0]:.3f} at K = 1" for label, values, _ in curves)
@@ -158,7 +162,7 @@ def _figures(measured: Measured) -> tuple[Figure, ...]:
 
 def _results(ladder: Ladder) -> Sheet:
     facts, names = ladder.facts, ladder.names
-    rows = tuple((rung.label, *(_told(rung, name) for name in names)) for rung in ladder.rungs)
+    rows = tuple((rung.label, *(with_interval(rung, name) for name in names)) for rung in ladder.rungs)
     chance = ("chance", *(f"{facts['chance'][name]:.3f}" if name in facts["chance"] else "" for name in names))
     best = ceiling_rows(ladder.rungs[0].run, names)
     own = [(chooser, *("n/a" for _ in names)) for chooser in [chooser_of(facts["protocol"])] if chooser]
@@ -183,7 +187,8 @@ def _results(ladder: Ladder) -> Sheet:
     )
 
 
-def _told(rung: Rung, metric: str) -> str:
+def with_interval(rung: Rung, metric: str) -> str:
+    """A RUN's mean, and beneath it the bounds; empty where it doesn't tell the metric."""
     if metric not in rung.run.facts["metrics"]:
         return ""
     interval = rung.run.intervals[metric]

@@ -221,6 +221,18 @@ def with_code(text: str) -> Markup:
     )
 
 
+def heading(column: str) -> Markup:
+    """A column's name; the protocol of a metric is set beneath it, where it leaves the column narrow.
+
+    >>> heading("HR@1/uni9"), heading("tokens in/out")
+    (Markup('HR@1<span class="protocol">/uni9</span>'), Markup('tokens in/out'))
+    """
+    name, slash, protocol = column.partition("/")
+    if not slash or not name.startswith(("HR@", "NDCG@", "MRR")):
+        return escape(column)
+    return Markup('{}<span class="protocol">/{}</span>').format(name, protocol)
+
+
 def cell_lines(cell: str) -> Sequence[str]:
     """The lines of a cell, at least one."""
     return cell.split("\n")
@@ -236,6 +248,7 @@ def _environment() -> Environment:
     )
     environment.filters["with_code"] = with_code
     environment.filters["cell_lines"] = cell_lines
+    environment.filters["heading"] = heading
     environment.filters["svg"] = Markup
     return environment
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace
-from mllmrec.data.protocols import protocol_named
+from mllmrec.data.protocols import STEMS, protocol_named
 from mllmrec.evaluation.runs import Run, read_run
 from mllmrec.evaluation.tables import users_of
 from mllmrec.manifests import Manifest
@@ -93,8 +93,16 @@ def read_ladders(workspace: Workspace, dataset: str, metric: str) -> tuple[list[
         users = f"{users_of(facts)} {facts.get('slice', {}).get('by', '')}"
         groups[facts["protocol"], facts["candidates_sha256"], users].append(rung)
     ladders = [_ladder(rungs, metric) for rungs in groups.values()]
-    ladders.sort(key=lambda ladder: (-len(ladder.models), -ladder.facts["num_users"], ladder.facts["candidates"]))
+    ladders.sort(key=_place)
     return ladders, unfinished
+
+
+def _place(ladder: Ladder) -> tuple[int, int, int, int, str]:
+    """The ladder with the most models first; of equal ones the easier question."""
+    facts = ladder.facts
+    named = protocol_named(facts["protocol"])
+    kind = list(STEMS).index(named.kind) if named is not None else len(STEMS)
+    return -len(ladder.models), -facts["num_users"], kind, named.num if named is not None else 0, facts["candidates"]
 
 
 def in_words(protocol: str) -> str:

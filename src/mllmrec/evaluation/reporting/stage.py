@@ -26,6 +26,7 @@ from mllmrec.evaluation.reporting.material import (
     read_traces,
     traces_section,
 )
+from mllmrec.evaluation.reporting.overview import overview_section
 from mllmrec.evaluation.reporting.page import Page, Section, to_html
 from mllmrec.evaluation.reporting.pictures import LoadPicture, Posters
 from mllmrec.evaluation.reporting.probes import probes_section
@@ -75,6 +76,7 @@ def _page(settings: ReportSettings, workspace: Workspace, posters: Posters) -> t
     window = _window(made)
     traces = read_traces(workspace, dataset, drawn.users if drawn else (), settings.seed)
     found: list[Section | None] = [
+        overview_section(ladders),
         *(ladder_section(each) for each in measured),
         probes_section(ladders),
         training_section(workspace, dataset),
