@@ -22,6 +22,7 @@ from mllmrec.training import session
 
 GIB = 1 << 30
 QWEN3_4B = KNOWN_CONFIGS["Qwen3-4B"]
+ROLLOUTS = ("generate", "candidates")
 LORA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -58,6 +59,32 @@ def test_the_cache_of_rollouts_by_hand() -> None:
     cache = 32 * (554 + 128) * 2 * 36 * 8 * 128 * 2
     assert plan.moment == "sampling answers"
     assert plan.working == pytest.approx((cache + 32 * (0.7 * saved * 554 + 12 * 151936)) / GIB)
+
+
+def test_exact_grpo_holds_whole_lists_and_samples_nothing_by_hand() -> None:
+    plan = plan_stage("grpo", Shape.of(QWEN3_4B), {**grpo(rollouts="exact"), "gradient_checkpointing": "on"})
+    saved, rows, answers = 23 * 2560 + 15 * 4096 + 4 * 1024 + 9 * 9728, 4, 10 * 24
+    step = rows * (554 + answers) * (2 * 2560 * 36 + 1.5 * saved) + 12 * rows * answers * 151936
+    assert plan.moment == "validation"
+    assert step < plan.working * GIB
+    unchecked = plan_stage("grpo", Shape.of(QWEN3_4B), {**grpo(rollouts="exact"), "gradient_checkpointing": "off"})
+    assert unchecked.moment == "a training step"
+    kept = rows * (554 + answers) * 36.5 * saved
+    assert unchecked.working == pytest.approx((kept + 12 * rows * answers * 151936) / GIB)
+
+
+def test_a_forward_pass_of_exact_grpo_holds_no_more_rows_than_a_step_has_prompts() -> None:
+    shape, off = Shape.of(QWEN3_4B), {"gradient_checkpointing": "off"}
+    two_prompts = plan_stage("grpo", shape, {**grpo(rollouts="exact", batch=16, accum=1, num_generations=8), **off})
+    two_rows = plan_stage("grpo", shape, {**grpo(rollouts="exact", batch=2, accum=8, num_generations=8), **off})
+    assert two_prompts.working == two_rows.working
+
+
+def test_drawn_candidates_are_scored_and_not_decoded() -> None:
+    names = {rollouts: plan_stage("grpo", Shape.of(QWEN3_4B), grpo(rollouts=rollouts)) for rollouts in ROLLOUTS}
+    assert names["generate"].moment == "sampling answers"
+    assert names["candidates"].moment != "sampling answers"
+    assert names["candidates"].total < names["generate"].total
 
 
 def test_training_all_weights_takes_eighteen_bytes_each() -> None:

@@ -13,6 +13,7 @@ vocabulary V, in bytes:
     logits in training      TRL projects in tiles: min(n, 4096) x min(V, 32768) x 2
     logits when scoring     2048 rows x V x 10 (bfloat16, float32 and the log-sum-exp's copy)
     logits when generating  sequences x V x 12
+    logits of exact GRPO    12 V for every token of every candidate: all of them are kept for the gradient
     key-value cache         4 k L for each token of each sequence
 
 The largest moment of a stage is added to what it holds all the time, then 0.7 GiB for the CUDA context and a tenth of
@@ -106,9 +107,7 @@ def _moments(verb: str, shape: Shape, block: Mapping[str, Any]) -> Iterator[tupl
     if verb == "sft":
         yield "a training step", _training_step(shape, block, prompt + ANSWER_TOKENS)
     elif verb == "grpo":
-        answers, completion = block["batch"] * block["accum"], block["max_completion_length"]
-        yield "a training step", _training_step(shape, block, prompt + completion)
-        yield "sampling answers", _generating(shape, answers, prompt, completion)
+        yield from _grpo_moments(shape, block, prompt)
     elif block["method"] == "generate":
         lines = max(block["top_k"]) if block["list_prompt"] else 1
         sequences = block["batch"] * (1 if block["list_prompt"] else max(block["top_k"]))
@@ -117,6 +116,17 @@ def _moments(verb: str, shape: Shape, block: Mapping[str, Any]) -> Iterator[tupl
         yield "scoring", _scoring(shape, block["batch_tokens"], prompt, block["num_neg"] + 1)
     if verb in ("sft", "grpo"):
         yield "validation", _scoring(shape, VALIDATION_TOKENS, prompt, block["num_neg"] + 1)
+
+
+def _grpo_moments(shape: Shape, block: Mapping[str, Any], prompt: int) -> Iterator[tuple[str, float]]:
+    """Where answers come from decides what a step holds: rows of one answer each, or of a whole candidate list."""
+    answers, completion = block["batch"] * block["accum"], block["max_completion_length"]
+    if block["rollouts"] == "exact":
+        yield "a training step", _exact_step(shape, block, prompt)
+        return
+    yield "a training step", _training_step(shape, block, prompt + completion)
+    if block["rollouts"] == "generate":
+        yield "sampling answers", _generating(shape, answers, prompt, completion)
 
 
 def prompt_tokens(block: Mapping[str, Any]) -> int:
@@ -129,13 +139,24 @@ def prompt_tokens(block: Mapping[str, Any]) -> int:
 
 
 def _training_step(shape: Shape, block: Mapping[str, Any], length: int) -> float:
-    batch: int = block["batch"]
-    tokens, saved = batch * length, shape.saved_bytes
+    tokens: int = block["batch"] * length
+    kept = tokens * _kept_of_a_token(shape, block)
+    return kept + 2 * min(tokens, TILE_TOKENS) * min(shape.vocabulary, TILE_VOCABULARY)
+
+
+def _exact_step(shape: Shape, block: Mapping[str, Any], prompt: int) -> float:
+    """Rows of a prompt with all its candidates behind it, as many as a forward pass takes."""
+    prompts = max(1, block["batch"] * block["accum"] // block["num_generations"])
+    rows, answers = min(block["batch"], prompts), (block["num_neg"] + 1) * ANSWER_TOKENS
+    kept: float = rows * (prompt + answers) * _kept_of_a_token(shape, block)
+    return kept + 12 * rows * answers * shape.vocabulary
+
+
+def _kept_of_a_token(shape: Shape, block: Mapping[str, Any]) -> float:
+    """Bytes that the layers keep of each token until its gradient is known."""
     if block["gradient_checkpointing"] == "off":
-        layers = (shape.layers + 0.5) * saved
-    else:
-        layers = 2 * shape.hidden * shape.layers + 1.5 * saved
-    return tokens * layers + 2 * min(tokens, TILE_TOKENS) * min(shape.vocabulary, TILE_VOCABULARY)
+        return (shape.layers + 0.5) * shape.saved_bytes
+    return 2 * shape.hidden * shape.layers + 1.5 * shape.saved_bytes
 
 
 def _generating(shape: Shape, sequences: int, prompt: int, answer: int) -> float:
