@@ -147,8 +147,9 @@ def _training_step(shape: Shape, block: Mapping[str, Any], length: int) -> float
 def _exact_step(shape: Shape, block: Mapping[str, Any], prompt: int) -> float:
     """Rows of a prompt with all its candidates behind it, as many as a forward pass takes."""
     prompts = max(1, block["batch"] * block["accum"] // block["num_generations"])
-    rows, answers = min(block["batch"], prompts), (block["num_neg"] + 1) * ANSWER_TOKENS
-    kept: float = rows * (prompt + answers) * _kept_of_a_token(shape, block)
+    rows: int = min(block["batch"], prompts)
+    answers: int = (block["num_neg"] + 1) * ANSWER_TOKENS
+    kept = rows * (prompt + answers) * _kept_of_a_token(shape, block)
     return kept + 12 * rows * answers * shape.vocabulary
 
 
