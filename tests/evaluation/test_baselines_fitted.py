@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
 
-from mllmrec.artifacts import Workspace, read_json, write_text
+from mllmrec.artifacts import RecordLog, Workspace, read_json, write_text
 from mllmrec.data.candidates_stage import run as draw
 from mllmrec.data.sequences import Interactions, Line, is_held_out
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.baselines import fitted as baselines_fitted
 from mllmrec.evaluation.baselines import stage as baselines_stage
 from mllmrec.evaluation.baselines.base import Baseline, with_full_history
-from mllmrec.evaluation.baselines.counts import Popularity, Random
+from mllmrec.evaluation.baselines.counts import Popularity, Random, Recency
 from mllmrec.evaluation.baselines.families import FAMILIES, Family, Fitting
 from mllmrec.evaluation.baselines.fitted import open_baseline
 from mllmrec.evaluation.baselines.tuning import make_judge, tune
@@ -47,6 +51,36 @@ def fitting_of(workspace: Workspace, window: int = 5) -> Fitting:
     return Fitting(workspace=workspace, dataset="ring", interactions=interactions, window=window)
 
 
+@pytest.fixture
+def judged(tmp_path: Path) -> Iterator[RecordLog]:
+    with closing(RecordLog(tmp_path / "judged.jsonl", key="key")) as log:
+        yield log
+
+
+@dataclass
+class Watched:
+    """Which half-lives late popularity was fitted with; it is interrupted at `stop`."""
+
+    stop: int | None = None
+    fitted: list[int] = field(default_factory=list)
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    found = Watched()
+
+    class Watching(Recency):
+        def fit(self, lines: Sequence[Line]) -> Self:
+            if self.half_life == found.stop:
+                raise KeyboardInterrupt
+            found.fitted.append(int(self.half_life))
+            return super().fit(lines)
+
+    family = replace(FAMILIES["recency"], make=lambda params, _fitting: Watching(params["half_life"]))
+    monkeypatch.setitem(FAMILIES, "recency", family)
+    return found
+
+
 def settings_of(workspace: Workspace, **values: object) -> BaselinesSettings:
     base = {"dataset": "ring", "root": str(workspace.root), "num_neg": 9, "min_inter": 5}
     return validated(BaselinesSettings, base | values, "test")
@@ -68,7 +102,7 @@ def test_tuning_asks_validation_users_about_targets_that_were_not_counted(ring: 
     assert {len(example.candidates) for example in judge.window} == {33}
 
 
-def test_the_best_point_on_validation_is_chosen_and_every_point_is_told(ring: Workspace) -> None:
+def test_the_best_point_on_validation_is_chosen_and_every_point_is_told(ring: Workspace, judged: RecordLog) -> None:
     class Planted(Popularity):
         """Knows the answer when its point is right, and nothing otherwise."""
 
@@ -81,7 +115,7 @@ def test_the_best_point_on_validation_is_chosen_and_every_point_is_told(ring: Wo
 
     grid = tuple({"knows": value} for value in (0.0, 1.0, 2.0))
     family = Family(make=lambda params, _fitting: Planted(params["knows"]), grid=grid)
-    best, tuning = tune("planted", family, fitting_of(ring))
+    best, tuning = tune("planted", family, fitting_of(ring), judged)
     assert tuning.point == {"knows": 1.0}, "the first of equal points"
     assert isinstance(best, Planted)
     assert best.knows == 1.0
@@ -90,8 +124,49 @@ def test_the_best_point_on_validation_is_chosen_and_every_point_is_told(ring: Wo
     assert tuning.by.startswith("NDCG@10/uni32 of")
 
 
-def test_without_validation_users_the_first_point_is_used_and_told(ring: Workspace) -> None:
-    tuning = tune("recency", FAMILIES["recency"], fitting_of(ring, window=9))[1]
+@pytest.mark.parametrize("stopped_at", [1, 30])
+def test_interrupted_tuning_goes_on_after_the_last_point_and_ends_as_if_it_had_not_been_stopped(
+    ring: Workspace, watched: Watched, stopped_at: int
+) -> None:
+    folder = ring.processed("ring") / "baselines"
+    whole = open_baseline("recency", fitting_of(ring), "valid")
+    points, watched.fitted = watched.fitted, []
+    assert points == [10, 1, 3, 30]
+    shutil.rmtree(folder)
+
+    watched.stop = stopped_at
+    with pytest.raises(KeyboardInterrupt):
+        open_baseline("recency", fitting_of(ring), "valid")
+    assert len(list(folder.glob("*/*.partial.jsonl"))) == 1
+    before, watched.stop, watched.fitted = watched.fitted, None, []
+    again = open_baseline("recency", fitting_of(ring), "valid")
+
+    assert whole.tuning is not None
+    assert again.tuning is not None
+    assert (again.tuning.point, again.tuning.grid) == (whole.tuning.point, whole.tuning.grid)
+    judge = make_judge(fitting_of(ring))
+    assert judge is not None
+    scores, expected = (list(map(list, each.baseline.score_lists(judge.window))) for each in (again, whole))
+    assert scores == expected
+    chosen = int(whole.tuning.point["half_life"])
+    assert watched.fitted == [*points[len(before) :], *([chosen] if chosen in before else [])]
+    assert not list(folder.glob("*/*.partial.jsonl"))
+
+
+def test_points_that_were_judged_on_other_data_do_not_count(ring: Workspace, watched: Watched) -> None:
+    watched.stop = 30
+    with pytest.raises(KeyboardInterrupt):
+        open_baseline("recency", fitting_of(ring), "valid")
+    path = ring.split("ring", "train")
+    write_text(path, path.read_text(encoding="utf-8") + "900\ti1 i2 i3 i4 i5 i6\n")
+    watched.stop, watched.fitted = None, []
+    open_baseline("recency", fitting_of(ring), "valid")
+    assert watched.fitted == [10, 1, 3, 30]
+    assert not list(ring.processed("ring").glob("baselines/*/*.partial.jsonl"))
+
+
+def test_without_validation_users_the_first_point_is_used_and_told(ring: Workspace, judged: RecordLog) -> None:
+    tuning = tune("recency", FAMILIES["recency"], fitting_of(ring, window=9), judged)[1]
     assert tuning.point == FAMILIES["recency"].grid[0]
     assert "no validation users" in tuning.by
 

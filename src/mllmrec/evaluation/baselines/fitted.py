@@ -7,7 +7,8 @@
 For the test split it has learned from all of train.tsv; for validation, and while it is tuned, from the same lines
 without the validation targets. The cache is data/<dataset>/processed/baselines/<name>_w<window>_s<seed>/: `tuned` holds
 the chosen point with the figures of the whole grid, `test` what was fitted with it for test, where that differs. A
-cache whose inputs or settings changed since is made anew, and a note says so. Nothing to tune, nothing cached.
+cache whose inputs or settings changed since is made anew, and a note says so. Nothing to tune, nothing cached. Tuning
+that was interrupted goes on after the last point that it judged.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mllmrec.artifacts import RecordLog, partial
 from mllmrec.data.sequences import Line
 from mllmrec.evaluation.baselines.base import Baseline
 from mllmrec.evaluation.baselines.families import FAMILIES, Fitting, check_installed
@@ -75,8 +78,14 @@ def _tuned(name: str, fitting: Fitting) -> Fitted:
     folder, started = _folder(name, fitting, "tuned"), time.monotonic()
     if (kept := _kept(folder, name, fitting)) is not None:
         return _restored(name, kept, folder, fitting.interactions.fit_lines(), fitting)
-    baseline, tuning = tune(name, FAMILIES[name], fitting)
-    return _keep(baseline, tuning, folder, name, fitting, started)
+    with closing(RecordLog(_log(folder, name, fitting), key="key")) as judged:
+        if judged.rows():
+            note(f"{name}: {len(judged)} of {len(FAMILIES[name].grid)} points were judged before.")
+        baseline, tuning = tune(name, FAMILIES[name], fitting, judged)
+    fitted = _keep(baseline, tuning, folder, name, fitting, started)
+    for log in folder.parent.glob("*.partial.jsonl"):
+        log.unlink()
+    return fitted
 
 
 def _refitted(name: str, fitting: Fitting) -> Fitted:
@@ -120,6 +129,13 @@ def _kept(folder: Path, name: str, fitting: Fitting) -> Manifest | None:
     if stale:
         note(f"{folder} is stale: {'; '.join(stale)}. {name} is fitted anew.")
     return None if stale else manifest
+
+
+def _log(folder: Path, name: str, fitting: Fitting) -> Path:
+    """The working log of tuning; what was judged on other inputs or with other settings has another name."""
+    made_from = [fit_inputs(name, fitting), _settings(name, fitting).result_settings()]
+    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    return partial(folder.with_name(f"{folder.name}-{digest[:12]}"))
 
 
 def _settings(name: str, fitting: Fitting) -> BaselineFitSettings:

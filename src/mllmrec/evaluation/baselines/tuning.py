@@ -8,11 +8,13 @@ that one point serves both rows. The first of equal points wins.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mllmrec.artifacts import RecordLog
 from mllmrec.data.candidates import questions, uniform_sampler, with_candidates
 from mllmrec.data.draws import uniform
 from mllmrec.data.sequences import Interactions, Line
@@ -53,8 +55,12 @@ class Judge:
         return f"{METRIC}/uni{negatives} of {len(self.window)} validation users, window and full history"
 
 
-def tune(name: str, family: Family, fitting: Fitting) -> tuple[Baseline, Tuning]:
-    """The baseline of the best point, fitted on the lines that tuning may count."""
+def tune(name: str, family: Family, fitting: Fitting, judged: RecordLog) -> tuple[Baseline, Tuning]:
+    """The baseline of the best point, fitted on the lines that tuning may count.
+
+    `judged` is the working log of points, by `key_of`: those that stand in it were judged before an interruption and
+    aren't fitted again, but for the chosen one.
+    """
     lines, started = fitting.interactions.fit_lines(), time.monotonic()
     judge = make_judge(fitting)
     if judge is None:
@@ -66,16 +72,29 @@ def tune(name: str, family: Family, fitting: Fitting) -> tuple[Baseline, Tuning]
     best, best_value, rows = None, float("-inf"), list[dict[str, Any]]()
     with progress(f"tuning {name}", len(family.grid)) as advance:
         for point in family.grid:
-            baseline = family.make(point, fitting)
-            value = baseline.fit_judged(lines, judge)
-            rows.append({**point, **baseline.settled(), METRIC: round(value, 6)})
-            if value > best_value:
-                best, best_value = baseline, value
+            baseline = None
+            if key_of(point) not in judged:
+                baseline = family.make(point, fitting)
+                value = round(baseline.fit_judged(lines, judge), 6)
+                judged.append([{"key": key_of(point), "row": {**point, **baseline.settled(), METRIC: value}}])
+            rows.append(judged.rows()[key_of(point)]["row"])
+            if rows[-1][METRIC] > best_value:
+                best, best_value = baseline, rows[-1][METRIC]
             advance(1)
-    assert best is not None, "a grid has at least one point"
     chosen = max(rows, key=lambda row: float(row[METRIC]))
     point = {key: value for key, value in chosen.items() if key != METRIC}
+    if best is None:
+        best = family.make(point, fitting).fit(lines)
     return best, Tuning(point=point, by=str(judge), grid=rows, seconds=round(time.monotonic() - started, 3))
+
+
+def key_of(point: Params) -> str:
+    """A point in the working log.
+
+    >>> key_of({"kind": "tfidf", "K": 50})
+    '{"K": 50, "kind": "tfidf"}'
+    """
+    return json.dumps(dict(point), sort_keys=True)
 
 
 def make_judge(fitting: Fitting) -> Judge | None:
