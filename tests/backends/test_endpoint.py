@@ -279,7 +279,7 @@ def test_a_name_of_a_model_is_needed() -> None:
 def test_in_a_storm_nothing_is_lost_or_doubled(seed: int, count: int) -> None:
     names = [str(number) for number in range(count)]
     with faulty_server(storm(seed, 0.5), retry_after=0.02) as server:
-        found = replies(server, requests(*names), timeout=1.0, max_inflight=24, max_retries=2)
+        found = replies(server, requests(*names), timeout=2.5, max_inflight=24, max_retries=2)
     assert found.keys() == set(names)
     seen: dict[str, list[str]] = {name: server.behaviours(f"write about {name}") for name in names}
     retried: Counter[str] = Counter()
