@@ -214,7 +214,7 @@ def test_a_flag_without_its_value_is_told(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_comparing_needs_two_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "runs = ('a',): tuple should have at least 2 items" in refused(capsys, "compare", "a")
+    assert "expected two RUN folders or more, such as result/" in refused(capsys, "compare", "a")
 
 
 def test_a_stage_runs_and_tells_what_it_did(shop: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

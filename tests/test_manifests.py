@@ -83,6 +83,13 @@ def test_overwrite_makes_work(wall: Path) -> None:
     assert finished(wall, PaintSettings(colour="blue", overwrite=True), INPUTS) is None
 
 
+def test_overwrite_replaces_an_artifact_whose_manifest_broke_off(wall: Path) -> None:
+    manifest_path(wall).write_text('{"verb": "pai')
+    with pytest.raises(DataError, match="--overwrite"):
+        finished(wall, PaintSettings(), INPUTS)
+    assert finished(wall, PaintSettings(overwrite=True), INPUTS) is None
+
+
 def test_a_manifest_without_its_artifact_counts_for_nothing(wall: Path) -> None:
     wall.unlink()
     assert finished(wall, PaintSettings(colour="blue"), INPUTS) is None

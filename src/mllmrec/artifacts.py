@@ -154,9 +154,13 @@ def read_json(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}. Save it as UTF-8.") from error
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}). Write the file again.") from error
+        raise DataError(
+            f"{path}:{error.lineno}: not valid JSON ({error.msg}). Mend the file, or make it again with --overwrite."
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} holds what can't be read ({error}). Write the file again.") from error
+        raise DataError(
+            f"{path} holds what can't be read ({error}). Mend the file, or make it again with --overwrite."
+        ) from error
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -167,11 +171,17 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{number}: not valid JSON ({error.msg}). Make the file again.") from error
+                raise DataError(
+                    f"{path}:{number}: not valid JSON ({error.msg}). Make the file again with --overwrite."
+                ) from error
             except UnicodeDecodeError as error:
-                raise DataError(f"{path}:{number}: not UTF-8 text ({error.reason}). Make the file again.") from error
+                raise DataError(
+                    f"{path}:{number}: not UTF-8 text ({error.reason}). Make the file again with --overwrite."
+                ) from error
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}:{number}: can't be read ({error}). Make the file again.") from error
+                raise DataError(
+                    f"{path}:{number}: can't be read ({error}). Make the file again with --overwrite."
+                ) from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}.")
             yield row

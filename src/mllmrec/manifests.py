@@ -70,8 +70,10 @@ def finished(artifact: Path, settings: StageSettings, inputs: Mapping[str, str])
     Raises ArtifactError, naming each difference, when the artifact was made with other result-affecting settings
     or from other inputs and `--overwrite` was not given.
     """
+    if settings.overwrite or not artifact.exists():
+        return None
     manifest = Manifest.read(artifact)
-    if manifest is None or settings.overwrite or not artifact.exists():
+    if manifest is None:
         return None
     found = [
         *differences("setting", manifest.result_settings, settings.result_settings()),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 
-from mllmrec.records import Summary
+from mllmrec.records import Summary, Table
 
 WIDE = 200
+BETWEEN, EDGES = 3, 2
+"""Blanks between two columns, and at both ends of a row."""
 
 
 def finish(summary: Summary) -> None:
@@ -20,25 +24,52 @@ def finish(summary: Summary) -> None:
 
 def show(summary: Summary) -> None:
     """Tables and headline on standard output, as wide as they need to be where that is no terminal."""
-    from rich import box
+    from rich import box, table
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
     for each in summary.tables:
-        table = Table(title=each.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for number, column in enumerate(each.columns):
-            table.add_column(column, justify="left" if number == 0 else each.justify)
-        for row in each.rows:
-            table.add_row(*(Text(cell) for cell in row))
-        console.print(table)
+        for number, part in enumerate(parts_of(each, console.width)):
+            drawn = table.Table(
+                title=None if number else each.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+            )
+            for index in part:
+                drawn.add_column(each.columns[index], justify=each.justify if index else "left")
+            for row in each.rows:
+                drawn.add_row(*(Text(row[index]) for index in part))
+            console.print(drawn)
         if each.note:
             console.print(Text(each.note), soft_wrap=True)
             console.print()
     for warning in summary.warnings:
         tell(f"Note: {warning}")
     print(summary.headline)
+
+
+def parts_of(table: Table, width: int) -> list[list[int]]:
+    """The columns (by index) of each part of a table of figures that is wider than `width`: no figure is ever cut off.
+
+    The first column comes again in each part. A table of words is left whole, since words wrap.
+
+    >>> figures = Table(title="", columns=("run", "HR@1", "HR@3"), rows=(("markov", "0.480", "0.743"),))
+    >>> parts_of(figures, 80), parts_of(figures, 20)
+    ([[0, 1, 2]], [[0, 1], [0, 2]])
+    """
+    columns = range(len(table.columns))
+    if table.justify == "left":
+        return [list(columns)]
+    widths = [_width([table.columns[index], *(row[index] for row in table.rows)]) for index in columns]
+    starts, used = [1], widths[0] + EDGES
+    for index in columns[1:]:
+        if index > starts[-1] and used + BETWEEN + widths[index] > width:
+            starts, used = [*starts, index], widths[0] + EDGES
+        used += BETWEEN + widths[index]
+    return [[0, *range(start, end)] for start, end in pairwise([*starts, len(columns)])]
+
+
+def _width(cells: Sequence[str]) -> int:
+    return max(len(line) for cell in cells for line in cell.split("\n"))
 
 
 def tell(text: str) -> None:

@@ -157,7 +157,7 @@ def merge(*, settings: Annotated[MergeSettings, FLAT]) -> None:
 
 @app.command
 def grpo(*, settings: Annotated[GrpoSettings, FLAT]) -> None:
-    """Align a merged SFT model by rewards of its own sampled answers."""
+    """Align a merged SFT model by rewards: of answers it writes, of drawn candidates, or of whole lists."""
     from mllmrec.training.grpo import run
 
     finish(run(settings, Workspace(settings.root)))

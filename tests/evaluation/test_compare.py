@@ -11,7 +11,7 @@ from handmade import SCORES, WriteRun
 from mllmrec.artifacts import Workspace, read_json, read_jsonl, write_json, write_jsonl
 from mllmrec.errors import ArtifactError, DataError, SettingsError
 from mllmrec.evaluation import compare
-from mllmrec.evaluation.pairing import Configuration
+from mllmrec.evaluation.pairing import Configuration, run_named
 from mllmrec.evaluation.runs import Run
 from mllmrec.settings.base import validated
 from mllmrec.settings.evaluation import CompareSettings
@@ -62,6 +62,27 @@ def test_swapping_the_runs_flips_the_sign(make_run: WriteRun) -> None:
     for one, other in zip(forward, back, strict=True):
         assert one.difference.value == -other.difference.value
         assert one.difference.low == pytest.approx(-other.difference.high)
+
+
+def test_a_run_under_the_root_comes_before_one_of_that_path_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    word = "result/shop/markov/test_uni9_w10_s42"
+    here, root = tmp_path / "here", tmp_path / "root"
+    for folder in (here, root):
+        (folder / word).mkdir(parents=True)
+    monkeypatch.chdir(here)
+    assert run_named(word, Workspace(root)) == root / word
+    assert run_named(word, Workspace(Path())).resolve() == here / word
+    assert run_named(str(here / word), Workspace(root)) == here / word
+    (root / word).rmdir()
+    assert run_named(word, Workspace(root)).resolve() == here / word
+
+
+@pytest.mark.parametrize("runs", [[], ["result/shop/markov/test_uni9_w10_s42"]])
+def test_fewer_than_two_runs_are_refused_in_words(runs: list[str]) -> None:
+    with pytest.raises(SettingsError, match="expected two RUN folders or more, such as result/shop/markov/test_uni9"):
+        validated(CompareSettings, {"runs": runs}, "test")
 
 
 def test_the_stage_compares_each_run_with_the_first(make_run: WriteRun, shop: Workspace) -> None:
@@ -262,8 +283,3 @@ def test_a_nan_score_is_refused_with_its_line(make_run: WriteRun, shop: Workspac
     path.write_text(path.read_text().replace("3.0", "NaN", 1))
     with pytest.raises(DataError, match=r"rankings.jsonl:1: the score of candidate a of user 1 is nan"):
         compare.run(settings_of(hand, other), shop)
-
-
-def test_one_run_is_not_enough() -> None:
-    with pytest.raises(SettingsError, match="at least 2"):
-        settings_of(Path("alone"))

@@ -75,9 +75,10 @@ def paired_positions(runs: Sequence[Run]) -> list[list[Position]]:
 
 
 def run_named(word: str, workspace: Workspace) -> Path:
-    """The folder of a RUN: the path itself, or the one under the root."""
+    """The folder of a RUN: the one under the root, or else the path itself."""
     folder = Path(word.strip()).expanduser()
-    return folder if folder.exists() else workspace.root / folder
+    under_root = workspace.root / folder
+    return folder if folder.exists() and not under_root.exists() else under_root
 
 
 def _refuse_repeated(folders: Sequence[Path]) -> None:

@@ -66,7 +66,8 @@ def candidate_file(settings: RunSettings, workspace: Workspace) -> Path:
     """The candidate file that these settings name; an ArtifactError tells the command that makes a missing one."""
     if settings.candidates is not None:
         beside = Path(settings.candidates).expanduser()
-        path = beside if beside.exists() else workspace.root / beside
+        under_root = workspace.root / beside
+        path = beside if beside.exists() and not under_root.exists() else under_root
         require(path, "The candidate file", "Give --candidates the path of a file made by `mllmrec candidates`.")
     else:
         protocol = protocol_asked(settings)

@@ -104,10 +104,16 @@ class CompareSettings(StageSettings):
     runs: tuple[str, ...] = knob(
         ...,
         "RUN folders; each is compared with the first. Seeds of one configuration: A1,A2,A3 B1,B2,B3.",
-        min_length=2,
     )
     metrics: Names = knob((), "Metrics to compare, comma-separated; all by default. p-values are corrected for these.")
     seed: int = knob(42, "Seed of the resampling.", ge=0)
+
+    @field_validator("runs")
+    @classmethod
+    def _at_least_two(cls, runs: tuple[str, ...]) -> tuple[str, ...]:
+        if len(runs) < 2:
+            raise ValueError("expected two RUN folders or more, such as result/shop/markov/test_uni9_w10_s42")
+        return runs
 
 
 class VerifySettings(StageSettings):

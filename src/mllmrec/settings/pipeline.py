@@ -13,7 +13,9 @@ class RunRecipeSettings(StageSettings):
     verb: ClassVar[str] = "run"
 
     recipe: str = knob(
-        ..., "A recipe by path, or the name of a shipped one: movielens, microlens, netflix.", positional=True
+        ...,
+        "A recipe by path, or the name of a shipped one: movielens, microlens, netflix, movielens-cpu.",
+        positional=True,
     )
     dataset: str = knob("", "Dataset, in place of the recipe's own.")
     ladder: bool = knob(

@@ -132,10 +132,10 @@ def _target_in_history(lines: list[Line], where: str, weight: Verdict) -> Findin
         if line.items[-1] in line.items[:-1]
     ]
     meaning = (
-        "The answer stands in the prompt. Repeats are kept here, so that is part of the task, and a model that repeats "
-        "the history is the baseline to beat; `mllmrec prepare --drop-repeats` leaves them out."
+        "The answer stands earlier on its line. Repeats are kept here, so that is part of the task, and a model that "
+        "repeats the history is the baseline to beat; `mllmrec prepare --drop-repeats` leaves them out."
         if weight == "warning"
-        else "The answer stands in the prompt, and nothing else is ever repeated here: prepare the data again."
+        else "The answer stands earlier on its line, and nothing else is ever repeated here: prepare the data again."
     )
     return judged(TARGET_IN_HISTORY, where, len(lines), "lines", hits, weight, meaning=meaning)
 

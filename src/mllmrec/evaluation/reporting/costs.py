@@ -83,6 +83,7 @@ def _manifests(workspace: Workspace, dataset: str) -> Iterator[Path]:
     data = workspace.dataset(dataset)
     yield from data.glob("*.manifest.json")
     yield from (data / "processed").glob("*.manifest.json")
+    yield from (data / "processed" / "baselines").glob("*/*/manifest.json")
     yield from workspace.dataset(dataset).parent.glob(f"{dataset}_*.manifest.json")
     yield from workspace.checkpoint(dataset, "any").parent.glob("*/manifest.json")
     yield from workspace.results(dataset).glob("*/*/*manifest.json")

@@ -43,7 +43,7 @@ def overview_section(ladders: Sequence[Ladder]) -> Section | None:
             Sheet(
                 table=Table(
                     title="",
-                    columns=("recommender", *(f"{ladder.shown(ladder.metric)}{_whom(ladder)}" for ladder in ladders)),
+                    columns=("recommender", *_headings(ladders)),
                     rows=rows,
                     note="Means over users with 95 % bootstrap intervals; the highest of a column is bold. "
                     "n/a: it chose the negatives. Empty: not ranked.",
@@ -74,5 +74,13 @@ def _cell(ladder: Ladder, column: dict[str, Rung], name: str) -> str:
     return "n/a" if name.removesuffix("-full") == chooser_of(ladder.facts["protocol"]) else ""
 
 
-def _whom(ladder: Ladder) -> str:
-    return f", {ladder.facts['num_users']:,} users" if "slice" in ladder.facts else ""
+def _headings(ladders: Sequence[Ladder]) -> list[str]:
+    """Metric and protocol of each column, with the slice of users, and the candidate file where that isn't enough."""
+    plain = [
+        ladder.shown(ladder.metric) + (f", {ladder.facts['num_users']:,} users" if "slice" in ladder.facts else "")
+        for ladder in ladders
+    ]
+    return [
+        told if plain.count(told) == 1 else f"{told}, {ladder.facts['candidates']}"
+        for told, ladder in zip(plain, ladders, strict=True)
+    ]
