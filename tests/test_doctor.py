@@ -148,13 +148,21 @@ def test_checkpoints_are_finished_by_their_manifest(workspace: Workspace) -> Non
     assert found["odd"][0].startswith("unreadable: ")
 
 
+def add_run(workspace: Workspace, name: str) -> None:
+    folder = workspace.run("films", name, "test_uni9_w10_s42")
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+
+
 def test_the_next_step_follows_the_pipeline(workspace: Workspace) -> None:
     add_dataset(workspace)
     steps = [next_step(workspace, "films")]
-    add_model(workspace.root / "Small")
-    steps.append(next_step(workspace, "films"))
     workspace.processed("films").mkdir()
     (workspace.processed("films") / "test_uni9_w10_s42.jsonl").write_text("{}\n")
+    steps.append(next_step(workspace, "films"))
+    add_run(workspace, "markov")
+    steps.append(next_step(workspace, "films"))
+    add_model(workspace.root / "Small")
     steps.append(next_step(workspace, "films"))
     add_checkpoint(workspace, "first", "sft", adapters=True)
     steps.append(next_step(workspace, "films"))
@@ -162,13 +170,17 @@ def test_the_next_step_follows_the_pipeline(workspace: Workspace) -> None:
     steps.append(next_step(workspace, "films"))
     add_checkpoint(workspace, "aligned", "grpo", adapters=True, sft_tag="whole")
     steps.append(next_step(workspace, "films"))
+    add_run(workspace, "aligned")
+    steps.append(next_step(workspace, "films"))
     assert steps == [
-        "mllmrec fetch backbone Qwen/Qwen3-4B, or mllmrec backbone tiny --dataset films",
         "mllmrec candidates --dataset films",
+        "mllmrec baselines --dataset films",
+        "mllmrec fetch backbone Qwen/Qwen3-4B, or without a GPU mllmrec backbone tiny --dataset films",
         "mllmrec sft --dataset films --backbone Small",
         "mllmrec merge --dataset films --tag first",
         "mllmrec grpo --dataset films --sft-tag whole",
         "mllmrec evaluate --dataset films --sft-tag whole --tag aligned",
+        "mllmrec report --dataset films",
     ]
 
 
@@ -176,6 +188,7 @@ def test_a_model_trained_in_full_needs_no_merge(workspace: Workspace) -> None:
     add_dataset(workspace)
     workspace.processed("films").mkdir()
     (workspace.processed("films") / "test_uni9_w10_s42.jsonl").write_text("{}\n")
+    add_run(workspace, "markov")
     add_checkpoint(workspace, "whole", "sft", adapters=False)
     assert next_step(workspace, "films") == "mllmrec grpo --dataset films --sft-tag whole"
 

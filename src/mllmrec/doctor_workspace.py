@@ -62,14 +62,18 @@ def next_step(workspace: Workspace, dataset: str) -> str:
     flag = f"--dataset {dataset}"
     if not (workspace.split(dataset, "train").exists() and workspace.titles(dataset).exists()):
         return f"mllmrec prepare --source NAME --raw FOLDER {flag}"
+    if not list(workspace.processed(dataset).glob("test_*.jsonl")):
+        return f"mllmrec candidates {flag}"
+    if not _ranked(workspace, dataset):
+        return f"mllmrec baselines {flag}"
     models = [folder.name for folder in model_folders(workspace) if not lacking(folder)]
     checkpoints = {folder: _manifest(folder) for folder in checkpoint_folders(workspace, dataset)}
     whole = {folder: found for folder, found in checkpoints.items() if found and not found.settings.get("fold")}
     by_verb = {manifest.verb: folder for folder, manifest in whole.items()}
     if not models and not by_verb:
-        return f"mllmrec fetch backbone Qwen/Qwen3-4B, or mllmrec backbone tiny {flag}"
-    if not list(workspace.processed(dataset).glob("test_*.jsonl")):
-        return f"mllmrec candidates {flag}"
+        return f"mllmrec fetch backbone Qwen/Qwen3-4B, or without a GPU mllmrec backbone tiny {flag}"
+    if "grpo" in by_verb and by_verb["grpo"].name in _ranked(workspace, dataset):
+        return f"mllmrec report {flag}"
     if "grpo" in by_verb:
         manifest = checkpoints[by_verb["grpo"]]
         base = manifest.settings.get("sft_tag", "") if manifest else ""
@@ -80,6 +84,11 @@ def next_step(workspace: Workspace, dataset: str) -> str:
     if "sft" in by_verb:
         return f"mllmrec merge {flag} --tag {by_verb['sft'].name}"
     return f"mllmrec sft {flag} --backbone {models[0]}"
+
+
+def _ranked(workspace: Workspace, dataset: str) -> set[str]:
+    """The names of recommenders that have a RUN."""
+    return {manifest.parent.parent.name for manifest in workspace.results(dataset).glob("*/*/manifest.json")}
 
 
 def model_folders(workspace: Workspace) -> list[Path]:
