@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +223,22 @@ def test_damaged_bytes_are_read_or_refused(path: Path, interactions: Interaction
         if not text:
             break
     path.write_bytes(bytes(text))
-    for read in (lambda: list(read_list(path)), lambda: list(TraceJoin(path, interactions))):
-        with suppress(DataError):
-            read()
+    joined = TraceJoin(path, interactions)
+    rows, found = read_or_refusal(lambda: list(read_list(path))), read_or_refusal(lambda: list(joined))
+    for told in (rows, found):
+        assert str(path) in told if isinstance(told, str) else isinstance(told, list)
+    if isinstance(rows, str):
+        assert isinstance(found, str), "traces of a file that can't be read"
+    else:
+        assert all(isinstance(row, dict) for row in rows)
+        if not isinstance(found, str):
+            assert len(found) == joined.counts["joined"]
+            assert sum(joined.counts.values()) == len(rows)
+
+
+def read_or_refusal(read: Callable[[], list[Any]]) -> list[Any] | str:
+    """What is read, or the words in which it is refused."""
+    try:
+        return read()
+    except DataError as error:
+        return str(error)
