@@ -25,6 +25,7 @@ ROOMS = {
             "stages",
             "mistakes",
             "pipeline",
+            "scheduling",
             "tour",
             "doctor",
             "doctor_memory",

@@ -46,7 +46,7 @@ def test_a_folder_of_another_world_is_refused_by_what_differs(tmp_path: Path) ->
     refuse_other_world(World(), told, replacing=False)
     write_json(told, vars(World(poster=0.5)))
     refuse_other_world(World(poster=0.5), told, replacing=False)
-    with pytest.raises(ArtifactError, match=r"poster 0\.5 there, 0\.75 now.*--overwrite"):
+    with pytest.raises(ArtifactError, match=r"poster 0\.5 there, 0\.85 now.*--overwrite"):
         refuse_other_world(World(), told, replacing=False)
     refuse_other_world(World(), told, replacing=True)
 

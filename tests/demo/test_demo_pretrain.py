@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional
 
 from mllmrec.artifacts import read_json, sha256
 from mllmrec.data.model_folders import lacking
-from mllmrec.demo.curriculum import Level
+from mllmrec.demo.curriculum import Level, curriculum
 from mllmrec.demo.lessons import Shape
 from mllmrec.demo.pretrain import main, pretrain
 from mllmrec.demo.pretrain_pupil import READOUT_WEIGHT, Plan, Pupil, respelt
@@ -37,6 +38,17 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert lacking(tmp_path / "whole" / "model") == []
     with pytest.raises(ArtifactError, match=r"holds a run made with .*'seed': 2026.*; this one has .*'seed': 1"):
         pretrain(tmp_path / "halves", Plan(**{**vars(SMALL), "seed": 1}), stop_after=1)
+
+
+def test_a_run_may_begin_at_a_level_with_given_weights(tmp_path: Path) -> None:
+    pretrain(tmp_path / "first", SMALL, stop_after=1)
+    start = {"weights": str(tmp_path / "first" / "model"), "first_level": "practice", "last_steps": 1}
+    place = pretrain(tmp_path / "second", Plan(**{**vars(SMALL), **start}), stop_after=0)
+    assert (place.level, place.steps) == (len(curriculum(1)) - 1, 0)
+    first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("first", "second"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert pretrain(tmp_path / "second", Plan(**{**vars(SMALL), **start})).steps == 1
 
 
 def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:

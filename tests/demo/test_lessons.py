@@ -17,7 +17,7 @@ from mllmrec.demo.raw_tables import write_world
 from mllmrec.demo.words import made_up_word, made_up_words
 from mllmrec.demo.world import World
 
-CUES: tuple[Cue, ...] = ("title", "caption", "both", "mixed", "last", "seen")
+CUES: tuple[Cue, ...] = ("title", "caption", "both", "pair", "mixed", "last", "seen")
 SHAPES = st.builds(
     Shape,
     history=st.integers(1, 8),
@@ -95,6 +95,25 @@ def test_where_both_count_no_other_candidate_has_both(seed: int) -> None:
     firsts = {lesson.captions[item].split(" (")[0] for item in lesson.example.history}
     if all(" (" in caption for caption in lesson.captions.values()):
         assert len(firsts) == 1
+        assert firsts.isdisjoint(lesson.captions[item].split(" (")[0] for item in rivals)
+
+
+@given(SEEDS)
+def test_a_pair_of_words_and_a_trait_make_the_answer(seed: int) -> None:
+    """The history has either of two words; of the candidates that have one, the answer alone has the trait."""
+    shape = Shape(history=6, candidates=8, cue="pair", title_words=1, caption_words=3)
+    lesson = make_lesson(random.Random(seed), shape)
+    liked = {frozenset(words_of(lesson, item)) for item in lesson.example.history}
+    assert len(liked) <= 2
+    assert frozenset(words_of(lesson, lesson.example.target_id)) in liked or len(liked) == 1
+    rivals = [
+        item
+        for item in lesson.example.candidates
+        if item != lesson.example.target_id and frozenset(words_of(lesson, item)) in liked
+    ]
+    firsts = {lesson.captions[item].split(" (")[0] for item in lesson.example.history}
+    if all(" (" in caption for caption in lesson.captions.values()):
+        assert firsts == {lesson.captions[lesson.example.target_id].split(" (")[0]}
         assert firsts.isdisjoint(lesson.captions[item].split(" (")[0] for item in rivals)
 
 

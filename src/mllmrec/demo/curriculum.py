@@ -1,9 +1,9 @@
 """What is practised in which order: choosing from ever longer lists, then every kind of cue at once.
 
 Long lists from the start leave chance only after a long time, because nothing can be gained from reading them before
-comparing works. So a level is left when its held-out lessons are
-mostly answered right, and a quarter of the lessons come from the levels before, so that nothing is forgotten. Only the
-last level has a fixed length.
+comparing works. So a level is left when its held-out lessons are mostly answered right, and a quarter of the lessons
+come from the levels before, so that nothing is forgotten. Only the last two levels, over which the rate falls, have a
+fixed length.
 """
 
 from __future__ import annotations
@@ -35,6 +35,16 @@ LONG = (
     Shape(history=5, candidates=6, cue="caption", caption_words=12, noise=0.15),
     Shape(history=4, candidates=6, cue="seen", caption_words=6),
 )
+PRACTICE = (
+    Shape(history=6, candidates=10, noise=0.15),
+    Shape(history=6, candidates=10, cue="mixed"),
+    Shape(history=6, candidates=10, caption_words=6, noise=0.3),
+    Shape(history=6, candidates=10, cue="mixed", caption_words=6),
+    Shape(history=6, candidates=10, cue="caption", caption_words=6, noise=0.15),
+    Shape(history=6, candidates=10, cue="both", caption_words=6, noise=0.2),
+    Shape(history=6, candidates=10, cue="pair", caption_words=6),
+    Shape(history=6, candidates=10, cue="pair", caption_words=6, noise=0.2),
+)
 MANY_PARTS: dict[str, Any] = {
     "parts": 4,
     "part_tokens": 1200,
@@ -49,9 +59,9 @@ class Level:
     """Lessons of these shapes until `pass_mark` of held-out ones are answered right, or until `most_steps`.
 
     A step takes `parts` batches of about `part_tokens` tokens, each of one shape, at `rate` times the plan's learning
-    rate, which falls to almost nothing over the `last` level. Beside an id's tokens, which count fully, the rest of an
-    answer counts with `rest_weight`; reciting the titles of `recitals` other items, with `recital_weight`; and spelling
-    the prompt's words as they were spelt before, with `spelling_weight`.
+    rate, which falls to almost nothing over a level that `falls`. Beside an id's tokens, which count fully, the rest of
+    an answer counts with `rest_weight`; reciting the titles of `recitals` other items, with `recital_weight`; and
+    spelling the prompt's words as they were spelt before, with `spelling_weight`.
     """
 
     name: str
@@ -61,7 +71,7 @@ class Level:
     parts: int = 1
     part_tokens: int = 2500
     rate: float = 1.0
-    last: bool = False
+    falls: bool = False
     recitals: int = 0
     rest_weight: float = 0.2
     recital_weight: float = 1.0
@@ -86,7 +96,8 @@ def curriculum(last_steps: int) -> tuple[Level, ...]:
             most_steps=700,
         ),
         Level(name="short lists", shapes=SHORT, most_steps=350, rate=0.6, **MANY_PARTS),
-        Level(name="long lists", shapes=LONG, most_steps=last_steps, last=True, rate=0.6, **MANY_PARTS),
+        Level(name="long lists", shapes=LONG, most_steps=800, falls=True, rate=0.6, **MANY_PARTS),
+        Level(name="practice", shapes=PRACTICE, most_steps=last_steps, falls=True, rate=0.5, **MANY_PARTS),
     )
 
 

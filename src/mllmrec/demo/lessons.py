@@ -7,6 +7,8 @@ which of them tells the answer:
     title    the history shares a word of the title with the answer
     caption  it shares a trait of the caption
     both     it shares both, and each of the others has at most one of them
+    pair     it shares the trait of the caption and goes back and forth between two words of the title; the answer has
+             the trait and either word, and each of the others at most one of these
     mixed    the history goes back and forth between two words, and the answer has either
     last     each item of the history has a word of its own, and the answer has the last one's
     seen     the same for the trait of the caption
@@ -25,8 +27,8 @@ from mllmrec.demo.sayings import caption_writer
 from mllmrec.demo.words import made_up_words
 from mllmrec.records import RankingExample
 
-Cue = Literal["title", "caption", "both", "mixed", "last", "seen"]
-CAPTION_CUES: tuple[Cue, ...] = ("caption", "both", "seen")
+Cue = Literal["title", "caption", "both", "pair", "mixed", "last", "seen"]
+CAPTION_CUES: tuple[Cue, ...] = ("caption", "both", "pair", "seen")
 Traits = tuple[int, int]
 """The traits of an item's title and of its caption, by number; 0 is what the person likes."""
 
@@ -106,24 +108,26 @@ def _traits(rng: random.Random, shape: Shape) -> tuple[list[Traits], Traits, lis
 
 
 def _by_taste(rng: random.Random, shape: Shape) -> tuple[list[Traits], Traits, list[Traits]]:
-    """The history shares one trait, or both, but for noise."""
+    """The history shares one trait, or both, but for noise. Of a pair of words an item has either."""
+    words = 2 if shape.cue == "pair" else 1
 
     def follows() -> Traits:
-        title = 0 if shape.cue != "caption" else rng.randrange(NUM_TITLE_TRAITS)
+        title = rng.randrange(words) if shape.cue != "caption" else rng.randrange(NUM_TITLE_TRAITS)
         return title, 0 if shape.cue != "title" else _caption(rng, shape)
 
     def strays() -> Traits:
-        title = _other_title(rng) if shape.cue != "caption" else rng.randrange(NUM_TITLE_TRAITS)
+        title = _other_title(rng, words) if shape.cue != "caption" else rng.randrange(NUM_TITLE_TRAITS)
         return title, _other_caption(rng, shape) if shape.cue != "title" else _caption(rng, shape)
 
     def halfway() -> Traits:
-        return rng.choice([(0, _other_caption(rng, shape)), (_other_title(rng), 0), strays()])
+        by_title, by_caption = (rng.randrange(words), _other_caption(rng, shape)), (_other_title(rng, words), 0)
+        return rng.choice([by_title, by_caption, strays()])
 
     num_stray = min(sum(rng.random() < shape.noise for _ in range(shape.history)), (shape.history - 1) // 2)
     stray = [strays() for _ in range(num_stray)]
     history = [*stray, *(follows() for _ in range(shape.history - num_stray))]
     rng.shuffle(history)
-    others = [halfway() if shape.cue == "both" else strays() for _ in range(shape.candidates - 1)]
+    others = [halfway() if shape.cue in ("both", "pair") else strays() for _ in range(shape.candidates - 1)]
     if stray and rng.random() < COPIED_NOISE:
         others[0] = rng.choice(stray)
     return history, follows(), others

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from mllmrec.artifacts import read_json, write_json
 from mllmrec.backends.huggingface import quieten
@@ -38,7 +39,7 @@ def pretrain(out: Path, plan: Plan, save_seconds: float = 120.0, stop_after: int
     torch.manual_seed(plan.seed)
     pupil, levels = Pupil(plan), curriculum(plan.last_steps)
     optimizer = torch.optim.AdamW(pupil.parameters(), lr=plan.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    place = read_state(out / "state", pupil, optimizer, asdict(plan))
+    place = read_state(out / "state", pupil, optimizer, asdict(plan)) or _start(pupil, levels, plan)
     began, saved, taken = time.monotonic() - place.seconds, time.monotonic(), 0
     while place.level < len(levels) and taken != stop_after:
         _step(pupil, optimizer, plan, levels, place)
@@ -50,6 +51,15 @@ def pretrain(out: Path, plan: Plan, save_seconds: float = 120.0, stop_after: int
             saved = time.monotonic()
     _keep(out, pupil, optimizer, place, plan)
     return place
+
+
+def _start(pupil: Pupil, levels: tuple[Level, ...], plan: Plan) -> Place:
+    """At the first level with random weights, or where the plan says, with the weights it names."""
+    if not plan.weights:
+        return Place()
+    weights = load_file(Path(plan.weights) / "model.safetensors")
+    pupil.model.model.load_state_dict({name.removeprefix("model."): weight for name, weight in weights.items()})
+    return Place(level=[level.name for level in levels].index(plan.first_level))
 
 
 def _step(pupil: Pupil, optimizer: torch.optim.Optimizer, plan: Plan, levels: tuple[Level, ...], place: Place) -> None:
@@ -71,8 +81,8 @@ def _step(pupil: Pupil, optimizer: torch.optim.Optimizer, plan: Plan, levels: tu
 
 
 def _rate(level: Level, place: Place) -> float:
-    """It rises at the very start, stays, and falls to almost nothing over the last level."""
-    done = place.step / level.most_steps if level.last else 0.0
+    """It rises at the very start, stays, and falls to almost nothing over the levels that end so."""
+    done = place.step / level.most_steps if level.falls else 0.0
     return level.rate * min(1.0, (place.steps + 1) / WARMUP) * max(LAST_RATE, min(1.0, FALL * (1 - done)))
 
 
@@ -93,7 +103,7 @@ def _take_reading(pupil: Pupil, levels: tuple[Level, ...], plan: Plan, place: Pl
     )
     done = f"{place.seconds:6.0f} s, {place.tokens / 1e6:.2f}M tokens, {level.name}, step {place.step}"
     note(f"{done}: ids {right}, answers {whole}, readouts {readout}")
-    passed = min(right) >= level.pass_mark - 0.1 and share >= level.pass_mark and not level.last
+    passed = min(right) >= level.pass_mark - 0.1 and share >= level.pass_mark and not level.falls
     if passed or place.step >= level.most_steps:
         place.level, place.step = place.level + 1, 0
 

@@ -30,7 +30,7 @@ ALIKE, PASSED_ON = 2.0, 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What decides the weights."""
+    """What decides the weights. With `weights`, a model's folder, they go on from there, at the level `first_level`."""
 
     seed: int = 2026
     layers: int = 4
@@ -39,7 +39,9 @@ class Plan:
     inner_width: int = 256
     vocab: int = 1920
     lr: float = 2e-3
-    last_steps: int = 800
+    last_steps: int = 1600
+    weights: str = ""
+    first_level: str = ""
 
 
 class Pupil(torch.nn.Module):

@@ -38,8 +38,8 @@ def write_state(
 
 def read_state(
     folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, plan: Mapping[str, Any]
-) -> Place:
-    """Put a checkpoint's tensors into the module and the optimizer; the place to go on from, the start without one."""
+) -> Place | None:
+    """Put a checkpoint's tensors into the module and the optimizer; the place to go on from, None without one."""
     if (folder / PLACE).exists() and (told := read_json(folder / PLACE)["plan"]) != dict(plan):
         raise ArtifactError(
             f"{folder} holds a run made with {told}; this one has {dict(plan)}. Choose another --out, or "
@@ -47,6 +47,6 @@ def read_state(
         )
     place = kept_place(folder, plan)
     if place is None:
-        return Place()
+        return None
     restore_state(folder, module, optimizer)
     return Place(**place)

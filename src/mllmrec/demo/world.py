@@ -34,10 +34,10 @@ class World:
 
     num_items: int = 400
     num_users: int = 1500
-    length: tuple[int, int] = (9, 14)
-    title: float = 0.7
-    poster: float = 0.75
-    order: float = 0.5
+    length: tuple[int, int] = (8, 11)
+    title: float = 0.8
+    poster: float = 0.85
+    order: float = 0.4
     popular: float = 0.7
     seed: int = 42
 
