@@ -25,7 +25,6 @@ ROOMS = {
             "stages",
             "mistakes",
             "pipeline",
-            "scheduling",
             "tour",
             "doctor",
             "doctor_memory",

@@ -37,10 +37,3 @@ def meet() -> None:
         import torch.distributed
 
         torch.distributed.barrier()
-
-
-def compute_with(threads: int) -> None:
-    """From now on this process computes with so many threads."""
-    import torch
-
-    torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""`mllmrec run`: the stages of a recipe in order, the finished ones skipped, and the results at the end.
+"""`mllmrec run`: the stages of a recipe in order, the finished ones skipped, and one table at the end.
 
 Every stage knows by itself whether it is finished, so running a recipe again goes on where it stopped. Training
 stages are resumed from their last checkpoint.
@@ -6,20 +6,16 @@ stages are resumed from their last checkpoint.
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace
-from mllmrec.launch import compute_with
 from mllmrec.progress import note
 from mllmrec.records import Summary, Table
-from mllmrec.scheduling import OF_ONE_MODEL, Companion, Schedule
 from mllmrec.settings.base import StageSettings
 from mllmrec.settings.ladder import ladder_of
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
@@ -36,7 +32,7 @@ def run(settings: RunRecipeSettings) -> Summary:
         overrides["overwrite"] = True
     recipe = load_recipe(settings.recipe)
     recipe, below = ladder_of(recipe) if settings.ladder else (recipe, {})
-    return run_stages(recipe.stages(**overrides), command_of(settings), below, jobs=settings.jobs)
+    return run_stages(recipe.stages(**overrides), command_of(settings), below)
 
 
 def command_of(settings: RunRecipeSettings | DemoSettings) -> str:
@@ -52,59 +48,6 @@ def command_of(settings: RunRecipeSettings | DemoSettings) -> str:
     return shlex.join(["mllmrec", *words])
 
 
-@dataclass(kw_only=True)
-class Stages:
-    """The stages of a recipe, what they are called, and what came of them.
-
-    `entry` gives the `run` of a verb; `usual` the seconds that stages take somewhere, by name or by verb, from which
-    the time left is told; `command` goes on with all of it.
-    """
-
-    stages: Sequence[StageSettings]
-    command: str
-    entry: Callable[[str], Run] = entry_point
-    usual: Mapping[str, float] = field(default_factory=dict)
-    jobs: int = 1
-    summaries: dict[int, Summary] = field(default_factory=dict)
-    seconds: dict[int, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.names = [f"{stage.verb}{_subject(stage)}" for stage in self.stages]
-        self.usually = [
-            self.usual.get(name, self.usual.get(stage.verb, 1.0))
-            for name, stage in zip(self.names, self.stages, strict=True)
-        ]
-
-    def begins(self, index: int) -> None:
-        left = time_left(self.usually, self.seconds) if self.usual else ""
-        note(f"[{index + 1}/{len(self.stages)}] {self.names[index]}{left}")
-
-    def ends(self, index: int, summary: Summary, seconds: float) -> None:
-        self.summaries[index], self.seconds[index] = summary, seconds
-        done = "" if self.jobs == 1 else f"{self.names[index]}: "
-        for told in (summary.headline, *summary.warnings):
-            note(f"      {done}{told}")
-
-    def run(self, index: int) -> bool:
-        """Run one stage here; False where it is a check that found something wrong."""
-        stage, began = self.stages[index], time.monotonic()
-        self.begins(index)
-        try:
-            summary = self.entry(stage.verb)(stage, Workspace(stage.root))
-        except (Exception, KeyboardInterrupt) as error:
-            error.add_note(f"This was {self.place(index)}; `{self.command}` goes on with it.")
-            raise
-        if summary.passed:
-            self.ends(index, summary, time.monotonic() - began)
-        else:
-            told = f"{summary.headline} This was {self.place(index)}; mend it, and go on with `{self.command}`."
-            self.summaries[index] = replace(summary, headline=told)
-        return summary.passed
-
-    def place(self, index: int) -> str:
-        return f"stage {index + 1} of {len(self.stages)}, {self.names[index]}"
-
-
 def run_stages(
     stages: list[StageSettings],
     command: str,
@@ -112,62 +55,62 @@ def run_stages(
     *,
     entry: Callable[[str], Run] = entry_point,
     usual: Mapping[str, float] | None = None,
-    jobs: int = 1,
 ) -> Summary:
     """Run stages one after the other; the summary holds the results of all that ranked the same candidates.
 
-    `below` maps names of RUNs to that of the RUN they were made from. With two `jobs` stages that don't need each other
-    run at once, as `scheduling.py` tells. A check that fails is the last stage. An error, or Ctrl-C, takes a note along
-    that names its stage and the `command` that goes on with it.
+    `below` maps names of RUNs to that of the RUN they were made from, `entry` gives the `run` of a verb, and `usual`
+    the seconds that stages take somewhere, by name or by verb, from which the time left is told. A check that fails is
+    the last stage. An error, or Ctrl-C, takes a note along that names its stage and the `command` that goes on with it.
     """
-    stages = [_resuming(stage) for stage in stages]
-    all_of_it = Stages(stages=stages, command=command, entry=entry, usual=usual or {}, jobs=jobs)
-    schedule = Schedule(stages=stages)
-    cores = max(1, (os.cpu_count() or 1) // jobs)
-    beside = Companion(schedule=schedule, threads=cores, begins=all_of_it.begins, ends=all_of_it.ends)
-    with beside if jobs > 1 else nullcontext():
-        while (index := _next(schedule, command)) is not None:
-            if jobs > 1 and stages[index].verb in OF_ONE_MODEL:
-                compute_with(cores if schedule.shared() else cores * jobs)
-            if not all_of_it.run(index):
-                return all_of_it.summaries[index]
-            schedule.finish(index)
-    return Summary(headline=f"All {len(stages)} stages are done.", tables=_tables(all_of_it, below or {}))
+    names = [f"{stage.verb}{_subject(stage)}" for stage in stages]
+    usually = [
+        (usual or {}).get(name, (usual or {}).get(stage.verb, 1.0)) for name, stage in zip(names, stages, strict=True)
+    ]
+    taken: list[float] = []
+    folders: list[Path] = []
+    models: list[Path] = []
+    for number, stage in enumerate(stages, 1):
+        note(f"[{number}/{len(stages)}] {names[number - 1]}{time_left(usually, taken) if usual else ''}")
+        began = time.monotonic()
+        place = f"stage {number} of {len(stages)}, {names[number - 1]}"
+        try:
+            summary = entry(stage.verb)(_resuming(stage), Workspace(stage.root))
+        except (Exception, KeyboardInterrupt) as error:
+            error.add_note(f"This was {place}; `{command}` goes on with it.")
+            raise
+        if not summary.passed:
+            return replace(
+                summary, headline=f"{summary.headline} This was {place}; mend it, and go on with `{command}`."
+            )
+        for told in (summary.headline, *summary.warnings):
+            note(f"      {told}")
+        taken.append(time.monotonic() - began)
+        folders += (ranked := _runs(summary))
+        models += ranked if stage.verb == "evaluate" else []
+    tables = (
+        *_ladders(folders),
+        *_steps(models, below or {}),
+        Table(
+            title="Time",
+            columns=("stage", "seconds"),
+            rows=tuple((name, f"{seconds:.0f} s") for name, seconds in zip(names, taken, strict=True)),
+        ),
+    )
+    return Summary(headline=f"All {len(stages)} stages are done.", tables=tables)
 
 
-def _next(schedule: Schedule, command: str) -> int | None:
-    """The next stage for this process, None when all are done."""
-    try:
-        while not schedule.wait():
-            if (index := schedule.take()) is not None:
-                return index
-    except KeyboardInterrupt as error:
-        error.add_note(f"`{command}` goes on with it.")
-        raise
-    return None
-
-
-def time_left(usually: Sequence[float], taken: Mapping[int, float]) -> str:
+def time_left(usually: Sequence[float], taken: Sequence[float]) -> str:
     """What is left of the whole, at the pace so far; stages that were finished before tell nothing of it.
 
-    >>> time_left([10, 60, 60], {}), time_left([10, 60, 60], {0: 20}), time_left([10, 60, 60], {0: 20, 1: 0.1})
+    >>> time_left([10, 60, 60], []), time_left([10, 60, 60], [20]), time_left([10, 60, 60], [20, 0.1])
     (', about 2 min left', ', about 4 min left', ', about 2 min left')
-    >>> time_left([10, 60, 15], {0: 10, 1: 60})
+    >>> time_left([10, 60, 15], [10, 60])
     ', about 15 s left'
     """
-    ran = [(usually[index], seconds) for index, seconds in taken.items() if seconds > usually[index] / 4]
+    ran = [(usual, seconds) for usual, seconds in zip(usually, taken, strict=False) if seconds > usual / 4]
     pace = sum(seconds for _, seconds in ran) / sum(usual for usual, _ in ran) if ran else 1.0
-    seconds = pace * sum(usual for index, usual in enumerate(usually) if index not in taken)
+    seconds = pace * sum(usually[len(taken) :])
     return f", about {seconds / 60:.0f} min left" if seconds > 90 else f", about {seconds:.0f} s left"
-
-
-def _tables(made: Stages, below: Mapping[str, str]) -> tuple[Table, ...]:
-    """The RUNs in the order of the recipe, what each model brings over the one above, and the time of every stage."""
-    runs = {index: _runs(made.summaries[index]) for index in sorted(made.summaries)}
-    folders = [folder for listed in runs.values() for folder in listed]
-    models = [folder for index, listed in runs.items() if made.stages[index].verb == "evaluate" for folder in listed]
-    rows = tuple((made.names[index], f"{made.seconds[index]:.0f} s") for index in sorted(made.seconds))
-    return (*_ladders(folders), *_steps(models, below), Table(title="Time", columns=("stage", "seconds"), rows=rows))
 
 
 def _resuming(stage: StageSettings) -> StageSettings:

@@ -66,7 +66,6 @@ def run_demo(settings: DemoSettings) -> Summary:
         command_of(settings),
         entry=lambda verb: with_ceiling(world, verb),
         usual={name: seconds * TRAINED_ON[settings.size] for name, seconds in SECONDS.items()},
-        jobs=settings.jobs,
     )
 
 

@@ -104,7 +104,7 @@ def test_nobody_chooses_a_thing_twice_and_lengths_keep_to_their_bounds() -> None
     world = World(num_users=200)
     for _, items in Habits(world, make_things(world)).everyone():
         assert len(set(items)) == len(items)
-        assert 8 <= len(items) <= 11
+        assert 9 <= len(items) <= 11
 
 
 def test_tastes_are_pairs_of_places_with_a_tint() -> None:

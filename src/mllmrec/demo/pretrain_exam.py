@@ -25,7 +25,7 @@ from mllmrec.demo.sheets import Desk, lessons
 QUESTIONS = 200
 SAMPLED = 64
 ANSWER_TOKENS = 24
-CUES: tuple[Cue, ...] = ("title", "caption", "both", "mixed", "last", "seen")
+CUES: tuple[Cue, ...] = ("title", "caption", "both", "pair", "mixed", "last", "seen")
 
 
 @dataclass(frozen=True, kw_only=True)

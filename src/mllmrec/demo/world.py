@@ -34,7 +34,7 @@ class World:
 
     num_items: int = 400
     num_users: int = 1500
-    length: tuple[int, int] = (8, 11)
+    length: tuple[int, int] = (9, 11)
     title: float = 0.8
     poster: float = 0.85
     order: float = 0.4

@@ -21,9 +21,6 @@ class RunRecipeSettings(StageSettings):
     ladder: bool = knob(
         False, "Train SFT and GRPO both without and with chains of thought, and tell what each stage brings."
     )
-    jobs: int = knob(
-        1, "Stages that run at once where none needs the other: 1 or 2, which share a GPU's memory.", ge=1, le=2
-    )
 
 
 class DemoSettings(StageSettings):
@@ -36,7 +33,6 @@ class DemoSettings(StageSettings):
     rollouts: Literal["generate", "candidates", "exact"] = knob(
         "exact", "Where GRPO's answers come from: generate, candidates or exact, as for grpo."
     )
-    jobs: int = knob(2, "Stages that run at once where none needs the other, 1 or 2.", ge=1, le=2)
     seed: int = knob(42, "Seed of the made-up world, and of all that is drawn in it.")
     title_share: float | None = knob(
         None, "Share of the choices that follow places, which titles tell; none: the world's own.", ge=0, lt=1
