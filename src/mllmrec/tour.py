@@ -29,20 +29,20 @@ EXTRA = "itemknn"
 TRAINED_ON = {"s": 0.5, "m": 1.0, "l": 2.0}
 """How much each size trains, against the recipe's own limits."""
 SECONDS = {
-    "caption": 4,
-    "pseudo-cot": 5,
-    "refine": 6,
-    "baselines": 12,
-    "scorers fold-1": 14,
-    "scorers fold-2": 14,
-    "assess fold-1": 10,
-    "audit": 4,
-    "sft sft-adapters": 45,
-    "sft sft-captions-adapters": 60,
-    "grpo grpo": 30,
-    "evaluate": 20,
-    "probe grpo": 10,
-    "report": 8,
+    "caption": 2,
+    "pseudo-cot": 3,
+    "refine": 2,
+    "candidates": 5,
+    "baselines": 9,
+    "sft fold-1": 20,
+    "sft fold-2": 20,
+    "assess": 17,
+    "sft sft-adapters": 67,
+    "sft sft-captions-adapters": 123,
+    "grpo grpo": 72,
+    "evaluate": 33,
+    "probe grpo": 12,
+    "report": 4,
 }
 """What stages take on two cores, others a second, for telling the time left."""
 
