@@ -16,7 +16,7 @@ from mllmrec.demo.lessons import Shape
 from mllmrec.demo.pretrain import main, pretrain
 from mllmrec.demo.pretrain_pupil import READOUT_WEIGHT, Plan, Pupil, respelt
 from mllmrec.demo.sheets import lessons
-from mllmrec.errors import ArtifactError
+from mllmrec.errors import ArtifactError, SettingsError
 
 SMALL = Plan(layers=2, width=32, heads=1, inner_width=32, vocab=600, last_steps=4)
 LEVEL = Level(name="test", shapes=(), recitals=2, rest_weight=0.3, recital_weight=0.6, spelling_weight=0.7)
@@ -49,6 +49,31 @@ def test_a_run_may_begin_at_a_level_with_given_weights(tmp_path: Path) -> None:
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert pretrain(tmp_path / "second", Plan(**{**vars(SMALL), **start})).steps == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        ({"weights": "here"}, "Give both or none"),
+        ({"first_level": "practice"}, "Give both or none"),
+        ({"weights": "here", "first_level": "nonsense"}, "2 candidates, .*practice"),
+        ({"weights": "nowhere", "first_level": "practice"}, "--weights nowhere can't be begun with: .*nowhere"),
+    ],
+)
+def test_a_start_that_makes_no_sense_is_told(start: dict[str, str], told: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=told):
+        pretrain(tmp_path / "out", Plan(**{**vars(SMALL), **start}), stop_after=0)
+
+
+def test_weights_of_another_shape_are_told_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain(tmp_path / "first", SMALL, stop_after=0)
+    words = ["--out", str(tmp_path / "second"), "--first-level", "practice"]
+    with pytest.raises(SystemExit) as exit_:
+        main([*words, "--weights", str(tmp_path / "first" / "model"), "--layers", "1", "--width", "64"])
+    assert exit_.value.code == 2
+    assert "the same --layers, --width" in capsys.readouterr().err
 
 
 def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:

@@ -21,13 +21,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from mllmrec.demo.sayings import caption_writer
 from mllmrec.demo.words import made_up_words
 from mllmrec.records import RankingExample
 
 Cue = Literal["title", "caption", "both", "pair", "mixed", "last", "seen"]
+CUES: tuple[Cue, ...] = get_args(Cue)
 CAPTION_CUES: tuple[Cue, ...] = ("caption", "both", "pair", "seen")
 Traits = tuple[int, int]
 """The traits of an item's title and of its caption, by number; 0 is what the person likes."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mllmrec.artifacts import read_json, write_json
@@ -27,6 +28,7 @@ from mllmrec.demo.curriculum import Level, curriculum, draw_shapes
 from mllmrec.demo.pretrain_pupil import Plan, Pupil, new_model
 from mllmrec.demo.pretrain_state import Place, read_state, write_state
 from mllmrec.demo.sheets import batch_size, lessons
+from mllmrec.errors import ArtifactError, SettingsError
 from mllmrec.progress import note
 
 WARMUP, FALL, LAST_RATE = 100, 1.25, 0.03
@@ -54,12 +56,28 @@ def pretrain(out: Path, plan: Plan, save_seconds: float = 120.0, stop_after: int
 
 
 def _start(pupil: Pupil, levels: tuple[Level, ...], plan: Plan) -> Place:
-    """At the first level with random weights, or where the plan says, with the weights it names."""
+    """At the first level with random weights, or where the plan says, with the weights it names.
+
+    Raises SettingsError for one of `weights` and `first_level` without the other, a level that doesn't exist, and a
+    folder without weights of the plan's shapes.
+    """
+    names = ["", *(level.name for level in levels)]
+    if plan.first_level not in names or bool(plan.weights) != bool(plan.first_level):
+        raise SettingsError(
+            f"--weights {plan.weights!r} and --first-level {plan.first_level!r} don't go together. Give both or none: "
+            f"a model's folder, and the level to begin at: {', '.join(names[1:])}."
+        )
     if not plan.weights:
         return Place()
-    weights = load_file(Path(plan.weights) / "model.safetensors")
-    pupil.model.model.load_state_dict({name.removeprefix("model."): weight for name, weight in weights.items()})
-    return Place(level=[level.name for level in levels].index(plan.first_level))
+    try:
+        weights = load_file(Path(plan.weights) / "model.safetensors")
+        pupil.model.model.load_state_dict({name.removeprefix("model."): weight for name, weight in weights.items()})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise SettingsError(
+            f"--weights {plan.weights} can't be begun with: {str(error).splitlines()[0]} Expected the folder of a "
+            "model that this program made with the same --layers, --width, --heads, --inner-width and --vocab."
+        ) from error
+    return Place(level=names.index(plan.first_level) - 1)
 
 
 def _step(pupil: Pupil, optimizer: torch.optim.Optimizer, plan: Plan, levels: tuple[Level, ...], place: Place) -> None:
@@ -127,7 +145,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     chosen = vars(parser.parse_args(arguments))
     out = chosen.pop("out")
-    place = pretrain(out, Plan(**chosen))
+    try:
+        place = pretrain(out, Plan(**chosen))
+    except (SettingsError, ArtifactError) as error:
+        parser.error(str(error))
     note(f"{place.steps} steps, {place.tokens / 1e6:.1f}M tokens, {place.seconds:.0f} s: {out / 'model'}")
 
 

@@ -19,13 +19,12 @@ from mllmrec.artifacts import Workspace
 from mllmrec.backends.huggingface import LoadedModel, load
 from mllmrec.backends.scoring import HuggingFaceScorer
 from mllmrec.data.prompts import parse
-from mllmrec.demo.lessons import CAPTION_CUES, Cue, Shape
+from mllmrec.demo.lessons import CAPTION_CUES, CUES, Shape
 from mllmrec.demo.sheets import Desk, lessons
 
 QUESTIONS = 200
 SAMPLED = 64
 ANSWER_TOKENS = 24
-CUES: tuple[Cue, ...] = ("title", "caption", "both", "pair", "mixed", "last", "seen")
 
 
 @dataclass(frozen=True, kw_only=True)
