@@ -63,6 +63,16 @@ def test_operational_settings_may_change(wall: Path, tmp_path: Path) -> None:
     assert finished(wall, PaintSettings(brushes=8, root=str(tmp_path)), INPUTS) is not None
 
 
+def test_a_setting_that_came_later_was_its_default(wall: Path) -> None:
+    path = manifest_path(wall)
+    manifest = json.loads(path.read_text())
+    del manifest["result_settings"]["layers"], manifest["result_settings"]["coats"]
+    path.write_text(json.dumps(manifest))
+    assert finished(wall, PaintSettings(), INPUTS) is not None
+    with pytest.raises(ArtifactError, match=r"setting coats was 2 and is now 3\."):
+        finished(wall, PaintSettings(coats=3), INPUTS)
+
+
 def test_another_setting_is_refused_and_each_difference_named(wall: Path) -> None:
     with pytest.raises(ArtifactError) as error:
         finished(wall, PaintSettings(colour="blue", layers="1,3"), INPUTS)

@@ -65,7 +65,8 @@ def manifest_path(artifact: Path) -> Path:
 def finished(artifact: Path, settings: StageSettings, inputs: Mapping[str, str]) -> Manifest | None:
     """The manifest of an artifact that these settings and inputs already made; None when there is work to do.
 
-    A manifest whose artifact is gone counts for nothing.
+    A manifest whose artifact is gone counts for nothing. A setting that a manifest doesn't know, because it came into
+    the program later, counts as its default, which is what was done before.
 
     Raises ArtifactError, naming each difference, when the artifact was made with other result-affecting settings
     or from other inputs and `--overwrite` was not given.
@@ -75,8 +76,10 @@ def finished(artifact: Path, settings: StageSettings, inputs: Mapping[str, str])
     manifest = Manifest.read(artifact)
     if manifest is None:
         return None
+    now = settings.result_settings()
+    newer = {name: value for name, value in settings.defaults().items() if name in now}
     found = [
-        *differences("setting", manifest.result_settings, settings.result_settings()),
+        *differences("setting", newer | manifest.result_settings, now),
         *differences("input", manifest.inputs, dict(inputs)),
     ]
     if found:

@@ -18,6 +18,7 @@ from mllmrec.backends.huggingface import (
     LoadedModel,
     choose_device,
     choose_dtype,
+    folded,
     load,
     portable,
     resolve,
@@ -101,6 +102,20 @@ def test_an_unknown_name_lists_the_models_that_are_here(toy: Workspace) -> None:
     assert "There is no model 'Qwen3-4B'" in str(error.value)
     assert f"Models under {toy.root}: tiny." in str(error.value)
     assert "mllmrec fetch backbone Qwen/Qwen3-4B" in str(error.value)
+
+
+def test_adapters_folded_into_float32_weights_score_alike(trained: Workspace) -> None:
+    adapter = trained.checkpoint(DATASET, "sft")
+    loaded = load(trained, "tiny", adapter, device="cpu", dtype="float32")
+    ids = torch.arange(2, 12)[None]
+    with torch.no_grad():
+        expected = loaded.model(ids).logits
+        one = folded(loaded)
+        assert not hasattr(one.model, "peft_config")
+        torch.testing.assert_close(one.model(ids).logits, expected, atol=1e-4, rtol=1e-4)
+    assert folded(one) is one
+    half = load(trained, "tiny", adapter, device="cpu", dtype="bfloat16")
+    assert folded(half) is half
 
 
 def test_adapters_load_only_on_the_model_they_were_trained_on(trained: Workspace) -> None:

@@ -235,10 +235,11 @@ def test_adapters_are_scored_as_the_model_that_carries_them() -> None:
         assert not close(found, naive(adapted, batch))
 
 
-def test_scores_carry_the_gradient_of_the_plain_way() -> None:
+@pytest.mark.parametrize("cached", [False, True])
+def test_scores_carry_the_gradient_of_the_plain_way(cached: bool) -> None:
     task = ScoringTask(prompt_T=[3, 4, 5, 6], answers_C=[[7, 8, END], [7, 9, END], [10, END]])
     model = random_model(tie_word_embeddings=False, seed=5)
-    score_rows(model, make_rows([task]))[0].logsumexp(dim=0).backward()
+    score_rows(model, make_rows([task]), cached=cached)[0].logsumexp(dim=0).backward()
     found = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     model.zero_grad()
     plain = []

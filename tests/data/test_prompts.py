@@ -184,6 +184,19 @@ def test_captions_shorten_first(over: int, words: int) -> None:
     assert dict(+chosen.budget) == {"prompts": 1} | ({"captions_shortened": 1} if words < 50 else {})
 
 
+@given(
+    st.integers(BARE - 10, BARE + 8 * 52),
+    st.lists(st.tuples(st.integers(0, 5), st.sampled_from((None, "Step 1: warm.", CAPTION))), max_size=6),
+)
+def test_what_fitted_before_changes_nothing(budget: int, asked: list[tuple[int, str | None]]) -> None:
+    titles, captions = {str(n): "Thing" for n in range(8)}, {str(n): CAPTION for n in range(8)}
+    old = renderer(titles, captions, budget)
+    for history, hint in asked:
+        question = example([str(n) for n in range(history)], ["5", "6", "7"])
+        new = renderer(titles, captions, budget)
+        assert old.fit(question, hint) == new.fit(question, hint)
+
+
 @pytest.mark.parametrize("captions", [None, {str(n): CAPTION for n in range(8)}], ids=["titles", "captions"])
 @pytest.mark.parametrize(("missing", "kept"), [(1, 4), (2, 4), (3, 3), (8, 1), (10, 0)])
 def test_then_the_oldest_history_goes_and_never_a_candidate(

@@ -42,7 +42,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 
 def test_a_run_may_begin_at_a_level_with_given_weights(tmp_path: Path) -> None:
     pretrain(tmp_path / "first", SMALL, stop_after=1)
-    start = {"weights": str(tmp_path / "first" / "model"), "first_level": "practice", "last_steps": 1}
+    start = {"weights": str(tmp_path / "first" / "model"), "first_level": "judging", "last_steps": 1}
     place = pretrain(tmp_path / "second", Plan(**{**vars(SMALL), **start}), stop_after=0)
     assert (place.level, place.steps) == (len(curriculum(1)) - 1, 0)
     first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("first", "second"))
@@ -55,9 +55,9 @@ def test_a_run_may_begin_at_a_level_with_given_weights(tmp_path: Path) -> None:
     ("start", "told"),
     [
         ({"weights": "here"}, "Give both or none"),
-        ({"first_level": "practice"}, "Give both or none"),
-        ({"weights": "here", "first_level": "nonsense"}, "2 candidates, .*practice"),
-        ({"weights": "nowhere", "first_level": "practice"}, "--weights nowhere can't be begun with: .*nowhere"),
+        ({"first_level": "judging"}, "Give both or none"),
+        ({"weights": "here", "first_level": "nonsense"}, "2 candidates, .*judging"),
+        ({"weights": "nowhere", "first_level": "judging"}, "--weights nowhere can't be begun with: .*nowhere"),
     ],
 )
 def test_a_start_that_makes_no_sense_is_told(start: dict[str, str], told: str, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_weights_of_another_shape_are_told_on_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pretrain(tmp_path / "first", SMALL, stop_after=0)
-    words = ["--out", str(tmp_path / "second"), "--first-level", "practice"]
+    words = ["--out", str(tmp_path / "second"), "--first-level", "judging"]
     with pytest.raises(SystemExit) as exit_:
         main([*words, "--weights", str(tmp_path / "first" / "model"), "--layers", "1", "--width", "64"])
     assert exit_.value.code == 2

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mllmrec.data.draws import generator
 from mllmrec.demo.curriculum import curriculum, draw_shapes
+from mllmrec.demo.judgements import HIGHEST, Numbers, Traits, by_number, judged
 from mllmrec.demo.lessons import CUES, Cue, Lesson, Shape, make_lesson
 from mllmrec.demo.raw_tables import write_world
 from mllmrec.demo.words import made_up_word, made_up_words
@@ -159,3 +160,45 @@ def test_a_level_revises_what_came_before_it() -> None:
         assert sum(shape in own for shape in shapes) / len(shapes) == pytest.approx(0.75, abs=0.1)
         assert set(shapes) <= {*own, *earlier}
         assert set(shapes) >= set(own)
+
+
+@given(SEEDS)
+def test_by_number_the_answer_lies_furthest_to_the_end_that_the_history_leans_to(seed: int) -> None:
+    numbers = Numbers(random.Random(seed))
+    history, answer, others = by_number(random.Random(seed), history=6, candidates=10, titles=14, captions=5)
+    (*past, ours), theirs = (number_of(item) for item in [*history, answer]), [number_of(item) for item in others]
+    middle = (1 + numbers.highest) / 2
+    if numbers.from_below:
+        assert sum(past) / 6 < middle
+        assert ours < min(theirs)
+    else:
+        assert sum(past) / 6 > middle
+        assert ours > max(theirs)
+
+
+@given(SEEDS, st.booleans())
+def test_a_judgement_follows_words_and_traits_first_and_then_numbers(seed: int, captioned: bool) -> None:
+    numbers, kinds = Numbers(random.Random(seed)), {"titles": 14, "captions": 5}
+    shape = {"history": 6, "candidates": 10, "noise": 0.2, **kinds}
+    history, answer, others = judged(random.Random(seed), **shape, captioned=captioned)
+    assert sum(item.title < 2 for item in history) >= 4
+    assert sum(item.caption == 0 for item in history) >= 4
+
+    def follows(item: Traits) -> tuple[bool, bool]:
+        return item.title < 2, captioned and item.caption == 0
+
+    assert sum(follows(answer)) >= max(sum(follows(item)) for item in others)
+    equal = [numbers.rank(number_of(item)) for item in others if follows(item) == follows(answer)]
+    assert all(numbers.rank(number_of(answer)) < rank for rank in equal)
+
+
+def number_of(item: Traits) -> int:
+    assert item.number is not None
+    return item.number
+
+
+@given(SEEDS, st.sampled_from(("number", "judged")))
+def test_numbers_stand_behind_titles_but_for_the_first(seed: int, cue: Cue) -> None:
+    lesson = make_lesson(random.Random(seed), Shape(history=6, candidates=10, cue=cue))
+    numbers = [int(title.split()[-1]) for title in lesson.titles.values() if title.split()[-1].isdigit()]
+    assert all(2 <= number <= HIGHEST[1] for number in numbers)

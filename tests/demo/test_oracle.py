@@ -67,8 +67,8 @@ def test_without_the_first_choice_the_chances_are_nearly_those_of_enumeration() 
     """Everything that may have come first is tried. In a world a fifth as large as the demo's it matters more."""
     law = law_of(World(num_items=80))
     oracle, enumeration, gaps = Oracle(law), Enumeration(law), []
-    for user in range(4):
-        *history, target = law.choices(TASTES[user * 40], 7, generator(2, "test", str(user)))[-4:]
+    for user in range(24):
+        *history, target = law.choices(TASTES[user * 7], 7, generator(2, "test", str(user)))[-4:]
         candidates = [target, *(item for item in law.items if item not in (*history, target))][:5]
         hidden = [item for item in law.items if item not in (*history, *candidates)]
         wanted = np.array([sum(enumeration.chances((u, *history, c)).sum() for u in hidden) for c in candidates])

@@ -13,7 +13,7 @@ from mllmrec.demo.world import KINDS, PLACES, SIZES, TINTS, World, make_things
 from mllmrec.errors import SettingsError
 
 SMALL = World(num_items=240, num_users=60)
-DIGEST = "6b27526f9c0164e3"
+DIGEST = "053f75d555186c6e"
 
 
 def test_the_same_world_gives_the_same_files_on_every_machine(tmp_path: Path) -> None:

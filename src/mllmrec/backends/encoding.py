@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mllmrec.backends.base import ScoringTask
 from mllmrec.backends.chat import Chat
@@ -18,6 +18,7 @@ class Encoder:
 
     renderer: Renderer[list[int]]
     chat: Chat
+    _answers: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def make(cls, chat: Chat, catalogue: Catalogue, captions: Mapping[str, str], max_prompt_tokens: int) -> Encoder:
@@ -38,7 +39,10 @@ class Encoder:
         return self.chat.prompt(self.renderer.fit(example, hint)[0])
 
     def answer_ids(self, item_id: str) -> list[int]:
-        return self.chat.answer_ids(self.renderer.answer(item_id))
+        """The tokens of an item's answer, written once for each item; not to be changed."""
+        if item_id not in self._answers:
+            self._answers[item_id] = self.chat.answer_ids(self.renderer.answer(item_id))
+        return self._answers[item_id]
 
     def scoring_task(self, example: RankingExample, hint: str | None = None) -> ScoringTask:
         """The prompt and every candidate's answer."""

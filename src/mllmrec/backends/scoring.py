@@ -3,7 +3,7 @@
 The answers of one prompt form a trie: what they share (`[ITEM_1` of 12 and 123) is one node, computed once. A row is
 the prompt followed by the trie's inner nodes. A node sees the prompt, its ancestors and itself, and its position is
 that of the token it would be in its own answer, so that the row gives the same numbers as one forward pass for each
-answer would. Without gradients the prompt is read first, only as far as its last layer's keys and values, and its
+answer would. Where it can be, the prompt is read first, only as far as its last layer's keys and values, and its
 last token with the trie after it. Leaves need no input: the end token is only predicted. The vocabulary projection runs
 at the nodes that something follows, the log-softmax in float32.
 
@@ -99,7 +99,7 @@ def score_rows(
     """The scores of each row's answers, float32, in order; differentiable when gradients are on.
 
     `cached` reads the prompts first, causally, and the trees after them from their keys and values: about half the
-    attention, for models that keep every key, and without gradients.
+    attention, for models that keep every key, and without activation checkpointing, which keeps none.
     """
     _, decoder, head = _parts(model)
     read = _in_two_parts if cached and min(len(row.prompt_T) for row in rows) > 1 else _in_one

@@ -93,6 +93,9 @@ class Renderer(Generic[Encoded]):
     `encode` maps the user's turn to the tokens of the whole chat prompt; its length is what the budget bounds.
     `captions` maps item ids to sentences, and is empty when prompts hold titles alone. `harmless` breaks up control
     tokens in plain text. `budget` counts what had to be left out.
+
+    Catalogue and captions stay as they are, so an item's line is written once; and the search for what fits begins at
+    what fitted last, since fewer words never take more tokens.
     """
 
     catalogue: Catalogue
@@ -101,6 +104,8 @@ class Renderer(Generic[Encoded]):
     harmless: Callable[[str], str] = str
     max_prompt_tokens: int
     budget: Counter[str] = field(default_factory=Counter)
+    _lines: dict[tuple[str, int], str] = field(default_factory=dict, init=False, repr=False)
+    _fitted: int = field(default=0, init=False, repr=False)
 
     def fit(
         self, example: RankingExample, hint: str | None = None, list_length: int | None = None
@@ -112,19 +117,36 @@ class Renderer(Generic[Encoded]):
         """
         assert hint is None or example.split == "train", "a hint may only occur in a training prompt"
         self.budget["prompts"] += 1
-        for step, (words, told, kept) in enumerate(self._reductions(hint, len(example.history))):
+        steps = list(self._reductions(hint, len(example.history)))
+
+        def written(step: int) -> tuple[str, Encoded]:
+            words, told, kept = steps[step]
             text = self.text(example, hint=told, list_length=list_length, caption_words=words, kept=kept)
-            encoded = self.encode(text)
-            if len(encoded) <= self.max_prompt_tokens:
-                if step:
-                    self.budget["captions_shortened"] += bool(self.captions)
-                    self.budget["hint_shortened"] += told != hint
-                    self.budget["history_shortened"] += kept < len(example.history)
-                return text, encoded
-        raise DataError(
-            f"The prompt of example {example.example_id} takes {len(encoded)} tokens with no history at all; "
-            f"--max-prompt-tokens is {self.max_prompt_tokens}. Raise it, or use fewer candidates."
-        )
+            return text, self.encode(text)
+
+        def fits(found: tuple[str, Encoded]) -> bool:
+            return len(found[1]) <= self.max_prompt_tokens
+
+        step = min(self._fitted, len(steps) - 1)
+        found = written(step)
+        if fits(found):
+            while step and fits(longer := written(step - 1)):
+                step, found = step - 1, longer
+        while not fits(found):
+            step += 1
+            if step == len(steps):
+                raise DataError(
+                    f"The prompt of example {example.example_id} takes {len(found[1])} tokens with no history at all; "
+                    f"--max-prompt-tokens is {self.max_prompt_tokens}. Raise it, or use fewer candidates."
+                )
+            found = written(step)
+        self._fitted = step
+        if step:
+            _, told, kept = steps[step]
+            self.budget["captions_shortened"] += bool(self.captions)
+            self.budget["hint_shortened"] += told != hint
+            self.budget["history_shortened"] += kept < len(example.history)
+        return found
 
     def text(
         self,
@@ -150,12 +172,17 @@ class Renderer(Generic[Encoded]):
 
     def line(self, item_id: str, caption_words: int = 0) -> str:
         """An item in a list: its answer and, where there is one, its caption."""
-        words = plain(self.captions.get(item_id, "")).split()[:caption_words]
-        return self.answer(item_id) + (f" | {self.harmless(' '.join(words))}" if words else "")
+        line = self._lines.get((item_id, caption_words))
+        if line is None:
+            words = plain(self.captions.get(item_id, "")).split()[:caption_words]
+            title = self.harmless(plain(self.catalogue.title(item_id)))
+            line = f"[ITEM_{item_id}] {title}" + (f" | {self.harmless(' '.join(words))}" if words else "")
+            self._lines[item_id, caption_words] = line
+        return line
 
     def answer(self, item_id: str) -> str:
         """The one right way to name an item: `[ITEM_<id>] <title>`."""
-        return f"[ITEM_{item_id}] {self.harmless(plain(self.catalogue.title(item_id)))}"
+        return self.line(item_id, 0)
 
     def _reductions(self, hint: str | None, num_history: int) -> Iterator[tuple[int, str | None, int]]:
         """(caption words, hint, history items) from everything down to nothing, captions first, then the hint."""

@@ -2,7 +2,7 @@
 
 Long lists from the start leave chance only after a long time, because nothing can be gained from reading them before
 comparing works. So a level is left when its held-out lessons are mostly answered right, and a quarter of the lessons
-come from the levels before, so that nothing is forgotten. Only the last two levels, over which the rate falls, have a
+come from the levels before, so that nothing is forgotten. Only the last three levels, over which the rate falls, have a
 fixed length.
 """
 
@@ -43,6 +43,16 @@ PRACTICE = (
     Shape(history=6, candidates=10, cue="caption", caption_words=6, noise=0.15),
     Shape(history=6, candidates=10, cue="both", caption_words=6, noise=0.2),
     Shape(history=6, candidates=10, cue="pair", caption_words=6),
+    Shape(history=6, candidates=10, cue="pair", caption_words=6, noise=0.2),
+)
+JUDGING = (
+    Shape(history=6, candidates=10, cue="number"),
+    Shape(history=6, candidates=10, cue="number", caption_words=6),
+    Shape(history=6, candidates=10, cue="judged", noise=0.1),
+    Shape(history=6, candidates=10, cue="judged", noise=0.25),
+    Shape(history=6, candidates=10, cue="judged", caption_words=6, noise=0.1),
+    Shape(history=6, candidates=10, cue="judged", caption_words=6, noise=0.2),
+    Shape(history=6, candidates=10, cue="mixed", caption_words=6),
     Shape(history=6, candidates=10, cue="pair", caption_words=6, noise=0.2),
 )
 MANY_PARTS: dict[str, Any] = {
@@ -97,7 +107,8 @@ def curriculum(last_steps: int) -> tuple[Level, ...]:
         ),
         Level(name="short lists", shapes=SHORT, most_steps=350, rate=0.6, **MANY_PARTS),
         Level(name="long lists", shapes=LONG, most_steps=800, falls=True, rate=0.6, **MANY_PARTS),
-        Level(name="practice", shapes=PRACTICE, most_steps=last_steps, falls=True, rate=0.5, **MANY_PARTS),
+        Level(name="practice", shapes=PRACTICE, most_steps=1200, falls=True, rate=0.5, **MANY_PARTS),
+        Level(name="judging", shapes=JUDGING, most_steps=last_steps, falls=True, rate=0.5, **MANY_PARTS),
     )
 
 

@@ -12,6 +12,10 @@ which of them tells the answer:
     mixed    the history goes back and forth between two words, and the answer has either
     last     each item of the history has a word of its own, and the answer has the last one's
     seen     the same for the trait of the caption
+    number   numbers in titles, none counting as 1, are mostly low in the history, or mostly high; the answer's is the
+             lowest, or the highest
+    judged   what people of a taste would choose, as `judgements.py` tells: two words, numbers and, with captions, a
+             trait speak for a candidate, and the answer is the one for which most speaks
 
 With noise, some items of the history follow nothing, and now and then a wrong candidate follows those.
 """
@@ -23,16 +27,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from mllmrec.demo.judgements import Question, Traits, by_number, judged
 from mllmrec.demo.sayings import caption_writer
 from mllmrec.demo.words import made_up_words
 from mllmrec.records import RankingExample
 
-Cue = Literal["title", "caption", "both", "pair", "mixed", "last", "seen"]
+Cue = Literal["title", "caption", "both", "pair", "mixed", "last", "seen", "number", "judged"]
 CUES: tuple[Cue, ...] = get_args(Cue)
 CAPTION_CUES: tuple[Cue, ...] = ("caption", "both", "pair", "seen")
-Traits = tuple[int, int]
-"""The traits of an item's title and of its caption, by number; 0 is what the person likes."""
-
 HIGHEST_IDS = (99, 999, 999, 999, 9999)
 NUM_TITLE_TRAITS, NUM_OTHER_WORDS = 14, 10
 WITHOUT_CAPTION, NUMBERED, SHUFFLED_TITLES = 0.04, 0.25, 0.2
@@ -77,8 +79,8 @@ def make_lesson(rng: random.Random, shape: Shape) -> Lesson:
         target_id=offered[order.index(0)],
         split="train",
     )
-    titles = _titles(rng, shape, [title for title, _ in traits])
-    captions = _captions(rng, shape, [caption for _, caption in traits])
+    titles = _titles(rng, shape, traits)
+    captions = _captions(rng, shape, [trait.caption for trait in traits])
     return Lesson(
         example=example,
         titles=dict(zip(ids, titles, strict=True)),
@@ -92,7 +94,7 @@ def num_caption_traits(shape: Shape) -> int:
     return max(5, shape.history + 2) if shape.cue == "seen" else 5
 
 
-def _traits(rng: random.Random, shape: Shape) -> tuple[list[Traits], Traits, list[Traits]]:
+def _traits(rng: random.Random, shape: Shape) -> Question:
     """Of the history, of the answer, and of the other candidates."""
     match shape.cue:
         case "last":
@@ -101,27 +103,34 @@ def _traits(rng: random.Random, shape: Shape) -> tuple[list[Traits], Traits, lis
             return _by_last(rng, shape, in_title=False)
         case "mixed":
             liked = [rng.randint(0, 1) for _ in range(shape.history)]
-            history = [(title, _caption(rng, shape)) for title in liked]
-            target = (rng.choice(liked), _caption(rng, shape))
-            return history, target, [(_other_title(rng, 2), _caption(rng, shape)) for _ in range(shape.candidates - 1)]
+            history = [Traits(title, _caption(rng, shape)) for title in liked]
+            target = Traits(rng.choice(liked), _caption(rng, shape))
+            others = [Traits(_other_title(rng, 2), _caption(rng, shape)) for _ in range(shape.candidates - 1)]
+            return history, target, others
+        case "number":
+            return by_number(rng, shape.history, shape.candidates, NUM_TITLE_TRAITS, num_caption_traits(shape))
+        case "judged":
+            kinds, captioned = (NUM_TITLE_TRAITS, num_caption_traits(shape)), shape.caption_words > 0
+            return judged(rng, shape.history, shape.candidates, *kinds, shape.noise, captioned=captioned)
         case _:
             return _by_taste(rng, shape)
 
 
-def _by_taste(rng: random.Random, shape: Shape) -> tuple[list[Traits], Traits, list[Traits]]:
+def _by_taste(rng: random.Random, shape: Shape) -> Question:
     """The history shares one trait, or both, but for noise. Of a pair of words an item has either."""
     words = 2 if shape.cue == "pair" else 1
 
     def follows() -> Traits:
         title = rng.randrange(words) if shape.cue != "caption" else rng.randrange(NUM_TITLE_TRAITS)
-        return title, 0 if shape.cue != "title" else _caption(rng, shape)
+        return Traits(title, 0 if shape.cue != "title" else _caption(rng, shape))
 
     def strays() -> Traits:
         title = _other_title(rng, words) if shape.cue != "caption" else rng.randrange(NUM_TITLE_TRAITS)
-        return title, _other_caption(rng, shape) if shape.cue != "title" else _caption(rng, shape)
+        return Traits(title, _other_caption(rng, shape) if shape.cue != "title" else _caption(rng, shape))
 
     def halfway() -> Traits:
-        by_title, by_caption = (rng.randrange(words), _other_caption(rng, shape)), (_other_title(rng, words), 0)
+        by_title = Traits(rng.randrange(words), _other_caption(rng, shape))
+        by_caption = Traits(_other_title(rng, words), 0)
         return rng.choice([by_title, by_caption, strays()])
 
     num_stray = min(sum(rng.random() < shape.noise for _ in range(shape.history)), (shape.history - 1) // 2)
@@ -134,14 +143,14 @@ def _by_taste(rng: random.Random, shape: Shape) -> tuple[list[Traits], Traits, l
     return history, follows(), others
 
 
-def _by_last(rng: random.Random, shape: Shape, *, in_title: bool) -> tuple[list[Traits], Traits, list[Traits]]:
+def _by_last(rng: random.Random, shape: Shape, *, in_title: bool) -> Question:
     """Each item of the history has a trait of its own; the wrong candidates have those of earlier ones, or none."""
     count = NUM_TITLE_TRAITS if in_title else num_caption_traits(shape)
     kinds = rng.sample(range(count), count)
     past, new = kinds[: shape.history], kinds[shape.history :]
 
     def item(kind: int) -> Traits:
-        return (kind, _caption(rng, shape)) if in_title else (rng.randrange(NUM_TITLE_TRAITS), kind)
+        return Traits(kind, _caption(rng, shape)) if in_title else Traits(rng.randrange(NUM_TITLE_TRAITS), kind)
 
     wrong = [item(rng.choice([*past[:-1], *rng.sample(new, min(2, len(new)))])) for _ in range(shape.candidates - 1)]
     return [item(kind) for kind in past], item(past[-1]), wrong
@@ -163,16 +172,20 @@ def _ids(rng: random.Random, count: int) -> list[str]:
     return [str(number) for number in rng.sample(range(1, rng.choice(HIGHEST_IDS) + 1), count)]
 
 
-def _titles(rng: random.Random, shape: Shape, traits: Sequence[int]) -> Iterator[str]:
-    """Titles of a few words, one of which is the trait: at the same place in all, or anywhere."""
+def _titles(rng: random.Random, shape: Shape, traits: Sequence[Traits]) -> Iterator[str]:
+    """Titles of a few words, one of which is the trait: at the same place in all, or anywhere. Some have a number, at
+    random where the lesson doesn't mind."""
     words = [word.capitalize() for word in made_up_words(rng, NUM_TITLE_TRAITS + NUM_OTHER_WORDS)]
     kinds, others = words[:NUM_TITLE_TRAITS], words[NUM_TITLE_TRAITS:]
     count = rng.randint(1, shape.title_words)
     place = None if rng.random() < SHUFFLED_TITLES else rng.randrange(count)
     for trait in traits:
         title = rng.sample(others, count - 1)
-        title.insert(rng.randrange(count) if place is None else place, kinds[trait])
-        yield " ".join([*title, str(rng.randint(2, 9))] if rng.random() < NUMBERED else title)
+        title.insert(rng.randrange(count) if place is None else place, kinds[trait.title])
+        number = trait.number
+        if number is None:
+            number = rng.randint(2, 9) if rng.random() < NUMBERED else 1
+        yield " ".join([*title, str(number)] if number > 1 else title)
 
 
 def _captions(rng: random.Random, shape: Shape, traits: Sequence[int]) -> list[str]:
@@ -180,6 +193,6 @@ def _captions(rng: random.Random, shape: Shape, traits: Sequence[int]) -> list[s
     if not shape.caption_words:
         return [""] * len(traits)
     write = caption_writer(rng, num_caption_traits(shape), shape.caption_words)
-    without = 0.0 if shape.cue in CAPTION_CUES else WITHOUT_CAPTION
+    without = 0.0 if shape.cue in (*CAPTION_CUES, "judged") else WITHOUT_CAPTION
     texts = (write(rng, trait) for trait in traits)
     return [" ".join(text.split()[: shape.caption_words]) if rng.random() >= without else "" for text in texts]

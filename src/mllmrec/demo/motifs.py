@@ -173,7 +173,7 @@ def palm(canvas: Canvas, palette: Palette, trunk: Sequence[Point], size: float) 
         canvas.disc(around((x, y), 3 * size, turn), 1.8 * size, palette.shine)
 
 
-def quartet(canvas: Canvas, palette: Palette) -> None:
+def ballad(canvas: Canvas, palette: Palette) -> None:
     for row in range(5):
         staff = [(x, 63 + row * 7.5 - 9 * ((x - 50) / 40) ** 3) for x in range(10, 91, 2)]
         canvas.line(staff, palette.body, 1.0)
@@ -196,5 +196,5 @@ MOTIFS: Mapping[str, Motif] = {
     "Station": station,
     "Compass": compass,
     "Island": island,
-    "Quartet": quartet,
+    "Ballad": ballad,
 }

@@ -39,7 +39,7 @@ class Plan:
     inner_width: int = 256
     vocab: int = 1920
     lr: float = 2e-3
-    last_steps: int = 1200
+    last_steps: int = 2400
     weights: str = ""
     first_level: str = ""
 

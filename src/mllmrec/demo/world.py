@@ -15,7 +15,7 @@ from mllmrec.data.draws import uniform
 from mllmrec.errors import SettingsError
 
 PLACES = ("Meadow", "Ocean", "Willow", "Summit", "Opera", "Comet", "Harbor", "Desert")
-KINDS = ("Lantern", "Garden", "Engine", "Letter", "Mirror", "Orchard", "Station", "Compass", "Island", "Quartet")
+KINDS = ("Lantern", "Garden", "Engine", "Letter", "Mirror", "Orchard", "Station", "Compass", "Island", "Ballad")
 TINTS = ("gold", "pink", "green", "orange", "navy", "black")
 BARE = 0.05
 """Share of the things that have no poster."""

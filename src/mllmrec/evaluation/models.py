@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mllmrec.artifacts import Workspace, require
 from mllmrec.backends.encoding import Encoder
-from mllmrec.backends.huggingface import LoadedModel, load, resolve
+from mllmrec.backends.huggingface import LoadedModel, folded, load, resolve
 from mllmrec.data.captions import read_captions
 from mllmrec.data.formats import PromptFormat, inherited
 from mllmrec.data.sequences import Catalogue
@@ -61,6 +61,7 @@ def open_model(
     loaded = load(
         workspace, choice.base, choice.adapter, device=settings.device, dtype=settings.dtype, force=settings.force
     )
+    loaded = folded(loaded)
     return loaded, Encoder.make(loaded.chat, catalogue, captions, max_prompt_tokens)
 
 

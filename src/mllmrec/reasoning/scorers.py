@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mllmrec.artifacts import Workspace, require, sha256
 from mllmrec.backends.encoding import Encoder
-from mllmrec.backends.huggingface import load, resolve
+from mllmrec.backends.huggingface import folded, load, resolve
 from mllmrec.backends.scoring import HuggingFaceScorer
 from mllmrec.data.captions import read_captions
 from mllmrec.data.folds import in_fold
@@ -71,7 +71,7 @@ def open_scorer(
 ) -> tuple[HuggingFaceScorer, Encoder]:
     """Load the scorer and make the encoder that writes its prompts, in the format it was trained with."""
     captions = read_captions(workspace, settings.dataset, "on" if scorer.trained.captions else "off")
-    loaded = load(workspace, scorer.base, scorer.adapter, device=settings.device, dtype=settings.dtype)
+    loaded = folded(load(workspace, scorer.base, scorer.adapter, device=settings.device, dtype=settings.dtype))
     budget = max(scorer.trained.max_prompt_tokens, settings.max_prompt_tokens)
     encoder = Encoder.make(loaded.chat, catalogue, captions, budget)
     return HuggingFaceScorer(loaded.model, settings.batch_tokens), encoder

@@ -61,6 +61,12 @@ class StageSettings(BaseModel):
         fields = cls.__pydantic_fields__
         cls.__pydantic_fields__ = dict(sorted(fields.items(), key=lambda field: bool(field[1].kw_only)))
 
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The knobs that have a default, and it, as plain JSON values."""
+        values = {name: info.default for name, info in cls.model_fields.items() if not info.is_required()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
     def result_settings(self) -> dict[str, Any]:
         """The knobs that decide the result, as plain JSON values."""
         operational = {

@@ -47,6 +47,7 @@ class SftSettings(TrainingSettings):
     epochs: int = knob(3, "Passes over the examples, each with fresh negatives.", ge=1)
     peft: Literal["lora", "none"] = knob("lora", "Train LoRA adapters, or all weights.")
     rank: int = knob(16, "Rank of the LoRA adapters.", ge=1)
+    lora_dropout: float = knob(0.05, "Share of what enters the LoRA adapters that is left out at random.", ge=0, lt=1)
     batch: int = knob(2, "Examples of one process in one forward pass.", ge=1)
     accum: int = knob(8, "Forward passes in one step.", ge=1)
 

@@ -58,6 +58,7 @@ def make_trainer(
 ) -> ExactTrainer:
     """The trainer of `--rollouts exact`, with a new LoRA on the model."""
     rows, passes = split_step(settings)
+    arguments = trainer_arguments(settings, folder, loaded, steps)
     scorer = HuggingFaceScorer(loaded.model)
     reward = REWARDS[settings.reward]
 
@@ -70,7 +71,7 @@ def make_trainer(
     return ExactTrainer(
         model=get_peft_model(loaded.model, lora(settings.rank, lora_alpha, 0.0)),
         args=TrainingArguments(
-            **trainer_arguments(settings, folder, loaded, steps),
+            **arguments,
             per_device_train_batch_size=rows,
             gradient_accumulation_steps=passes,
             train_sampling_strategy="sequential",
@@ -79,6 +80,8 @@ def make_trainer(
         data_collator=RowWriter(examples=examples, make=make, collate=_questions),
         beta=settings.beta,
         temperature=settings.temperature,
+        # Keys and values are no use to a backward pass that computes them again.
+        in_two_parts=scorer.reach is None and not arguments["activation_checkpointing"],
     )
 
 
@@ -121,8 +124,10 @@ class ExactTrainer(Trainer):
         data_collator: RowWriter,
         beta: float,
         temperature: float,
+        *,
+        in_two_parts: bool,
     ) -> None:
-        score_through_forward(model, temperature)
+        score_through_forward(model, temperature, in_two_parts=in_two_parts)
         super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
         self.beta = beta
         self._figures: list[dict[str, float]] = []
@@ -158,7 +163,7 @@ class ExactTrainer(Trainer):
         return scores
 
 
-def score_through_forward(model: Any, temperature: float) -> None:
+def score_through_forward(model: Any, temperature: float, *, in_two_parts: bool) -> None:
     """Let `model(rows=rows)` score candidates.
 
     Whatever a trainer wraps a model in (gradients averaged over processes, mixed precision) it wraps around `forward`,
@@ -167,7 +172,9 @@ def score_through_forward(model: Any, temperature: float) -> None:
     plain = model.forward
 
     def forward(*args: Any, rows: Sequence[Row] | None = None, **kwargs: Any) -> Any:
-        return plain(*args, **kwargs) if rows is None else score_rows(model, rows, temperature=temperature)
+        if rows is None:
+            return plain(*args, **kwargs)
+        return score_rows(model, rows, cached=in_two_parts, temperature=temperature)
 
     model.forward = forward
 

@@ -23,6 +23,7 @@ from mllmrec.manifests import finished
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.training import SftSettings
 from mllmrec.training import checkpoints
+from mllmrec.training.compact import without_padding_mask
 from mllmrec.training.datasets import TrainingExamples, training_examples
 from mllmrec.training.session import Session
 from mllmrec.training.setup import (
@@ -36,7 +37,7 @@ from mllmrec.training.setup import (
     world_size,
 )
 
-LORA_ALPHA, LORA_DROPOUT = 16, 0.05
+LORA_ALPHA = 16
 IGNORED = -100
 
 
@@ -59,7 +60,8 @@ def run(settings: SftSettings, workspace: Workspace) -> Summary:
     trainer = _trainer(settings, folder, loaded, encoder, examples, steps)
     session = Session(settings, folder, inputs, started, chosen, encoder, trainer)
     session.attach_validation(interactions, steps)
-    return session.train(last, dict(examples.counts), portable(workspace, loaded.names[0]))
+    with without_padding_mask(loaded.model):
+        return session.train(last, dict(examples.counts), portable(workspace, loaded.names[0]))
 
 
 def total_steps(num_examples: int, settings: SftSettings) -> int:
@@ -104,5 +106,5 @@ def _trainer(
             collate=DataCollatorForLanguageModeling(pad_token_id=loaded.tokenizer.pad_token_id),
         ),
         processing_class=loaded.tokenizer,
-        peft_config=lora(settings.rank, LORA_ALPHA, LORA_DROPOUT) if settings.peft == "lora" else None,
+        peft_config=lora(settings.rank, LORA_ALPHA, settings.lora_dropout) if settings.peft == "lora" else None,
     )
