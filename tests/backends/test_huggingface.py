@@ -106,7 +106,7 @@ def test_an_unknown_name_lists_the_models_that_are_here(toy: Workspace) -> None:
 
 def test_adapters_folded_into_float32_weights_score_alike(trained: Workspace) -> None:
     adapter = trained.checkpoint(DATASET, "sft")
-    loaded = load(trained, "tiny", adapter, device="cpu", dtype="float32")
+    loaded = load(trained, f"checkpoints/{DATASET}/full", adapter, device="cpu", dtype="float32")
     ids = torch.arange(2, 12)[None]
     with torch.no_grad():
         expected = loaded.model(ids).logits
@@ -114,7 +114,7 @@ def test_adapters_folded_into_float32_weights_score_alike(trained: Workspace) ->
         assert not hasattr(one.model, "peft_config")
         torch.testing.assert_close(one.model(ids).logits, expected, atol=1e-4, rtol=1e-4)
     assert folded(one) is one
-    half = load(trained, "tiny", adapter, device="cpu", dtype="bfloat16")
+    half = load(trained, f"checkpoints/{DATASET}/full", adapter, device="cpu", dtype="bfloat16")
     assert folded(half) is half
 
 

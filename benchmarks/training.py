@@ -1,0 +1,147 @@
+"""What the small things of training cost, as ratios in one run, on the backbone that comes with the demo.
+
+    OMP_NUM_THREADS=1 python benchmarks/training.py
+
+Writing prompts: with an encoder for all of them against a new one for each, which keeps no line and no place to begin
+the search for what fits. Fine-tuning: a LoRA step forward and back, with and without dropout and padding mask. GRPO on
+whole lists: prompt and tree in one pass against the prompt first, and in passes of four. Processor seconds, medians,
+the ways taken in turn.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model
+
+from mllmrec.artifacts import Workspace
+from mllmrec.backends.encoding import Encoder
+from mllmrec.backends.huggingface import LoadedModel, load
+from mllmrec.backends.scoring import score_rows
+from mllmrec.backends.tries import Row, make_rows
+from mllmrec.data.sequences import Catalogue
+from mllmrec.demo.backbone_files import install
+from mllmrec.demo.lessons import Shape
+from mllmrec.demo.sheets import lessons
+from mllmrec.records import Item, RankingExample
+from mllmrec.training.compact import without_padding_mask
+from mllmrec.training.setup import lora
+
+QUESTION = Shape(history=6, candidates=10, cue="pair", caption_words=50)
+BUDGET, ROWS, PROMPTS, TURNS = 360, 8, 300, 7
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        install(Path(folder) / "backbone")
+        loaded = load(Workspace(folder), "backbone", device="cpu", dtype="float32")
+        catalogue, captions, examples = questions(PROMPTS)
+
+        def encoder() -> Encoder:
+            return Encoder.make(loaded.chat, catalogue, captions, BUDGET)
+
+        kept = encoder()
+        ways: dict[str, Callable[[], Any]] = {
+            "lines kept": lambda: [kept.scoring_task(example) for example in examples],
+            "lines written anew": lambda: [encoder().scoring_task(example) for example in examples],
+        }
+        tell("prompts with their answers", ways, PROMPTS)
+        rows = make_rows([kept.scoring_task(example) for example in examples[: 2 * ROWS]])
+    fine_tuning(loaded, rows[:ROWS])
+    whole_lists(loaded, rows)
+
+
+def questions(count: int) -> tuple[Catalogue, dict[str, str], list[RankingExample]]:
+    """Lessons as one catalogue: their ids are made different."""
+    titles: dict[str, str] = {}
+    captions: dict[str, str] = {}
+    examples = []
+    for number, lesson in enumerate(lessons(1, "benchmark", "training", QUESTION, count)):
+        name = {item: f"{number}-{item}" for item in lesson.titles}
+        titles |= {name[item]: title for item, title in lesson.titles.items()}
+        captions |= {name[item]: caption for item, caption in lesson.captions.items()}
+        example = lesson.example
+        examples.append(
+            RankingExample(
+                example_id=str(number),
+                user_id=str(number),
+                history=tuple(name[item] for item in example.history),
+                candidates=tuple(name[item] for item in example.candidates),
+                target_id=name[example.target_id],
+                split="train",
+            )
+        )
+    return Catalogue(Item(item_id=item, title=title) for item, title in titles.items()), captions, examples
+
+
+def fine_tuning(loaded: LoadedModel, rows: list[Row]) -> None:
+    """A step of SFT on the prompts of these rows; the loss is on their last ten tokens."""
+    width = max(len(row.prompt_T) for row in rows)
+    ids = torch.tensor([[*row.prompt_T, *[0] * (width - len(row.prompt_T))] for row in rows])
+    mask = torch.tensor([[1] * len(row.prompt_T) + [0] * (width - len(row.prompt_T)) for row in rows])
+    batch = torch.arange(len(rows)).repeat_interleave(10)
+    place = torch.tensor([len(row.prompt_T) - 11 + step for row in rows for step in range(10)])
+
+    def step(dropout: float, *, masked: bool) -> Callable[[], None]:
+        def run() -> None:
+            adapted = get_peft_model(loaded.model, lora(16, 16, dropout)).train()
+            with nullcontext() if masked else without_padding_mask(adapted):
+                hidden = adapted.get_base_model().model(input_ids=ids, attention_mask=mask).last_hidden_state
+            logits = loaded.model.lm_head(hidden[batch, place])
+            torch.nn.functional.cross_entropy(logits, ids[batch, place + 1]).backward()
+            adapted.unload()
+
+        return run
+
+    ways = {
+        "neither": step(0.0, masked=False),
+        "padding mask": step(0.0, masked=True),
+        "padding mask and dropout": step(0.05, masked=True),
+    }
+    tell("fine-tuning, rows", ways, len(rows))
+
+
+def whole_lists(loaded: LoadedModel, rows: list[Row]) -> None:
+    """The log-probability of the first candidate of each list, forward and back."""
+    adapted = get_peft_model(loaded.model, lora(16, 32, 0.0)).train()
+
+    def step(size: int, *, cached: bool) -> Callable[[], None]:
+        def run() -> None:
+            for start in range(0, len(rows), size):
+                scores = score_rows(adapted, rows[start : start + size], cached=cached)
+                torch.stack([scores_C.log_softmax(0)[0] for scores_C in scores]).sum().backward()
+
+        return run
+
+    ways = {
+        "prompt first, four at a time": step(4, cached=True),
+        "prompt first": step(len(rows), cached=True),
+        "in one": step(len(rows), cached=False),
+    }
+    tell("GRPO on whole lists, prompts", ways, len(rows))
+
+
+def tell(what: str, ways: Mapping[str, Callable[[], Any]], count: int) -> None:
+    """Median processor milliseconds of one, and how many times the first way's each of the others takes."""
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for turn in range(TURNS + 1):
+        for way, run in ways.items():
+            started = time.process_time()
+            run()
+            if turn:
+                seconds[way].append(time.process_time() - started)
+    medians = {way: statistics.median(taken) for way, taken in seconds.items()}
+    first = next(iter(medians.values()))
+    told = ", ".join(f"{way} {1000 * taken / count:.1f} ms ({taken / first:.2f} x)" for way, taken in medians.items())
+    print(f"{what}: {told}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
