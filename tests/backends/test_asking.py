@@ -230,7 +230,7 @@ def test_over_a_storm_each_key_has_exactly_one_record(
     monkeypatch.setattr("mllmrec.backends.waiting.BACKOFF_SECONDS", 0.002)
     path, keys = tmp_path / "texts.json", [f"user-{number}" for number in range(120)]
     with faulty_server(storm(seed, 0.4), half_rude, retry_after=0.02) as server:
-        ask(path, endpoint(server, timeout=1.0, max_inflight=16, max_retries=1), keys)
+        ask(path, endpoint(server, timeout=2.0, max_inflight=16, max_retries=1), keys)
     manifest = manifest_of(path)
     rows, failures = list(read_list(path)), manifest.details["failures"]
     assert len(rows) + len(failures) == 120

@@ -6,7 +6,7 @@ without it a training step of a 0.85M-parameter model with 8,192 tokens takes a 
 and gradients.
 
 A batch is padded on the right, behind everything that counts, and a causal model never looks there; but a padding mask
-keeps attention from its causal kernel. Without it the same step is another sixth shorter on a CPU.
+keeps attention from its causal kernel: a twentieth to a sixth of a step on a CPU.
 """
 
 from __future__ import annotations
