@@ -9,8 +9,8 @@ each of them. Most speaks for the answer, by a clear margin:
 where the number at the liked end has rank 0, the next one rank 1. So who has the trait and a liked word comes first,
 and numbers decide between those who are equal in that.
 
-The constants are about the log-odds of the demo's default world (2.83 for a place, 3.56 for a tint, 1.57 from the first to
-the last fifth), so a backbone that has learned this is no stranger to that law, though to all its words and items.
+The constants are about the log-odds of the demo's default world (2.83 for a place, 3.56 for a tint, 1.57 from the first
+to the last fifth), so a backbone that has learned this is no stranger to that law, though to all its words and items.
 """
 
 from __future__ import annotations
