@@ -10,6 +10,7 @@ the ways taken in turn.
 
 from __future__ import annotations
 
+import copy
 import statistics
 import tempfile
 import time
@@ -90,13 +91,14 @@ def fine_tuning(loaded: LoadedModel, rows: list[Row]) -> None:
     place = torch.tensor([len(row.prompt_T) - 11 + step for row in rows for step in range(10)])
 
     def step(dropout: float, *, masked: bool) -> Callable[[], None]:
+        model = copy.deepcopy(loaded.model)
+        adapted = get_peft_model(model, lora(16, 16, dropout)).train()
+
         def run() -> None:
-            adapted = get_peft_model(loaded.model, lora(16, 16, dropout)).train()
             with nullcontext() if masked else without_padding_mask(adapted):
-                hidden = adapted.get_base_model().model(input_ids=ids, attention_mask=mask).last_hidden_state
-            logits = loaded.model.lm_head(hidden[batch, place])
+                hidden = model.model(input_ids=ids, attention_mask=mask).last_hidden_state
+            logits = model.lm_head(hidden[batch, place])
             torch.nn.functional.cross_entropy(logits, ids[batch, place + 1]).backward()
-            adapted.unload()
 
         return run
 

@@ -12,6 +12,7 @@ import yaml
 from mllmrec import Workspace
 from mllmrec.artifacts import sha256
 from mllmrec.cli import main
+from mllmrec.errors import SettingsError
 from mllmrec.pipeline import command_of, run
 from mllmrec.settings.pipeline import RunRecipeSettings
 from small_models import DATASET, WINDOW
@@ -61,6 +62,11 @@ def test_the_command_that_goes_on_holds_flags_without_a_value() -> None:
 
 
 LINES = {str(user): [f"i{(user * 3 + step * 7) % 40}" for step in range(12)] for user in range(6)}
+
+
+def test_the_demo_has_a_verb_of_its_own() -> None:
+    with pytest.raises(SettingsError, match="`mllmrec demo`"):
+        run(RunRecipeSettings(recipe="demo"))
 
 
 def write_recipe(root: Path, **blocks: Any) -> Path:

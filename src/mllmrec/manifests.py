@@ -76,10 +76,8 @@ def finished(artifact: Path, settings: StageSettings, inputs: Mapping[str, str])
     manifest = Manifest.read(artifact)
     if manifest is None:
         return None
-    now = settings.result_settings()
-    newer = {name: value for name, value in settings.defaults().items() if name in now}
     found = [
-        *differences("setting", newer | manifest.result_settings, now),
+        *differences("setting", settings.completed(manifest.result_settings), settings.result_settings()),
         *differences("input", manifest.inputs, dict(inputs)),
     ]
     if found:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace
+from mllmrec.errors import SettingsError
 from mllmrec.progress import note
 from mllmrec.records import Summary, Table
 from mllmrec.settings.base import StageSettings
@@ -25,6 +26,10 @@ from mllmrec.stages import Run, entry_point
 
 def run(settings: RunRecipeSettings) -> Summary:
     """Run a recipe in the workspace that --root names, or else the recipe, or else the current folder."""
+    if settings.recipe == DemoSettings.verb:
+        raise SettingsError(
+            "The recipe demo works on a made-up world, which `mllmrec demo` draws and then takes through it: run that."
+        )
     overrides: dict[str, Any] = {"root": settings.root} if "root" in settings.model_fields_set else {}
     if settings.dataset:
         overrides["dataset"] = settings.dataset

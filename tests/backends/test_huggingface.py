@@ -109,7 +109,10 @@ def test_adapters_folded_into_float32_weights_score_alike(trained: Workspace) ->
     loaded = load(trained, f"checkpoints/{DATASET}/full", adapter, device="cpu", dtype="float32")
     ids = torch.arange(2, 12)[None]
     with torch.no_grad():
+        with loaded.model.disable_adapter():
+            bare = loaded.model(ids).logits
         expected = loaded.model(ids).logits
+        assert not torch.allclose(bare, expected, atol=1e-3)
         one = folded(loaded)
         assert not hasattr(one.model, "peft_config")
         torch.testing.assert_close(one.model(ids).logits, expected, atol=1e-4, rtol=1e-4)

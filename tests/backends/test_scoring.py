@@ -235,10 +235,14 @@ def test_adapters_are_scored_as_the_model_that_carries_them() -> None:
         assert not close(found, naive(adapted, batch))
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("cached", [False, True])
-def test_scores_carry_the_gradient_of_the_plain_way(cached: bool) -> None:
+def test_scores_carry_the_gradient_of_the_plain_way(cached: bool, checkpointing: bool) -> None:
+    """With activation checkpointing too, under which a model in training keeps no keys and values."""
     task = ScoringTask(prompt_T=[3, 4, 5, 6], answers_C=[[7, 8, END], [7, 9, END], [10, END]])
-    model = random_model(tie_word_embeddings=False, seed=5)
+    model = random_model(tie_word_embeddings=False, seed=5).train()
+    if checkpointing:
+        model.activation_checkpointing_enable()
     score_rows(model, make_rows([task]), cached=cached)[0].logsumexp(dim=0).backward()
     found = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     model.zero_grad()

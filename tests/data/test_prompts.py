@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -253,6 +254,12 @@ def test_candidates_and_question_alone_over_the_budget_are_an_error() -> None:
         "The prompt of example e takes 26 tokens with no history at all; --max-prompt-tokens is 25. Raise it, or use "
         "fewer candidates."
     )
+
+
+def test_a_renderer_that_has_written_can_go_to_another_process() -> None:
+    chosen = renderer(captions={"1": CAPTION})
+    text = chosen.fit(example())[0]
+    assert pickle.loads(pickle.dumps(chosen)).fit(example())[0] == text
 
 
 def test_the_budget_counts_every_prompt() -> None:

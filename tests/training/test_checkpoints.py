@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mllmrec.artifacts import read_jsonl, write_jsonl, write_text
+from mllmrec.artifacts import read_json, read_jsonl, write_json, write_jsonl, write_text
 from mllmrec.errors import ArtifactError
 from mllmrec.settings.training import GrpoSettings, SftSettings
 from mllmrec.training.checkpoints import begin, clear, last_checkpoint, place_best, refuse_own_input
@@ -94,6 +94,17 @@ def test_an_interrupted_run_goes_on_with_the_same_number_of_processes(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ArtifactError, match="the input number of processes has changed since"):
         begin(folder, settings(resume=True), INPUTS)
+
+
+def test_an_interrupted_run_from_before_a_knob_goes_on_with_its_default(folder: Path) -> None:
+    interrupted(folder, 7)
+    began = read_json(folder / "unfinished.json")
+    del began["settings"]["lora_dropout"]
+    write_json(folder / "unfinished.json", began)
+    assert begin(folder, settings(resume=True), INPUTS) == folder / "checkpoint-7"
+    write_json(folder / "unfinished.json", began)
+    with pytest.raises(ArtifactError, match=r"setting lora_dropout was 0\.05 and is now 0\.0[.;]"):
+        begin(folder, settings(resume=True, lora_dropout=0), INPUTS)
 
 
 def test_operational_knobs_may_change_on_the_way(folder: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 from mllmrec.backends.base import ScoringTask
 from mllmrec.backends.chat import Chat
-from mllmrec.data.prompts import Renderer
+from mllmrec.data.prompts import Renderer, Written
 from mllmrec.data.sequences import Catalogue
 from mllmrec.records import RankingExample
 
@@ -18,7 +19,6 @@ class Encoder:
 
     renderer: Renderer[list[int]]
     chat: Chat
-    _answers: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def make(cls, chat: Chat, catalogue: Catalogue, captions: Mapping[str, str], max_prompt_tokens: int) -> Encoder:
@@ -39,10 +39,15 @@ class Encoder:
         return self.chat.prompt(self.renderer.fit(example, hint)[0])
 
     def answer_ids(self, item_id: str) -> list[int]:
-        """The tokens of an item's answer, written once for each item; not to be changed."""
-        if item_id not in self._answers:
-            self._answers[item_id] = self.chat.answer_ids(self.renderer.answer(item_id))
-        return self._answers[item_id]
+        """The tokens of an item's answer, its end token included."""
+        return list(self._answers[item_id])
+
+    @cached_property
+    def _answers(self) -> Written[str, list[int]]:
+        return Written(self._write_answer)
+
+    def _write_answer(self, item_id: str) -> list[int]:
+        return self.chat.answer_ids(self.renderer.answer(item_id))
 
     def scoring_task(self, example: RankingExample, hint: str | None = None) -> ScoringTask:
         """The prompt and every candidate's answer."""

@@ -99,10 +99,11 @@ def score_rows(
     """The scores of each row's answers, float32, in order; differentiable when gradients are on.
 
     `cached` reads the prompts first, causally, and the trees after them from their keys and values: about half the
-    attention, for models that keep every key, and without activation checkpointing, which keeps none.
+    attention, for models that keep every key. Where activations are checkpointed none is kept, and it changes nothing.
     """
-    _, decoder, head = _parts(model)
-    read = _in_two_parts if cached and min(len(row.prompt_T) for row in rows) > 1 else _in_one
+    causal, decoder, head = _parts(model)
+    keeps_keys = cached and not (causal.is_activation_checkpointing and causal.training)
+    read = _in_two_parts if keeps_keys and min(len(row.prompt_T) for row in rows) > 1 else _in_one
     hidden_BT, roots_B = read(decoder, rows, model)
     batch_index, source, target = _edges(rows, roots_B, model.device)
     logp_E = _log_probabilities(head, hidden_BT[batch_index, source], target, temperature)

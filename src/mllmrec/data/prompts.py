@@ -14,6 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Generic, TypeVar
 
 from mllmrec.data.sequences import Catalogue
@@ -29,7 +30,10 @@ LIST_QUESTION = "Which candidates come next? Answer with the {k} best, best firs
 
 _MARKUP = re.compile(r"<([^<>]+)>")
 _ANSWER = re.compile(r"\[ITEM_([A-Za-z0-9_-][A-Za-z0-9._-]*)\](?:\s|$)")
+KEPT = 100_000
 Encoded = TypeVar("Encoded", bound=Sequence[object])
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 def plain(text: str) -> str:
@@ -86,6 +90,25 @@ def _answer_lines(text: str) -> list[str]:
     return [line.strip() for line in after.splitlines() if line.strip()]
 
 
+class Written(dict[Key, Value]):
+    """What `write` made of keys that were asked for before; past `most` of them it begins anew.
+
+    >>> lengths = Written(len, most=2)
+    >>> [lengths[word] for word in ("one", "two", "three")], list(lengths)
+    ([3, 3, 5], ['three'])
+    """
+
+    def __init__(self, write: Callable[[Key], Value], most: int = KEPT) -> None:
+        super().__init__()
+        self.write, self.most = write, most
+
+    def __missing__(self, key: Key) -> Value:
+        if len(self) >= self.most:
+            self.clear()
+        self[key] = value = self.write(key)
+        return value
+
+
 @dataclass(kw_only=True)
 class Renderer(Generic[Encoded]):
     """Writes prompts for one catalogue within a token budget.
@@ -104,7 +127,6 @@ class Renderer(Generic[Encoded]):
     harmless: Callable[[str], str] = str
     max_prompt_tokens: int
     budget: Counter[str] = field(default_factory=Counter)
-    _lines: dict[tuple[str, int], str] = field(default_factory=dict, init=False, repr=False)
     _fitted: int = field(default=0, init=False, repr=False)
 
     def fit(
@@ -172,17 +194,21 @@ class Renderer(Generic[Encoded]):
 
     def line(self, item_id: str, caption_words: int = 0) -> str:
         """An item in a list: its answer and, where there is one, its caption."""
-        line = self._lines.get((item_id, caption_words))
-        if line is None:
-            words = plain(self.captions.get(item_id, "")).split()[:caption_words]
-            title = self.harmless(plain(self.catalogue.title(item_id)))
-            line = f"[ITEM_{item_id}] {title}" + (f" | {self.harmless(' '.join(words))}" if words else "")
-            self._lines[item_id, caption_words] = line
-        return line
+        return self._lines[item_id, caption_words]
 
     def answer(self, item_id: str) -> str:
         """The one right way to name an item: `[ITEM_<id>] <title>`."""
         return self.line(item_id, 0)
+
+    @cached_property
+    def _lines(self) -> Written[tuple[str, int], str]:
+        return Written(self._write_line)
+
+    def _write_line(self, key: tuple[str, int]) -> str:
+        item_id, caption_words = key
+        words = plain(self.captions.get(item_id, "")).split()[:caption_words]
+        title = self.harmless(plain(self.catalogue.title(item_id)))
+        return f"[ITEM_{item_id}] {title}" + (f" | {self.harmless(' '.join(words))}" if words else "")
 
     def _reductions(self, hint: str | None, num_history: int) -> Iterator[tuple[int, str | None, int]]:
         """(caption words, hint, history items) from everything down to nothing, captions first, then the hint."""

@@ -35,6 +35,9 @@ from mllmrec.records import RankingExample
 Cue = Literal["title", "caption", "both", "pair", "mixed", "last", "seen", "number", "judged"]
 CUES: tuple[Cue, ...] = get_args(Cue)
 CAPTION_CUES: tuple[Cue, ...] = ("caption", "both", "pair", "seen")
+"""Cues that tell nothing without captions."""
+READ_CUES: tuple[Cue, ...] = (*CAPTION_CUES, "judged")
+"""Cues that count captions where there are any, so that no item may be without."""
 HIGHEST_IDS = (99, 999, 999, 999, 9999)
 NUM_TITLE_TRAITS, NUM_OTHER_WORDS = 14, 10
 WITHOUT_CAPTION, NUMBERED, SHUFFLED_TITLES = 0.04, 0.25, 0.2
@@ -193,6 +196,6 @@ def _captions(rng: random.Random, shape: Shape, traits: Sequence[int]) -> list[s
     if not shape.caption_words:
         return [""] * len(traits)
     write = caption_writer(rng, num_caption_traits(shape), shape.caption_words)
-    without = 0.0 if shape.cue in (*CAPTION_CUES, "judged") else WITHOUT_CAPTION
+    without = 0.0 if shape.cue in READ_CUES else WITHOUT_CAPTION
     texts = (write(rng, trait) for trait in traits)
     return [" ".join(text.split()[: shape.caption_words]) if rng.random() >= without else "" for text in texts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -61,11 +62,12 @@ class StageSettings(BaseModel):
         fields = cls.__pydantic_fields__
         cls.__pydantic_fields__ = dict(sorted(fields.items(), key=lambda field: bool(field[1].kw_only)))
 
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        """The knobs that have a default, and it, as plain JSON values."""
-        values = {name: info.default for name, info in cls.model_fields.items() if not info.is_required()}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    def completed(self, before: Mapping[str, Any]) -> dict[str, Any]:
+        """Result settings written down earlier, and for each knob that came into the program later its default."""
+        fields = {name: type(self).model_fields[name] for name in self.result_settings()}
+        values = {name: field.default for name, field in fields.items() if not field.is_required()}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return plain | dict(before)
 
     def result_settings(self) -> dict[str, Any]:
         """The knobs that decide the result, as plain JSON values."""

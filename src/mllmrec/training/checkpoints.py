@@ -44,7 +44,7 @@ def begin(folder: Path, settings: TrainingSettings, inputs: Mapping[str, str], *
         shutil.rmtree(folder, ignore_errors=True)
     last = None if settings.overwrite else last_checkpoint(folder)
     if last is not None:
-        _refuse_other_run(last, read_json(marker) if marker.exists() else None, what, settings.resume)
+        _refuse_other_run(last, read_json(marker) if marker.exists() else None, what, settings)
     if main:
         folder.mkdir(parents=True, exist_ok=True)
         _rewind(folder, last)
@@ -109,7 +109,9 @@ def _rewind(folder: Path, last: Path | None) -> None:
             write_jsonl(log, (row for row in rows if row["step"] <= step_of(last)))
 
 
-def _refuse_other_run(last: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any], resume: bool) -> None:
+def _refuse_other_run(
+    last: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any], settings: TrainingSettings
+) -> None:
     folder, step = last.parent, step_of(last)
     if before is None:
         raise ArtifactError(
@@ -122,7 +124,7 @@ def _refuse_other_run(last: Path, before: Mapping[str, Any] | None, now: Mapping
             "start over with --overwrite."
         )
     found = [
-        *differences("setting", before["settings"], now["settings"]),
+        *differences("setting", settings.completed(before["settings"]), now["settings"]),
         *differences("input", before["inputs"], now["inputs"]),
     ]
     if found:
@@ -130,7 +132,7 @@ def _refuse_other_run(last: Path, before: Mapping[str, Any] | None, now: Mapping
             f"{folder} holds an interrupted run (step {step}) that was made in another way: {'; '.join(found)}. Give "
             "the same settings and inputs and --resume, choose another --tag, or start over with --overwrite."
         )
-    if not resume:
+    if not settings.resume:
         raise ArtifactError(
             f"{folder} holds an interrupted run that reached step {step}. Go on with --resume, or start over with "
             "--overwrite."

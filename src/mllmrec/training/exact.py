@@ -58,7 +58,6 @@ def make_trainer(
 ) -> ExactTrainer:
     """The trainer of `--rollouts exact`, with a new LoRA on the model."""
     rows, passes = split_step(settings)
-    arguments = trainer_arguments(settings, folder, loaded, steps)
     scorer = HuggingFaceScorer(loaded.model)
     reward = REWARDS[settings.reward]
 
@@ -71,7 +70,7 @@ def make_trainer(
     return ExactTrainer(
         model=get_peft_model(loaded.model, lora(settings.rank, lora_alpha, 0.0)),
         args=TrainingArguments(
-            **arguments,
+            **trainer_arguments(settings, folder, loaded, steps),
             per_device_train_batch_size=rows,
             gradient_accumulation_steps=passes,
             train_sampling_strategy="sequential",
@@ -80,8 +79,7 @@ def make_trainer(
         data_collator=RowWriter(examples=examples, make=make, collate=_questions),
         beta=settings.beta,
         temperature=settings.temperature,
-        # Keys and values are no use to a backward pass that computes them again.
-        in_two_parts=scorer.reach is None and not arguments["activation_checkpointing"],
+        cached=scorer.reach is None,
     )
 
 
@@ -125,9 +123,9 @@ class ExactTrainer(Trainer):
         beta: float,
         temperature: float,
         *,
-        in_two_parts: bool,
+        cached: bool,
     ) -> None:
-        score_through_forward(model, temperature, in_two_parts=in_two_parts)
+        score_through_forward(model, temperature, cached=cached)
         super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
         self.beta = beta
         self._figures: list[dict[str, float]] = []
@@ -163,8 +161,8 @@ class ExactTrainer(Trainer):
         return scores
 
 
-def score_through_forward(model: Any, temperature: float, *, in_two_parts: bool) -> None:
-    """Let `model(rows=rows)` score candidates.
+def score_through_forward(model: Any, temperature: float, *, cached: bool) -> None:
+    """Let `model(rows=rows)` score candidates, as `score_rows` does.
 
     Whatever a trainer wraps a model in (gradients averaged over processes, mixed precision) it wraps around `forward`,
     so scoring has to go through it too.
@@ -174,7 +172,7 @@ def score_through_forward(model: Any, temperature: float, *, in_two_parts: bool)
     def forward(*args: Any, rows: Sequence[Row] | None = None, **kwargs: Any) -> Any:
         if rows is None:
             return plain(*args, **kwargs)
-        return score_rows(model, rows, cached=in_two_parts, temperature=temperature)
+        return score_rows(model, rows, cached=cached, temperature=temperature)
 
     model.forward = forward
 

@@ -121,9 +121,9 @@ def _kept(folder: Path, name: str, fitting: Fitting) -> Manifest | None:
     manifest = Manifest.read(folder)
     if manifest is None:
         return None
-    settings = _settings(name, fitting).result_settings()
+    settings = _settings(name, fitting)
     stale = [
-        *differences("setting", manifest.result_settings, settings),
+        *differences("setting", settings.completed(manifest.result_settings), settings.result_settings()),
         *differences("input", manifest.inputs, fit_inputs(name, fitting)),
     ]
     if stale:
