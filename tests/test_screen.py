@@ -34,6 +34,22 @@ def test_a_table_that_is_wider_than_the_terminal_comes_in_parts_and_no_figure_is
     assert told.count("shop, 30 users") == told.count("Means.") == 1
 
 
+def test_a_note_breaks_between_words_in_a_terminal_and_nowhere_else(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Table(title="t", columns=("run", "HR@1"), rows=(("markov", "0.480"),), note="interval " * 40)
+    summary = Summary(headline="done", tables=(table,))
+    show(summary)
+    assert ("interval " * 40).strip() in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    show(summary)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("interval")]
+    assert len(lines) > 5
+    assert all(set(line.split()) == {"interval"} for line in lines)
+
+
 def test_a_table_of_words_stays_whole() -> None:
     words = Table(title="", columns=("check", "meaning"), rows=(("a", "b " * 90),), justify="left")
     assert parts_of(words, 40) == [[0, 1]]

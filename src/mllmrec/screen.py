@@ -40,7 +40,7 @@ def show(summary: Summary) -> None:
                 drawn.add_row(*(Text(row[index]) for index in part))
             console.print(drawn)
         if each.note:
-            console.print(Text(each.note), soft_wrap=True)
+            console.print(Text(each.note), soft_wrap=not console.is_terminal)
             console.print()
     for warning in summary.warnings:
         tell(f"Note: {warning}")

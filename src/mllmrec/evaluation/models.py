@@ -96,7 +96,10 @@ def _full_model(workspace: Workspace, settings: ModelRunSettings) -> Path:
 def _checkpoint(workspace: Workspace, dataset: str, tag: str) -> Path:
     folder = workspace.checkpoint(dataset, tag)
     there = sorted(path.parent.name for path in folder.parent.glob("*/manifest.json"))
-    require(folder, f"The checkpoint {tag}", f"Finished checkpoints of {dataset}: {', '.join(there) or 'none'}.")
+    remedy = "Name one of them, or train it first" if there else "Train it first, for example with `mllmrec sft`"
+    require(
+        folder, f"The checkpoint {tag}", f"Finished checkpoints of {dataset}: {', '.join(there) or 'none'}. {remedy}."
+    )
     if (folder / "unfinished.json").exists() and Manifest.read(folder) is None:
         raise ArtifactError(f"{folder} isn't finished: its training was interrupted. Go on with --resume.")
     return folder
