@@ -36,7 +36,8 @@ from mllmrec.training.compact import without_padding_mask
 from mllmrec.training.setup import lora
 
 QUESTION = Shape(history=6, candidates=10, cue="pair", caption_words=50)
-BUDGET, ROWS, PROMPTS, TURNS = 360, 8, 300, 7
+BUDGET, LISTS, PROMPTS, TURNS = 360, 16, 300, 5
+LENGTHS = (360, 1200, 2400)
 
 
 def main() -> None:
@@ -54,8 +55,9 @@ def main() -> None:
             "lines written anew": lambda: [encoder().scoring_task(example) for example in examples],
         }
         tell("prompts with their answers", ways, PROMPTS)
-        rows = make_rows([kept.scoring_task(example) for example in examples[: 2 * ROWS]])
-    fine_tuning(loaded, rows[:ROWS])
+        rows = make_rows([kept.scoring_task(example) for example in examples[:LISTS]])
+    for longest in LENGTHS:
+        fine_tuning(loaded, longest)
     whole_lists(loaded, rows)
 
 
@@ -82,13 +84,14 @@ def questions(count: int) -> tuple[Catalogue, dict[str, str], list[RankingExampl
     return Catalogue(Item(item_id=item, title=title) for item, title in titles.items()), captions, examples
 
 
-def fine_tuning(loaded: LoadedModel, rows: list[Row]) -> None:
-    """A step of SFT on the prompts of these rows; the loss is on their last ten tokens."""
-    width = max(len(row.prompt_T) for row in rows)
-    ids = torch.tensor([[*row.prompt_T, *[0] * (width - len(row.prompt_T))] for row in rows])
-    mask = torch.tensor([[1] * len(row.prompt_T) + [0] * (width - len(row.prompt_T)) for row in rows])
-    batch = torch.arange(len(rows)).repeat_interleave(10)
-    place = torch.tensor([len(row.prompt_T) - 11 + step for row in rows for step in range(10)])
+def fine_tuning(loaded: LoadedModel, longest: int) -> None:
+    """A step of SFT on four rows of random tokens, each a tenth shorter than the one before; the loss is on the last
+    ten."""
+    lengths = [longest - number * longest // 10 for number in range(4)]
+    mask = torch.tensor([[1] * length + [0] * (longest - length) for length in lengths])
+    ids = mask * torch.randint(5, 1900, mask.shape, generator=torch.Generator().manual_seed(0))
+    batch = torch.arange(len(lengths)).repeat_interleave(10)
+    place = torch.tensor([length - 11 + step for length in lengths for step in range(10)])
 
     def step(dropout: float, *, masked: bool) -> Callable[[], None]:
         model = copy.deepcopy(loaded.model)
@@ -107,7 +110,7 @@ def fine_tuning(loaded: LoadedModel, rows: list[Row]) -> None:
         "padding mask": step(0.0, masked=True),
         "padding mask and dropout": step(0.05, masked=True),
     }
-    tell("fine-tuning, rows", ways, len(rows))
+    tell(f"fine-tuning, rows of up to {longest} tokens", ways, len(lengths))
 
 
 def whole_lists(loaded: LoadedModel, rows: list[Row]) -> None:

@@ -6,7 +6,8 @@ without it a training step of a 0.85M-parameter model with 8,192 tokens takes a 
 and gradients.
 
 A batch is padded on the right, behind everything that counts, and a causal model never looks there; but a padding mask
-keeps attention from its causal kernel: a twentieth to a sixth of a step on a CPU.
+keeps attention from its causal kernel. On a CPU a step takes a tenth longer with one for rows of 360 tokens, and two
+thirds longer for rows of 2,400 (`benchmarks/training.py`).
 """
 
 from __future__ import annotations
