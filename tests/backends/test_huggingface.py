@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from mllmrec.backends.huggingface import (
     choose_device,
     choose_dtype,
     folded,
+    folded_meanwhile,
     load,
     portable,
     resolve,
@@ -119,6 +121,25 @@ def test_adapters_folded_into_float32_weights_score_alike(trained: Workspace) ->
     assert folded(one) is one
     half = load(trained, f"checkpoints/{DATASET}/full", adapter, device="cpu", dtype="bfloat16")
     assert folded(half) is half
+
+
+def test_adapters_folded_for_a_while_leave_every_weight_as_it_was(trained: Workspace) -> None:
+    """Within the block layers hold the sum, so that switching adapters off changes nothing; after it, no bit moved."""
+    with_adapter = load(trained, f"checkpoints/{DATASET}/full", trained.checkpoint(DATASET, "sft"), device="cpu").model
+    before = {name: weight.clone() for name, weight in with_adapter.state_dict().items()}
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        plain = with_adapter(ids).logits
+        with suppress(KeyboardInterrupt), folded_meanwhile(with_adapter):
+            torch.testing.assert_close(with_adapter(ids).logits, plain, rtol=0, atol=1e-4)
+            assert any(not torch.equal(before[name], now) for name, now in with_adapter.state_dict().items())
+            raise KeyboardInterrupt
+        assert torch.equal(with_adapter(ids).logits, plain)
+    after = with_adapter.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], weight) for name, weight in after.items())
+    with folded_meanwhile(with_adapter.get_base_model()) as nothing:
+        assert nothing is None
 
 
 def test_adapters_load_only_on_the_model_they_were_trained_on(trained: Workspace) -> None:

@@ -27,7 +27,7 @@ from mllmrec.manifests import Manifest
 from mllmrec.records import Summary
 from mllmrec.settings.training import SftSettings
 from mllmrec.training import sft
-from mllmrec.training.callbacks import LogCallback, Validation
+from mllmrec.training.callbacks import LogCallback, Validation, ValidationCallback
 from mllmrec.training.datasets import training_examples, validation_examples
 from small_models import DATASET, WINDOW, sft_settings, shorten_validation, weights_of
 
@@ -305,6 +305,22 @@ def test_the_weights_of_the_best_validation_are_kept(toy_copy: Workspace, monkey
     kept = weights_of(folder)
     assert all(torch.equal(weight, seen[2][name]) for name, weight in kept.items())
     assert not all(torch.equal(weight, seen[3][name]) for name, weight in kept.items())
+
+
+@pytest.mark.parametrize(("select_by", "best"), [("NDCG@3", 2), ("HR@1", 0), ("HR@3", 4), ("reward", 1)])
+def test_what_selects_is_asked_for_and_the_first_of_equals_wins(tmp_path: Path, select_by: str, best: int) -> None:
+    """(HR@1, HR@3, NDCG@3, reward) by step: each is highest at another one."""
+    callback = ValidationCallback(tmp_path, Validation([], [], 1), 1, lambda _model, _folder: None, select_by)
+    script = [
+        (0.5, 0.6, 0.5, 0.1),
+        (0.4, 0.6, 0.5, 0.9),
+        (0.5, 0.7, 0.6, 0.3),
+        (0.2, 0.7, 0.6, 0.9),
+        (0.3, 0.8, 0.1, 0.2),
+    ]
+    names = ("HR@1", "HR@3", "NDCG@3", "reward")
+    callback.readings = {step: dict(zip(names, values, strict=True)) for step, values in enumerate(script)}
+    assert callback.best_step == best
 
 
 @pytest.mark.parametrize(("script", "best", "warned"), [([0.5, 0.4, 0.5], 0, True), ([0.4, 0.5, 0.4], 2, False)])

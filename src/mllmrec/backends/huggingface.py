@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -79,9 +80,31 @@ def folded(loaded: LoadedModel) -> LoadedModel:
 
     A layer is then one product in place of three. In other number formats, and without adapters, it stays as it is.
     """
-    if not hasattr(loaded.model, "merge_and_unload") or loaded.model.dtype != torch.float32:
+    if not _foldable(loaded.model):
         return loaded
     return replace(loaded, model=loaded.model.merge_and_unload())
+
+
+@contextmanager
+def folded_meanwhile(model: Any) -> Iterator[None]:
+    """The same for the block alone: afterwards every weight is what it was, to the last bit."""
+    if not _foldable(model):
+        yield
+        return
+    weights = [layer.get_base_layer().weight for layer in model.modules() if hasattr(layer, "get_base_layer")]
+    before = [weight.detach().clone() for weight in weights]
+    model.merge_adapter()
+    try:
+        yield
+    finally:
+        model.unmerge_adapter()
+        with torch.no_grad():
+            for weight, value in zip(weights, before, strict=True):
+                weight.copy_(value)
+
+
+def _foldable(model: Any) -> bool:
+    return hasattr(model, "merge_and_unload") and model.dtype == torch.float32
 
 
 def quieten() -> None:

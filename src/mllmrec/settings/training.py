@@ -26,6 +26,7 @@ class TrainingSettings(DatasetSettings):
     seed: int = knob(42, "Seed of negatives, orders, weights and dropout.")
     eval_users: int = knob(512, "Validation examples scored during training (a fixed slice by hash).", ge=1)
     eval_steps: int = knob(0, "Steps between validations; 0: ten in a run.", ge=0)
+    select_by: str = knob("NDCG@3", "What chooses the step whose weights are kept.")
     save_steps: int = knob(100, "Steps between checkpoints to resume from.", ge=1, operational=True)
     logging_steps: int = knob(20, "Steps between log lines.", ge=1, operational=True)
     resume: bool = knob(False, "Go on from the last checkpoint of an interrupted run.", operational=True)
@@ -45,6 +46,9 @@ class SftSettings(TrainingSettings):
     backbone: str = knob("Qwen3-4B", "Model folder under the root, any path, or hub id.")
     tag: str = knob("sft", "Name of the checkpoint.")
     epochs: int = knob(3, "Passes over the examples, each with fresh negatives.", ge=1)
+    select_by: Literal["NDCG@3", "HR@1", "HR@3"] = knob(
+        "NDCG@3", "Metric on validation that chooses the step whose weights are kept."
+    )
     peft: Literal["lora", "none"] = knob("lora", "Train LoRA adapters, or all weights.")
     rank: int = knob(16, "Rank of the LoRA adapters.", ge=1)
     lora_dropout: float = knob(0.05, "Share of what enters the LoRA adapters that is left out at random.", ge=0, lt=1)
@@ -90,6 +94,11 @@ class GrpoSettings(TrainingSettings):
     max_completion_length: int = knob(128, "Longest answer that the model may write, in tokens.", ge=8)
     temperature: float = knob(1.0, "Temperature of sampling, and of the candidates' probabilities.", gt=0)
     top_p: float = knob(1.0, "Nucleus of the model's sampling; below 1 the ratio is biased.", gt=0, le=1)
+    select_by: Literal["NDCG@3", "HR@1", "HR@3", "reward"] = knob(
+        "NDCG@3",
+        "What chooses the step whose weights are kept: a metric on validation, or the reward expected there, over the "
+        "candidates' exact probabilities.",
+    )
     beta: float = knob(0.1, "Weight of the KL divergence to the SFT model.", ge=0)
     reward: Literal["strict", "reference"] = knob("strict", "Which reward rule.")
     on_inflation: Literal["warn", "stop"] = knob(

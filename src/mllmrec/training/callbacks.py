@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 
 from mllmrec.artifacts import read_jsonl
 from mllmrec.backends.base import ScoringTask
+from mllmrec.backends.huggingface import folded_meanwhile
 from mllmrec.backends.scoring import HuggingFaceScorer
 from mllmrec.evaluation.metrics import FloatArray, means, per_user
 from mllmrec.evaluation.rankings import position_of, ranking_of
@@ -27,7 +28,8 @@ from mllmrec.training.candidate_policy import distribution
 from mllmrec.training.checkpoints import BEST, LOG, VALIDATED
 
 METRICS = ("HR@1", "HR@3", "NDCG@3")
-SELECTED_BY = "NDCG@3"
+WATCHED = "NDCG@3"
+"""What is kept of each user too, so that a rise can be told from luck with a few of them."""
 EXPECTED_REWARD = "reward"
 """Beside the metrics, where there is a reward: its mean under the candidates' probabilities, without sampling."""
 SHOWN = ("loss", "reward", "hit_share", "invalid_share", "frac_reward_zero_std", "kl", "outside_mass")
@@ -56,7 +58,8 @@ class Validation:
         """Those of each example, (examples, metrics); each process scores its share and all of them get the whole."""
         mine = list(range(rank, len(self.tasks), world_size))
         scorer = HuggingFaceScorer(model, self.max_tokens)
-        scored = [(mine[row], scores) for row, scores in scorer.score([self.tasks[index] for index in mine])]
+        with folded_meanwhile(model):
+            scored = [(mine[row], scores) for row, scores in scorer.score([self.tasks[index] for index in mine])]
         pairs = gather_object(scored) if world_size > 1 else scored
         scores_BC = [scores for _, scores in sorted(pairs)]
         rankings = map(ranking_of, self.examples, scores_BC)
@@ -70,19 +73,28 @@ class Validation:
 class ValidationCallback(TrainerCallback):
     """Measures at the start, every `every` steps and at the end, and keeps the weights of the best reading.
 
-    `save` writes the model's weights into a folder. What was measured goes to training.jsonl, and the selecting metric
-    of each user to validation.jsonl: a resumed run knows the readings so far. With every best reading goes a
-    checkpoint, so that no resumed run starts before weights that it already keeps.
+    The best has the highest `select_by`, one of the measured; the first of equals. `save` writes the model's weights
+    into a folder. What was measured goes to training.jsonl, and NDCG@3 of each user to validation.jsonl: a resumed run
+    knows the readings so far. With every best reading goes a checkpoint, so that no resumed run starts before weights
+    that it already keeps.
     """
 
-    def __init__(self, folder: Path, validation: Validation, every: int, save: Callable[[Any, Path], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        validation: Validation,
+        every: int,
+        save: Callable[[Any, Path], None],
+        select_by: str = WATCHED,
+    ) -> None:
         self.folder, self.validation, self.every, self.save = folder, validation, every, save
+        self.select_by = select_by
         self.readings: dict[int, dict[str, float]] = {}
         self.by_user: dict[int, list[float]] = {}
 
     @property
     def best_step(self) -> int | None:
-        return max(self.readings, key=lambda step: (self.readings[step][SELECTED_BY], -step), default=None)
+        return max(self.readings, key=lambda step: (self.readings[step][self.select_by], -step), default=None)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.readings = read_readings(self.folder, up_to=state.global_step)
@@ -99,12 +111,12 @@ class ValidationCallback(TrainerCallback):
     def _measure(self, args: Any, state: Any, model: Any) -> None:
         unwrapped = getattr(model, "module", model)
         values = self.validation.by_user(unwrapped, args.process_index, args.world_size)
-        metrics, column = averaged(values), values[:, METRICS.index(SELECTED_BY)].tolist()
+        metrics, column = averaged(values), values[:, METRICS.index(WATCHED)].tolist()
         self.readings[state.global_step], self.by_user[state.global_step] = metrics, column
         if not state.is_world_process_zero:
             return
         append_log(self.folder, state.global_step, {f"valid_{name}": value for name, value in metrics.items()})
-        append_log(self.folder, state.global_step, {SELECTED_BY: column}, VALIDATED)
+        append_log(self.folder, state.global_step, {WATCHED: column}, VALIDATED)
         note(f"step {state.global_step}: validation " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
         if self.best_step == state.global_step:
             draft = self.folder / f".{BEST}"
@@ -187,11 +199,11 @@ def read_readings(folder: Path, up_to: int) -> dict[int, dict[str, float]]:
     return {
         row["step"]: {name: row[f"valid_{name}"] for name in (*METRICS, EXPECTED_REWARD) if f"valid_{name}" in row}
         for row in read_jsonl(folder / LOG)
-        if f"valid_{SELECTED_BY}" in row and row["step"] <= up_to
+        if f"valid_{WATCHED}" in row and row["step"] <= up_to
     }
 
 
 def read_by_user(folder: Path, up_to: int) -> dict[int, list[float]]:
-    """The selecting metric of each user in validation.jsonl by step."""
+    """The watched metric of each user in validation.jsonl by step."""
     path = folder / VALIDATED
-    return {row["step"]: row[SELECTED_BY] for row in read_jsonl(path) if row["step"] <= up_to} if path.exists() else {}
+    return {row["step"]: row[WATCHED] for row in read_jsonl(path) if row["step"] <= up_to} if path.exists() else {}

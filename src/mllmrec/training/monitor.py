@@ -14,7 +14,7 @@ from typing import Any, Literal
 from transformers import TrainerCallback
 
 from mllmrec.progress import note
-from mllmrec.training.callbacks import SELECTED_BY, ValidationCallback, append_log
+from mllmrec.training.callbacks import WATCHED, ValidationCallback, append_log
 from mllmrec.training.checkpoints import LOG, TIMELINE
 from mllmrec.training.curves import Curves
 from mllmrec.training.timeline import Row, judge, read_rows, training_row
@@ -86,7 +86,7 @@ class MonitorCallback(TrainerCallback):
             return ()
         end = f"training was stopped at step {self.stopped_at}" if self.stopped_at is not None else "training went on"
         return (
-            f"The training reward rose while validation {SELECTED_BY} didn't, at step(s) "
+            f"The training reward rose while validation {WATCHED} didn't, at step(s) "
             f"{', '.join(map(str, self.alarms))}; {end}. The weights kept are those of the best validation. What the "
             f"reward paid for is in {self.folder / TIMELINE}.",
         )

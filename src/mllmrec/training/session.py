@@ -19,7 +19,7 @@ from mllmrec.settings.training import GrpoSettings, TrainingSettings
 from mllmrec.training import checkpoints
 from mllmrec.training.callbacks import (
     EXPECTED_REWARD,
-    SELECTED_BY,
+    WATCHED,
     InterruptCallback,
     LogCallback,
     Validation,
@@ -66,7 +66,7 @@ class Session:
             rewards = None if reward is None else [self._rewards(reward, example) for example in examples]
             validation = Validation(examples, tasks, VALIDATION_TOKENS, rewards)
             every = validation_steps(self.settings, steps)
-            self.validated = ValidationCallback(self.folder, validation, every, self.save)
+            self.validated = ValidationCallback(self.folder, validation, every, self.save, self.settings.select_by)
             self.trainer.add_callback(self.validated)
 
     def attach_monitor(self, settings: GrpoSettings) -> None:
@@ -150,6 +150,7 @@ class Session:
         if not readings:
             return f"{self.folder}: {details['steps']} steps"
         first, best = readings[min(readings)], readings[details["best_step"]]
-        shown = [name for name in (SELECTED_BY, "HR@1", EXPECTED_REWARD) if name in first]
+        shown = [name for name in (WATCHED, "HR@1", EXPECTED_REWARD) if name in first]
         changes = ", ".join(f"{name} {first[name]:.3f} -> {best[name]:.3f}" for name in shown)
-        return f"{self.folder}: {details['steps']} steps; validation {changes} (best at step {details['best_step']})"
+        kept = f"best {self.settings.select_by} at step {details['best_step']}"
+        return f"{self.folder}: {details['steps']} steps; validation {changes} ({kept})"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import read_jsonl
-from mllmrec.training.callbacks import SELECTED_BY
+from mllmrec.training.callbacks import WATCHED
 from mllmrec.training.rewards import CHOSEN
 from mllmrec.training.slopes import Slope, fit, fit_users
 
@@ -59,7 +59,7 @@ class Verdict:
         parts = ", ".join(f"{name.replace('_', ' ')} {slope}" for name, slope in self.parts.items())
         return (
             f"from step {self.first} to {self.last} the training reward rose by {self.reward} and validation "
-            f"{SELECTED_BY} changed by {self.validation} (along fitted lines, 95 %). Of the reward's parts: {parts}"
+            f"{WATCHED} changed by {self.validation} (along fitted lines, 95 %). Of the reward's parts: {parts}"
         )
 
 
