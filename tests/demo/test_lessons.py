@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import math
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from mllmrec.data.draws import generator
 from mllmrec.demo.curriculum import curriculum, draw_shapes
-from mllmrec.demo.judgements import HIGHEST, Numbers, Traits, by_number, judged
+from mllmrec.demo.judgements import HIGHEST, MARGIN, STRONGEST, WEAKEST, Numbers, Person, Traits, by_number, judged
 from mllmrec.demo.lessons import CUES, Cue, Lesson, Shape, make_lesson
 from mllmrec.demo.raw_tables import write_world
 from mllmrec.demo.words import made_up_word, made_up_words
@@ -177,19 +179,54 @@ def test_by_number_the_answer_lies_furthest_to_the_end_that_the_history_leans_to
 
 
 @given(SEEDS, st.booleans())
-def test_a_judgement_follows_words_and_traits_first_and_then_numbers(seed: int, captioned: bool) -> None:
-    numbers, kinds = Numbers(random.Random(seed)), {"titles": 14, "captions": 5}
-    shape = {"history": 6, "candidates": 10, "noise": 0.2, **kinds}
-    history, answer, others = judged(random.Random(seed), **shape, captioned=captioned)
-    assert sum(item.title < 2 for item in history) >= 4
-    assert sum(item.caption == 0 for item in history) >= 4
+def test_a_judgement_goes_by_what_counts_for_that_person(seed: int, captioned: bool) -> None:
+    """The same draws make the same person, for whom the answer beats every other candidate by the margin."""
+    kinds = {"titles": 14, "captions": 5}
+    person = Person(random.Random(seed), **kinds, captioned=captioned)
+    draws = {"history": 6, "candidates": 10, "noise": 0.15, **kinds}
+    history, answer, others = judged(random.Random(seed), **draws, captioned=captioned)
+    assert (len(history), len(others)) == (6, 9)
 
-    def follows(item: Traits) -> tuple[bool, bool]:
-        return item.title < 2, captioned and item.caption == 0
+    def by_hand(item: Traits) -> float:
+        count = person.word if item.title < person.num_liked else 0.0
+        count += person.trait if captioned and item.caption == 0 else 0.0
+        low = person.numbers.from_below
+        steps = number_of(item) - 1 if low else person.numbers.highest - number_of(item)
+        return count + person.numbers.strength / (1 + steps) ** person.numbers.fall
 
-    assert sum(follows(answer)) >= max(sum(follows(item)) for item in others)
-    equal = [numbers.rank(number_of(item)) for item in others if follows(item) == follows(answer)]
-    assert all(numbers.rank(number_of(answer)) < rank for rank in equal)
+    assert all(by_hand(answer) >= by_hand(item) + MARGIN - 1e-9 for item in others)
+
+
+def test_histories_lean_as_much_as_something_counts() -> None:
+    """What counts little is in more than half of what a person chose, and what counts much in a tenth more at least."""
+
+    def share(low: float, high: float, aspect: str) -> float:
+        found, total = 0, 0
+        for seed in range(3000):
+            person = Person(random.Random(seed), 14, 5, captioned=True)
+            if low <= getattr(person, aspect) < high:
+                rng = random.Random(seed + 10_000)
+                items = [person.chosen(rng) for _ in range(4)]
+                found += sum(item.title < person.num_liked if aspect == "word" else item.caption == 0 for item in items)
+                total += len(items)
+        return found / total
+
+    for aspect in ("word", "trait"):
+        weak, strong = share(WEAKEST, 2.5, aspect), share(4.0, STRONGEST, aspect)
+        assert 0.5 < weak < strong - 0.1 < 0.95, (aspect, weak, strong)
+
+
+def test_no_law_is_practised_more_than_another() -> None:
+    """What counts is drawn anew for each lesson, on the scale of orders of size, and each aspect leads as often."""
+    people = [Person(random.Random(seed), 14, 5, captioned=True) for seed in range(6000)]
+    counts = [(person.word, person.trait, person.numbers.strength) for person in people]
+    assert all(WEAKEST <= value <= STRONGEST for values in counts for value in values)
+    middle = math.sqrt(WEAKEST * STRONGEST)
+    for values in zip(*counts, strict=True):
+        assert sum(value < middle for value in values) / len(people) == pytest.approx(0.5, abs=0.03)
+    leaders = Counter(values.index(max(values)) for values in counts)
+    assert all(count / len(people) == pytest.approx(1 / 3, abs=0.03) for count in leaders.values())
+    assert {person.num_liked for person in people} == {1, 2, 3}
 
 
 def number_of(item: Traits) -> int:

@@ -48,10 +48,10 @@ PRACTICE = (
 JUDGING = (
     Shape(history=6, candidates=10, cue="number"),
     Shape(history=6, candidates=10, cue="number", caption_words=6),
-    Shape(history=6, candidates=10, cue="judged", noise=0.1),
-    Shape(history=6, candidates=10, cue="judged", noise=0.25),
-    Shape(history=6, candidates=10, cue="judged", caption_words=6, noise=0.1),
-    Shape(history=6, candidates=10, cue="judged", caption_words=6, noise=0.2),
+    Shape(history=6, candidates=10, cue="judged"),
+    Shape(history=6, candidates=10, cue="judged", noise=0.15),
+    Shape(history=6, candidates=10, cue="judged", caption_words=6),
+    Shape(history=6, candidates=10, cue="judged", caption_words=6, noise=0.15),
     Shape(history=6, candidates=10, cue="mixed", caption_words=6),
     Shape(history=6, candidates=10, cue="pair", caption_words=6, noise=0.2),
 )

@@ -1,16 +1,15 @@
-"""Lessons in which several things speak for a candidate, each as much as it usually does.
+"""Lessons in which several things speak for a candidate, each as much as it does for that one person.
 
-People of a lesson lean towards two words of titles, one trait of captions, and one end of the numbers that follow
-titles (a title without a number counts as 1). All three can be read off the history, though not every item follows
-each of them. Most speaks for the answer, by a clear margin:
+People of a lesson lean towards a few words of titles, one trait of captions, and one end of the numbers that follow
+titles (a title without a number counts as 1). What speaks for an item is
 
-    WORD where the title has a liked word + TRAIT where the caption has the liked trait + NUMBER / (1 + rank),
+    word where the title has a liked word + trait where the caption has the liked trait + number / (1 + rank) ** fall,
 
-where the number at the liked end has rank 0, the next one rank 1. So who has the trait and a liked word comes first,
-and numbers decide between those who are equal in that.
-
-The constants are about the log-odds of the demo's default world (2.83 for a place, 3.56 for a tint, 1.57 from the first
-to the last fifth), so a backbone that has learned this is no stranger to that law, though to all its words and items.
+where the number at the liked end has rank 0, the next one rank 1. A person's history is chosen by that, one item at a
+time from many, each with the chance that the exponential of what speaks for it gives; and the answer is the candidate
+for which most speaks, by a clear margin. Everything that makes up such a law is drawn anew for each lesson: `word`,
+`trait`, `number` and `fall`, how many words are liked and how often they are offered. So no world's law is practised,
+the demo's no more than any other; what counts most for somebody has to be read off the history.
 """
 
 from __future__ import annotations
@@ -19,10 +18,12 @@ import math
 import random
 from typing import NamedTuple
 
-WORD, TRAIT, NUMBER = 2.8, 3.5, 1.6
-NUM_LIKED, LIKED_WORDS = 2, 0.25
+WEAKEST, STRONGEST = 2.0, 5.0
+FALLS = (0.5, 1.5)
+MOST_LIKED, OFFERED = 3, (0.15, 0.4)
 HIGHEST = (3, 7)
-MARGIN = 0.25
+POOL = 40
+MARGIN = 0.3
 
 
 class Traits(NamedTuple):
@@ -39,25 +40,56 @@ Question = tuple[list[Traits], Traits, list[Traits]]
 
 
 class Numbers:
-    """Numbers up to a highest one, of which people like either end."""
+    """Numbers up to a highest one, of which a person likes either end."""
 
     def __init__(self, rng: random.Random) -> None:
         self.highest = rng.randint(*HIGHEST)
         self.from_below = rng.random() < 0.5
-        self._weights = [math.exp(NUMBER / (1 + rank)) for rank in range(self.highest)]
+        self.strength, self.fall = _strength(rng), rng.uniform(*FALLS)
 
     def rank(self, number: int) -> int:
         return number - 1 if self.from_below else self.highest - number
+
+    def speaks_for(self, number: int) -> float:
+        return self.strength / math.pow(1 + self.rank(number), self.fall)
 
     def any_one(self, rng: random.Random) -> int:
         return rng.randint(1, self.highest)
 
     def chosen(self, rng: random.Random, count: int) -> list[int]:
-        """`count` numbers as people choose them, nearer to the liked end on the average."""
+        """`count` numbers as the person chooses them, nearer to the liked end on the average."""
+        numbers = range(1, self.highest + 1)
+        weights = [math.exp(self.speaks_for(number)) for number in numbers]
         while True:
-            (*ranks,) = rng.choices(range(self.highest), self._weights, k=count)
-            if sum(ranks) < count * (self.highest - 1) / 2:
-                return [rank + 1 if self.from_below else self.highest - rank for rank in ranks]
+            drawn = rng.choices(numbers, weights, k=count)
+            if sum(map(self.rank, drawn)) < count * (self.highest - 1) / 2:
+                return drawn
+
+
+class Person:
+    """What one person likes, and how much each of it counts. Of `titles` and `captions` kinds, the first are liked."""
+
+    def __init__(self, rng: random.Random, titles: int, captions: int, *, captioned: bool) -> None:
+        self.numbers = Numbers(rng)
+        self.num_liked = rng.randint(1, MOST_LIKED)
+        self.word, self.trait = _strength(rng), _strength(rng) if captioned else 0.0
+        self._offered, self._titles, self._captions = rng.uniform(*OFFERED), titles, captions
+
+    def speaks_for(self, item: Traits) -> float:
+        assert item.number is not None
+        word, trait = self.word * (item.title < self.num_liked), self.trait * (item.caption == 0)
+        return word + trait + self.numbers.speaks_for(item.number)
+
+    def offered(self, rng: random.Random) -> Traits:
+        """Any item of the person's world."""
+        liked = rng.random() < self._offered
+        word = rng.randrange(self.num_liked) if liked else rng.randrange(self.num_liked, self._titles)
+        return Traits(word, rng.randrange(self._captions), self.numbers.any_one(rng))
+
+    def chosen(self, rng: random.Random) -> Traits:
+        """One of many items, each with the chance that what speaks for it gives."""
+        pool = [self.offered(rng) for _ in range(POOL)]
+        return rng.choices(pool, [math.exp(self.speaks_for(item)) for item in pool])[0]
 
 
 def by_number(rng: random.Random, history: int, candidates: int, titles: int, captions: int) -> Question:
@@ -77,40 +109,17 @@ def by_number(rng: random.Random, history: int, candidates: int, titles: int, ca
 def judged(
     rng: random.Random, history: int, candidates: int, titles: int, captions: int, noise: float, *, captioned: bool
 ) -> Question:
-    """Words, numbers and, where items are `captioned`, traits of captions tell the answer together."""
-    numbers = Numbers(rng)
-
-    def words(count: int) -> list[int]:
-        stray = _strays(rng, count, noise)
-        return [rng.randrange(NUM_LIKED, titles) if out else rng.randrange(NUM_LIKED) for out in stray]
-
-    def traits(count: int) -> list[int]:
-        return [rng.randrange(1, captions) if out else 0 for out in _strays(rng, count, noise)]
-
-    def chosen(count: int) -> list[Traits]:
-        return [Traits(*item) for item in zip(words(count), traits(count), numbers.chosen(rng, count), strict=True)]
-
-    def offered() -> Traits:
-        liked = rng.random() < LIKED_WORDS
-        word = rng.randrange(NUM_LIKED) if liked else rng.randrange(NUM_LIKED, titles)
-        return Traits(word, rng.randrange(captions), numbers.any_one(rng))
-
-    def speaks_for(item: Traits) -> float:
-        assert item.number is not None
-        trait = TRAIT * (item.caption == 0) if captioned else 0.0
-        return WORD * (item.title < NUM_LIKED) + trait + NUMBER / (1 + numbers.rank(item.number))
-
-    past = chosen(history)
+    """Words, numbers and, where items are `captioned`, traits of captions tell the answer together. A share `noise` of
+    the history follows nothing."""
+    person = Person(rng, titles, captions, captioned=captioned)
+    past = [person.offered(rng) if rng.random() < noise else person.chosen(rng) for _ in range(history)]
     while True:
-        listed = [*chosen(1), *(offered() for _ in range(candidates - 1))]
-        first, *others = sorted(listed, key=speaks_for, reverse=True)
-        if speaks_for(first) >= speaks_for(others[0]) + MARGIN:
+        listed = [person.chosen(rng), *(person.offered(rng) for _ in range(candidates - 1))]
+        first, *others = sorted(listed, key=person.speaks_for, reverse=True)
+        if person.speaks_for(first) >= person.speaks_for(others[0]) + MARGIN:
             return past, first, others
 
 
-def _strays(rng: random.Random, count: int, noise: float) -> list[bool]:
-    """Which of `count` items follow nothing: fewer than half of them."""
-    number = min(sum(rng.random() < noise for _ in range(count)), (count - 1) // 2)
-    stray = [True] * number + [False] * (count - number)
-    rng.shuffle(stray)
-    return stray
+def _strength(rng: random.Random) -> float:
+    """How much one thing counts: any order of size between the ends is as likely as another."""
+    return math.exp(rng.uniform(math.log(WEAKEST), math.log(STRONGEST)))
