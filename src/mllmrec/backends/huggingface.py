@@ -21,7 +21,6 @@ from transformers.utils import logging as transformers_logging
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.base import Tokens
 from mllmrec.backends.chat import Chat
-from mllmrec.backends.freed_memory import keep_freed_memory
 from mllmrec.data.model_folders import lacking
 from mllmrec.errors import ArtifactError, BackendError, SettingsError
 from mllmrec.manifests import Manifest, hash_model
@@ -59,8 +58,6 @@ def load(
     quieten()
     source = resolve(workspace, str(name))
     chosen_device, chosen_dtype = choose_device(device), choose_dtype(dtype, choose_device(device))
-    if chosen_device.type == "cpu":
-        keep_freed_memory()
     tokenizer = read_pretrained(AutoTokenizer, source)
     model = read_pretrained(
         AutoModelForCausalLM, source, dtype=chosen_dtype, attn_implementation="sdpa", use_safetensors=True
