@@ -215,7 +215,7 @@ def planted_run(folder: Path, reward: Reward, *, seed: int = 0, steps: int = 48,
     """A run of the toy policy through the callback, validated by exact scores every fourth step."""
     folder.mkdir(parents=True, exist_ok=True)
     policy = ToyPolicy(seed)
-    validated: Any = SimpleNamespace(readings={}, by_user={})
+    validated: Any = SimpleNamespace(readings={}, by_user={}, select_by="NDCG@3")
     monitor = MonitorCallback(folder, validated, window=WINDOW, **knobs)
     state, control = TrainerState(max_steps=steps), TrainerControl()
 

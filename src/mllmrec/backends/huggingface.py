@@ -87,14 +87,17 @@ def folded(loaded: LoadedModel) -> LoadedModel:
 
 @contextmanager
 def folded_meanwhile(model: Any) -> Iterator[None]:
-    """The same for the block alone: afterwards every weight is what it was, to the last bit."""
+    """The same for the block alone: afterwards every weight is what it was, to the last bit.
+
+    Until then the adapted weights are held twice.
+    """
     if not _foldable(model):
         yield
         return
     weights = [layer.get_base_layer().weight for layer in model.modules() if hasattr(layer, "get_base_layer")]
     before = [weight.detach().clone() for weight in weights]
-    model.merge_adapter()
     try:
+        model.merge_adapter()
         yield
     finally:
         model.unmerge_adapter()

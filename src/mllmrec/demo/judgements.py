@@ -8,8 +8,8 @@ titles (a title without a number counts as 1). What speaks for an item is
 where the number at the liked end has rank 0, the next one rank 1. A person's history is chosen by that, one item at a
 time from many, each with the chance that the exponential of what speaks for it gives; and the answer is the candidate
 for which most speaks, by a clear margin. Everything that makes up such a law is drawn anew for each lesson: `word`,
-`trait`, `number` and `fall`, how many words are liked and how often they are offered. So no world's law is practised,
-the demo's no more than any other; what counts most for somebody has to be read off the history.
+`trait`, `number` and `fall`, how many words are liked and how often they are offered. So no world's law is singled out,
+the demo's neither; what counts most for somebody has to be read off the history.
 """
 
 from __future__ import annotations

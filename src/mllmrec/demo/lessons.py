@@ -14,7 +14,7 @@ which of them tells the answer:
     seen     the same for the trait of the caption
     number   numbers in titles, none counting as 1, are mostly low in the history, or mostly high; the answer's is the
              lowest, or the highest
-    judged   what people of a taste would choose, as `judgements.py` tells: two words, numbers and, with captions, a
+    judged   what people of a taste would choose, as `judgements.py` tells: a few words, numbers and, with captions, a
              trait speak for a candidate, and the answer is the one for which most speaks
 
 With noise, some items of the history follow nothing, and now and then a wrong candidate follows those.

@@ -96,8 +96,8 @@ class GrpoSettings(TrainingSettings):
     top_p: float = knob(1.0, "Nucleus of the model's sampling; below 1 the ratio is biased.", gt=0, le=1)
     select_by: Literal["NDCG@3", "HR@1", "HR@3", "reward"] = knob(
         "NDCG@3",
-        "What chooses the step whose weights are kept: a metric on validation, or the reward expected there, over the "
-        "candidates' exact probabilities.",
+        "What chooses the step whose weights are kept: a metric on validation, or the reward expected there, which an "
+        "inflated reward would mislead.",
     )
     beta: float = knob(0.1, "Weight of the KL divergence to the SFT model.", ge=0)
     reward: Literal["strict", "reference"] = knob("strict", "Which reward rule.")

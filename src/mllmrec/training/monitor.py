@@ -87,7 +87,8 @@ class MonitorCallback(TrainerCallback):
         end = f"training was stopped at step {self.stopped_at}" if self.stopped_at is not None else "training went on"
         return (
             f"The training reward rose while validation {WATCHED} didn't, at step(s) "
-            f"{', '.join(map(str, self.alarms))}; {end}. The weights kept are those of the best validation. What the "
+            f"{', '.join(map(str, self.alarms))}; {end}. The weights kept are those with the best "
+            f"{self.validated.select_by} on validation. What the "
             f"reward paid for is in {self.folder / TIMELINE}.",
         )
 

@@ -140,9 +140,9 @@ class Session:
         if details["best_step"] != 0 or len(details["validation"]) < 2:
             return ()
         return (
-            "No validation came out better than the one before the first step, so the weights kept are those that "
-            f"training began with: {self.folder} ranks as {details['model']} does. {checkpoints.LOG} in it holds every "
-            "reading; train longer, or with another --lr.",
+            f"No validation {self.settings.select_by} came out better than the one before the first step, so "
+            f"the weights kept are those that training began with: {self.folder} ranks as {details['model']} does. "
+            f"{checkpoints.LOG} in it holds every reading; train longer, or with another --lr.",
         )
 
     def _headline(self, details: dict[str, Any]) -> str:

@@ -45,7 +45,11 @@ PANELS = (
     ),
     Panel(
         title="Validation, exact",
-        values={"NDCG@3": ("valid_NDCG@3", "NDCG@3"), "HR@1": ("valid_HR@1", "HR@1")},
+        values={
+            "NDCG@3": ("valid_NDCG@3", "NDCG@3"),
+            "HR@1": ("valid_HR@1", "HR@1"),
+            "expected reward": ("valid_reward",),
+        },
         validation=True,
     ),
     Panel(title="KL from the model it began with", values={"KL": ("kl",)}),
