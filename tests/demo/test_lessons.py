@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 
 from mllmrec.data.draws import generator
 from mllmrec.demo.curriculum import curriculum, draw_shapes
-from mllmrec.demo.judgements import HIGHEST, MARGIN, STRONGEST, WEAKEST, Numbers, Person, Traits, by_number, judged
+from mllmrec.demo.judgements import (
+    FALLS,
+    HIGHEST,
+    MARGIN,
+    STRONGEST,
+    WEAKEST,
+    Numbers,
+    Person,
+    Traits,
+    by_number,
+    judged,
+)
 from mllmrec.demo.lessons import CUES, Cue, Lesson, Shape, make_lesson
 from mllmrec.demo.raw_tables import write_world
 from mllmrec.demo.words import made_up_word, made_up_words
@@ -226,7 +237,26 @@ def test_no_law_is_practised_more_than_another() -> None:
         assert sum(value < middle for value in values) / len(people) == pytest.approx(0.5, abs=0.03)
     leaders = Counter(values.index(max(values)) for values in counts)
     assert all(count / len(people) == pytest.approx(1 / 3, abs=0.03) for count in leaders.values())
-    assert {person.num_liked for person in people} == {1, 2, 3}
+    liked = Counter(person.num_liked for person in people)
+    assert all(liked[number] / len(people) == pytest.approx(1 / 3, abs=0.03) for number in (1, 2, 3))
+    falls = [person.numbers.fall for person in people]
+    assert min(falls) >= FALLS[0]
+    assert max(falls) <= FALLS[1]
+    assert sum(falls) / len(falls) == pytest.approx(sum(FALLS) / 2, abs=0.02)
+    assert sum(person.numbers.from_below for person in people) / len(people) == pytest.approx(0.5, abs=0.03)
+
+
+def test_noise_is_the_share_of_a_history_that_follows_nothing() -> None:
+    """All noise: the trait is there as often as any other, 1 in 5. None: in most items. Half: halfway."""
+
+    def share(noise: float) -> float:
+        drawn = (judged(random.Random(seed), 6, 10, 14, 5, noise, captioned=True)[0] for seed in range(1500))
+        return sum(item.caption == 0 for history in drawn for item in history) / (6 * 1500)
+
+    none, half, whole = share(0.0), share(0.5), share(1.0)
+    assert whole == pytest.approx(0.2, abs=0.02)
+    assert none > 0.7
+    assert half == pytest.approx((none + whole) / 2, abs=0.03)
 
 
 def number_of(item: Traits) -> int:

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +20,7 @@ from mllmrec.manifests import Manifest, hash_model
 from mllmrec.records import Summary
 from mllmrec.settings.training import GrpoSettings
 from mllmrec.training import grpo
-from mllmrec.training.callbacks import LogCallback
+from mllmrec.training.callbacks import LogCallback, Validation
 from mllmrec.training.datasets import training_examples
 from small_models import DATASET, WINDOW, grpo_settings, shorten_validation, weights_of
 
@@ -113,6 +114,16 @@ def test_alignment_that_made_nothing_better_is_told_in_words(trained_copy: Works
     summary = align(trained_copy, tag="still", limit=4, lr=1e-30)
     assert summary.facts["best_step"] == 0
     assert any("the weights kept are those that training began with" in warning for warning in summary.warnings)
+
+
+def test_the_expected_reward_chooses_where_it_is_asked_to(
+    trained_copy: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(HR@1, HR@3, NDCG@3, reward) of steps 0, 2, 4: NDCG@3 is best at the first, the reward at the second."""
+    script = iter([(0.1, 0.5, 0.7, 0.2), (0.1, 0.5, 0.3, 0.9), (0.1, 0.5, 0.2, 0.4)])
+    monkeypatch.setattr(Validation, "by_user", lambda *_: np.tile(next(script), (2, 1)))
+    summary = align(trained_copy, tag="paid", eval_steps=2, select_by="reward")
+    assert (summary.facts["best_step"], summary.facts["steps"]) == (2, 4)
 
 
 def test_what_is_logged_adds_up(trained: Workspace) -> None:

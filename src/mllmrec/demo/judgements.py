@@ -1,7 +1,7 @@
 """Lessons in which several things speak for a candidate, each as much as it does for that one person.
 
 People of a lesson lean towards a few words of titles, one trait of captions, and one end of the numbers that follow
-titles (a title without a number counts as 1). What speaks for an item is
+titles (a title without a number counts as 1). What speaks for an item, in nats of log-odds, is
 
     word where the title has a liked word + trait where the caption has the liked trait + number / (1 + rank) ** fall,
 
@@ -40,7 +40,7 @@ Question = tuple[list[Traits], Traits, list[Traits]]
 
 
 class Numbers:
-    """Numbers up to a highest one, of which a person likes either end."""
+    """Numbers up to a highest one, of which a person likes either end; the number there counts `strength` nats."""
 
     def __init__(self, rng: random.Random) -> None:
         self.highest = rng.randint(*HIGHEST)
@@ -67,7 +67,10 @@ class Numbers:
 
 
 class Person:
-    """What one person likes, and how much each of it counts. Of `titles` and `captions` kinds, the first are liked."""
+    """What one person likes: of `titles` kinds of words the first `num_liked`, of `captions` traits the first.
+
+    `word` and `trait` are how much that counts, in nats; a trait counts nothing where items aren't `captioned`.
+    """
 
     def __init__(self, rng: random.Random, titles: int, captions: int, *, captioned: bool) -> None:
         self.numbers = Numbers(rng)
