@@ -109,7 +109,8 @@ def make_checkpoints(workspace: Workspace) -> None:
         settings = GrpoSettings(**common, sft_tag="sft", tag=tag, use_cot=share > 0)
         write_manifest(folder, settings, {}, started=time.monotonic() - 30, details=details)
     slopes = {"reward_slope": [0.5, 0.25, 0.75], "valid_slope": [0.0, -0.125, 0.125], "alarm": True}
-    timeline = [{"step": step, "reward": step / 40, "valid_NDCG@3": 0.5, "valid_HR@1": 0.3} for step in (0, 20, 40)]
+    still = {"valid_NDCG@3": 0.5, "valid_HR@1": 0.3}
+    timeline = [{"step": step, "reward": step / 40, **still, "valid_reward": 0.2 + step / 100} for step in (0, 20, 40)]
     timeline[-1] |= {**slopes, "chosen_positions": [0.4, 0.3, 0.2, 0.1]}
     write_jsonl(folder / "metrics.jsonl", timeline)
 

@@ -41,6 +41,7 @@ from mllmrec.evaluation.reporting.pictures import Posters
 from mllmrec.evaluation.reporting.probes import probes_section
 from mllmrec.evaluation.reporting.runs import Ladder, read_ladders
 from mllmrec.evaluation.reporting.stage import run
+from mllmrec.evaluation.reporting.training import training_section
 from mllmrec.evaluation.runs import Run
 from mllmrec.manifests import Manifest, write_manifest
 from mllmrec.settings.base import validated
@@ -337,6 +338,20 @@ def test_an_alarm_of_the_monitor_is_told(page: Document) -> None:
         "reward +0.500 [+0.250, +0.750], validation +0.000 [-0.125, +0.125]." in page.text
     )
     assert [each["aria-label"] for each in page.named("div") if "place of the list" in each.get("aria-label", "")]
+
+
+def test_validation_draws_the_expected_reward_where_there_is_one(world: Workspace) -> None:
+    section = training_section(world, DATASET)
+    assert section is not None
+    drawn = [block for block in section.blocks if isinstance(block, Figures)]
+    told = {
+        block.title.split(" ")[0]: figure.text
+        for block in drawn
+        for figure in block.figures
+        if figure.title == "Validation, exact"
+    }
+    assert "NDCG@3 from 0.2 to 0.7; HR@1 from 0.1 to 0.6; weights of step 50 are kept" in told["sft"]
+    assert "HR@1 from 0.3 to 0.3; expected reward from 0.2 to 0.6; weights of step 0 are kept" in told["grpo-cot"]
 
 
 def test_probes_are_drawn_and_told(world_copy: Workspace) -> None:
