@@ -395,6 +395,18 @@ def test_running_a_recipe_again_with_overwrite_does_the_work_again(shop: Workspa
     assert json.loads(manifest.read_text())["settings"]["overwrite"] is True
 
 
+@pytest.mark.parametrize(
+    "words", ["sft", "grpo --sft-tag sft", "evaluate --sft-tag sft", "probe", "candidates", "audit"]
+)
+def test_a_dataset_that_isnt_there_is_told_before_anything_else(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words.split(" "), "--dataset", "shap", "--root", str(tmp_path)) == 2
+    told = capsys.readouterr().err
+    assert "The dataset shap is missing" in told
+    assert "Make it with `mllmrec prepare`" in told
+
+
 def test_version_and_help_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version") == 0
     assert capsys.readouterr().out == "0.1.0\n"

@@ -324,12 +324,12 @@ def test_what_selects_is_asked_for_and_the_first_of_equals_wins(tmp_path: Path, 
 
 
 def test_the_setting_reaches_the_choice(toy_copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """HR@1 is best at step 2, NDCG@3 at step 4."""
-    script = iter([(0.1, 0.5, 0.3), (0.6, 0.5, 0.2), (0.2, 0.5, 0.7)])
+    """HR@3 is best at step 2, NDCG@3 and HR@1 at step 4; the headline tells what chose, too."""
+    script = iter([(0.1, 0.5, 0.3), (0.3, 0.6, 0.2), (0.4, 0.5, 0.7)])
     monkeypatch.setattr(Validation, "by_user", lambda *_: np.tile(next(script), (2, 1)))
-    summary = train(toy_copy, limit=32, eval_steps=2, select_by="HR@1")
+    summary = train(toy_copy, limit=32, eval_steps=2, select_by="HR@3")
     assert summary.facts["best_step"] == 2
-    assert "(best HR@1 at step 2)" in summary.headline
+    assert "NDCG@3 0.300 -> 0.200, HR@1 0.100 -> 0.300, HR@3 0.500 -> 0.600 (best HR@3 at step 2)" in summary.headline
 
 
 @pytest.mark.parametrize(("script", "best", "warned"), [([0.5, 0.4, 0.5], 0, True), ([0.4, 0.5, 0.4], 2, False)])

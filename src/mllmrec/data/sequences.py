@@ -78,7 +78,7 @@ class Interactions:
     @classmethod
     def load(cls, workspace: Workspace, dataset: str) -> Interactions:
         """Read the dataset's files; valid.tsv and test.tsv may be absent."""
-        require(workspace.dataset(dataset), f"The dataset {dataset}", PREPARE)
+        require_dataset(workspace, dataset)
         train = read_lines(require(workspace.split(dataset, "train"), "The training file", PREPARE))
         valid_path, test_path = workspace.split(dataset, "valid"), workspace.split(dataset, "test")
         held_out = not valid_path.exists()
@@ -173,6 +173,11 @@ def read_lines(path: Path) -> list[Line]:
     if not lines:
         raise DataError(f"{path} is empty. Expected lines of `user<TAB>item item ...`. {PREPARE}")
     return lines
+
+
+def require_dataset(workspace: Workspace, dataset: str) -> Path:
+    """The dataset's folder; raises ArtifactError that says which command makes it when there is none."""
+    return require(workspace.dataset(dataset), f"The dataset {dataset}", PREPARE)
 
 
 def read_catalogue(path: Path) -> Catalogue:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 WEAKEST, STRONGEST = 2.0, 5.0
 FALLS = (0.5, 1.5)
-MOST_LIKED, OFFERED = 3, (0.15, 0.4)
+MOST_LIKED, LIKED_SHARES = 3, (0.15, 0.4)
 HIGHEST = (3, 7)
 POOL = 40
 MARGIN = 0.3
@@ -76,7 +76,7 @@ class Person:
         self.numbers = Numbers(rng)
         self.num_liked = rng.randint(1, MOST_LIKED)
         self.word, self.trait = _strength(rng), _strength(rng) if captioned else 0.0
-        self._offered, self._titles, self._captions = rng.uniform(*OFFERED), titles, captions
+        self._liked_share, self._titles, self._captions = rng.uniform(*LIKED_SHARES), titles, captions
 
     def speaks_for(self, item: Traits) -> float:
         assert item.number is not None
@@ -85,7 +85,7 @@ class Person:
 
     def offered(self, rng: random.Random) -> Traits:
         """Any item of the person's world."""
-        liked = rng.random() < self._offered
+        liked = rng.random() < self._liked_share
         word = rng.randrange(self.num_liked) if liked else rng.randrange(self.num_liked, self._titles)
         return Traits(word, rng.randrange(self._captions), self.numbers.any_one(rng))
 

@@ -11,7 +11,7 @@ from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import LoadedModel, folded, load, resolve
 from mllmrec.data.captions import read_captions
 from mllmrec.data.formats import PromptFormat, inherited
-from mllmrec.data.sequences import Catalogue
+from mllmrec.data.sequences import Catalogue, require_dataset
 from mllmrec.errors import ArtifactError
 from mllmrec.manifests import Manifest, hash_model
 from mllmrec.settings.ranking import ModelRunSettings
@@ -34,8 +34,10 @@ class ModelChoice:
 def choose_model(settings: ModelRunSettings, workspace: Workspace) -> ModelChoice:
     """The model that --backbone, --sft-tag and --tag name together.
 
-    Adapters find the model they were trained on through their manifest, unless one is named.
+    Adapters find the model they were trained on through their manifest, unless one is named. Raises ArtifactError where
+    the dataset, a model or a checkpoint is missing.
     """
+    require_dataset(workspace, settings.dataset)
     given = settings.model_fields_set
     base = settings.backbone
     if settings.sft_tag:

@@ -16,7 +16,7 @@ from typing import Any
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import LoadedModel, choose_device, load, portable, resolve
-from mllmrec.data.sequences import Interactions
+from mllmrec.data.sequences import Interactions, require_dataset
 from mllmrec.errors import SettingsError
 from mllmrec.manifests import finished
 from mllmrec.records import Summary
@@ -37,6 +37,7 @@ def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
         return replay.run(settings, workspace)
     started = time.monotonic()
     check_divisibility(settings)
+    require_dataset(workspace, settings.dataset)
     base = full_model(settings, workspace)
     folder = workspace.checkpoint(settings.dataset, settings.tag)
     checkpoints.refuse_own_input(folder, base)

@@ -150,7 +150,8 @@ class Session:
         if not readings:
             return f"{self.folder}: {details['steps']} steps"
         first, best = readings[min(readings)], readings[details["best_step"]]
-        shown = [name for name in (WATCHED, "HR@1", EXPECTED_REWARD) if name in first]
+        names = dict.fromkeys((WATCHED, "HR@1", EXPECTED_REWARD, self.settings.select_by))
+        shown = [name for name in names if name in first]
         changes = ", ".join(f"{name} {first[name]:.3f} -> {best[name]:.3f}" for name in shown)
         kept = f"best {self.settings.select_by} at step {details['best_step']}"
         return f"{self.folder}: {details['steps']} steps; validation {changes} ({kept})"

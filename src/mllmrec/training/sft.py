@@ -18,7 +18,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import Dtype, LoadedModel, choose_device, load, portable, resolve
-from mllmrec.data.sequences import Interactions
+from mllmrec.data.sequences import Interactions, require_dataset
 from mllmrec.manifests import finished
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.training import SftSettings
@@ -45,6 +45,7 @@ def run(settings: SftSettings, workspace: Workspace) -> Summary:
     """Write checkpoints/<dataset>/<tag>/: LoRA adapters, or a whole model with `--peft none`."""
     started = time.monotonic()
     folder = workspace.checkpoint(settings.dataset, settings.tag)
+    require_dataset(workspace, settings.dataset)
     source = resolve(workspace, settings.backbone)
     checkpoints.refuse_own_input(folder, source)
     inputs = training_inputs(settings, workspace, source)

@@ -29,6 +29,7 @@ from mllmrec.data.sequences import (
     is_held_out,
     read_catalogue,
     read_lines,
+    require_dataset,
 )
 from mllmrec.data.traces import holds
 from mllmrec.errors import MllmrecError
@@ -97,7 +98,7 @@ class Material:
 
 def load(workspace: Workspace, dataset: str, window: int) -> Material:
     """Read a dataset; the training file and the titles must be there, all else may be absent."""
-    require(workspace.dataset(dataset), f"The dataset {dataset}", PREPARE)
+    require_dataset(workspace, dataset)
     require(workspace.split(dataset, "train"), "The training file", PREPARE)
     require(workspace.titles(dataset), "The titles file", PREPARE)
     wrong: list[Finding] = []

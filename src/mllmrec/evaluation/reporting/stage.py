@@ -13,7 +13,7 @@ from datetime import datetime
 
 from mllmrec import __version__
 from mllmrec.artifacts import Workspace, require, write_text
-from mllmrec.data.sequences import PREPARE, read_catalogue
+from mllmrec.data.sequences import PREPARE, read_catalogue, require_dataset
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.reporting.cases import Drawn, cases_section, draw_cases
 from mllmrec.evaluation.reporting.costs import Made, costs_section, read_made, settings_section
@@ -51,7 +51,7 @@ COMMANDS = {
 def run(settings: ReportSettings, workspace: Workspace, load_picture: LoadPicture | None = None) -> Summary:
     """Write the page; `load_picture` opens an item's image, and without it the page has none."""
     dataset = settings.dataset
-    require(workspace.dataset(dataset), f"The dataset {dataset}", PREPARE)
+    require_dataset(workspace, dataset)
     catalogue = read_catalogue(require(workspace.titles(dataset), "The titles file", PREPARE))
     page, warnings = _page(settings, workspace, Posters(catalogue, load_picture))
     html = workspace.results(dataset) / "report.html"
