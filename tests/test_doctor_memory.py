@@ -53,6 +53,15 @@ def test_weights_adapters_and_a_training_step_by_hand() -> None:
     assert plan.total == pytest.approx(plan.weights + plan.adapters + plan.working + plan.reserve)
 
 
+@pytest.mark.parametrize("settings", [{"lora_dropout": 0}, {"peft": "none"}], ids=["turned off", "all weights"])
+def test_without_dropout_a_step_keeps_no_masks_by_hand(settings: dict[str, Any]) -> None:
+    block, shape = {**sft(batch=16), "gradient_checkpointing": "off"}, Shape.of(QWEN3_4B)
+    masks = 16 * (554 + 24) * 36.5 * (5 * 2560 + 4096 + 9728)
+    with_masks, without = plan_stage("sft", shape, block), plan_stage("sft", shape, {**block, **settings})
+    assert (with_masks.moment, without.moment) == ("a training step", "a training step")
+    assert with_masks.working - without.working == pytest.approx(masks / GIB)
+
+
 def test_the_cache_of_rollouts_by_hand() -> None:
     plan = plan_stage("grpo", Shape.of(QWEN3_4B), grpo())
     saved = 23 * 2560 + 15 * 4096 + 4 * 1024 + 9 * 9728
@@ -63,7 +72,7 @@ def test_the_cache_of_rollouts_by_hand() -> None:
 
 def test_exact_grpo_holds_whole_lists_and_samples_nothing_by_hand() -> None:
     plan = plan_stage("grpo", Shape.of(QWEN3_4B), {**grpo(rollouts="exact"), "gradient_checkpointing": "on"})
-    saved, rows, answers = 23 * 2560 + 15 * 4096 + 4 * 1024 + 9 * 9728, 4, 10 * 24
+    saved, rows, answers = 18 * 2560 + 14 * 4096 + 4 * 1024 + 8 * 9728, 4, 10 * 24
     step = rows * (554 + answers) * (2 * 2560 * 36 + 1.5 * saved) + 12 * rows * answers * 151936
     assert plan.moment == "validation"
     assert step < plan.working * GIB
@@ -241,6 +250,7 @@ def test_activations_are_those_of_a_real_training_step(checkpointing: bool) -> N
         tie_word_embeddings=True,
     )
     shape, tokens = Shape.of(config.to_dict()), 96
-    saved = shape.saved_bytes - (5 * 320 + 512 + 1216)
+    saved = shape.saved_bytes - shape.mask_bytes
+    assert shape.mask_bytes == 5 * 320 + 512 + 1216
     planned = tokens * (2 * 320 * 2 + 1.5 * saved if checkpointing else 2.5 * saved)
     assert 0.75 < counted_step(config, tokens, checkpointing=checkpointing) / planned < 1.15

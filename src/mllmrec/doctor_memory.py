@@ -7,7 +7,8 @@ vocabulary V, in bytes:
                             gradient 4, Adam 8); 4 P while merging (float32)
     adapters                16 A (float32 weight, gradient, two Adam moments), A = r L sum of (in + out) of the seven
                             linear layers
-    a, saved by a layer     23 d + 15 h + 4 k + 9 f for each token (`Shape.saved_bytes` says of what)
+    a, saved by a layer     23 d + 15 h + 4 k + 9 f for each token (`Shape.saved_bytes` says of what), in training
+                            without dropout 5 d + h + f less
     a training step         n tokens: n (2 d L + 1.5 a) with gradient checkpointing, n (L + 0.5) a without
     no gradients            0.7 a n
     logits in training      TRL projects in tiles: min(n, 4096) x min(V, 32768) x 2
@@ -155,9 +156,11 @@ def _exact_step(shape: Shape, block: Mapping[str, Any], prompt: int) -> float:
 
 def _kept_of_a_token(shape: Shape, block: Mapping[str, Any]) -> float:
     """Bytes that the layers keep of each token until its gradient is known."""
+    drops_out = block.get("peft") != "none" and block.get("lora_dropout", 0) > 0
+    saved = shape.saved_bytes - (0 if drops_out else shape.mask_bytes)
     if block["gradient_checkpointing"] == "off":
-        return (shape.layers + 0.5) * shape.saved_bytes
-    return 2 * shape.hidden * shape.layers + 1.5 * shape.saved_bytes
+        return (shape.layers + 0.5) * saved
+    return 2 * shape.hidden * shape.layers + 1.5 * saved
 
 
 def _generating(shape: Shape, sequences: int, prompt: int, answer: int) -> float:

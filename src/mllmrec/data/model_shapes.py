@@ -115,8 +115,13 @@ class Shape:
         k, v and the output of attention with keys repeated for every query head, three products of the MLP.
         """
         d, h, k, f = self.hidden, self.queries, self.keys, self.mlp
-        linear, norms, attention, mlp = 3 * (5 * d + h + f), 8 * d + 4 * (h + k), 8 * h, 6 * f
-        return linear + norms + attention + mlp
+        norms, attention, mlp = 8 * d + 4 * (h + k), 8 * h, 6 * f
+        return 3 * self.mask_bytes + norms + attention + mlp
+
+    @property
+    def mask_bytes(self) -> int:
+        """The part of `saved_bytes` that is dropout masks: a byte for each input of a linear layer."""
+        return 5 * self.hidden + self.queries + self.mlp
 
     @property
     def cache_bytes(self) -> int:
