@@ -120,7 +120,7 @@ class Shape:
 
     @property
     def mask_bytes(self) -> int:
-        """The part of `saved_bytes` that is dropout masks: a byte for each input of a linear layer."""
+        """The part of `saved_bytes` that is dropout masks: a byte for each input of a linear layer, for each token."""
         return 5 * self.hidden + self.queries + self.mlp
 
     @property
