@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/training.py
 
 Writing prompts: with an encoder for all of them against a new one for each, which keeps no line and no place to begin
-the search for what fits. Fine-tuning: a LoRA step forward and back, with and without dropout and padding mask. GRPO on
-whole lists: prompt and tree in one pass against the prompt first, and in passes of four. Processor seconds, medians,
-the ways taken in turn.
+the search for what fits. Fine-tuning: a LoRA step forward and back whose last layer makes nothing but keys and values
+of prompts, a whole one, one with a padding mask, and with dropout too. GRPO on whole lists: prompt and tree in one pass
+against the prompt first, and in passes of four. Processor seconds, medians, the ways taken in turn.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import get_peft_model
+from trl.trainer.utils import add_fused_lm_head
 
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.encoding import Encoder
@@ -32,12 +33,12 @@ from mllmrec.demo.backbone_files import install
 from mllmrec.demo.lessons import Shape
 from mllmrec.demo.sheets import lessons
 from mllmrec.records import Item, RankingExample
-from mllmrec.training.compact import without_padding_mask
+from mllmrec.training.compact import IGNORED, answers_last, answers_only, without_padding_mask
 from mllmrec.training.setup import lora
 
 QUESTION = Shape(history=6, candidates=10, cue="pair", caption_words=50)
-BUDGET, LISTS, PROMPTS, TURNS = 360, 16, 300, 5
-LENGTHS = (360, 1200, 2400)
+BUDGET, LISTS, PROMPTS, TURNS = 295, 16, 300, 5
+LENGTHS = (300, 1200, 2400)
 
 
 def main() -> None:
@@ -85,32 +86,36 @@ def questions(count: int) -> tuple[Catalogue, dict[str, str], list[RankingExampl
 
 
 def fine_tuning(loaded: LoadedModel, longest: int) -> None:
-    """A step of SFT on four rows of random tokens, each a tenth shorter than the one before; the loss is on the last
-    ten."""
-    lengths = [longest - number * longest // 10 for number in range(4)]
+    """A step of SFT on four rows of random tokens, whose lengths differ by a fiftieth each, about as the demo's prompts
+    do; the loss is on the last ten of each."""
+    lengths = [longest - number * longest // 50 for number in range(4)]
     mask = torch.tensor([[1] * length + [0] * (longest - length) for length in lengths])
     ids = mask * torch.randint(5, 1900, mask.shape, generator=torch.Generator().manual_seed(0))
-    batch = torch.arange(len(lengths)).repeat_interleave(10)
-    place = torch.tensor([length - 11 + step for length in lengths for step in range(10)])
+    labels = torch.full_like(ids, IGNORED)
+    for row, length in enumerate(lengths):
+        labels[row, length - 10 : length] = ids[row, length - 10 : length]
 
-    def step(dropout: float, *, masked: bool) -> Callable[[], None]:
+    def step(*blocks: Callable[[Any], AbstractContextManager[None]], dropout: float = 0.0) -> Callable[[], None]:
         model = copy.deepcopy(loaded.model)
+        add_fused_lm_head(model)
         adapted = get_peft_model(model, lora(16, 16, dropout)).train()
 
         def run() -> None:
-            with nullcontext() if masked else without_padding_mask(adapted):
-                hidden = model.model(input_ids=ids, attention_mask=mask).last_hidden_state
-            logits = model.lm_head(hidden[batch, place])
-            torch.nn.functional.cross_entropy(logits, ids[batch, place + 1]).backward()
+            with ExitStack() as entered:
+                for block in blocks:
+                    entered.enter_context(block(adapted))
+                adapted(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True).loss.backward()
 
         return run
 
     ways = {
-        "neither": step(0.0, masked=False),
-        "padding mask": step(0.0, masked=True),
-        "padding mask and dropout": step(0.05, masked=True),
+        "last layer at answers alone": step(without_padding_mask, answers_last),
+        "whole": step(without_padding_mask),
+        "with a padding mask": step(),
+        "with a padding mask and dropout": step(dropout=0.05),
     }
-    tell(f"fine-tuning, rows of up to {longest} tokens", ways, len(lengths))
+    with answers_only():
+        tell(f"fine-tuning, rows of up to {longest} tokens", ways, len(lengths))
 
 
 def whole_lists(loaded: LoadedModel, rows: list[Row]) -> None:

@@ -29,19 +29,19 @@ EXTRA = "itemknn"
 TRAINED_ON = {"s": 0.5, "m": 1.0, "l": 2.0}
 """How much each size trains, against the recipe's own limits."""
 SECONDS = {
-    "caption": 2,
-    "pseudo-cot": 3,
+    "caption": 3,
+    "pseudo-cot": 4,
     "refine": 2,
     "candidates": 7,
-    "baselines": 12,
-    "sft fold-1": 24,
+    "baselines": 13,
+    "sft fold-1": 25,
     "sft fold-2": 13,
-    "assess": 15,
-    "sft sft-adapters": 60,
-    "sft sft-captions-adapters": 109,
-    "grpo grpo": 65,
-    "evaluate": 26,
-    "probe grpo": 9,
+    "assess": 16,
+    "sft sft-adapters": 48,
+    "sft sft-captions-adapters": 72,
+    "grpo grpo": 56,
+    "evaluate": 21,
+    "probe grpo": 7,
     "report": 6,
 }
 """What stages take on two cores, others a second, for telling the time left."""

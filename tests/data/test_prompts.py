@@ -68,7 +68,7 @@ def test_a_prompt_is_this_text() -> None:
     text, encoded = renderer().fit(example(split="test"))
     assert text == GOLDEN
     assert encoded == GOLDEN.split()
-    assert TEMPLATE_VERSION == "2026-11.1"
+    assert TEMPLATE_VERSION == "2026-11.2"
 
 
 def test_captions_hints_and_list_questions_have_their_places() -> None:
@@ -177,7 +177,17 @@ def test_the_frame_of_the_budget_tests() -> None:
 
 @pytest.mark.parametrize(
     ("over", "words"),
-    [(9_999, 50), (8 * 51, 50), (8 * 51 - 1, 25), (8 * 13, 12), (8 * 13 - 1, 6), (8 * 7 - 1, 0), (0, 0)],
+    [
+        (9_999, 50),
+        (8 * 51, 50),
+        (8 * 51 - 1, 25),
+        (8 * 13, 12),
+        (8 * 13 - 1, 6),
+        (8 * 7 - 1, 3),
+        (8 * 4, 3),
+        (8 * 4 - 1, 0),
+        (0, 0),
+    ],
 )
 def test_captions_shorten_first(over: int, words: int) -> None:
     text, chosen = fitted(BARE + over, {str(n): CAPTION for n in range(8)})

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head
 
-from mllmrec.training.compact import SWITCH, answers_only, without_padding_mask
+from mllmrec.training.compact import FEW_LAYERS, IGNORED, SWITCH, answers_last, answers_only, without_padding_mask
 
 
 def loss_and_gradients(model: torch.nn.Module, ids: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
@@ -17,17 +29,18 @@ def loss_and_gradients(model: torch.nn.Module, ids: torch.Tensor, labels: torch.
     return [loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())]
 
 
-def small_model() -> Qwen3ForCausalLM:
+def small_model(num_layers: int = 2, **knobs: Any) -> Qwen3ForCausalLM:
     torch.manual_seed(0)
     return Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=97,
             hidden_size=16,
             intermediate_size=32,
-            num_hidden_layers=2,
+            num_hidden_layers=num_layers,
             num_attention_heads=2,
             num_key_value_heads=2,
             head_dim=8,
+            **knobs,
         )
     )
 
@@ -79,3 +92,143 @@ def test_padding_on_the_right_needs_no_mask() -> None:
     assert given == [True, False, True]
     for expected, found in zip(masked, bare, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+class PaddedRows:
+    """Three prompts of different length with their answers, padded on the right."""
+
+    def __init__(self) -> None:
+        self.ids = torch.randint(1, 97, (3, 20))
+        self.mask, self.labels = torch.ones_like(self.ids), self.ids.clone()
+        for row, (prompt, end) in enumerate(((15, 20), (12, 16), (9, 14))):
+            self.ids[row, end:], self.mask[row, end:], self.labels[row, end:] = 0, 0, IGNORED
+            self.labels[row, :prompt] = IGNORED
+
+    def step(self, model: torch.nn.Module) -> list[torch.Tensor]:
+        model.zero_grad()
+        output = model(input_ids=self.ids, attention_mask=self.mask, labels=self.labels, fused_lm_head=True)
+        output.loss.backward()
+        gradients = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+        return [output.loss.detach(), output.log_probs.detach(), *gradients]
+
+
+def fused(model: Any) -> Any:
+    add_fused_lm_head(model)
+    return model
+
+
+def lengths_read(model: Any) -> list[int]:
+    """How many tokens each layer's MLP sees, as they come; the list fills as the model reads."""
+    lengths: list[int] = []
+    for layer in model.get_decoder().layers:
+        layer.mlp.register_forward_pre_hook(lambda _module, inputs: lengths.append(inputs[0].shape[1]))
+    return lengths
+
+
+def assert_alike(found: list[torch.Tensor], expected: list[torch.Tensor], tolerance: float = 1e-6) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=10 * tolerance)
+
+
+def test_a_last_layer_that_skips_prompts_changes_neither_loss_nor_gradients() -> None:
+    """The first answer's first prediction is at the ninth token; behind the block everything is read again."""
+    model, rows = fused(small_model()), PaddedRows()
+    lengths = lengths_read(model)
+    whole = rows.step(model)
+    with without_padding_mask(model), answers_last(model):
+        parted = rows.step(model)
+    again = rows.step(model)
+    assert lengths == [20, 20, 20, 12, 20, 20]
+    assert_alike(parted, whole)
+    assert all(one.equal(other) for one, other in zip(again, whole, strict=True))
+
+
+def test_a_row_without_an_answer_does_not_keep_the_others_whole() -> None:
+    model, rows = fused(small_model()), PaddedRows()
+    rows.labels[2] = IGNORED
+    lengths = lengths_read(model)
+    whole = rows.step(model)
+    with without_padding_mask(model), answers_last(model):
+        parted = rows.step(model)
+    assert lengths == [20, 20, 20, 9]
+    assert_alike(parted, whole)
+
+
+def test_prompts_are_skipped_below_adapters_and_in_mixed_precision_too() -> None:
+    model, rows = fused(small_model()), PaddedRows()
+    config = LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    adapted = get_peft_model(model, config)
+    lengths = lengths_read(model)
+    for mixed, tolerance in ((False, 1e-6), (True, 1e-2)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            whole = rows.step(adapted)
+            with without_padding_mask(adapted), answers_last(adapted):
+                parted = rows.step(adapted)
+        assert_alike(parted, whole, tolerance)
+    assert lengths == 2 * [20, 20, 20, 12]
+
+
+SHAPE = {"vocab_size": 97, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("make", "skips"),
+    [
+        (small_model, True),
+        (lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, num_hidden_layers=2)), True),
+        (lambda: small_model(FEW_LAYERS), True),
+        (lambda: small_model(FEW_LAYERS + 1), False),
+        (lambda: small_model(use_sliding_window=True, sliding_window=8, max_window_layers=0), False),
+        (lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE, num_hidden_layers=2)), False),
+    ],
+    ids=["qwen3", "llama", "few layers", "many layers", "sliding window", "gpt-neox"],
+)
+def test_only_shallow_models_whose_layers_are_as_llamas_skip_prompts(make: Callable[[], Any], skips: bool) -> None:
+    torch.manual_seed(1)
+    model, rows = fused(make()), PaddedRows()
+    with without_padding_mask(model):
+        whole = rows.step(model)
+        lengths = lengths_read(model)
+        with answers_last(model):
+            parted = rows.step(model)
+    assert lengths[-1] == (12 if skips else 20)
+    assert set(lengths[:-1]) == {20}
+    assert_alike(parted, whole)
+
+
+def padded(model: Any, rows: PaddedRows) -> None:
+    rows.step(model)
+
+
+def unlabelled(model: Any, rows: PaddedRows) -> None:
+    with without_padding_mask(model):
+        model(input_ids=rows.ids, use_cache=False)
+
+
+def answered_from_the_start(model: Any, rows: PaddedRows) -> None:
+    rows.labels[0] = rows.ids[0]
+    with without_padding_mask(model):
+        rows.step(model)
+
+
+def checkpointed(model: Any, rows: PaddedRows) -> None:
+    model.activation_checkpointing_enable()
+    with without_padding_mask(model):
+        rows.step(model.train())
+
+
+@pytest.mark.parametrize("read", [padded, unlabelled, answered_from_the_start, checkpointed])
+def test_a_batch_that_cannot_be_parted_is_read_whole(read: Callable[[Any, PaddedRows], None]) -> None:
+    model, rows = fused(small_model()), PaddedRows()
+    lengths = lengths_read(model)
+    with answers_last(model):
+        read(model, rows)
+    assert set(lengths) == {20}
+
+
+def test_an_error_leaves_the_layer_as_it_was() -> None:
+    model = small_model()
+    model.register_forward_pre_hook(lambda *_: next(iter([])))
+    with pytest.raises(StopIteration), answers_last(model):
+        model(input_ids=torch.zeros(1, 3, dtype=torch.long))
+    assert "forward" not in vars(model.model.layers[-1])

@@ -137,6 +137,23 @@ def test_a_limit_is_drawn_by_hash_and_nested(toy: Workspace) -> None:
     assert examples_of(toy, limit=10_000).counts["examples"] == len(whole)
 
 
+def test_grpo_asks_first_what_sft_left_out(toy: Workspace) -> None:
+    """No example in both where the limits leave room, and as few as there have to be where they don't."""
+    count = len(examples_of(toy).questions)
+    half, most = count // 2, count - 10
+    sft = {limit: examples_of(toy, limit=limit).questions for limit in (half, most)}
+    grpo = {limit: examples_of(toy, grpo_settings(toy, limit=limit)).questions for limit in (20, half, most)}
+
+    def both(fine_tuned: int, asked: int) -> int:
+        ids = {example.example_id for example in sft[fine_tuned]}
+        return sum(example.example_id in ids for example in grpo[asked])
+
+    assert both(half, 20) == both(half, half) == 0
+    assert both(most, 20) == 10
+    assert both(most, most) == count - 20
+    assert grpo[half][:20] == grpo[20]
+
+
 @pytest.mark.parametrize("windows", ["last", "all"])
 def test_no_window_of_a_validation_user_is_trained_on(held_out: Workspace, windows: str) -> None:
     interactions = Interactions.load(held_out, DATASET)

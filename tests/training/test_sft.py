@@ -26,7 +26,7 @@ from mllmrec.evaluation.metrics import FloatArray
 from mllmrec.manifests import Manifest
 from mllmrec.records import Summary
 from mllmrec.settings.training import SftSettings
-from mllmrec.training import sft
+from mllmrec.training import compact, sft
 from mllmrec.training.callbacks import LogCallback, Validation, ValidationCallback
 from mllmrec.training.datasets import training_examples, validation_examples
 from small_models import DATASET, WINDOW, sft_settings, shorten_validation, weights_of
@@ -147,6 +147,22 @@ def test_four_passes_of_one_example_are_one_pass_of_four(toy_copy: Workspace) ->
         assert found == {step: pytest.approx(value, rel=2e-3) for step, value in expected.items()}
     ours, theirs = weights_of(in_four), weights_of(at_once)
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
+
+
+def test_the_trainer_reads_only_answers_in_the_last_layer(toy_copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the trainer wraps the model in, each of its passes is one that skips prompts."""
+    skipped: list[int] = []
+    plain = compact._in_two_parts
+
+    def counted(layer: Any, number: int, hidden: torch.Tensor, length: int, kwargs: dict[str, Any]) -> torch.Tensor:
+        skipped.append(length)
+        return plain(layer, number, hidden, length, kwargs)
+
+    monkeypatch.setattr(compact, "_in_two_parts", counted)
+    for peft in ("lora", "none"):
+        train(toy_copy, tag=peft, peft=peft, limit=16, batch=4, accum=2)
+    assert len(skipped) == 2 * 4
+    assert min(skipped) > 20
 
 
 def test_steps_are_those_of_all_epochs_and_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,15 +13,15 @@ at the nodes that something follows, the log-softmax in float32.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache
 
 from mllmrec.backends.base import ScoringTask
+from mllmrec.backends.prompt_cache import PromptCache
 from mllmrec.backends.tries import Row, make_rows, plan_batches
 from mllmrec.errors import BackendError
 
@@ -41,7 +41,7 @@ class HuggingFaceScorer:
     def __init__(self, model: Any, max_tokens: int = 8192, temperature: float = 1.0) -> None:
         self.model, self.temperature = model, temperature
         self.max_tokens = min(max_tokens, CPU_TOKENS) if model.device.type == "cpu" else max_tokens
-        self.reach = _reach(model)
+        self.reach = reach(model)
         with evaluating(model):
             self._verify_head()
 
@@ -119,7 +119,7 @@ def _in_one(decoder: Any, rows: Sequence[Row], model: Any) -> tuple[torch.Tensor
     """Hidden states (B, T, width) of prompts and trees in one pass, and where each row's prompt ends."""
     input_ids, position_ids, mask = collate(rows, model.device)
     hidden_BT = decoder(
-        input_ids=input_ids, position_ids=position_ids, attention_mask=_for_attention(mask, model), use_cache=False
+        input_ids=input_ids, position_ids=position_ids, attention_mask=additive(mask, model.dtype), use_cache=False
     ).last_hidden_state
     return hidden_BT, [len(row.prompt_T) - 1 for row in rows]
 
@@ -127,40 +127,17 @@ def _in_one(decoder: Any, rows: Sequence[Row], model: Any) -> tuple[torch.Tensor
 def _in_two_parts(decoder: Any, rows: Sequence[Row], model: Any) -> tuple[torch.Tensor, list[int]]:
     """Hidden states (B, 1 + N, width) of the prompts' last tokens and the trees, read after the rest of the prompts."""
     prompt_ids, tree_ids, position_ids, mask = collate_parts(rows, model.device)
-    cache = _PromptCache(model.config.get_text_config().num_hidden_layers)
-    with suppress(_PromptIsRead):
+    cache = PromptCache(model.config.get_text_config().num_hidden_layers - 1)
+    with cache.reading():
         decoder(input_ids=prompt_ids, past_key_values=cache, use_cache=True)
-    cache.reading = False
     hidden_BT = decoder(
         input_ids=tree_ids,
         position_ids=position_ids,
-        attention_mask=_for_attention(mask, model),
+        attention_mask=additive(mask, model.dtype),
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
     return hidden_BT, [0] * len(rows)
-
-
-class _PromptIsRead(BaseException):
-    """The last layer's keys and values are in the cache: a way out of the forward pass, not an error."""
-
-
-class _PromptCache(DynamicCache):
-    """Ends the reading of a prompt once every layer's keys and values are kept.
-
-    What the last layer would make of them, attention and all that follows, is of no use but for the prompt's last
-    token, which is read with the tree.
-    """
-
-    def __init__(self, num_layers: int) -> None:
-        super().__init__()
-        self.last, self.reading = num_layers - 1, True
-
-    def update(self, key_states: Any, value_states: Any, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
-        kept = super().update(key_states, value_states, layer_idx, *args, **kwargs)
-        if self.reading and layer_idx == self.last:
-            raise _PromptIsRead
-        return kept
 
 
 def collate(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -209,9 +186,9 @@ def _tensor(array: NDArray[Any], device: torch.device) -> torch.Tensor:
     return torch.from_numpy(array).to(device)
 
 
-def _for_attention(mask: torch.Tensor, model: Any) -> torch.Tensor:
+def additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The mask as something to add to attention logits; each layer would otherwise turn a boolean one into that."""
-    return torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 def _edges(
@@ -247,7 +224,7 @@ def _parts(model: Any) -> tuple[Any, Any, Any]:
     return causal, causal.base_model, causal.get_output_embeddings()
 
 
-def _reach(model: Any) -> int | None:
+def reach(model: Any) -> int | None:
     """How many tokens back every layer sees; None for all of them."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())

@@ -21,8 +21,8 @@ from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import DataError
 from mllmrec.records import RankingExample
 
-TEMPLATE_VERSION = "2026-11.1"
-CAPTION_WORDS = (50, 25, 12, 6, 0)
+TEMPLATE_VERSION = "2026-11.2"
+CAPTION_WORDS = (50, 25, 12, 6, 3, 0)
 SHORTEST_HINT = 8
 
 QUESTION = "Which candidate comes next? Answer with one line of the list: [ITEM_<id>] <title>"

@@ -108,7 +108,7 @@ def tree(canvas: Canvas, palette: Palette, x: float, size: float) -> None:
         canvas.disc((x + dx * size, top + dy * size), 2.7 * size, palette.shine)
 
 
-def station(canvas: Canvas, palette: Palette) -> None:
+def school(canvas: Canvas, palette: Palette) -> None:
     canvas.box(18, 82, 82, FOOT, palette.body)
     canvas.box(15, 79, 85, 83, palette.ink)
     canvas.polygon(((50, 62), (74, 79), (26, 79)), palette.ink)
@@ -173,7 +173,7 @@ def palm(canvas: Canvas, palette: Palette, trunk: Sequence[Point], size: float) 
         canvas.disc(around((x, y), 3 * size, turn), 1.8 * size, palette.shine)
 
 
-def ballad(canvas: Canvas, palette: Palette) -> None:
+def notes(canvas: Canvas, palette: Palette) -> None:
     for row in range(5):
         staff = [(x, 63 + row * 7.5 - 9 * ((x - 50) / 40) ** 3) for x in range(10, 91, 2)]
         canvas.line(staff, palette.body, 1.0)
@@ -190,11 +190,11 @@ MOTIFS: Mapping[str, Motif] = {
     "Lantern": lantern,
     "Garden": garden,
     "Engine": engine,
-    "Letter": letter,
+    "Stamp": letter,
     "Mirror": mirror,
-    "Orchard": orchard,
-    "Station": station,
-    "Compass": compass,
-    "Island": island,
-    "Ballad": ballad,
+    "Fruit": orchard,
+    "School": school,
+    "North": compass,
+    "Palm": island,
+    "Music": notes,
 }

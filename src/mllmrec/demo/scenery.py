@@ -182,9 +182,9 @@ VIEWS: Mapping[str, View] = {
     "Meadow": fields,
     "Ocean": waves,
     "Willow": willows,
-    "Summit": mountains,
+    "Peak": mountains,
     "Opera": curtains,
     "Comet": space,
-    "Harbor": harbor,
+    "Wharf": harbor,
     "Desert": desert,
 }

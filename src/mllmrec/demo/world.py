@@ -14,8 +14,10 @@ from typing import Literal
 from mllmrec.data.draws import uniform
 from mllmrec.errors import SettingsError
 
-PLACES = ("Meadow", "Ocean", "Willow", "Summit", "Opera", "Comet", "Harbor", "Desert")
-KINDS = ("Lantern", "Garden", "Engine", "Letter", "Mirror", "Orchard", "Station", "Compass", "Island", "Ballad")
+PLACES = ("Meadow", "Ocean", "Willow", "Peak", "Opera", "Comet", "Wharf", "Desert")
+KINDS = ("Lantern", "Garden", "Engine", "Stamp", "Mirror", "Fruit", "School", "North", "Palm", "Music")
+"""Places and kinds are words of few tokens in the backbone's vocabulary, so that prompts are short, and none that its
+lessons can make up."""
 TINTS = ("gold", "pink", "green", "orange", "navy", "black")
 BARE = 0.05
 """Share of the things that have no poster."""

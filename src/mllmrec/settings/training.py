@@ -17,7 +17,9 @@ class TrainingSettings(DatasetSettings):
     num_neg: int = knob(9, "Negatives beside each target.", ge=1)
     windows: Literal["last", "all"] = knob("last", "Windows of a training line: its last one, or every one.")
     fold: Fold = knob("", "Train on part i of n of the users (by hash), written i/n: a scorer for assess.")
-    limit: int | None = knob(None, "Train on this many examples, drawn by hash.", ge=1)
+    limit: int | None = knob(
+        None, "Train on this many examples, drawn by hash; grpo begins with those that sft leaves out.", ge=1
+    )
     max_prompt_tokens: int = knob(
         4096, "Budget of a prompt; captions shorten first, then hints, then old history.", ge=64
     )

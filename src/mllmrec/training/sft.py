@@ -23,7 +23,7 @@ from mllmrec.manifests import finished
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.training import SftSettings
 from mllmrec.training import checkpoints
-from mllmrec.training.compact import without_padding_mask
+from mllmrec.training.compact import IGNORED, answers_last, without_padding_mask
 from mllmrec.training.datasets import TrainingExamples, training_examples
 from mllmrec.training.session import Session
 from mllmrec.training.setup import (
@@ -38,7 +38,6 @@ from mllmrec.training.setup import (
 )
 
 LORA_ALPHA = 16
-IGNORED = -100
 
 
 def run(settings: SftSettings, workspace: Workspace) -> Summary:
@@ -61,7 +60,7 @@ def run(settings: SftSettings, workspace: Workspace) -> Summary:
     trainer = _trainer(settings, folder, loaded, encoder, examples, steps)
     session = Session(settings, folder, inputs, started, chosen, encoder, trainer)
     session.attach_validation(interactions, steps)
-    with without_padding_mask(loaded.model):
+    with without_padding_mask(loaded.model), answers_last(loaded.model):
         return session.train(last, dict(examples.counts), portable(workspace, loaded.names[0]))
 
 
