@@ -7,11 +7,11 @@ without it a training step of a 0.85M-parameter model with 8,192 tokens takes a 
 and gradients.
 
 A batch is padded on the right, behind everything that counts, and a causal model never looks there; but a padding mask
-keeps attention from its causal kernel. On a CPU a step takes a tenth longer with one for rows of 360 tokens, and two
+keeps attention from its causal kernel. On a CPU a step takes a tenth longer with one for rows of 300 tokens, and two
 thirds longer for rows of 2,400 (`benchmarks/training.py`).
 
 Of a prompt the last layer needs keys and values only: without its attention, output and MLP there a step of the demo's
-four layers takes a seventh less.
+four layers takes a fifth less.
 """
 
 from __future__ import annotations
