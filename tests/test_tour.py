@@ -15,7 +15,7 @@ from mllmrec.cli import main
 from mllmrec.demo.world import SIZES, World
 from mllmrec.errors import ArtifactError
 from mllmrec.settings.pipeline import DemoSettings
-from mllmrec.tour import demo_recipe, refuse_other_world, with_ceiling, world_of
+from mllmrec.tour import demo_recipe, description, refuse_other_world, with_ceiling, world_of
 from workspaces import tsv, write_dataset
 
 
@@ -44,11 +44,14 @@ def test_an_absent_extra_leaves_one_baseline_out_and_says_so(
 def test_a_folder_of_another_world_is_refused_by_what_differs(tmp_path: Path) -> None:
     told = tmp_path / "raw" / "world.json"
     refuse_other_world(World(), told, replacing=False)
-    write_json(told, vars(World(poster=0.5)))
+    write_json(told, description(World(poster=0.5)))
     refuse_other_world(World(poster=0.5), told, replacing=False)
     with pytest.raises(ArtifactError, match=r"poster 0\.5 there, 0\.85 now.*--overwrite"):
         refuse_other_world(World(), told, replacing=False)
     refuse_other_world(World(), told, replacing=True)
+    write_json(told, vars(World()))
+    with pytest.raises(ArtifactError, match=r"places not told there, Meadow .* now; kinds not told"):
+        refuse_other_world(World(), told, replacing=False)
 
 
 def test_the_ceiling_is_told_for_the_lists_that_were_frozen(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mllmrec.artifacts import Workspace, read_json, write_json
 from mllmrec.demo.raw_tables import write_world
-from mllmrec.demo.world import SIZES, World
+from mllmrec.demo.world import KINDS, PLACES, SIZES, World
 from mllmrec.errors import ArtifactError
 from mllmrec.pipeline import command_of, run_stages
 from mllmrec.progress import note
@@ -57,7 +57,7 @@ def run_demo(settings: DemoSettings) -> Summary:
     refuse_other_world(world, raw / "world.json", replacing=settings.overwrite)
     write_world(world, raw)
     write_posters(world, workspace.images(dataset), again=settings.overwrite)
-    write_json(raw / "world.json", dataclasses.asdict(world))
+    write_json(raw / "world.json", description(world))
     install(workspace.root / "backbone")
     recipe.blocks["prepare"][0] |= {"raw": str(raw), "titles": str(raw / "titles.csv")}
     overrides: dict[str, Any] = {"root": str(workspace.root), "seed": settings.seed, "overwrite": settings.overwrite}
@@ -89,12 +89,19 @@ def demo_recipe(settings: DemoSettings) -> Recipe:
     return recipe
 
 
+def description(world: World) -> dict[str, Any]:
+    """What decides a world's files, as JSON has it: its settings, and the words that its titles are made of."""
+    words = {"places": " ".join(PLACES), "kinds": " ".join(KINDS)}
+    return dataclasses.asdict(world) | {"length": list(world.length)} | words
+
+
 def refuse_other_world(world: World, told: Path, *, replacing: bool) -> None:
     """An ArtifactError where the folder holds the files of another world."""
     if replacing or not told.exists():
         return
-    before, now = read_json(told), dataclasses.asdict(world) | {"length": list(world.length)}
-    changed = [f"{name} {before.get(name)} there, {now[name]} now" for name in now if before.get(name) != now[name]]
+    before, now = read_json(told), description(world)
+    pairs = {name: (before.get(name, "not told"), value) for name, value in now.items()}
+    changed = [f"{name} {there} there, {here} now" for name, (there, here) in pairs.items() if there != here]
     if changed:
         raise ArtifactError(
             f"{told.parent.parent} holds another made-up world ({'; '.join(changed)}). Choose another --out, or "

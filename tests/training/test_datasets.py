@@ -137,12 +137,15 @@ def test_a_limit_is_drawn_by_hash_and_nested(toy: Workspace) -> None:
     assert examples_of(toy, limit=10_000).counts["examples"] == len(whole)
 
 
-def test_grpo_asks_first_what_sft_left_out(toy: Workspace) -> None:
+def test_a_limit_from_the_other_end_takes_first_what_is_left_out(toy: Workspace) -> None:
     """No example in both where the limits leave room, and as few as there have to be where they don't."""
     count = len(examples_of(toy).questions)
     half, most = count // 2, count - 10
     sft = {limit: examples_of(toy, limit=limit).questions for limit in (half, most)}
-    grpo = {limit: examples_of(toy, grpo_settings(toy, limit=limit)).questions for limit in (20, half, most)}
+    grpo = {
+        limit: examples_of(toy, grpo_settings(toy, limit=limit, limit_from="last")).questions
+        for limit in (20, half, most)
+    }
 
     def both(fine_tuned: int, asked: int) -> int:
         ids = {example.example_id for example in sft[fine_tuned]}

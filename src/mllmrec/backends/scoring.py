@@ -218,9 +218,14 @@ def _log_probabilities(
     return torch.cat(parts)
 
 
+def causal_lm(model: Any) -> Any:
+    """The causal LM below any adapters."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def _parts(model: Any) -> tuple[Any, Any, Any]:
-    """The causal LM below any adapters, its transformer, and its output embedding."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    """The causal LM, its transformer, and its output embedding."""
+    causal = causal_lm(model)
     return causal, causal.base_model, causal.get_output_embeddings()
 
 

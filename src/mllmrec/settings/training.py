@@ -17,8 +17,9 @@ class TrainingSettings(DatasetSettings):
     num_neg: int = knob(9, "Negatives beside each target.", ge=1)
     windows: Literal["last", "all"] = knob("last", "Windows of a training line: its last one, or every one.")
     fold: Fold = knob("", "Train on part i of n of the users (by hash), written i/n: a scorer for assess.")
-    limit: int | None = knob(
-        None, "Train on this many examples, drawn by hash; grpo begins with those that sft leaves out.", ge=1
+    limit: int | None = knob(None, "Train on this many examples, drawn by hash.", ge=1)
+    limit_from: Literal["first", "last"] = knob(
+        "first", "End of that draw which --limit takes; the last ones are those that the other end leaves out."
     )
     max_prompt_tokens: int = knob(
         4096, "Budget of a prompt; captions shorten first, then hints, then old history.", ge=64

@@ -25,7 +25,7 @@ from torch.nn import functional
 from trl.trainer import utils as trl_utils
 
 from mllmrec.backends.prompt_cache import PromptCache
-from mllmrec.backends.scoring import additive, reach
+from mllmrec.backends.scoring import additive, causal_lm, reach
 from mllmrec.errors import BackendError
 
 SWITCH = "_use_triton"
@@ -60,7 +60,7 @@ def without_padding_mask(model: Any) -> Iterator[None]:
     Only for training by such batches: the mask (B, T) of a batch padded on the left would be missed. Masks of another
     shape, as exact scoring has them, stay.
     """
-    hook = _causal(model).base_model.register_forward_pre_hook(_drop_padding_mask, with_kwargs=True)
+    hook = causal_lm(model).base_model.register_forward_pre_hook(_drop_padding_mask, with_kwargs=True)
     try:
         yield
     finally:
@@ -81,7 +81,7 @@ def answers_last(model: Any) -> Iterator[None]:
     layers, of which the last is too small a part, are left as they are; so are those whose layers see a window only or
     aren't called as Llama's are, and batches with a padding mask or checkpointed activations.
     """
-    causal = _causal(model)
+    causal = causal_lm(model)
     layers: Sequence[Any] = getattr(causal.get_decoder(), "layers", ())
     length = 0
     if not 0 < len(layers) <= FEW_LAYERS or _sees_a_window(model) or _has_router_loss(causal):
@@ -157,8 +157,3 @@ def _sees_a_window(model: Any) -> bool:
 def _has_router_loss(causal: Any) -> bool:
     """The loss also looks at how experts are chosen, at every position."""
     return bool(getattr(causal.config.get_text_config(), "output_router_logits", False))
-
-
-def _causal(model: Any) -> Any:
-    """The causal LM below any adapters."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -62,7 +62,7 @@ def training_examples(
         raise DataError("No training line is left after holding out validation users and taking the fold.")
     examples, counts = questions(lines, "train", window, settings.windows)
     if settings.limit is not None and settings.limit < len(examples):
-        examples = drawn(examples, settings.limit, settings.seed, last=settings.verb == "grpo")
+        examples = drawn(examples, settings.limit, settings.seed, last=settings.limit_from == "last")
     hints = Hints(texts={})
     if (draw := hint_draw(settings)) is not None:
         hints = read_hints(workspace, settings.dataset, interactions, examples, draw)
@@ -86,8 +86,7 @@ def training_examples(
 def drawn(examples: list[RankingExample], limit: int, seed: int, *, last: bool) -> list[RankingExample]:
     """The first `limit` of the examples in an order drawn by hash, or the `last` ones, from the end.
 
-    GRPO takes the last ones: it asks first what a limited fine-tuning with the same seed has left out, not what the
-    model knows by heart.
+    GRPO from the other end than fine-tuning with the same seed asks first what the model doesn't know by heart.
     """
     order = sorted(examples, key=lambda example: uniform(seed, "limit", example.example_id), reverse=last)
     return order[:limit]
