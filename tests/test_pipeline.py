@@ -13,6 +13,7 @@ from mllmrec import Workspace
 from mllmrec.artifacts import sha256
 from mllmrec.cli import main
 from mllmrec.errors import SettingsError
+from mllmrec.evaluation.rankings import read_rankings
 from mllmrec.pipeline import command_of, run
 from mllmrec.settings.pipeline import RunRecipeSettings
 from small_models import DATASET, WINDOW
@@ -54,6 +55,24 @@ def test_a_recipe_runs_once_and_is_then_finished(recipe: Path, toy_copy: Workspa
     before = digests(toy_copy.root)
     run(RunRecipeSettings(recipe=str(recipe)))
     assert digests(toy_copy.root) == before
+
+
+@pytest.mark.slow
+def test_lanes_make_what_one_stage_after_the_other_makes(recipe: Path, toy_copy: Workspace) -> None:
+    """The second run finds all of it finished; here and there a thread more or less may change a last digit."""
+    summary = run(RunRecipeSettings(recipe=str(recipe), lanes=2))
+    assert summary.tables[-1].rows[-1][0] == "all, up to 2 at a time"
+    beside = {path: read_rankings(path) for path in toy_copy.results(DATASET).rglob("rankings.jsonl")}
+    assert len(beside) == 4
+    before = digests(toy_copy.root)
+    run(RunRecipeSettings(recipe=str(recipe)))
+    assert digests(toy_copy.root) == before
+
+    run(RunRecipeSettings(recipe=str(recipe), overwrite=True))
+    for path, rankings in beside.items():
+        for ranking, alone in zip(rankings, read_rankings(path), strict=True):
+            assert ranking.example_id == alone.example_id
+            assert ranking.scores == pytest.approx(alone.scores, abs=0.02)
 
 
 def test_the_command_that_goes_on_holds_flags_without_a_value() -> None:

@@ -6,22 +6,24 @@ stages are resumed from their last checkpoint.
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import Workspace
 from mllmrec.errors import SettingsError
-from mllmrec.progress import note
+from mllmrec.lanes import Entry
+from mllmrec.launch import rank_and_size
 from mllmrec.records import Summary, Table
+from mllmrec.schedule import Schedule, one_by_one, side_by_side
 from mllmrec.settings.base import StageSettings
 from mllmrec.settings.ladder import ladder_of
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
 from mllmrec.settings.recipe import load_recipe
-from mllmrec.stages import Run, entry_point
+from mllmrec.stages import entry_point
 
 
 def run(settings: RunRecipeSettings) -> Summary:
@@ -37,7 +39,7 @@ def run(settings: RunRecipeSettings) -> Summary:
         overrides["overwrite"] = True
     recipe = load_recipe(settings.recipe)
     recipe, below = ladder_of(recipe) if settings.ladder else (recipe, {})
-    return run_stages(recipe.stages(**overrides), command_of(settings), below)
+    return run_stages(recipe.stages(**overrides), command_of(settings), below, lanes=settings.lanes)
 
 
 def command_of(settings: RunRecipeSettings | DemoSettings) -> str:
@@ -58,73 +60,51 @@ def run_stages(
     command: str,
     below: Mapping[str, str] | None = None,
     *,
-    entry: Callable[[str], Run] = entry_point,
+    entry: Entry = entry_point,
     usual: Mapping[str, float] | None = None,
+    lanes: int = 1,
+    threads: int | None = None,
 ) -> Summary:
-    """Run stages one after the other; the summary holds the results of all that ranked the same candidates.
+    """Run stages; the summary holds the results of all that ranked the same candidates.
 
     `below` maps names of RUNs to that of the RUN they were made from, `entry` gives the `run` of a verb, and `usual`
-    the seconds that stages take somewhere, by name or by verb, from which the time left is told. A check that fails is
-    the last stage. An error, or Ctrl-C, takes a note along that names its stage and the `command` that goes on with it.
+    the seconds that stages take somewhere, by name or by verb, from which the time left is told. With several `lanes`,
+    or with `threads` to compute on, stages run in processes of their own, side by side where none waits for another;
+    `entry` must then be picklable. Under a launcher, which has its own processes, they run here one by one.
+
+    A check that fails is the last stage. An error, or Ctrl-C, takes a note along that names its stage and the `command`
+    that goes on with it.
     """
-    names = [f"{stage.verb}{_subject(stage)}" for stage in stages]
-    usually = [
-        (usual or {}).get(name, (usual or {}).get(stage.verb, 1.0)) for name, stage in zip(names, stages, strict=True)
-    ]
-    taken: list[float] = []
-    folders: list[Path] = []
-    models: list[Path] = []
-    for number, stage in enumerate(stages, 1):
-        note(f"[{number}/{len(stages)}] {names[number - 1]}{time_left(usually, taken) if usual else ''}")
-        began = time.monotonic()
-        place = f"stage {number} of {len(stages)}, {names[number - 1]}"
-        try:
-            summary = entry(stage.verb)(_resuming(stage), Workspace(stage.root))
-        except (Exception, KeyboardInterrupt) as error:
-            error.add_note(f"This was {place}; `{command}` goes on with it.")
-            raise
-        if not summary.passed:
-            return replace(
-                summary, headline=f"{summary.headline} This was {place}; mend it, and go on with `{command}`."
-            )
-        for told in (summary.headline, *summary.warnings):
-            note(f"      {told}")
-        taken.append(time.monotonic() - began)
-        folders += (ranked := _runs(summary))
-        models += ranked if stage.verb == "evaluate" else []
+    began, launched = time.monotonic(), rank_and_size()[1] > 1
+    apart = not launched and (lanes > 1 or threads is not None)
+    schedule = Schedule(stages=stages, command=command, usual=usual or {}, lanes=lanes if apart else 1, apart=apart)
+    if apart:
+        side_by_side(schedule, entry, threads or max(1, cores() // lanes))
+    else:
+        one_by_one(schedule, entry)
+    if (failed := schedule.failed) is not None:
+        told = f"{schedule.places([failed])}; mend it, and go on with `{command}`."
+        return replace(summary := schedule.summaries[failed], headline=f"{summary.headline} {told}")
+    ranked = {index: _runs(summary) for index, summary in sorted(schedule.summaries.items())}
+    models = [folder for index, folders in ranked.items() if stages[index].verb == "evaluate" for folder in folders]
     tables = (
-        *_ladders(folders),
+        *_ladders([folder for folders in ranked.values() for folder in folders]),
         *_steps(models, below or {}),
-        Table(
-            title="Time",
-            columns=("stage", "seconds"),
-            rows=tuple((name, f"{seconds:.0f} s") for name, seconds in zip(names, taken, strict=True)),
-        ),
+        _time_table(schedule, time.monotonic() - began),
     )
     return Summary(headline=f"All {len(stages)} stages are done.", tables=tables)
 
 
-def time_left(usually: Sequence[float], taken: Sequence[float]) -> str:
-    """What is left of the whole, at the pace so far; stages that were finished before tell nothing of it.
-
-    >>> time_left([10, 60, 60], []), time_left([10, 60, 60], [20]), time_left([10, 60, 60], [20, 0.1])
-    (', about 2 min left', ', about 4 min left', ', about 2 min left')
-    >>> time_left([10, 60, 15], [10, 60])
-    ', about 15 s left'
-    """
-    ran = [(usual, seconds) for usual, seconds in zip(usually, taken, strict=False) if seconds > usual / 4]
-    pace = sum(seconds for _, seconds in ran) / sum(usual for usual, _ in ran) if ran else 1.0
-    seconds = pace * sum(usually[len(taken) :])
-    return f", about {seconds / 60:.0f} min left" if seconds > 90 else f", about {seconds:.0f} s left"
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _resuming(stage: StageSettings) -> StageSettings:
-    return stage.model_copy(update={"resume": True}) if "resume" in type(stage).model_fields else stage
-
-
-def _subject(stage: StageSettings) -> str:
-    names = [getattr(stage, field, "") for field in ("tag", "sft_tag", "out", "backbone")]
-    return next((f" {name}" for name in names if name), "")
+def _time_table(schedule: Schedule, seconds: float) -> Table:
+    rows = [(schedule.names[index], f"{taken:.0f} s") for index, taken in sorted(schedule.seconds.items())]
+    if schedule.lanes > 1:
+        rows.append((f"all, up to {schedule.lanes} at a time", f"{seconds:.0f} s"))
+    return Table(title="Time", columns=("stage", "seconds"), rows=tuple(rows))
 
 
 def _runs(summary: Summary) -> list[Path]:

@@ -1,29 +1,105 @@
-"""Progress on standard error: a bar in a terminal, silence in a pipe and on every process but the first."""
+"""Progress on standard error: a bar in a terminal, silence in a pipe and on every process but the first.
+
+A process that works for another one says nothing itself: `relay` hands what it would tell to the other, whose `Board`
+shows it.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+
+@dataclass(frozen=True)
+class Said:
+    """A note, or the state of a `bar`: `done` of its `total` units, or that it goes, when `total` is None."""
+
+    text: str
+    bar: tuple[int, ...] | None = None
+    done: int = 0
+    total: int | None = None
+
+
+class Board:
+    """Where notes are printed, and in a terminal bars are drawn below them: those of this process, or of several."""
+
+    def __init__(self) -> None:
+        self._bars: Any = None
+        self._tasks: dict[tuple[int, ...], Any] = {}
+
+    def __enter__(self) -> Board:
+        if sys.stderr.isatty():
+            self._bars = _no_bars()
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def show(self, said: Said) -> None:
+        if said.bar is None:
+            print(said.text, file=sys.stderr, flush=True)
+        elif self._bars is not None:
+            self._draw(said.bar, said)
+
+    def _draw(self, bar: tuple[int, ...], said: Said) -> None:
+        if said.total is None:
+            self._bars.remove_task(self._tasks.pop(bar))
+            return
+        if bar not in self._tasks:
+            self._tasks[bar] = self._bars.add_task(said.text, total=said.total)
+        self._bars.update(self._tasks[bar], completed=said.done)
+
+
+_relay: Callable[[Said], None] | None = None
+_numbers = itertools.count()
+
+
+def relay(send: Callable[[Said], None]) -> None:
+    """From now on `send` is given all that this process would show itself."""
+    global _relay
+    _relay = send
 
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar over `total` units; the block calls what it is given with the number of units just done."""
-    if not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
+    if os.environ.get("RANK", "0") != "0":
         yield lambda _amount: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    bar, done = (next(_numbers),), 0
+    with nullcontext() if _relay else Board() as board:
+        show = _relay or cast(Board, board).show
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(description, total=total)
-        yield lambda amount: bars.advance(task, amount)
+        def advance(amount: int) -> None:
+            nonlocal done
+            done += amount
+            show(Said(description, bar, done, total))
+
+        advance(0)
+        try:
+            yield advance
+        finally:
+            show(Said(description, bar))
 
 
 def note(text: str) -> None:
     """One line on standard error from the first process: what was chosen or noticed on the way."""
-    if os.environ.get("RANK", "0") == "0":
+    if _relay is not None:
+        _relay(Said(text))
+    elif os.environ.get("RANK", "0") == "0":
         print(text, file=sys.stderr, flush=True)
+
+
+def _no_bars() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -31,16 +32,13 @@ class Canvas:
     def gradient(self, top: float, bottom: float, above: Colour, below: Colour) -> None:
         """Fill the rows from `top` to `bottom` with a change from one colour to the other."""
         rows = round(top * UNIT), round(bottom * UNIT)
-        ramp = Image.linear_gradient("L").resize((self.image.width, rows[1] - rows[0]))
-        self.image.paste(ImageOps.colorize(ramp, above, below), (0, rows[0]))
+        self.image.paste(_ramp((self.image.width, rows[1] - rows[0]), above, below), (0, rows[0]))
 
     def glow(self, centre: Point, radius: float, colour: Colour, strength: float) -> None:
         """Light that is `strength` (0 to 1) at the centre and fades towards `radius`."""
         side = round(2 * radius * UNIT)
-        light = ImageOps.invert(Image.radial_gradient("L")).resize((side, side))
-        light = light.point([strength * value * value / 255 for value in range(256)])
         corner = round((centre[0] - radius) * UNIT), round((centre[1] - radius) * UNIT)
-        self.image.paste(colour, (*corner, corner[0] + side, corner[1] + side), light)
+        self.image.paste(colour, (*corner, corner[0] + side, corner[1] + side), _light(side, strength))
 
     def polygon(self, points: Iterable[Point], colour: Colour) -> None:
         self._draw.polygon([(x * UNIT, y * UNIT) for x, y in points], fill=colour)
@@ -89,6 +87,19 @@ class Canvas:
     def _letters_width(self, text: str, size: float, spacing: float) -> float:
         font = ImageFont.load_default(size * UNIT)
         return sum(font.getlength(letter) for letter in text) / UNIT + spacing * (len(text) - 1)
+
+
+@lru_cache(maxsize=32)
+def _ramp(size: tuple[int, int], above: Colour, below: Colour) -> Image.Image:
+    """A change from one colour to the other; many posters share a sky."""
+    return ImageOps.colorize(Image.linear_gradient("L").resize(size), above, below)
+
+
+@lru_cache(maxsize=32)
+def _light(side: int, strength: float) -> Image.Image:
+    """How much of a glow's colour there is at each point of its square."""
+    light = ImageOps.invert(Image.radial_gradient("L")).resize((side, side))
+    return light.point([strength * value * value / 255 for value in range(256)])
 
 
 def star(centre: Point, radius: float, inner: float, points: int, turn: float = -90) -> list[Point]:

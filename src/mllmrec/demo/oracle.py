@@ -42,22 +42,30 @@ class Oracle:
         self.whole = self.liking @ self.order.T
         self.alone = self.liking / self.liking.sum(axis=1, keepdims=True)
         self.kinds = self.alone @ np.eye(len(kinds))[self.kind_index]
+        self._began: dict[float, tuple[FloatArray, FloatArray, FloatArray]] = {}
 
     def chances(self, history: Sequence[str], candidates: Sequence[str], *, before: float) -> FloatArray:
         """The chance of each candidate to be the target, where about `before` things were chosen before the history."""
         shown, asked = ([self.index[item] for item in items] for items in (history, candidates))
-        left = np.exp(-before * self.alone)
-        gone = ((1 - left) * self.liking) @ self.order.T
+        left, likely, gone = self._after(before)
         log_chance = np.log(left[:, shown + asked]).sum(axis=1) + self._first(shown[0], gone, before)
         for last, item in itertools.pairwise(shown):
-            gone += (left * self.liking)[:, last, None] * self.order[:, last]
+            gone = gone + likely[:, last, None] * self.order[:, last]
             kind = self.kind_index[last]
             log_chance += np.log(self.liking[:, item] / (self.whole[:, kind] - gone[:, kind]))
-        gone += (left * self.liking)[:, shown[-1], None] * self.order[:, shown[-1]]
+        gone = gone + likely[:, shown[-1], None] * self.order[:, shown[-1]]
         kind = self.kind_index[shown[-1]]
         weight = np.exp(log_chance - log_chance.max()) / (self.whole[:, kind] - gone[:, kind])
         chance = (weight @ self.liking[:, asked]) * self.order[kind, asked]
         return np.asarray(chance / chance.sum())
+
+    def _after(self, before: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """After `before` choices by liking alone, for each taste: the chance that an item is left (tastes, items), its
+        liking weighed by that, and how much of `whole` is gone (tastes, last kinds). Made once for each `before`."""
+        if before not in self._began:
+            left = np.exp(-before * self.alone)
+            self._began[before] = left, left * self.liking, ((1 - left) * self.liking) @ self.order.T
+        return self._began[before]
 
     def _first(self, item: int, gone: FloatArray, before: float) -> FloatArray:
         """log P(first thing shown | taste), up to a constant."""

@@ -21,6 +21,12 @@ class RunRecipeSettings(StageSettings):
     ladder: bool = knob(
         False, "Train SFT and GRPO both without and with chains of thought, and tell what each stage brings."
     )
+    lanes: int = knob(
+        1,
+        "Stages at a time, where none waits for another; each takes its own memory, and its share of the cores.",
+        ge=1,
+        operational=True,
+    )
 
 
 class DemoSettings(StageSettings):
@@ -34,6 +40,7 @@ class DemoSettings(StageSettings):
         "exact", "Where GRPO's answers come from: generate, candidates or exact, as for grpo."
     )
     seed: int = knob(42, "Seed of the made-up world, and of all that is drawn in it.")
+    lanes: int = knob(2, "Stages at a time, each on one core.", ge=1, operational=True)
     title_share: float | None = knob(
         None, "Share of the choices that follow places, which titles tell; none: the world's own.", ge=0, lt=1
     )
