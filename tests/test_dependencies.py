@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
+import sys
+from pathlib import Path
+from typing import Any
 
+import pytest
+import yaml
+
+from mllmrec.artifacts import Workspace
+from mllmrec.demo.posters import write_posters
+from mllmrec.demo.raw_tables import write_world
+from mllmrec.demo.world import World
 from mllmrec.dependencies import ties, waits_for
 from mllmrec.settings.pipeline import DemoSettings
-from mllmrec.settings.recipe import STAGES, load_recipe, shipped_recipes
+from mllmrec.settings.recipe import STAGES, load_recipe
 from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings
+from mllmrec.stages import entry_point
 from mllmrec.tour import demo_recipe
 
 ALONE = {"report"}
@@ -35,15 +45,81 @@ def test_the_stages_of_the_demo_wait_for_what_they_read() -> None:
     assert waits["report"] == {*names} - {"report"}
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name != "demo"])
-def test_no_stage_of_a_shipped_recipe_begins_before_its_models_are_made(name: str) -> None:
-    stages = load_recipe(name).stages()
-    waits = waits_for(stages)
-    made = {word: index for index, stage in enumerate(stages) if (own := ties(stage)) for word in own.makes}
-    for index, stage in enumerate(stages):
-        own = ties(stage)
-        for word in own.reads if own else ():
-            assert word not in made or made[word] >= index or made[word] in waits[index], (stage.verb, word)
+TINY = {"min_inter": 7, "limit": 8, "eval_users": 4, "eval_steps": 1, "max_prompt_tokens": 700, "epochs": 1}
+EVERYTHING: dict[str, Any] = {
+    "prepare": {"source": "pairs", "raw": "raw", "titles": "raw/titles.csv", "min_inter": 7},
+    "caption": {"backend": "pixels"},
+    "pseudo-cot": {"backend": "profile", "min_inter": 7},
+    "refine": {"backend": "profile"},
+    "backbone": {"out": "tiny", "layers": 1, "width": 32, "vocab": 400, "copy_steps": 2},
+    "candidates": {"num_neg": 9, "min_inter": 7},
+    "retrieve": {"retriever": "itemknn", "num": 9, "min_inter": 7},
+    "baselines": {"min_inter": 7, "names": "popularity,itemknn"},
+    "scorers": [{"backbone": "tiny", "tag": f"fold-{n}", "fold": f"{n}/2", "use_cot": True, **TINY} for n in (1, 2)],
+    "assess": {"scorer": "fold-1,fold-2", "limit": 8, "orders": 1},
+    "audit": {"min_inter": 7},
+    "sft": [
+        {"backbone": "tiny", "tag": "plain", "captions": "off", **TINY},
+        {"backbone": "tiny", "tag": "hinted", "use_cot": True, "cot_prob": 0.5, **TINY},
+    ],
+    "merge": [{"tag": "plain"}, {"tag": "hinted"}],
+    "grpo": [
+        {"sft_tag": "plain-merged", "tag": "grpo", "rollouts": "exact", **TINY},
+        {"sft_tag": "plain-merged", "tag": "other", "rollouts": "exact", "replay": True, **TINY},
+    ],
+    "evaluate": [
+        {"backbone": "tiny", "min_inter": 7, "limit": 8},
+        {"sft_tag": "hinted-merged", "limit": 8},
+        {"sft_tag": "plain-merged", "tag": "grpo", "limit": 8},
+    ],
+    "probe": {"sft_tag": "plain-merged", "tag": "grpo", "probes": "position,popularity", "limit": 4},
+    "report": {"cases": 2},
+}
+seen: set[Path] | None = None
+
+
+def observe(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook: which files are opened. It stays for good, and does nothing while `seen` is None."""
+    if seen is not None and event == "open" and isinstance(arguments[0], str):
+        seen.add(Path(arguments[0]).absolute())
+
+
+def stamps(root: Path) -> dict[Path, tuple[int, int]]:
+    files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_stages_that_open_each_other_s_files_are_tied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every verb runs, one after the other: what it really opens and writes must agree with what is said of it.
+
+    Of files that libraries open outside Python (weights, which lie beside a config.json) nothing is seen.
+    """
+    global seen
+    write_world(world := World(num_items=60, num_users=40), tmp_path / "raw")
+    write_posters(world, Workspace(tmp_path).images("demo"))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"dataset": "demo", **EVERYTHING}))
+    monkeypatch.chdir(tmp_path)
+    stages = load_recipe(tmp_path / "recipe.yaml").stages(root=str(tmp_path))
+    assert {stage.verb for stage in stages} == {*STAGES} - {"scorers"}
+    sys.addaudithook(observe)
+    opened, written = [], []
+    for stage in stages:
+        before, seen = stamps(tmp_path), set()
+        try:
+            entry_point(stage.verb)(stage, Workspace(tmp_path))
+        finally:
+            opened.append(seen)
+            seen = None
+        written.append({path for path, stamp in stamps(tmp_path).items() if before.get(path) != stamp})
+        assert written[-1] or stage.verb == "audit", f"{stage.verb} wrote nothing"
+    waits, ties_of = waits_for(stages), [f"{stage.verb} {getattr(stage, 'tag', '')}" for stage in stages]
+    for after, own in enumerate(waits):
+        before_it = {*own}.union(*(waits[index] for index in own))
+        for before in set(range(after)) - before_it:
+            shared = (written[before] & (opened[after] | written[after])) | (opened[before] & written[after])
+            assert not shared, f"{ties_of[after]} and {ties_of[before]} share {sorted(shared)}"
 
 
 def test_every_verb_of_a_recipe_is_known_but_those_that_read_everything() -> None:

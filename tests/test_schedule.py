@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -44,12 +45,14 @@ def acting(verb: str) -> Run:
         todo = (workspace.root / verb).read_text() if (workspace.root / verb).exists() else ""
         if todo == "meet":
             meet(workspace.root, verb)
-        elif todo == "wait":
-            wait(workspace.root, verb)
+        elif todo in WAITING:
+            WAITING[todo](workspace.root, verb)
         elif todo:
             do(todo)
         (workspace.root / f"{verb}.times").write_text(f"{began} {time.monotonic()}")
-        return Summary(headline=f"{verb} on {os.environ.get('OMP_NUM_THREADS')} thread", passed=todo != "fail")
+        facts = {"unpicklable": lambda: None} if todo == "odd summary" else {}
+        headline = f"{verb} on {os.environ.get('OMP_NUM_THREADS')} thread"
+        return Summary(headline=headline, passed=todo != "fail", facts=facts)
 
     return act
 
@@ -87,6 +90,54 @@ def wait(root: Path, verb: str) -> None:
         raise KeyboardInterrupt(f"{verb} stopped at step 3") from None
 
 
+def wait_training(root: Path, verb: str) -> None:
+    """Tell something all the time, and stop at Ctrl-C as a trainer does: its handler says so, and the loop ends."""
+    stopping: list[bool] = []
+
+    def stop(*_: object) -> None:
+        stopping.append(True)
+        note("Stopping after this step")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, stop)
+    (root / f"{verb}.waits").touch()
+    until = time.monotonic() + 60
+    while not stopping:
+        assert time.monotonic() < until
+        note("x" * 1000)
+    (root / f"{verb}.kept").touch()
+    raise KeyboardInterrupt(f"{verb} stopped at step 3")
+
+
+def wait_deaf(root: Path, verb: str) -> None:
+    """Go on, whatever Ctrl-C says."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    (root / f"{verb}.waits").touch()
+    time.sleep(60)
+
+
+def wait_failing(root: Path, verb: str) -> None:
+    """Fail to keep anything."""
+    with suppress(KeyboardInterrupt):
+        wait(root, verb)
+    raise DataError(f"{verb}: the disk is full")
+
+
+def raise_beside(root: Path, verb: str) -> None:
+    """Fail once another stage is at work."""
+    until(lambda: bool(list(root.glob("*.waits"))))
+    raise DataError(f"{verb}.json:3: no tab.")
+
+
+WAITING = {
+    "raise beside": raise_beside,
+    "wait": wait,
+    "wait training": wait_training,
+    "wait deaf": wait_deaf,
+    "wait failing": wait_failing,
+}
+
+
 def schedule_for(root: Path, lanes: int = 2, **todo: str) -> Schedule:
     """prepare, then caption and candidates beside it, then report."""
     for verb, words in todo.items():
@@ -122,24 +173,45 @@ def test_one_lane_keeps_the_order_of_the_recipe(tmp_path: Path) -> None:
     assert [float(word) for pair in times for word in pair] == sorted(float(word) for pair in times for word in pair)
 
 
-@pytest.mark.parametrize(("todo", "kind"), [("raise", DataError), ("odd", RuntimeError), ("die", BackendError)])
-def test_an_error_names_its_stage_and_stops_the_others(tmp_path: Path, todo: str, kind: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("todo", "kind"),
+    [
+        ("raise", DataError),
+        ("raise beside", DataError),
+        ("odd", RuntimeError),
+        ("odd summary", Exception),
+        ("die", BackendError),
+    ],
+)
+def test_an_error_names_its_stage_and_stops_the_others(
+    tmp_path: Path, todo: str, kind: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
     schedule = schedule_for(tmp_path, caption=todo, candidates="wait")
     with pytest.raises(kind) as caught:
         side_by_side(schedule, acting, threads=1)
     assert caught.value.__notes__ == ["This was stage 2 of 4, caption; `mllmrec run shop` goes on with it."]
+    assert "This was stage 2 of 4, caption; what runs beside it is stopped." in capsys.readouterr().err
     if todo == "die":
-        assert "exit code -9" in str(caught.value)
+        assert "(signal 9;" in str(caught.value)
     else:
         assert isinstance(caught.value.__cause__, LaneError)
-        assert "in do" in str(caught.value.__cause__), "the traceback of the lane"
+        assert "_outcome" in str(caught.value.__cause__), "the traceback of the lane"
+    assert not (tmp_path / "candidates.times").exists(), "it was stopped, and a minute wasn't waited for"
     assert not (tmp_path / "report.times").exists()
+
+
+def test_what_fails_while_it_is_stopped_is_told_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    schedule = schedule_for(tmp_path, caption="raise beside", candidates="wait failing")
+    with pytest.raises(DataError, match="no tab"):
+        side_by_side(schedule, acting, threads=1)
+    assert "[3] failed as well: candidates: the disk is full" in capsys.readouterr().err
 
 
 def test_a_check_that_fails_is_the_last_stage_and_stops_the_others(tmp_path: Path) -> None:
     schedule = schedule_for(tmp_path, caption="fail", candidates="wait")
     side_by_side(schedule, acting, threads=1)
     assert schedule.failed == 1
+    assert not (tmp_path / "candidates.times").exists()
     assert not (tmp_path / "report.times").exists()
 
 
@@ -149,7 +221,7 @@ from pathlib import Path
 import test_schedule as ours
 from mllmrec.schedule import side_by_side
 if __name__ == "__main__":
-    schedule = ours.schedule_for(Path(sys.argv[1]), caption="wait", candidates="wait")
+    schedule = ours.schedule_for(Path(sys.argv[1]), caption=sys.argv[2], candidates=sys.argv[2])
     try:
         side_by_side(schedule, ours.acting, threads=1)
     except KeyboardInterrupt as error:
@@ -157,23 +229,48 @@ if __name__ == "__main__":
 """
 
 
-def start_interrupted(root: Path) -> subprocess.Popen[str]:
-    """A process with two stages under way that wait for Ctrl-C."""
-    script = root / "script.py"
-    script.write_text(INTERRUPTED)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
-    command = [sys.executable, str(script), str(root)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
-    until = time.monotonic() + 60
-    while len(list(root.glob("*.waits"))) < 2:
-        assert process.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    return process
+@pytest.fixture
+def at_work(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Starts a process with two stages under way that wait in a certain way, as a shell does, in a group of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(todo: str) -> subprocess.Popen[str]:
+        (tmp_path / "script.py").write_text(INTERRUPTED)
+        path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+        with (tmp_path / "told").open("w") as told:
+            process = subprocess.Popen(
+                [sys.executable, str(tmp_path / "script.py"), str(tmp_path), todo],
+                stdout=subprocess.PIPE,
+                stderr=told,
+                text=True,
+                env=os.environ | {"PYTHONPATH": path},
+                start_new_session=True,
+            )
+        started.append(process)
+        until(lambda: len(list(tmp_path.glob("*.waits"))) == 2)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
-def test_ctrl_c_reaches_every_stage_once_and_each_keeps_what_it_has(tmp_path: Path) -> None:
-    process = start_interrupted(tmp_path)
+def until(happened: Callable[[], bool]) -> None:
+    latest = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < latest, "nothing happened for half a minute"
+        time.sleep(0.02)
+
+
+Start = Callable[[str], "subprocess.Popen[str]"]
+
+
+@pytest.mark.parametrize("todo", ["wait", "wait training"])
+def test_ctrl_c_reaches_every_stage_once_and_each_keeps_what_it_has(tmp_path: Path, at_work: Start, todo: str) -> None:
+    process = at_work(todo)
     os.killpg(process.pid, signal.SIGINT)
     told, _ = process.communicate(timeout=60)
     assert sorted(path.name for path in tmp_path.glob("*.kept")) == ["candidates.kept", "caption.kept"]
@@ -182,21 +279,34 @@ def test_ctrl_c_reaches_every_stage_once_and_each_keeps_what_it_has(tmp_path: Pa
     assert "These were stage 2 of 4, caption, and stage 3 of 4, candidates; `mllmrec run shop` goes on with it." in told
 
 
-def test_lanes_end_with_the_first_process(tmp_path: Path) -> None:
-    """A lane that is free sees the pipe close; one at work ends when it next tells something."""
-    process = start_interrupted(tmp_path)
+def test_a_third_ctrl_c_ends_what_doesn_t_listen(at_work: Start) -> None:
+    process = at_work("wait deaf")
+    for _ in range(3):
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    told, _ = process.communicate(timeout=30)
+    assert told.strip().startswith("These were stage 2 of 4, caption, and stage 3 of 4, candidates;")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_lanes_at_work_end_with_the_first_process(at_work: Start, number: signal.Signals) -> None:
+    process = at_work("wait deaf")
     lanes = children(process.pid)
-    assert lanes
-    process.kill()
-    process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
-    for lane in lanes:
-        os.kill(lane, signal.SIGINT)
-    until = time.monotonic() + 30
-    while any(alive(lane) for lane in lanes):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    assert len(lanes) == 2
+    process.send_signal(number)
+    until(lambda: not any(state(lane) for lane in lanes))
+
+
+def test_ctrl_z_pauses_the_stages_and_fg_goes_on(tmp_path: Path, at_work: Start) -> None:
+    process = at_work("wait")
+    everyone = [process.pid, *children(process.pid)]
+    process.send_signal(signal.SIGTSTP)
+    until(lambda: {state(pid) for pid in everyone} == {"T"})
+    process.send_signal(signal.SIGCONT)
+    until(lambda: "T" not in {state(pid) for pid in everyone})
+    process.send_signal(signal.SIGINT)
+    assert "stopped at step 3" in process.communicate(timeout=60)[0]
 
 
 def children(pid: int) -> list[int]:
@@ -204,11 +314,13 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in listed.split() if b"spawn_main" in Path(f"/proc/{word}/cmdline").read_bytes()]
 
 
-def alive(pid: int) -> bool:
+def state(pid: int) -> str:
+    """What the system calls the state of a process; nothing where it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+        letter = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return letter.replace("Z", "")
 
 
 def test_in_this_process_an_error_names_its_stage_as_well(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Stages speak through files, so what one makes and another reads is all that ties them. It is told here in words of the
 pipeline (`captions`, `model sft`) rather than in paths, and rather one word too many: a stage that waits without need
-costs time, one that doesn't wait costs the result. That the audit has passed counts as something that training reads,
-so nothing trains beside an audit, or after one that found a leak.
+costs time, one that doesn't wait costs the result. That the audit has passed counts as something that `sft` and `grpo`
+read, so neither begins beside an audit, or after one that found a leak.
 """
 
 from __future__ import annotations
@@ -63,11 +63,12 @@ def ties(stage: StageSettings) -> Ties | None:
     lines = frozenset({"lines"})
     match stage.verb:
         case "backbone":
-            return Ties(lines, _models(own.out))
+            return Ties(lines | {"captions", "traces"}, _models(own.out))
         case "sft" | "grpo":
             start = own.backbone if stage.verb == "sft" else own.sft_tag
             hints = {"traces"} if own.use_cot else set()
-            return Ties(lines | {"captions", "audit"} | hints | _models(start), _models(own.tag))
+            replay = {f"replay {start}"} if getattr(own, "replay", False) else set()
+            return Ties(lines | {"captions", "audit"} | hints | _models(start), _models(own.tag) | replay)
         case "assess":
             return Ties(lines | {"captions", "traces"} | _models(*own.scorer), frozenset({"traces"}))
         case "merge":
@@ -75,8 +76,8 @@ def ties(stage: StageSettings) -> Ties | None:
             return Ties(lines | _models(own.tag, own.backbone), _models(merged))
         case "evaluate" | "probe":
             asked = own.tag, own.sft_tag, own.backbone
-            hints = {"traces"} if "hint" in getattr(own, "probes", ()) else set()
-            run = f"run {next(filter(None, asked))}"
+            hints = {"traces"} if stage.verb == "probe" else set()
+            run = f"run {PurePath(next(filter(None, asked))).name}"
             return Ties(lines | {"captions", "candidates"} | hints | _models(*asked), frozenset({run}))
     return ON_DATA.get(stage.verb)
 

@@ -1,8 +1,9 @@
 """Stages side by side: each lane is a process that carries out one stage at a time.
 
-A lane loads its libraries once. What its stage would say or draw it hands to the first process, and Ctrl-C reaches
-that one alone, which passes it on: so a stage that is interrupted keeps what it has, as it does on its own, and nothing
-is said twice. A lane ends with the first process, however that ends.
+A lane loads its libraries once, and hands to the first process what its stage would say or draw. Ctrl-C reaches the
+first process alone, which passes it on: so a stage keeps what it has, as it does on its own. In the first process it
+raises nothing, because a message that is being read or a lane that is being started mustn't be left half-way: it is one
+more thing to be heard. A lane ends with the first process, however that ends.
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import queue
 import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import cast
+from typing import Any
 
 from mllmrec.artifacts import Workspace
-from mllmrec.errors import BackendError
+from mllmrec.errors import ArtifactError, BackendError, DataError, SettingsError
 from mllmrec.progress import Said, relay
 from mllmrec.records import Summary
 from mllmrec.settings.base import StageSettings
@@ -29,6 +31,7 @@ from mllmrec.stages import Run
 
 Entry = Callable[[str], Run]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+PLAINER = (DataError, SettingsError, ArtifactError, BackendError, KeyboardInterrupt)
 
 
 class LaneError(Exception):
@@ -41,6 +44,11 @@ class Ended:
 
     number: int
     outcome: Summary | BaseException
+
+
+@dataclass(frozen=True)
+class CtrlC:
+    """Somebody pressed it."""
 
 
 @dataclass(frozen=True)
@@ -58,28 +66,25 @@ class Lane:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_carry_out, args=(theirs, threads))
-        resource_tracker.ensure_running()  # here, because starting it lets Ctrl-C through again
-        with undisturbed():
-            self.process.start()
-        theirs.close()
         self.number: int | None = None
+        resource_tracker.ensure_running()  # here, because starting it lets Ctrl-C through again
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the lane knows what to do about it
+        self.process.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
 
     def begin(self, number: int, entry: Entry, stage: StageSettings) -> None:
-        self.pipe.send((entry, stage))
         self.number = number
+        self.pipe.send_bytes(pickle.dumps((entry, stage)))
 
     def heard(self) -> Said | Ended:
         """What the process tells next. A process that is gone ends its stage with a BackendError."""
         assert self.number is not None, "a free lane says nothing"
         try:
-            with undisturbed():
-                message = self.pipe.recv()
-        except (EOFError, ConnectionResetError):
+            message = pickle.loads(self.pipe.recv_bytes())
+        except (EOFError, OSError):
             self.process.join()
-            message = BackendError(
-                f"The process of this stage was ended from outside (exit code {self.process.exitcode}; -9 mostly "
-                "means that memory ran out). Nothing that was finished is lost; --lanes 1 takes less memory at a time."
-            )
+            message = BackendError(self._gone(self.process.exitcode or 0))
         if isinstance(message, _Failed):
             message.error.__cause__ = LaneError(message.told)
             message = message.error
@@ -89,21 +94,47 @@ class Lane:
         number, self.number = self.number, None
         return Ended(number, message)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process, if it is still there."""
+        if self.process.is_alive():
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid or 0, number)
+
+    @staticmethod
+    def _gone(code: int) -> str:
+        if code >= 0:
+            return f"The process of this stage ended without a word (exit code {code}). What it printed may tell why."
+        return (
+            f"The process of this stage was ended from outside (signal {-code}; 9 mostly means that memory ran out). "
+            "Nothing that was finished is lost; --lanes 1 takes less memory at a time."
+        )
+
 
 class Lanes:
-    """Up to `count` lanes of `threads` threads each, started when they are first needed."""
+    """Up to `count` lanes of `threads` threads each, started when they are first needed; for the main thread.
+
+    While the block lasts Ctrl-C is something to be heard, and Ctrl-Z pauses the lanes as well.
+    """
 
     def __init__(self, count: int, threads: int) -> None:
         self.count, self.threads = count, threads
         self._lanes: list[Lane] = []
 
     def __enter__(self) -> Lanes:
+        self._bell, self._rope = multiprocessing.Pipe(duplex=False)
+        handlers = {signal.SIGINT: lambda *_: self._rope.send_bytes(b"!"), signal.SIGTSTP: lambda *_: self._pause()}
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 
     def __exit__(self, *_: object) -> None:
         for lane in self._lanes:
             lane.pipe.close()
+        for lane in self._lanes:
             lane.process.join()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._bell.close()
+        self._rope.close()
 
     @property
     def busy(self) -> list[Lane]:
@@ -120,66 +151,105 @@ class Lanes:
             self._lanes.append(lane := Lane(self.threads))
         lane.begin(number, entry, stage)
 
-    def listen(self) -> Iterator[Said | Ended]:
+    def listen(self) -> Iterator[Said | Ended | CtrlC]:
         """Wait until a lane tells something, and give all that is there to be heard."""
-        ready = wait([lane.pipe for lane in self.busy])
+        ready = wait([self._bell, *(lane.pipe for lane in self.busy)])
         for lane in self.busy:
             if lane.pipe in ready:
                 yield lane.heard()
+        if self._bell in ready:
+            self._bell.recv_bytes()
+            yield CtrlC()
 
-    def interrupt(self) -> None:
-        """Ctrl-C for every stage under way."""
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to every stage under way."""
         for lane in self.busy:
-            assert lane.process.pid is not None, "the process was started"
-            os.kill(lane.process.pid, signal.SIGINT)
+            lane.signal(number)
+
+    def _pause(self) -> None:
+        """Stop the lanes and this process, until the shell lets it go on."""
+        self.signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self.signal(signal.SIGCONT)
 
 
-@contextmanager
-def undisturbed(how: int = signal.SIG_BLOCK) -> Iterator[None]:
-    """Ctrl-C waits until the block is left, in a process that is started in it as well; SIG_UNBLOCK lets it through."""
-    before = signal.pthread_sigmask(how, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+class _Gate:
+    """Lets one Ctrl-C through to a stage under way; one that comes before it begins waits for it."""
+
+    def __init__(self) -> None:
+        self._open = self._asked = False
+
+    def __call__(self, *_: object) -> None:
+        if not self._open:
+            self._asked = True
+            return
+        self._open = False
+        raise KeyboardInterrupt
+
+    def open(self) -> None:
+        signal.signal(signal.SIGINT, self)
+        self._open = True
+        if self._asked:
+            self(None)
+
+    def close(self) -> None:
+        self._open = self._asked = False
+        signal.signal(signal.SIGINT, self)
 
 
 def _carry_out(pipe: Connection, threads: int) -> None:
     """What a lane does until the first process closes the pipe: stages, one after the other."""
     os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, gate := _Gate())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ.update(dict.fromkeys(THREADS, str(threads)))
-
-    one_at_a_time = threading.Lock()
-
-    def tell(message: Said | Summary | _Failed) -> None:
-        try:
-            with one_at_a_time, undisturbed():
-                pipe.send(message)
-        except OSError:  # the first process is gone, and nobody waits for what is done here
-            os._exit(1)
-
-    relay(tell)
+    messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # nothing that Ctrl-C does in mid-stage can be in its way
+    for task in (lambda: _send(messages, pipe), _end_with_the_first):
+        threading.Thread(target=task, daemon=True).start()
+    relay(lambda said: messages.put(pickle.dumps(said)))
     while True:
         try:
-            entry, stage = pipe.recv()
+            job = pipe.recv_bytes()
         except EOFError:
             return
-        tell(_outcome(entry, stage))
+        messages.put(_outcome(job, gate))
 
 
-def _outcome(entry: Entry, stage: StageSettings) -> Summary | _Failed:
-    """What becomes of a stage, the only place where Ctrl-C gets through."""
+def _send(messages: queue.SimpleQueue[bytes], pipe: Connection) -> None:
+    while True:
+        message = messages.get()
+        try:
+            pipe.send_bytes(message)
+        except OSError:
+            os._exit(1)
+
+
+def _end_with_the_first() -> None:
+    first = multiprocessing.parent_process()
+    assert first is not None, "a lane is started by another process"
+    first.join()
+    os._exit(1)
+
+
+def _outcome(job: bytes, gate: _Gate) -> bytes:
+    """Carry out a stage; its Summary, or what it failed with, as it goes through the pipe."""
     try:
-        with undisturbed(signal.SIG_UNBLOCK):
-            return entry(stage.verb)(stage, Workspace(stage.root))
-    except (Exception, KeyboardInterrupt) as error:
-        return _Failed(_portable(error), "".join(traceback.format_exception(error)))
+        gate.open()
+        entry, stage = pickle.loads(job)
+        return pickle.dumps(entry(stage.verb)(stage, Workspace(stage.root)))
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        return pickle.dumps(_Failed(_portable(error), "".join(traceback.format_exception(error))))
+    finally:
+        gate.close()
 
 
 def _portable(error: BaseException) -> BaseException:
     """The error, or one that says the same where it can't be taken apart and put together again."""
-    try:
-        return cast(BaseException, pickle.loads(pickle.dumps(error)))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
+    with suppress(Exception):
+        again: Any = pickle.loads(pickle.dumps(error))
+        if type(again) is type(error) and str(again) == str(error):
+            return error
+    for kind in PLAINER:
+        if isinstance(error, kind):
+            return kind(str(error))
+    return RuntimeError(f"{type(error).__name__}: {error}")

@@ -9,10 +9,14 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
+
+PAUSE = 0.1
+"""Seconds between two states of a bar."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,16 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     if os.environ.get("RANK", "0") != "0":
         yield lambda _amount: None
         return
-    bar, done = (next(_numbers),), 0
+    bar, done, shown = (next(_numbers),), 0, -PAUSE
     with nullcontext() if _relay else Board() as board:
         show = _relay or cast(Board, board).show
 
         def advance(amount: int) -> None:
-            nonlocal done
+            nonlocal done, shown
             done += amount
-            show(Said(description, bar, done, total))
+            if (now := time.monotonic()) - shown >= PAUSE or done >= total:
+                shown = now
+                show(Said(description, bar, done, total))
 
         advance(0)
         try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mllmrec.artifacts import Workspace
 from mllmrec.dependencies import waits_for
-from mllmrec.lanes import Ended, Entry, Lanes
+from mllmrec.lanes import CtrlC, Ended, Entry, Lanes
 from mllmrec.progress import Board, Said, note
 from mllmrec.records import Summary
 from mllmrec.settings.base import StageSettings
@@ -120,57 +121,70 @@ def one_by_one(schedule: Schedule, entry: Entry) -> None:
 
 
 def side_by_side(schedule: Schedule, entry: Entry, threads: int) -> None:
-    """Carry stages out in lanes of `threads` threads each, up to a check or a stage that fails.
+    """Carry stages out in lanes of `threads` threads each, up to a check or a stage that fails, or Ctrl-C.
 
-    What is under way then, or at Ctrl-C, is interrupted and waited for: it keeps what it has.
+    What is under way then is interrupted and waited for: it keeps what it has.
     """
     with Board() as board, Lanes(schedule.lanes, threads) as lanes:
-        try:
-            while schedule.failed is None:
-                while lanes.free and (index := schedule.ready()) is not None:
-                    lanes.begin(index + 1, entry, schedule.begin(index))
-                if not lanes.busy:
-                    return
-                for heard in lanes.listen():
-                    _take(heard, schedule, board)
-        except KeyboardInterrupt:
-            stopped = _stop(lanes, board)
-            told = [
-                f"[{ended.number}] {ended.outcome}" for ended in stopped if isinstance(ended.outcome, KeyboardInterrupt)
-            ]
-            error = KeyboardInterrupt("; ".join(told))
-            if stopped:
-                places = schedule.places([ended.number - 1 for ended in stopped])
-                error.add_note(f"{places}; `{schedule.command}` goes on with it.")
-            raise error from None
-        finally:
-            _stop(lanes, board)
-
-
-def _take(heard: Said | Ended, schedule: Schedule, board: Board) -> None:
-    if isinstance(heard, Said):
-        board.show(heard)
-    elif isinstance(heard.outcome, Summary):
-        schedule.end(heard.number - 1, heard.outcome)
-    else:
-        heard.outcome.add_note(f"{schedule.places([heard.number - 1])}; `{schedule.command}` goes on with it.")
-        raise heard.outcome
-
-
-def _stop(lanes: Lanes, board: Board) -> list[Ended]:
-    """Interrupt what is under way and wait for it; Ctrl-C again is passed on again."""
-    ended: list[Ended] = []
-    lanes.interrupt()
-    while lanes.busy:
-        try:
+        course = _Course(schedule, board)
+        while course.goes_on:
+            while lanes.free and (index := schedule.ready()) is not None:
+                lanes.begin(index + 1, entry, schedule.begin(index))
+            if not lanes.busy:
+                return
             for heard in lanes.listen():
-                if isinstance(heard, Said):
-                    board.show(heard)
-                else:
-                    ended.append(heard)
-        except KeyboardInterrupt:
-            lanes.interrupt()
-    return ended
+                course.take(heard)
+        if lanes.busy and course.failed:
+            note(f"{schedule.places(course.failed)}; what runs beside it is stopped.")
+        for how in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
+            course.ctrl_c, course.killed = False, how == signal.SIGKILL
+            lanes.signal(how)
+            while lanes.busy and not course.ctrl_c:
+                for heard in lanes.listen():
+                    course.take(heard)
+    course.finish()
+
+
+class _Course:
+    """What is heard of the stages under way, and whether more of them may begin."""
+
+    def __init__(self, schedule: Schedule, board: Board) -> None:
+        self.schedule, self.board = schedule, board
+        self.errors: dict[int, BaseException] = {}
+        self.ctrl_c = self.interrupted = self.killed = False
+
+    @property
+    def failed(self) -> list[int]:
+        """The stages that failed by themselves, the first one first."""
+        check = [] if self.schedule.failed is None else [self.schedule.failed]
+        return check + [index for index, error in self.errors.items() if not isinstance(error, KeyboardInterrupt)]
+
+    @property
+    def goes_on(self) -> bool:
+        return not (self.interrupted or self.errors or self.schedule.failed is not None)
+
+    def take(self, heard: Said | Ended | CtrlC) -> None:
+        if isinstance(heard, Said):
+            self.board.show(heard)
+        elif isinstance(heard, CtrlC):
+            self.ctrl_c = self.interrupted = True
+        elif isinstance(heard.outcome, Summary):
+            self.schedule.end(heard.number - 1, heard.outcome)
+        else:
+            self.errors[heard.number - 1] = KeyboardInterrupt() if self.killed else heard.outcome
+
+    def finish(self) -> None:
+        """Raise the first error, or else Ctrl-C with what stages say of it; a check that failed comes before both."""
+        failed = [index for index in self.failed if index in self.errors]
+        for index in failed if self.schedule.failed is not None else failed[1:]:
+            note(f"[{index + 1}] failed as well: {self.errors[index]}")
+        if self.schedule.failed is not None or self.goes_on:
+            return
+        told = [f"[{index + 1}] {error}" for index, error in self.errors.items() if str(error)]
+        error = self.errors[failed[0]] if failed else KeyboardInterrupt("; ".join(told))
+        if places := failed[:1] or self.errors:
+            error.add_note(f"{self.schedule.places(places)}; `{self.schedule.command}` goes on with it.")
+        raise error
 
 
 def _subject(stage: StageSettings) -> str:
