@@ -17,7 +17,7 @@ from mllmrec.artifacts import Workspace, read_json, write_json
 from mllmrec.demo.raw_tables import write_world
 from mllmrec.demo.world import KINDS, PLACES, SIZES, World
 from mllmrec.errors import ArtifactError
-from mllmrec.pipeline import command_of, cores, run_stages
+from mllmrec.pipeline.running import command_of, cores, run_stages
 from mllmrec.progress import note
 from mllmrec.records import Summary
 from mllmrec.settings.candidates import CandidatesSettings

@@ -238,7 +238,7 @@ def report(*, settings: Annotated[ReportSettings, FLAT]) -> None:
 @app.command(name="run")
 def run_recipe(settings: Annotated[RunRecipeSettings, FLAT]) -> None:
     """Run the stages of a recipe in order, skipping the finished ones: `mllmrec run RECIPE`."""
-    from mllmrec.pipeline import run
+    from mllmrec.pipeline.running import run
 
     finish(run(settings))
 

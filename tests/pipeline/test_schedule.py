@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from mllmrec.artifacts import Workspace
 from mllmrec.errors import BackendError, DataError
-from mllmrec.lanes import LaneError
+from mllmrec.pipeline.lanes import LaneError
+from mllmrec.pipeline.schedule import Schedule, one_by_one, side_by_side, time_needed
 from mllmrec.progress import note, progress
 from mllmrec.records import Summary
-from mllmrec.schedule import Schedule, one_by_one, side_by_side, time_needed
 from mllmrec.settings.base import StageSettings
 from mllmrec.settings.candidates import CandidatesSettings
 from mllmrec.settings.captions import CaptionSettings
@@ -219,7 +219,7 @@ INTERRUPTED = """
 import sys
 from pathlib import Path
 import test_schedule as ours
-from mllmrec.schedule import side_by_side
+from mllmrec.pipeline.schedule import side_by_side
 if __name__ == "__main__":
     schedule = ours.schedule_for(Path(sys.argv[1]), caption=sys.argv[2], candidates=sys.argv[2])
     try:

@@ -13,7 +13,7 @@ from mllmrec.artifacts import Workspace
 from mllmrec.demo.posters import write_posters
 from mllmrec.demo.raw_tables import write_world
 from mllmrec.demo.world import World
-from mllmrec.dependencies import ties, waits_for
+from mllmrec.pipeline.dependencies import ties, waits_for
 from mllmrec.settings.pipeline import DemoSettings
 from mllmrec.settings.recipe import STAGES, load_recipe
 from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings

@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mllmrec.artifacts import Workspace
-from mllmrec.dependencies import waits_for
-from mllmrec.lanes import CtrlC, Ended, Entry, Lanes
+from mllmrec.pipeline.dependencies import waits_for
+from mllmrec.pipeline.lanes import CtrlC, Ended, Lanes
+from mllmrec.pipeline.process import Entry
 from mllmrec.progress import Board, Said, note
 from mllmrec.records import Summary
 from mllmrec.settings.base import StageSettings

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.errors import SettingsError
-from mllmrec.lanes import Entry
 from mllmrec.launch import rank_and_size
+from mllmrec.pipeline.process import Entry
+from mllmrec.pipeline.schedule import Schedule, one_by_one, side_by_side
 from mllmrec.records import Summary, Table
-from mllmrec.schedule import Schedule, one_by_one, side_by_side
 from mllmrec.settings.base import StageSettings
 from mllmrec.settings.ladder import ladder_of
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings

@@ -14,7 +14,7 @@ from mllmrec.artifacts import sha256
 from mllmrec.cli import main
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.rankings import read_rankings
-from mllmrec.pipeline import command_of, run
+from mllmrec.pipeline.running import command_of, run
 from mllmrec.settings.pipeline import RunRecipeSettings
 from small_models import DATASET, WINDOW
 from workspaces import tsv, write_dataset

@@ -3,7 +3,7 @@
 A lane loads its libraries once, and hands to the first process what its stage would say or draw. Ctrl-C reaches the
 first process alone, which passes it on: so a stage keeps what it has, as it does on its own. In the first process it
 raises nothing, because a message that is being read or a lane that is being started mustn't be left half-way: it is one
-more thing to be heard. A lane ends with the first process, however that ends.
+more thing to be heard. `process.py` is the other end of the pipe.
 """
 
 from __future__ import annotations
@@ -11,27 +11,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import queue
 import signal
-import threading
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
-from typing import Any
+from multiprocessing.connection import wait
 
-from mllmrec.artifacts import Workspace
-from mllmrec.errors import ArtifactError, BackendError, DataError, SettingsError
-from mllmrec.progress import Said, relay
+from mllmrec.errors import BackendError
+from mllmrec.pipeline.process import Entry, Failed, carry_out
+from mllmrec.progress import Said
 from mllmrec.records import Summary
 from mllmrec.settings.base import StageSettings
-from mllmrec.stages import Run
-
-Entry = Callable[[str], Run]
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-PLAINER = (DataError, SettingsError, ArtifactError, BackendError, KeyboardInterrupt)
 
 
 class LaneError(Exception):
@@ -51,21 +42,13 @@ class CtrlC:
     """Somebody pressed it."""
 
 
-@dataclass(frozen=True)
-class _Failed:
-    """An error on its way through the pipe, which takes no cause along."""
-
-    error: BaseException
-    told: str
-
-
 class Lane:
     """One process and the pipe to it; `number` is the stage that it carries out, None when it is free."""
 
     def __init__(self, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_carry_out, args=(theirs, threads))
+        self.process = context.Process(target=carry_out, args=(theirs, threads))
         self.number: int | None = None
         resource_tracker.ensure_running()  # here, because starting it lets Ctrl-C through again
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the lane knows what to do about it
@@ -85,7 +68,7 @@ class Lane:
         except (EOFError, OSError):
             self.process.join()
             message = BackendError(self._gone(self.process.exitcode or 0))
-        if isinstance(message, _Failed):
+        if isinstance(message, Failed):
             message.error.__cause__ = LaneError(message.told)
             message = message.error
         if isinstance(message, Said):
@@ -171,85 +154,3 @@ class Lanes:
         self.signal(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
         self.signal(signal.SIGCONT)
-
-
-class _Gate:
-    """Lets one Ctrl-C through to a stage under way; one that comes before it begins waits for it."""
-
-    def __init__(self) -> None:
-        self._open = self._asked = False
-
-    def __call__(self, *_: object) -> None:
-        if not self._open:
-            self._asked = True
-            return
-        self._open = False
-        raise KeyboardInterrupt
-
-    def open(self) -> None:
-        signal.signal(signal.SIGINT, self)
-        self._open = True
-        if self._asked:
-            self(None)
-
-    def close(self) -> None:
-        self._open = self._asked = False
-        signal.signal(signal.SIGINT, self)
-
-
-def _carry_out(pipe: Connection, threads: int) -> None:
-    """What a lane does until the first process closes the pipe: stages, one after the other."""
-    os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, gate := _Gate())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    os.environ.update(dict.fromkeys(THREADS, str(threads)))
-    messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # nothing that Ctrl-C does in mid-stage can be in its way
-    for task in (lambda: _send(messages, pipe), _end_with_the_first):
-        threading.Thread(target=task, daemon=True).start()
-    relay(lambda said: messages.put(pickle.dumps(said)))
-    while True:
-        try:
-            job = pipe.recv_bytes()
-        except EOFError:
-            return
-        messages.put(_outcome(job, gate))
-
-
-def _send(messages: queue.SimpleQueue[bytes], pipe: Connection) -> None:
-    while True:
-        message = messages.get()
-        try:
-            pipe.send_bytes(message)
-        except OSError:
-            os._exit(1)
-
-
-def _end_with_the_first() -> None:
-    first = multiprocessing.parent_process()
-    assert first is not None, "a lane is started by another process"
-    first.join()
-    os._exit(1)
-
-
-def _outcome(job: bytes, gate: _Gate) -> bytes:
-    """Carry out a stage; its Summary, or what it failed with, as it goes through the pipe."""
-    try:
-        gate.open()
-        entry, stage = pickle.loads(job)
-        return pickle.dumps(entry(stage.verb)(stage, Workspace(stage.root)))
-    except (Exception, KeyboardInterrupt, SystemExit) as error:
-        return pickle.dumps(_Failed(_portable(error), "".join(traceback.format_exception(error))))
-    finally:
-        gate.close()
-
-
-def _portable(error: BaseException) -> BaseException:
-    """The error, or one that says the same where it can't be taken apart and put together again."""
-    with suppress(Exception):
-        again: Any = pickle.loads(pickle.dumps(error))
-        if type(again) is type(error) and str(again) == str(error):
-            return error
-    for kind in PLAINER:
-        if isinstance(error, kind):
-            return kind(str(error))
-    return RuntimeError(f"{type(error).__name__}: {error}")
