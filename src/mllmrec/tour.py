@@ -41,6 +41,8 @@ SECONDS = {
     "sft sft-captions-adapters": 89,
     "grpo grpo": 64,
     "evaluate": 28,
+    "evaluate grpo 1/2": 17,
+    "evaluate grpo 2/2": 17,
     "probe grpo": 9,
     "report": 5,
 }

@@ -15,6 +15,7 @@ from mllmrec.demo.raw_tables import write_world
 from mllmrec.demo.world import World
 from mllmrec.pipeline.dependencies import ties, waits_for
 from mllmrec.settings.pipeline import DemoSettings
+from mllmrec.settings.ranking import EvaluateSettings
 from mllmrec.settings.recipe import STAGES, load_recipe
 from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings
 from mllmrec.stages import entry_point
@@ -41,7 +42,8 @@ def test_the_stages_of_the_demo_wait_for_what_they_read() -> None:
     assert "sft sft-adapters" not in waits["sft sft-captions-adapters"]
     assert waits["evaluate"] == {"prepare", "caption", "candidates"}, "the backbone is there from the start"
     assert "merge sft-adapters" in waits["evaluate sft"]
-    assert waits["probe grpo"] >= {"evaluate grpo", "grpo grpo", "merge sft-captions-adapters"}
+    assert waits["probe grpo"] >= {"grpo grpo", "merge sft-captions-adapters"}
+    assert "evaluate grpo" not in waits["probe grpo"], "it asks the model itself"
     assert waits["report"] == {*names} - {"report"}
 
 
@@ -70,7 +72,7 @@ EVERYTHING: dict[str, Any] = {
     "evaluate": [
         {"backbone": "tiny", "min_inter": 7, "limit": 8},
         {"sft_tag": "hinted-merged", "limit": 8},
-        {"sft_tag": "plain-merged", "tag": "grpo", "limit": 8},
+        {"sft_tag": "plain-merged", "tag": "grpo"},
     ],
     "probe": {"sft_tag": "plain-merged", "tag": "grpo", "probes": "position,popularity", "limit": 4},
     "report": {"cases": 2},
@@ -136,6 +138,12 @@ def test_what_is_made_anew_waits_for_those_that_read_it_before() -> None:
         MergeSettings(dataset="shop", tag="other", merged_tag="sft-merged"),
     ]
     assert waits_for(stages) == [frozenset(), frozenset({0}), frozenset({0, 1})]
+
+
+def test_shards_of_a_ranking_wait_for_each_other_no_more_than_other_models_do() -> None:
+    first, second, whole = (EvaluateSettings(dataset="shop", tag="grpo", shard=shard) for shard in ("1/2", "2/2", ""))
+    assert waits_for([first, second, EvaluateSettings(dataset="shop", tag="sft")]) == [frozenset()] * 3
+    assert waits_for([whole, whole]) == [frozenset(), frozenset({0})]
 
 
 def test_hints_make_training_wait_for_traces_and_a_path_names_a_model_as_its_tag_does() -> None:

@@ -77,8 +77,8 @@ def ties(stage: StageSettings) -> Ties | None:
         case "evaluate" | "probe":
             asked = own.tag, own.sft_tag, own.backbone
             hints = {"traces"} if stage.verb == "probe" else set()
-            run = f"run {PurePath(next(filter(None, asked))).name}"
-            return Ties(lines | {"captions", "candidates"} | hints | _models(*asked), frozenset({run}))
+            made = [stage.verb, PurePath(next(filter(None, asked))).name, getattr(own, "shard", "")]
+            return Ties(lines | {"captions", "candidates"} | hints | _models(*asked), frozenset({" ".join(made)}))
     return ON_DATA.get(stage.verb)
 
 

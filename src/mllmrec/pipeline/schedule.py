@@ -190,4 +190,5 @@ class _Course:
 
 def _subject(stage: StageSettings) -> str:
     names = [getattr(stage, field, "") for field in ("tag", "sft_tag", "out", "backbone")]
-    return next((f" {name}" for name in names if name), "")
+    told = [next(filter(None, names), ""), getattr(stage, "shard", "")]
+    return "".join(f" {word}" for word in told if word)
