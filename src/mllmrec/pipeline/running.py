@@ -70,7 +70,8 @@ def run_stages(
     `below` maps names of RUNs to that of the RUN they were made from, `entry` gives the `run` of a verb, and `usual`
     the seconds that stages take somewhere, by name or by verb, from which the time left is told. With several `lanes`,
     or with `threads` to compute on, stages run in processes of their own, side by side where none waits for another;
-    `entry` must then be picklable. Under a launcher, which has its own processes, they run here one by one.
+    `entry` must then be picklable, and scripts that call this need an `if __name__ == "__main__"`. Under a launcher,
+    which has its own processes, they run here one by one.
 
     A check that fails is the last stage. An error, or Ctrl-C, takes a note along that names its stage and the `command`
     that goes on with it.
