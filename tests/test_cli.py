@@ -190,12 +190,15 @@ def test_an_unknown_verb_is_answered_with_the_nearest_one(capsys: pytest.Capture
 
 
 def test_all_mistakes_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    told = refused(capsys, "sft", "--dataset", "s", "--epochs", "0", "--lr=-1", "--batch", "two", "--tagg", "x")
+    told = refused(
+        capsys, "sft", "--dataset", "s", "--epochs", "0", "--lr=-1", "--batch", "two", "--tagg", "x", "--eval_users="
+    )
     for clause in (
         "there is no --tagg (did you mean --tag?)",
-        "epochs = '0': input should be greater than or equal to 1",
-        "lr = '-1': input should be greater than 0",
-        "batch = 'two': input should be a valid integer",
+        "--epochs 0: input should be greater than or equal to 1",
+        "--lr -1: input should be greater than 0",
+        "--batch two: input should be a valid integer",
+        "--eval-users '': input should be a valid integer",
     ):
         assert clause in told
 

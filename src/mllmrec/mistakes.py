@@ -50,7 +50,7 @@ def misuse(error: CycloptsError, app: App) -> str:
         missing = [name for name, required in known.items() if required and name not in given]
         told += [f"{name} is required" for name in missing]
     elif isinstance(error.__cause__, ValidationError):
-        told.append(explain(error.__cause__).rstrip("."))
+        told.append(explain(error.__cause__, as_flags=True).rstrip("."))
     elif isinstance(error, UnusedCliTokensError):
         told.append(f"nothing is expected where {' '.join(error.unused_tokens or [])} stands")
     elif not told:

@@ -31,9 +31,10 @@ def run(settings: AuditSettings, workspace: Workspace) -> Summary:
     started = time.monotonic()
     material = load(workspace, settings.dataset, settings.min_inter)
     findings = [*_findings(material), *material.wrong]
-    verdicts = Counter(finding.verdict for finding in findings)
+    verdicts: Counter[str] = Counter(finding.verdict for finding in findings)
     failed = any(verdicts[verdict] for verdict in FAILING)
-    counts = f"{verdicts['leak']} leaks, {verdicts['wrong']} wrong files, {verdicts['warning']} warnings"
+    named = {"leak": "leak", "wrong": "wrong file", "warning": "warning"}
+    counts = ", ".join(f"{verdicts[each]} {name}{'' if verdicts[each] == 1 else 's'}" for each, name in named.items())
     return Summary(
         headline=f"{settings.dataset}: {counts} in {time.monotonic() - started:.1f} s. "
         + ("The audit failed; the notes say what to do." if failed else "No leak was found."),

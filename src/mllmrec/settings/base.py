@@ -96,13 +96,15 @@ def validated(model: type[Settings], values: dict[str, Any], where: str) -> Sett
         raise SettingsError(f"{where}: {explain(error, model)}") from None
 
 
-def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
-    """One clause for each mistake pydantic found."""
+def explain(error: ValidationError, model: type[BaseModel] | None = None, *, as_flags: bool = False) -> str:
+    """One clause for each mistake pydantic found; `as_flags` names knobs as the command line does."""
     import difflib
+    import shlex
 
     clauses = []
     for mistake in error.errors():
         key = ".".join(str(part).removesuffix("_") for part in mistake["loc"]) or "settings"
+        key = f"--{key.replace('_', '-')}" if as_flags else key
         if mistake["type"] == "extra_forbidden":
             close = difflib.get_close_matches(key.replace("-", "_"), model.model_fields if model else [], n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
@@ -112,5 +114,6 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str
         elif mistake["type"] == "value_error":
             clauses.append(str(mistake["ctx"]["error"]))
         else:
-            clauses.append(f"{key} = {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}")
+            given = f" {shlex.quote(str(mistake['input']))}" if as_flags else f" = {mistake['input']!r}"
+            clauses.append(f"{key}{given}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}")
     return "; ".join(clauses) + "."
