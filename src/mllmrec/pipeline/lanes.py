@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
+from typing import Any
 
 from mllmrec.errors import BackendError
 from mllmrec.pipeline.process import Entry, Failed, carry_out
@@ -52,9 +53,11 @@ class Lane:
         self.number: int | None = None
         resource_tracker.ensure_running()  # here, because starting it lets Ctrl-C through again
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the lane knows what to do about it
-        self.process.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
 
     def begin(self, number: int, entry: Entry, stage: StageSettings) -> None:
         self.number = number
@@ -63,11 +66,14 @@ class Lane:
     def heard(self) -> Said | Ended:
         """What the process tells next. A process that is gone ends its stage with a BackendError."""
         assert self.number is not None, "a free lane says nothing"
+        message: Any
         try:
-            message = pickle.loads(self.pipe.recv_bytes())
+            sent = self.pipe.recv_bytes()
         except (EOFError, OSError):
             self.process.join()
             message = BackendError(self._gone(self.process.exitcode or 0))
+        else:
+            message = _read(sent)
         if isinstance(message, Failed):
             message.error.__cause__ = LaneError(message.told)
             message = message.error
@@ -110,6 +116,7 @@ class Lanes:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop()
         for lane in self._lanes:
             lane.pipe.close()
         for lane in self._lanes:
@@ -149,8 +156,24 @@ class Lanes:
         for lane in self.busy:
             lane.signal(number)
 
+    def _stop(self) -> None:
+        """Interrupt what an error has left under way, and hear nothing but its end; Ctrl-C kills it."""
+        for how in (signal.SIGINT, signal.SIGKILL):
+            self.signal(how)
+            while self.busy:
+                if any(isinstance(heard, CtrlC) for heard in list(self.listen())) and how == signal.SIGINT:
+                    break
+
     def _pause(self) -> None:
         """Stop the lanes and this process, until the shell lets it go on."""
         self.signal(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
         self.signal(signal.SIGCONT)
+
+
+def _read(sent: bytes) -> Any:
+    """What came through the pipe; an error where it can't be read."""
+    try:
+        return pickle.loads(sent)
+    except Exception as error:
+        return error

@@ -37,27 +37,22 @@ class Failed:
 
 
 class Gate:
-    """Lets one Ctrl-C through to a stage under way; one that comes before it begins waits for it."""
+    """Ctrl-C gets through while a stage is under way; one that comes before it begins waits for it."""
 
     def __init__(self) -> None:
-        self._open = self._asked = False
+        self._asked = False
 
     def __call__(self, *_: object) -> None:
-        if not self._open:
-            self._asked = True
-            return
-        self._open = False
-        raise KeyboardInterrupt
+        self._asked = True
 
     def open(self) -> None:
-        signal.signal(signal.SIGINT, self)
-        self._open = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if self._asked:
-            self(None)
+            raise KeyboardInterrupt
 
     def close(self) -> None:
-        self._open = self._asked = False
         signal.signal(signal.SIGINT, self)
+        self._asked = False
 
 
 def carry_out(pipe: Connection, threads: int) -> None:
@@ -97,13 +92,15 @@ def _end_with_the_first() -> None:
 def _outcome(job: bytes, gate: Gate) -> bytes:
     """Carry out a stage; its Summary, or what it failed with, as it goes through the pipe."""
     try:
-        gate.open()
-        entry, stage = pickle.loads(job)
-        return pickle.dumps(entry(stage.verb)(stage, Workspace(stage.root)))
+        try:
+            gate.open()
+            entry, stage = pickle.loads(job)
+            return pickle.dumps(entry(stage.verb)(stage, Workspace(stage.root)))
+        finally:
+            gate.close()
     except (Exception, KeyboardInterrupt, SystemExit) as error:
+        gate.close()  # the first time it may have been this that was interrupted
         return pickle.dumps(Failed(_portable(error), "".join(traceback.format_exception(error))))
-    finally:
-        gate.close()
 
 
 def _portable(error: BaseException) -> BaseException:

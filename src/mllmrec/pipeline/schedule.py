@@ -140,7 +140,7 @@ def side_by_side(schedule: Schedule, entry: Entry, threads: int) -> None:
         for how in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
             course.ctrl_c, course.killed = False, how == signal.SIGKILL
             lanes.signal(how)
-            while lanes.busy and not course.ctrl_c:
+            while lanes.busy and (course.killed or not course.ctrl_c):
                 for heard in lanes.listen():
                     course.take(heard)
     course.finish()
