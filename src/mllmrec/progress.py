@@ -97,10 +97,8 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def note(text: str) -> None:
     """One line on standard error from the first process: what was chosen or noticed on the way."""
-    if _relay is not None:
-        _relay(Said(text))
-    elif os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr, flush=True)
+    if os.environ.get("RANK", "0") == "0":
+        (_relay or Board().show)(Said(text))
 
 
 def _no_bars() -> Any:

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import pickle
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
@@ -116,7 +116,7 @@ class Lanes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        self.stop(lambda _heard: None)  # what an error has left under way
         for lane in self._lanes:
             lane.pipe.close()
         for lane in self._lanes:
@@ -156,13 +156,18 @@ class Lanes:
         for lane in self.busy:
             lane.signal(number)
 
-    def _stop(self) -> None:
-        """Interrupt what an error has left under way, and hear nothing but its end; Ctrl-C kills it."""
-        for how in (signal.SIGINT, signal.SIGKILL):
+    def stop(self, take: Callable[[Said | Ended | CtrlC], None]) -> None:
+        """Interrupt what is under way, and give what is heard of it to `take` until it has ended.
+
+        Ctrl-C during that is passed on again, and the next one kills what is left, which then counts as interrupted.
+        """
+        for how in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
             self.signal(how)
-            while self.busy:
-                if any(isinstance(heard, CtrlC) for heard in list(self.listen())) and how == signal.SIGINT:
-                    break
+            pressed, killed = False, how == signal.SIGKILL
+            while self.busy and (killed or not pressed):
+                for heard in self.listen():
+                    pressed = pressed or isinstance(heard, CtrlC)
+                    take(Ended(heard.number, KeyboardInterrupt()) if killed and isinstance(heard, Ended) else heard)
 
     def _pause(self) -> None:
         """Stop the lanes and this process, until the shell lets it go on."""

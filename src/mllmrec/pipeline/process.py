@@ -46,11 +46,13 @@ class Gate:
         self._asked = True
 
     def open(self) -> None:
+        """Let Ctrl-C through from now on; raises KeyboardInterrupt when one came before."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if self._asked:
             raise KeyboardInterrupt
 
     def close(self) -> None:
+        """Keep the next one for the stage that comes."""
         signal.signal(signal.SIGINT, self)
         self._asked = False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,12 +136,7 @@ def side_by_side(schedule: Schedule, entry: Entry, threads: int) -> None:
                 course.take(heard)
         if lanes.busy and course.failed:
             note(f"{schedule.places(course.failed)}; what runs beside it is stopped.")
-        for how in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
-            course.ctrl_c, course.killed = False, how == signal.SIGKILL
-            lanes.signal(how)
-            while lanes.busy and (course.killed or not course.ctrl_c):
-                for heard in lanes.listen():
-                    course.take(heard)
+        lanes.stop(course.take)
     course.finish()
 
 
@@ -152,7 +146,7 @@ class _Course:
     def __init__(self, schedule: Schedule, board: Board) -> None:
         self.schedule, self.board = schedule, board
         self.errors: dict[int, BaseException] = {}
-        self.ctrl_c = self.interrupted = self.killed = False
+        self.interrupted = False
 
     @property
     def failed(self) -> list[int]:
@@ -168,11 +162,11 @@ class _Course:
         if isinstance(heard, Said):
             self.board.show(heard)
         elif isinstance(heard, CtrlC):
-            self.ctrl_c = self.interrupted = True
+            self.interrupted = True
         elif isinstance(heard.outcome, Summary):
             self.schedule.end(heard.number - 1, heard.outcome)
         else:
-            self.errors[heard.number - 1] = KeyboardInterrupt() if self.killed else heard.outcome
+            self.errors[heard.number - 1] = heard.outcome
 
     def finish(self) -> None:
         """Raise the first error, or else Ctrl-C with what stages say of it; a check that failed comes before both."""
