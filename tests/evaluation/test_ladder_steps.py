@@ -10,6 +10,7 @@ from handmade import WriteRun
 from test_compare import PERFECT
 
 from mllmrec.evaluation import steps
+from mllmrec.evaluation.statistics import verdict
 from mllmrec.evaluation.steps import paired_gaps, pairs_of, steps_table
 
 
@@ -51,10 +52,9 @@ def test_a_find_is_told_with_its_direction() -> None:
     high = (rng.random((400, 1)) < 0.6).astype(float)
     up, down = paired_gaps([low, high], ["HR@1"], [(0, 1), (1, 0)], seed=1)
     assert up["HR@1"].interval.value == pytest.approx(float((high - low).mean()))
-    assert up["HR@1"].is_found
-    assert steps._verdict(up["HR@1"], 0.01) == "yes"
-    assert steps._verdict(down["HR@1"], 0.01) == "no: worse"
-    assert steps._verdict(up["HR@1"], 0.05) == "not found"
+    assert down["HR@1"].interval.value == pytest.approx(-up["HR@1"].interval.value)
+    assert verdict(up["HR@1"].interval.value, up["HR@1"].p_value) == "better"
+    assert verdict(down["HR@1"].interval.value, down["HR@1"].p_value) == "worse"
 
 
 def test_no_pairs_no_gaps() -> None:

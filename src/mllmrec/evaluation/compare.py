@@ -22,12 +22,18 @@ from mllmrec.evaluation.metrics import FloatArray, means, per_user
 from mllmrec.evaluation.pairing import Configuration, paired_positions, read_configuration
 from mllmrec.evaluation.runs import Run
 from mllmrec.evaluation.seeds import compare_over_seeds
-from mllmrec.evaluation.statistics import Interval, bootstrap, holm, minimum_detectable, randomisation_p_values
+from mllmrec.evaluation.statistics import (
+    FOUND,
+    Interval,
+    bootstrap,
+    holm,
+    minimum_detectable,
+    randomisation_p_values,
+    verdict,
+)
 from mllmrec.evaluation.tables import shown, users_of
 from mllmrec.records import Summary, Table
 from mllmrec.settings.evaluation import CompareSettings
-
-FOUND = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +53,7 @@ class Difference:
 
     @property
     def found(self) -> bool:
-        return self.adjusted < FOUND
+        return verdict(self.difference.value, self.adjusted) != "not found"
 
 
 def run(settings: CompareSettings, workspace: Workspace) -> Summary:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from mllmrec.evaluation.metrics import FloatArray, means
 
 DRAWS = 10_000
 BLOCK = 64
+FOUND = 0.05
+"""The chance of even one false find among the differences that are told together."""
+Verdict = Literal["better", "worse", "not found"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +112,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
         adjusted[index] = highest
     return adjusted
+
+
+def verdict(difference: float, p_holm: float) -> Verdict:
+    """What a paired difference is called everywhere: found when its p-value, corrected by Holm, is below 5 %.
+
+    The interval beside it isn't corrected: it says how large the difference may be and not whether there is one.
+
+    >>> verdict(0.03, 0.04), verdict(-0.03, 0.04), verdict(0.03, 0.05)
+    ('better', 'worse', 'not found')
+    """
+    if p_holm >= FOUND:
+        return "not found"
+    return "better" if difference > 0 else "worse"
 
 
 def minimum_detectable(differences: FloatArray, *, level: float = 0.05, power: float = 0.8) -> list[float]:

@@ -14,13 +14,21 @@ import numpy as np
 from mllmrec.evaluation.metrics import FloatArray, per_user
 from mllmrec.evaluation.pairing import paired_positions
 from mllmrec.evaluation.runs import Run
-from mllmrec.evaluation.statistics import Interval, bootstrap, holm, minimum_detectable, randomisation_p_values
+from mllmrec.evaluation.statistics import (
+    Interval,
+    Verdict,
+    bootstrap,
+    holm,
+    minimum_detectable,
+    randomisation_p_values,
+    verdict,
+)
 from mllmrec.evaluation.tables import shown, users_of
 from mllmrec.records import Table
 
 MAIN = ("HR@1", "HR@3", "NDCG@3", "MRR")
 VERDICT = "NDCG@3"
-FOUND = 0.05
+WORTH: dict[Verdict, str] = {"better": "yes", "worse": "no: worse", "not found": "not found"}
 
 
 class Gap(NamedTuple):
@@ -29,10 +37,6 @@ class Gap(NamedTuple):
     interval: Interval
     p_value: float
     detectable: float
-
-    @property
-    def is_found(self) -> bool:
-        return self.interval.low > 0 or self.interval.high < 0
 
 
 def steps_table(runs: Sequence[Run], below: Mapping[str, str] | None = None) -> Table | None:
@@ -54,7 +58,7 @@ def steps_table(runs: Sequence[Run], below: Mapping[str, str] | None = None) -> 
             *(_cell(step[name].interval) for name in names),
             f"{p_value:.4f}",
             f"{step[metric].detectable:.3f}",
-            _verdict(step[metric], p_value),
+            WORTH[verdict(step[metric].interval.value, p_value)],
         )
         for (lower, upper), step, p_value in zip(pairs, gaps, adjusted, strict=True)
     )
@@ -108,9 +112,3 @@ def paired_gaps(
 
 def _cell(interval: Interval) -> str:
     return f"{interval.value:+.3f}\n{interval.low:+.3f} to {interval.high:+.3f}"
-
-
-def _verdict(gap: Gap, adjusted: float) -> str:
-    if adjusted >= FOUND:
-        return "not found"
-    return "yes" if gap.interval.value > 0 else "no: worse"

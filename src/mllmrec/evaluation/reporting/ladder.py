@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from mllmrec.evaluation.ceilings import NOTE, ceiling_rows
-from mllmrec.evaluation.metrics import FloatArray, Position, means, per_user
+from mllmrec.evaluation.metrics import Position, means, per_user
 from mllmrec.evaluation.pairing import paired_positions
 from mllmrec.evaluation.reporting.figures import draw_hit_rates, draw_intervals
 from mllmrec.evaluation.reporting.page import Block, Figure, Figures, Section, Sheet
 from mllmrec.evaluation.reporting.runs import Ladder, Rung, in_words
-from mllmrec.evaluation.statistics import holm
+from mllmrec.evaluation.statistics import FOUND, Verdict, holm
+from mllmrec.evaluation.statistics import verdict as verdict_of
 from mllmrec.evaluation.steps import MAIN, Gap, paired_gaps
 from mllmrec.evaluation.tables import ceiling_of, chooser_of, own_note, users_of
 from mllmrec.records import Table
@@ -22,19 +23,26 @@ LONGEST_CUT = 20
 CURVES = 4
 """Baselines whose hit rates are drawn, the strongest ones: as many as dashes tell apart."""
 READING = (
-    "Paired differences with 95 % intervals over users; bold where the interval leaves zero out. p: paired "
-    "randomisation test, two-sided, corrected by Holm over the rows. detectable: the true difference that a 5 % test "
-    "on these users finds in 80 % of repetitions."
+    "Paired differences with 95 % intervals over users. p: paired randomisation test, two-sided, corrected by Holm "
+    f"over the rows; bold where it is below {FOUND}: only that counts as found. detectable: the true difference that a "
+    "5 % test on these users finds in 80 % of repetitions."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What `upper` brings over `lower`, metric by metric."""
+    """What `upper` brings over `lower`, metric by metric.
+
+    `p_holm` is the p-value of the ladder's metric, corrected for all steps of one table.
+    """
 
     lower: Rung
     upper: Rung
     gaps: dict[str, Gap]
+    p_holm: float
+
+    def verdict(self, metric: str) -> Verdict:
+        return verdict_of(self.gaps[metric].interval.value, self.p_holm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +64,12 @@ def measure(ladder: Ladder, seed: int) -> Measured:
     best = ladder.strongest_baseline
     base = ladder.rungs.index(best) if best is not None else 0
     over = [(base, number) for number, rung in enumerate(ladder.rungs) if rung.is_model and best is not None]
-    steps = _steps(ladder, values, common, [*neighbours, *over], seed)
+    gaps = paired_gaps(values, common, [*neighbours, *over], seed=seed)
     return Measured(
         ladder=ladder,
         positions=tuple(positions),
-        steps=tuple(steps[: len(neighbours)]),
-        over_baseline=tuple(steps[len(neighbours) :]),
+        steps=_steps(ladder, neighbours, gaps[: len(neighbours)]),
+        over_baseline=_steps(ladder, over, gaps[len(neighbours) :]),
     )
 
 
@@ -110,14 +118,13 @@ def verdict(measured: Measured) -> list[str]:
     return told
 
 
-def _steps(
-    ladder: Ladder, values: Sequence[FloatArray], names: Sequence[str], pairs: Sequence[tuple[int, int]], seed: int
-) -> list[Step]:
-    """The differences of each pair (lower, upper) of rungs."""
-    return [
-        Step(lower=ladder.rungs[lower], upper=ladder.rungs[upper], gaps=gaps)
-        for (lower, upper), gaps in zip(pairs, paired_gaps(values, names, pairs, seed=seed), strict=False)
-    ]
+def _steps(ladder: Ladder, pairs: Sequence[tuple[int, int]], gaps: Sequence[dict[str, Gap]]) -> tuple[Step, ...]:
+    """The steps of one table, from the differences of each pair (lower, upper) of rungs."""
+    adjusted = holm([step[ladder.metric].p_value for step in gaps])
+    return tuple(
+        Step(lower=ladder.rungs[lower], upper=ladder.rungs[upper], gaps=step, p_holm=p_value)
+        for (lower, upper), step, p_value in zip(pairs, gaps, adjusted, strict=False)
+    )
 
 
 def _in_words(step: Step, metric: str) -> str:
@@ -126,8 +133,8 @@ def _in_words(step: Step, metric: str) -> str:
     if low == high == 0:
         return "the same for every user."
     size = f"{_signed(value)} [{_signed(low)}, {_signed(high)}]"
-    if gap.is_found:
-        return f"{'better' if value > 0 else 'worse'} by {size}."
+    if (found := step.verdict(metric)) != "not found":
+        return f"{found} by {size}."
     return f"no difference found ({size}); these users could have shown one of {gap.detectable:.3f}."
 
 
@@ -206,17 +213,13 @@ def _differences(title: str, steps: Sequence[Step], ladder: Ladder, *, told: boo
         (
             f"{step.upper.label}\n− {step.lower.label}",
             *(_gap(step.gaps[name]) for name in names),
-            _p(p_value),
+            _p(step.p_holm),
             f"{step.gaps[metric].detectable:.3f}",
         )
-        for step, p_value in zip(steps, holm([step.gaps[metric].p_value for step in steps]), strict=True)
+        for step in steps
     )
-    strong = frozenset(
-        (row, column)
-        for row, step in enumerate(steps)
-        for column, name in enumerate(names, 1)
-        if step.gaps[name].is_found
-    )
+    judged = names.index(metric) + 1
+    strong = frozenset((row, judged) for row, step in enumerate(steps) if step.verdict(metric) != "not found")
     return Sheet(
         table=Table(
             title=title,
