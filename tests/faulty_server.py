@@ -25,9 +25,19 @@ HANG_SECONDS = 60.0
 FAULTS = (
     *("http_429", "http_429_after", "http_429_date", "http_500", "http_503", "http_408", "http_409", "hang", "cut"),
     *("cut_body", "no_choices", "invalid_json", "not_json", "error_body", "empty", "unfinished_think"),
+    *("aborted", "out_of_resource"),
 )
 """Faults that may pass. What ends a request at once: http_400, http_404, http_422, truncated, filtered."""
-VARIANTS = ("answer", "reasoning_field", "think", "slow", "parts", "no_usage")
+WRITTEN = {
+    "kimi": "◁think▷Let me think.◁/think▷{}",
+    "mistral": "[THINK]Let me think.[/THINK]{}",
+    "harmony": "<|channel|>analysis<|message|>Let me.<|end|><|start|>assistant<|channel|>final<|message|>{}<|return|>",
+    "harmony_stripped": "analysisLet me think.assistantfinal{}",
+    "wrapped": "<think>Let me think.</think><answer>{}</answer>",
+    "boxed": "<think>Let me think.</think><|begin_of_box|>{}<|end_of_box|>",
+}
+"""How an answer stands in the content, among marks of reasoning."""
+VARIANTS = ("answer", "reasoning_field", "think", "slow", "parts", "no_usage", *WRITTEN)
 
 
 @dataclass(kw_only=True)
@@ -139,13 +149,16 @@ class FaultyServer:
         if behaviour == "no_choices":
             return {"choices": []}
         message: dict[str, Any] = {"role": "assistant", "content": answer}
-        reason = {"truncated": "length", "filtered": "content_filter"}.get(behaviour, "stop")
+        reasons = {"truncated": "length", "filtered": "content_filter", "aborted": "abort"}
+        reason = (reasons | {"out_of_resource": "insufficient_system_resource"}).get(behaviour, "stop")
         message |= {
             "reasoning_field": {"reasoning_content": "Let me think about that."},
             "think": {"content": f"<think>Let me think.</think>\n\n{answer}"},
             "unfinished_think": {"content": "<think>Let me think"},
             "parts": {"content": [{"type": "text", "text": answer}]},
             "empty": {"content": None},
+            "only_field": {"content": None, "reasoning_content": "Let me think about that."},
+            **{name: {"content": template.format(answer)} for name, template in WRITTEN.items()},
         }.get(behaviour, {})
         completion = {
             "object": "chat.completion",

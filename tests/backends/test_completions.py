@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from mllmrec.backends import completions, waiting
 from mllmrec.backends.base import Request
-from mllmrec.backends.completions import is_passing, read_completion, visible
+from mllmrec.backends.completions import is_passing, read_completion
 
 REQUEST = Request(key="1", text="abcd" * 10)
 USAGE = {"prompt_tokens": 12, "completion_tokens": 3}
 
 
-def body(content: Any = "Step 1: warm", reason: str = "stop", usage: Any = USAGE, **message: Any) -> str:
+def body(content: Any = "Step 1: warm", reason: Any = "stop", usage: Any = USAGE, **message: Any) -> str:
     choice = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": reason}
     return json.dumps({"choices": [choice], "usage": usage})
 
@@ -40,8 +40,17 @@ def test_the_examples_hold(module: Any) -> None:
         body("<think>a</think> no <think>b</think>  Step 1: warm"),
         body([{"type": "text", "text": "Step 1:"}, {"type": "text", "text": " warm"}]),
         body(reason="eos"),
+        body(reason=None),
+        body(reason="STOP"),
+        body("◁think▷They like warm films.◁/think▷Step 1: warm"),
+        body("analysisThey like warm films.assistantfinalStep 1: warm"),
+        body("<think>They like warm films.</think><answer>Step 1: warm</answer>"),
+        body([{"type": "thinking", "thinking": "They like"}, {"type": "text", "text": "Step 1: warm"}]),
     ],
-    ids=["plain", "own field", "tags", "end tag", "two thoughts", "parts", "other reason"],
+    ids=[
+        *("plain", "own field", "tags", "end tag", "two thoughts", "parts", "other reason", "no reason", "upper case"),
+        *("other tags", "bare channels", "wrapped", "parts of two kinds"),
+    ],
 )
 def test_only_the_visible_answer_counts(text: str) -> None:
     outcome = read_completion(text, REQUEST)
@@ -54,12 +63,27 @@ def test_only_the_visible_answer_counts(text: str) -> None:
     [
         (body(None), "empty"),
         (body("  \n"), "empty"),
-        (body("<think>They like"), "empty"),
-        (body("<think>They like</think>"), "empty"),
+        (body("<think>They like"), "unfinished_thought"),
+        (body("Sure. <think>They like"), "unfinished_thought"),
+        (body("<think>They like</think>"), "only_reasoning"),
+        (body("analysisThey like"), "unfinished_thought"),
+        (body(None, reasoning_content="They like warm films."), "only_reasoning"),
+        (body("", reasoning="They like warm films."), "only_reasoning"),
+        (body([{"type": "thinking", "thinking": [{"type": "text", "text": "They like"}]}]), "only_reasoning"),
+        (body([{"type": "reasoning", "text": "They like"}]), "only_reasoning"),
+        (body(None, reasoning_content=" "), "empty"),
         (body(17), "empty"),
         (body("Step 1: wa", reason="length"), "truncated"),
         (body("<think>They", reason="length"), "truncated"),
+        (body("Step 1: wa", reason="MAX_TOKENS"), "truncated"),
+        (body(None, reason="length", reasoning_content="They like"), "truncated"),
         (body("", reason="content_filter"), "filtered"),
+        (body("Step 1: wa", reason="SAFETY"), "filtered"),
+        (body("Step 1: wa", reason="abort"), "finish_abort"),
+        (body("Step 1: wa", reason="insufficient_system_resource"), "finish_insufficient_system_resource"),
+        (body("Step 1: wa", reason="error"), "finish_error"),
+        (body("Step 1: wa", reason="tool_calls"), "finish_tool_calls"),
+        (body("Step 1: wa", reason={"type": "x" * 90}), "finish__type_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"),
         (body(None, refusal="I can't help with that."), "refused"),
         ('{"choices": []}', "no_choices"),
         ('{"choices": null}', "no_choices"),
@@ -99,10 +123,12 @@ def test_what_no_file_can_hold_is_replaced() -> None:
 
 
 def test_which_failures_may_pass() -> None:
-    passing = ["timeout", "connection", "empty", "no_choices", "invalid_json", "error_body"]
+    passing = ["timeout", "connection", "empty", "no_choices", "invalid_json", "error_body", "finish_abort"]
     statuses = [408, 409, 429, 500, 502, 503, 504, 529]
     assert all(map(is_passing, [*passing, *(f"http_{status}" for status in statuses)]))
-    assert not any(map(is_passing, ["truncated", "filtered", "refused", "http_400", "http_404", "http_422", None]))
+    assert not any(
+        map(is_passing, ["truncated", "filtered", "refused", "only_reasoning", "http_400", "http_422", None])
+    )
 
 
 json_values = st.recursive(
@@ -111,7 +137,10 @@ json_values = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["choices", "message", "content", "error", "code", "usage", "prompt_tokens", "text", "refusal"]
+                [
+                    *("choices", "message", "content", "error", "code", "usage", "prompt_tokens", "text", "refusal"),
+                    *("type", "thinking", "reasoning", "finish_reason"),
+                ]
             ),
             inner,
             max_size=4,
@@ -136,4 +165,8 @@ def test_any_text_is_an_answer_or_a_failure(text: str) -> None:
 
 @given(st.text(alphabet="ab<>/ "), st.text(alphabet="ab \n", min_size=1).filter(str.strip))
 def test_an_answer_after_a_thought_is_that_answer(thought: str, answer: str) -> None:
-    assert visible(f"<think>{thought}</think>{answer}") == answer.strip()
+    assert read_completion(body(f"<think>{thought}</think>{answer}"), REQUEST).text == answer.strip()
+
+
+def test_an_answer_that_holds_reasoning_alone_says_what_to_do() -> None:
+    assert "--max-new-tokens" in read_completion(body("", reasoning="They like warm films."), REQUEST).detail

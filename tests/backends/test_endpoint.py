@@ -30,7 +30,10 @@ WORDS = {
     "not_json": "invalid_json",
     "http_429_after": "http_429",
     "http_429_date": "http_429",
-    "unfinished_think": "empty",
+    "unfinished_think": "unfinished_thought",
+    "only_field": "only_reasoning",
+    "aborted": "finish_abort",
+    "out_of_resource": "finish_insufficient_system_resource",
 }
 """What a behaviour of the server is called in records, where that differs."""
 
@@ -115,7 +118,7 @@ def test_hidden_reasoning_in_all_its_forms_is_left_out() -> None:
     "fault",
     [
         *("http_408", "http_409", "http_429", "http_500", "http_503", "hang", "cut", "cut_body"),
-        *("no_choices", "invalid_json", "not_json", "error_body", "empty"),
+        *("no_choices", "invalid_json", "not_json", "error_body", "empty", "aborted", "out_of_resource"),
     ],
 )
 def test_what_may_pass_is_asked_again_and_counted(fault: str) -> None:
@@ -128,11 +131,24 @@ def test_what_may_pass_is_asked_again_and_counted(fault: str) -> None:
     assert server.behaviours("write about a") == [fault, fault, "answer"]
 
 
-def test_an_empty_answer_that_tokens_were_written_for_is_not_paid_again() -> None:
+def test_an_unfinished_thought_that_tokens_were_written_for_is_not_paid_again() -> None:
     with faulty_server(script(b=["unfinished_think"])) as server:
         found = replies(server, requests("a", "b"))
-    assert (found["b"].text, found["b"].failure, found["b"].usage["calls"]) == (None, "empty", 1)
+    assert (found["b"].text, found["b"].failure, found["b"].usage["calls"]) == (None, "unfinished_thought", 1)
     assert found["b"].usage["completion_tokens"] > 0
+
+
+def test_an_answer_cut_to_the_end_is_a_failure_by_the_servers_own_word() -> None:
+    with faulty_server(script(b=["aborted"] * 9)) as server:
+        found = replies(server, requests("a", "b"), max_retries=2)
+    assert (found["b"].text, found["b"].failure, found["b"].usage["calls"]) == (None, "finish_abort", 3)
+
+
+def test_text_in_the_field_of_reasoning_alone_is_called_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with faulty_server(script(b=["only_field"])) as server:
+        found = replies(server, requests("a", "b"), max_inflight=1)
+    assert (found["b"].text, found["b"].failure, found["b"].usage["calls"]) == (None, "only_reasoning", 1)
+    assert "all that was written is reasoning" in capsys.readouterr().err
 
 
 def test_a_setting_that_every_request_is_refused_for_stops_the_stage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,10 +207,10 @@ def test_a_longer_answer_has_no_advantage() -> None:
     """A model over twelve tokens ends answers at any length; the sum of log-probabilities counts, not the mean."""
     end, model = 1, random_model(vocab_size=12, seed=3)
 
-    def spell(rows: torch.Tensor, **_options: bool) -> list[str]:
-        return [" ".join(map(str, row[: row.index(end) + 1])) if end in row else "" for row in rows.tolist()]
+    def spell(row: list[int], **_options: bool) -> str:
+        return " ".join(map(str, row[: row.index(end) + 1])) if end in row else ""
 
-    spelled = SimpleNamespace(pad_token_id=0, batch_decode=spell)
+    spelled = SimpleNamespace(pad_token_id=0, decode=spell, added_tokens_decoder={})
     loaded = LoadedModel(model=model, tokenizer=spelled, chat=SimpleNamespace(end_id=end), names=(), hashes={})
     texts = HuggingFaceGenerator(loaded).generate([[5, 6, 7]], num_answers=8, max_new_tokens=6)[0]
     answers = [list(map(int, text.split())) for text in texts if text]

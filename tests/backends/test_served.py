@@ -80,7 +80,7 @@ def test_hidden_reasoning_stays_behind_the_server(thinking_address: str, text_mo
     asked = [Request(key=text, text=text) for text in ("Think first.", "Think alone.")]
     replies = by_key(served(thinking_address, text_model), asked)
     assert replies["Think first."].text == "The visible answer."
-    assert (replies["Think alone."].text, replies["Think alone."].failure) == (None, "empty")
+    assert (replies["Think alone."].text, replies["Think alone."].failure) == (None, "only_reasoning")
     assert LESSONS["Think first."] not in str(replies)
 
 

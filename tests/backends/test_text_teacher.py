@@ -14,9 +14,11 @@ from transformers import AddedToken, AutoTokenizer
 
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.base import Reply, Request
+from mllmrec.backends.decoding import MarkedDecoder
 from mllmrec.backends.huggingface import HuggingFaceGenerator, load
 from mllmrec.backends.text_teacher import TextTeacher
 from mllmrec.backends.writing import BATCHES_AHEAD, Noise
+from mllmrec.data.visible_answer import visible_answer
 from mllmrec.errors import ArtifactError
 from mllmrec.settings.long import TeacherSettings
 from small_vision_models import ENDLESS, LESSONS, NUMBERS, SILENCE
@@ -68,7 +70,7 @@ def test_hidden_reasoning_is_dropped_and_counted(text_model: Path) -> None:
     assert replies["0"].text == "The visible answer."
     written = thinker.chat.encode(LESSONS["Think first."] + "<|im_end|>")
     assert replies["0"].usage["completion_tokens"] == len(written)
-    assert (replies["1"].text, replies["1"].failure) == (None, "empty")
+    assert (replies["1"].text, replies["1"].failure) == (None, "unfinished_thought")
 
 
 def test_reasoning_that_the_template_opens_has_to_be_closed(text_model: Path, tmp_path: Path) -> None:
@@ -79,15 +81,27 @@ def test_reasoning_that_the_template_opens_has_to_be_closed(text_model: Path, tm
         "<|im_start|>assistant\n<think>\n"
     )
     writer = opened(folder).writer
-    assert (
-        writer._visible(writer.chat.encode("Hidden words.\n</think>\n\nThe visible answer.")) == "The visible answer."
-    )
-    assert writer._visible(writer.chat.encode("Hidden words.")) == ""
+    written = "Hidden words.\n</think>\n\nThe visible answer."
+    assert writer._visible(writer.chat.encode(written)) == ("The visible answer.", None)
+    assert writer._visible(writer.chat.encode("Hidden words.")) == ("", "unfinished_thought")
 
 
 def test_control_tokens_in_the_middle_of_an_answer_are_dropped(teacher: TextTeacher) -> None:
     writer = teacher.writer
-    assert writer._visible(writer.chat.encode(" amber<|vision_start|> and brass \n")) == "amber and brass"
+    assert writer._visible(writer.chat.encode(" amber<|vision_start|> and brass \n")) == ("amber and brass", None)
+
+
+@pytest.mark.parametrize("is_special", [True, False])
+def test_marks_of_reasoning_are_read_whether_they_are_special_tokens_or_not(
+    text_model: Path, tmp_path: Path, is_special: bool
+) -> None:
+    """The generator of evaluation and the teacher decode alike: no mark is dropped before it is read."""
+    folder = shutil.copytree(text_model, tmp_path / "text")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    marks = [AddedToken(mark, special=is_special) for mark in ("[THINK]", "[/THINK]")]
+    tokenizer.add_tokens(marks, special_tokens=is_special)
+    ids = tokenizer("[THINK]brass\n[/THINK]amber<|im_end|>")["input_ids"]
+    assert visible_answer(MarkedDecoder(tokenizer).decode(ids)) == ("amber", None)
 
 
 def test_a_batch_says_what_each_would_say_alone_in_any_order(text_model: Path) -> None:

@@ -124,6 +124,18 @@ def test_the_trainer_gets_a_list_and_the_shares_are_logged() -> None:
     assert for_trainer(strict)(completions=texts, **columns) == [1.0, 0.0, -1.5, -1.5, 1.0]
 
 
+def test_reasoning_whose_marks_the_trainer_has_dropped_is_read_from_the_tokens() -> None:
+    """What TRL hands on is two lines of an item each: malformed, where the answer is the target."""
+    pieces = {1: "[THINK]", 2: "[ITEM_4] maybe\n", 3: "[/THINK]", 4: "[ITEM_12] Toy Story"}
+    columns = {"candidates": [list(EXAMPLE.candidates)], "target_id": ["12"], "completion_ids": [[1, 2, 3, 4]]}
+    text = "[ITEM_4] maybe\n[ITEM_12] Toy Story"
+    rewards = for_trainer(strict, lambda ids: "".join(pieces[number] for number in ids))
+    assert (rewards(completions=[text], **columns), for_trainer(strict)(completions=[text], **columns)) == (
+        [1.0],
+        [-1.5],
+    )
+
+
 def test_an_error_of_a_reward_is_not_swallowed() -> None:
     def broken(completion: str, example: RankingExample) -> float:
         raise ZeroDivisionError

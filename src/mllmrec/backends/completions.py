@@ -1,24 +1,55 @@
 """What the body of a chat completion means: an answer, or one of a few kinds of failure.
 
-Servers differ: some put hidden reasoning into a field of its own, some between think tags before the answer, some send
-an error with status 200 or leave out the usage. Everything is read leniently and nothing raises, since one broken body
-is one failed call and never the end of a stage.
+Servers differ: some put hidden reasoning into a field of its own, some among marks before the answer, some send an
+error with status 200 or leave out the usage. Everything is read leniently and nothing raises, since one broken body
+is one failed call and never the end of a stage. An answer is whole only when the server says that the model ended it;
+any other reason to finish, but for the limit of tokens and a filter, may pass.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from mllmrec.backends.base import Request
 from mllmrec.backends.spending import estimate_prompt_tokens, estimate_tokens
+from mllmrec.data.visible_answer import EMPTY, ONLY_REASONING, UNFINISHED_THOUGHT, visible_answer
 from mllmrec.worklogs import Usage
 
-THINK, END_OF_THINK = "<think>", "</think>"
-PASSING_WORDS = {"timeout", "connection", "invalid_json", "error_body", "no_choices", "empty"}
-KEPT_CHARACTERS = 4000
+PASSING_WORDS = {"timeout", "connection", "invalid_json", "error_body", "no_choices", EMPTY}
+CUT = "finish_"
+"""Before the server's own word for why it stopped an answer half-way."""
+ENDED = {
+    "",
+    "stop",
+    "eos",
+    "eos_token",
+    "end_turn",
+    "stop_sequence",
+    "stop_token",
+    "end_of_text",
+    "complete",
+    "completed",
+}
+AT_THE_LIMIT = {
+    "length",
+    "max_tokens",
+    "max_length",
+    "max_output_tokens",
+    "model_length",
+    "model_context_window_exceeded",
+}
+FILTERED = {"content_filter", "safety", "recitation", "sensitive"}
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+REASONING_PARTS = {"thinking", "reasoning", "thought", "redacted_thinking"}
+HIDDEN = (
+    "all that was written is reasoning, and no answer follows it. Give it more room with --max-new-tokens, or start "
+    "the server without a reasoning parser or with thinking off"
+)
+KEPT_CHARACTERS, KEPT_LETTERS = 4000, 40
 PASSING_STATUSES = (408, 409, 425, 429)
 
 
@@ -54,14 +85,15 @@ def refusal(status: int, error: Any, *, code: str = "", wait_seconds: float = 0.
 def is_passing(failure: str | None) -> bool:
     """Whether a failure may go away when the call is made again.
 
-    Truncated, filtered and refused answers don't: the same request would end the same way at the same price, and so
-    would an empty one for which tokens were written (`Outcome.is_passing`).
+    Truncated, filtered and refused answers don't, nor those that hold reasoning alone: the same request would end the
+    same way at the same price, and so would an empty one for which tokens were written (`Outcome.is_passing`).
 
-    >>> [is_passing(word) for word in ("timeout", "http_429", "http_503", "http_400", "truncated", None)]
+    >>> [is_passing(word) for word in ("timeout", "http_503", "finish_abort", "http_400", "truncated", None)]
     [True, True, True, False, False, False]
     """
-    status = int((failure or "").removeprefix("http_")) if (failure or "").startswith("http_") else 0
-    return failure in PASSING_WORDS or status in PASSING_STATUSES or status >= 500
+    word = failure or ""
+    status = int(word.removeprefix("http_")) if word.startswith("http_") else 0
+    return word in PASSING_WORDS or word.startswith(CUT) or status in PASSING_STATUSES or status >= 500
 
 
 def read_completion(content: str, request: Request) -> Outcome:
@@ -79,33 +111,31 @@ def read_completion(content: str, request: Request) -> Outcome:
         return Outcome(failure="no_choices", usage=_told_usage(body) or {})
     message = choice.get("message")
     message = message if isinstance(message, dict) else {}
-    written = _text(message.get("content"))
-    usage = _told_usage(body) or _estimated_usage(request, written + _text(message.get("reasoning_content")))
-    text = visible(written)
+    written, reasoning = _text(message.get("content")), _reasoning(message)
+    usage = _told_usage(body) or _estimated_usage(request, written + reasoning)
+    text, fault = visible_answer(written)
     if message.get("refusal"):
-        return Outcome(failure="refused", usage=usage)
-    if choice.get("finish_reason") == "content_filter":
-        return Outcome(failure="filtered", usage=usage)
-    if choice.get("finish_reason") == "length":
-        return Outcome(failure="truncated", usage=usage)
-    if not text:
-        return Outcome(failure="empty", usage=usage)
-    return Outcome(text=text, usage=usage)
+        fault = "refused"
+    elif (cut := _cut(choice.get("finish_reason"))) is not None:
+        fault = cut
+    elif fault == EMPTY and reasoning.strip():
+        fault = ONLY_REASONING
+    if fault is None:
+        return Outcome(text=text, usage=usage)
+    detail = HIDDEN if fault in (ONLY_REASONING, UNFINISHED_THOUGHT) else ""
+    return Outcome(failure=fault, detail=detail, usage=usage)
 
 
-def visible(text: str) -> str:
-    """The answer behind hidden reasoning, whose opening tag may stand in the prompt, or its end be missing.
+def _cut(reason: Any) -> str | None:
+    """The failure that a finish reason stands for, None where the model ended its answer by itself.
 
-    >>> visible("<think>Warm, slow films.</think> Step 1: drama")
-    'Step 1: drama'
-    >>> visible("Warm, slow films.</think>Step 1: drama")
-    'Step 1: drama'
-    >>> visible("<think>Warm, slow")
-    ''
+    >>> [_cut(reason) for reason in ("stop", None, "length", "SAFETY", "insufficient_system_resource")]
+    [None, None, 'truncated', 'filtered', 'finish_insufficient_system_resource']
     """
-    _, ended, answer = text.rpartition(END_OF_THINK)
-    answer = answer.strip()
-    return "" if not ended and answer.startswith(THINK) else answer
+    word = re.sub(r"\W+", "_", str(reason or "")).lower()[:KEPT_LETTERS]
+    if word in ENDED:
+        return None
+    return "truncated" if word in AT_THE_LIMIT else "filtered" if word in FILTERED else CUT + word
 
 
 def error_message(error: Any) -> str:
@@ -125,9 +155,22 @@ def _error_body(error: Any) -> Outcome:
 def _text(content: Any) -> str:
     """The text of a message, which some servers send in parts; half a surrogate pair, which no file holds, becomes ?"""
     if isinstance(content, list):
-        parts = (part.get("text") for part in content if isinstance(part, dict))
-        content = "".join(part for part in parts if isinstance(part, str))
+        parts = (part for part in content if isinstance(part, dict) and not _is_hidden(part))
+        content = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     return content.encode(errors="replace").decode() if isinstance(content, str) else ""
+
+
+def _reasoning(message: Mapping[str, Any]) -> str:
+    """What stands in the fields, or the parts, of hidden reasoning."""
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    fields = [message.get(name) for name in REASONING_FIELDS]
+    hidden = [part.get(name) for part in parts if _is_hidden(part) for name in ("thinking", "reasoning", "text")]
+    return next(filter(None, map(_text, fields)), "") + "".join(map(_text, hidden))
+
+
+def _is_hidden(part: Mapping[str, Any]) -> bool:
+    return str(part.get("type")) in REASONING_PARTS
 
 
 def _told_usage(body: Mapping[str, Any]) -> dict[str, float] | None:

@@ -21,7 +21,9 @@ from transformers.utils import logging as transformers_logging
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.base import Tokens
 from mllmrec.backends.chat import Chat
+from mllmrec.backends.decoding import MarkedDecoder
 from mllmrec.data.model_folders import lacking
+from mllmrec.data.visible_answer import visible_answer
 from mllmrec.errors import ArtifactError, BackendError, SettingsError
 from mllmrec.manifests import Manifest, hash_model
 from mllmrec.progress import note
@@ -191,6 +193,7 @@ class HuggingFaceGenerator:
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
+        self._decoder = MarkedDecoder(loaded.tokenizer)
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Tokens], *, num_answers: int, max_new_tokens: int) -> list[list[str]]:
@@ -213,7 +216,7 @@ class HuggingFaceGenerator:
             top_p=None,
             top_k=None,
         )
-        texts = tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+        texts = [visible_answer(self._decoder.decode(row)).text for row in output[:, width:].tolist()]
         return [texts[start : start + num_answers] for start in range(0, len(texts), num_answers)]
 
 

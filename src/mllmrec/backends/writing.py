@@ -9,7 +9,6 @@ left aside. A batch that doesn't fit into the device's memory is halved and trie
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,8 +21,9 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from mllmrec.backends.base import Reply, Request
 from mllmrec.backends.chat import Chat
-from mllmrec.backends.completions import END_OF_THINK, THINK, visible
+from mllmrec.backends.decoding import MarkedDecoder
 from mllmrec.data.draws import generator
+from mllmrec.data.visible_answer import Visible, open_thought, visible_answer
 from mllmrec.progress import note
 
 BATCHES_AHEAD = 4
@@ -49,8 +49,9 @@ class Prompt:
 class Writer:
     """Continues the prompts of one model. `batch` shrinks for good when memory runs out.
 
-    Failures: truncated (no end token within `max_new_tokens`), empty (nothing visible), prompt_too_long, out_of_memory
-    (alone in its batch), and those that making the prompt raises as UnfitError.
+    Failures: truncated (no end token within `max_new_tokens`), empty, only_reasoning and unfinished_thought (nothing
+    visible), prompt_too_long, out_of_memory (alone in its batch), and those that making the prompt raises as
+    UnfitError.
     """
 
     def __init__(self, model: Any, chat: Chat, *, batch: int, max_new_tokens: int, temperature: float = 0.0) -> None:
@@ -61,8 +62,8 @@ class Writer:
         reach = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.longest_prompt: int = sys.maxsize if reach is None else reach - max_new_tokens
         self.image_id: int | None = getattr(model.config, "image_token_id", None)
-        self._opened = THINK if not chat.prompt("").rpartition(THINK)[2].strip() else ""
-        self._control = _any_of(token for token in chat.tokenizer.added_tokens_decoder.values() if token.special)
+        self._opened = open_thought(chat.prompt(""))
+        self._decoder = MarkedDecoder(chat.tokenizer)
         self._told = False
         model.generation_config = GenerationConfig(eos_token_id=sorted(self.ends), pad_token_id=self.pad_id)
 
@@ -142,13 +143,12 @@ class Writer:
         usage["completion_tokens"] = len(written) if length is None else length + 1
         if length is None:
             return Reply(key=prompt.key, text=None, failure="truncated", usage=usage)
-        text = self._visible(written[:length])
-        return Reply(key=prompt.key, text=text or None, failure=None if text else "empty", usage=usage)
+        text, fault = self._visible(written[:length])
+        return Reply(key=prompt.key, text=None if fault else text, failure=fault, usage=usage)
 
-    def _visible(self, written: list[int]) -> str:
-        """The text without hidden reasoning and control tokens."""
-        raw: str = self.chat.tokenizer.decode(written, skip_special_tokens=False)
-        return self._control.sub("", visible(self._opened + raw)).strip()
+    def _visible(self, written: list[int]) -> Visible:
+        """The answer without hidden reasoning and control tokens."""
+        return visible_answer(self._opened + self._decoder.decode(written))
 
 
 class Noise(LogitsProcessor):
@@ -175,9 +175,3 @@ def _listed(value: int | Sequence[int] | None) -> Sequence[int]:
     if value is None:
         return ()
     return [value] if isinstance(value, int) else value
-
-
-def _any_of(tokens: Iterable[Any]) -> re.Pattern[str]:
-    """A pattern of the tokens' texts but for the marks of hidden reasoning; of nothing where there are none."""
-    texts = [re.escape(str(token)) for token in tokens if str(token) not in (THINK, END_OF_THINK)]
-    return re.compile("|".join(texts) or r"(?!)")

@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Generic, TypeVar
 
 from mllmrec.data.sequences import Catalogue
+from mllmrec.data.visible_answer import visible_answer
 from mllmrec.errors import DataError
 from mllmrec.records import RankingExample
 
@@ -52,8 +53,8 @@ def plain(text: str) -> str:
 class Answer:
     """What a model's text amounts to.
 
-    `item_id` is the id of its answer line, None when there is no such line; `lines` counts the non-empty lines outside
-    think blocks.
+    `item_id` is the id of its answer line, None when there is no such line; `lines` counts the non-empty lines of what
+    is visible.
     """
 
     item_id: str | None
@@ -85,9 +86,15 @@ def parse_list(text: str, candidates: Sequence[str]) -> tuple[list[str], int]:
 
 
 def _answer_lines(text: str) -> list[str]:
-    """The non-empty lines after the last closed think block, up to one that was never closed."""
-    after = text.rsplit("</think>", 1)[-1].split("<think>", 1)[0]
-    return [line.strip() for line in after.splitlines() if line.strip()]
+    """The non-empty lines of the visible answer.
+
+    One line in the form of an answer is taken as it stands, so that no title can spell a mark of reasoning; `plain`
+    left none in angle brackets.
+    """
+    line = text.strip()
+    if not (_ANSWER.match(line) and len(line.splitlines()) == 1 == line.count("[ITEM_") and not _MARKUP.search(line)):
+        text = visible_answer(text).text
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 class Written(dict[Key, Value]):

@@ -91,9 +91,11 @@ def _counts_as(text: str, example: RankingExample) -> Iterator[str]:
     yield f"{CHOSEN}{example.candidates.index(str(answer.item_id)) + 1}"
 
 
-def for_trainer(reward: Reward) -> Callable[..., list[float]]:
+def for_trainer(reward: Reward, decode: Callable[[Sequence[int]], str] | None = None) -> Callable[..., list[float]]:
     """`reward` as TRL calls it: lists in, list out. Columns `candidates` and `target_id` come from the dataset.
 
+    `decode` reads the answers' tokens in place of TRL's own text, which has lost marks of reasoning that are special
+    tokens, so that reasoning would pass for the answer.
     The `shares` of each batch are logged beside the reward, and what a rollout told of its prompts.
     """
 
@@ -110,6 +112,8 @@ def for_trainer(reward: Reward) -> Callable[..., list[float]]:
             )
             for listed, target in zip(candidates, target_id, strict=True)
         ]
+        if decode is not None and "completion_ids" in columns:
+            completions = [decode(ids) for ids in columns["completion_ids"]]
         if log_metric is not None:
             told = {name: sum(columns[name]) / len(columns[name]) for name in ROLLOUT_FIGURES if name in columns}
             for name, value in (shares(completions, examples) | told).items():

@@ -8,6 +8,7 @@ from typing import Any
 
 from trl import GRPOConfig, GRPOTrainer
 
+from mllmrec.backends.decoding import MarkedDecoder
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import LoadedModel
 from mllmrec.errors import BackendError
@@ -54,7 +55,7 @@ def make_trainer(
         warnings.filterwarnings("ignore", "You are using 'rollout_func'", UserWarning)
         trainer = GRPOTrainer(
             model=loaded.model,
-            reward_funcs=for_trainer(REWARDS[settings.reward]),
+            reward_funcs=for_trainer(REWARDS[settings.reward], MarkedDecoder(loaded.tokenizer).decode),
             args=arguments,
             train_dataset=row_dataset(examples, settings.epochs),
             processing_class=loaded.tokenizer,

@@ -11,6 +11,7 @@ import re
 from mllmrec.data.naming import Naming, WrittenWords
 from mllmrec.data.prompts import plain
 from mllmrec.data.sequences import Catalogue
+from mllmrec.data.visible_answer import visible_answer
 
 TEMPLATE_VERSION = "2026-11.1"
 MAX_WORDS = 50
@@ -71,7 +72,7 @@ def first_sentence(text: str) -> str:
     >>> first_sentence("A man in a hat waits at a red door. The mood is tense.")
     'A man in a hat waits at a red door.'
     """
-    line = plain(text.rpartition("</think>")[2]).strip(_WRAPPING)
+    line = plain(visible_answer(text).text).strip(_WRAPPING)
     line = _LABEL.sub("", line.replace("**", "")).strip(_WRAPPING)
     for match in _SENTENCE_END.finditer(line):
         sentence = line[: match.start()]
