@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mllmrec.artifacts import Workspace
+from mllmrec.backends.adapters import folded_meanwhile
 from mllmrec.backends.base import ScoringTask
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import (
@@ -20,7 +21,6 @@ from mllmrec.backends.huggingface import (
     choose_device,
     choose_dtype,
     folded,
-    folded_meanwhile,
     load,
     portable,
     resolve,

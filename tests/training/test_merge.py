@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Qwen3ForCausalLM
 
 from mllmrec.artifacts import Workspace, read_json, write_json, write_text
 from mllmrec.backends.huggingface import load
@@ -145,3 +148,36 @@ def test_what_is_missing_or_unfinished_is_told(trained_copy: Workspace) -> None:
     merge(trained_copy, merged_tag="foreign", backbone=f"checkpoints/{DATASET}/full")
     ours, theirs = (weights_of(trained_copy.checkpoint(DATASET, tag)) for tag in ("sft-merged", "foreign"))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("layer", ["lm_head", "embed_tokens"])
+def test_adapters_on_tied_embeddings_are_merged_into_weights_of_their_own(toy_copy: Workspace, layer: str) -> None:
+    """Tied, one tensor would get the product twice; what is stored says what the adapters' own trainer says."""
+    folder = toy_copy.checkpoint(DATASET, "elsewhere")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = LoraConfig(r=2, target_modules=["q_proj", layer], task_type="CAUSAL_LM", init_lora_weights=False)
+        adapted = get_peft_model(load(toy_copy, "tiny", device="cpu").model, config).eval()
+        adapted.save_pretrained(str(folder))
+    merge(toy_copy, tag="elsewhere", backbone="tiny")
+    with torch.no_grad():
+        own = adapted(input_ids=IDS).logits
+    torch.testing.assert_close(logits(toy_copy, f"checkpoints/{DATASET}/elsewhere-merged"), own, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits(toy_copy, "tiny", folder), own, atol=1e-4, rtol=1e-4)
+    assert read_json(toy_copy.checkpoint(DATASET, "elsewhere-merged") / "config.json")["tie_word_embeddings"] is False
+
+
+def test_a_merged_model_that_says_something_else_once_stored_is_not_kept(
+    trained_copy: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def store_half(model: Any, folder: Path, **_options: Any) -> None:
+        whole = {
+            name: torch.zeros_like(value) if "mlp" in name else value for name, value in model.state_dict().items()
+        }
+        save(model, folder, state_dict=whole)
+
+    save = Qwen3ForCausalLM.save_pretrained
+    monkeypatch.setattr(Qwen3ForCausalLM, "save_pretrained", store_half)
+    with pytest.raises(BackendError, match=r"nats once it was stored in .*torn and read again"):
+        merge(trained_copy, merged_tag="torn")
+    assert not trained_copy.checkpoint(DATASET, "torn").exists()

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +18,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from mllmrec.artifacts import Workspace
+from mllmrec.backends.adapters import check_origin, fold, foldable, put_on, refuse_adapters_inside
 from mllmrec.backends.base import Tokens
 from mllmrec.backends.chat import Chat
 from mllmrec.backends.decoding import MarkedDecoder
+from mllmrec.data.adapter_folders import is_adapter, misnamed, require_adapter
 from mllmrec.data.model_folders import lacking
 from mllmrec.data.visible_answer import visible_answer
 from mllmrec.errors import ArtifactError, BackendError, SettingsError
-from mllmrec.manifests import Manifest, hash_model
+from mllmrec.manifests import hash_model
 from mllmrec.progress import note
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -54,20 +55,23 @@ def load(
 ) -> LoadedModel:
     """A model by folder under the root, any path, or hub id, with an adapter on top if one is given.
 
-    Raises ArtifactError when the folder is incomplete or the adapter was trained on another model (unless `force`),
-    SettingsError when the device isn't there, BackendError when the library can't read the model.
+    Raises ArtifactError when the folder is incomplete, or the adapter was trained on another model (unless `force`) or
+    doesn't fit this one, SettingsError when the device isn't there, BackendError when the library can't read the model.
     """
     quieten()
     source = resolve(workspace, str(name))
+    if adapter is not None:
+        require_adapter(adapter)
     chosen_device, chosen_dtype = choose_device(device), choose_dtype(dtype, choose_device(device))
     tokenizer = read_pretrained(AutoTokenizer, source)
     model = read_pretrained(
         AutoModelForCausalLM, source, dtype=chosen_dtype, attn_implementation="sdpa", use_safetensors=True
     )
+    refuse_adapters_inside(model, source)
     names, hashes = [str(source)], {"model": hash_model(Path(source))} if Path(source).is_dir() else {"model": source}
     if adapter is not None:
-        check_adapter(adapter, hashes["model"], str(source), force=force)
-        model = _with_adapter(model, adapter)
+        check_origin(adapter, hashes["model"], str(source), force=force)
+        model = put_on(model, adapter)
         names.append(str(adapter))
         hashes["adapter"] = hash_model(adapter)
     if tokenizer.pad_token_id is None:
@@ -82,34 +86,7 @@ def folded(loaded: LoadedModel) -> LoadedModel:
 
     A layer is then one product in place of three. In other number formats, and without adapters, it stays as it is.
     """
-    if not _foldable(loaded.model):
-        return loaded
-    return replace(loaded, model=loaded.model.merge_and_unload())
-
-
-@contextmanager
-def folded_meanwhile(model: Any) -> Iterator[None]:
-    """The same for the block alone: afterwards every weight is what it was, to the last bit.
-
-    Until then the adapted weights are held twice.
-    """
-    if not _foldable(model):
-        yield
-        return
-    weights = [layer.get_base_layer().weight for layer in model.modules() if hasattr(layer, "get_base_layer")]
-    before = [weight.detach().clone() for weight in weights]
-    try:
-        model.merge_adapter()
-        yield
-    finally:
-        model.unmerge_adapter()
-        with torch.no_grad():
-            for weight, value in zip(weights, before, strict=True):
-                weight.copy_(value)
-
-
-def _foldable(model: Any) -> bool:
-    return hasattr(model, "merge_and_unload") and model.dtype == torch.float32
+    return replace(loaded, model=fold(loaded.model)) if foldable(loaded.model) else loaded
 
 
 def quieten() -> None:
@@ -126,6 +103,8 @@ def resolve(workspace: Workspace, name: str) -> str:
     """
     folder = workspace.model(name)
     if folder is not None:
+        if is_adapter(folder):
+            raise misnamed(folder)
         missing = lacking(folder)
         if missing:
             there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
@@ -169,20 +148,6 @@ def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
         chosen: torch.dtype = getattr(torch, dtype)
         return chosen
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-
-
-def check_adapter(adapter: Path, model_hash: str, model_name: str, *, force: bool) -> None:
-    """Refuse an adapter that was trained on another model than the one it is about to be put on."""
-    manifest = Manifest.read(adapter)
-    trained_on = manifest.inputs.get("model") if manifest is not None else None
-    if trained_on is None:
-        note(f"{adapter} has no manifest that says which model it was trained on; it is used as it is.")
-    elif trained_on != model_hash and not force:
-        base = manifest.details.get("model", "another model") if manifest is not None else "another model"
-        raise ArtifactError(
-            f"The adapter {adapter} was trained on {base}, and {model_name} is not that model (their hashes differ). "
-            f"Name {base} as the model, or use --force to load it all the same."
-        )
 
 
 class HuggingFaceGenerator:
@@ -229,14 +194,6 @@ def read_pretrained(kind: Any, source: str, **options: Any) -> Any:
         raise BackendError(
             f"{source} can't be loaded: {first} Check the folder, or fetch the model with `mllmrec fetch backbone`."
         ) from error
-
-
-def _with_adapter(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
-
-    if not (adapter / "adapter_config.json").exists():
-        raise ArtifactError(f"{adapter} holds no adapter: adapter_config.json is missing. Name a LoRA checkpoint.")
-    return PeftModel.from_pretrained(model, str(adapter))
 
 
 def num_parameters(model: Any) -> str:

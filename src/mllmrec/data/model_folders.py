@@ -29,7 +29,7 @@ def lacking(folder: Path) -> list[str]:
     for path in weights:
         if not path.is_file():
             faults.append(path.name)
-        elif fault := _damage(path):
+        elif fault := damage(path):
             faults.append(f"a whole {path.name} ({fault})")
     return faults
 
@@ -72,7 +72,7 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def _damage(path: Path) -> str:
+def damage(path: Path) -> str:
     """Why a weight file can't be read whole; empty when it can."""
     try:
         header = read_header(path)

@@ -17,8 +17,8 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
 from mllmrec.artifacts import read_jsonl
+from mllmrec.backends.adapters import folded_meanwhile
 from mllmrec.backends.base import ScoringTask
-from mllmrec.backends.huggingface import folded_meanwhile
 from mllmrec.backends.scoring import HuggingFaceScorer
 from mllmrec.evaluation.metrics import FloatArray, means, per_user
 from mllmrec.evaluation.rankings import position_of, ranking_of

@@ -6,14 +6,17 @@ refused when the log-probabilities of merged model and adapter differ on a probe
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from mllmrec.artifacts import Workspace, require
-from mllmrec.backends.huggingface import LoadedModel, load, portable, resolve
+from mllmrec.backends.adapters import fold
+from mllmrec.backends.huggingface import LoadedModel, load, portable, read_pretrained, resolve
 from mllmrec.data.prompts import QUESTION
 from mllmrec.errors import ArtifactError, BackendError
 from mllmrec.manifests import Manifest, finished, hash_model, unmark, write_manifest
@@ -72,12 +75,12 @@ def _model_hash(workspace: Workspace, backbone: str, trained: Manifest | None) -
 def merge_into(loaded: LoadedModel, folder: Path, dtype: torch.dtype, tolerance: float) -> float:
     """Merge in float32, round to `dtype`, compare; then store. The largest difference of a token's log-probability.
 
-    Raises BackendError, and writes nothing, when it passes `tolerance`.
+    What was stored is read again and compared too, because a file may lack what the model has in memory. Raises
+    BackendError, and leaves nothing behind, when a difference passes `tolerance`.
     """
     before = _log_probabilities(loaded, loaded.model)
-    merged = loaded.model.merge_and_unload().to(dtype)
-    after = _log_probabilities(loaded, merged.float())
-    difference = float((before - after).abs().max())
+    merged = fold(loaded.model).to(dtype)
+    difference = _largest_difference(before, _log_probabilities(loaded, merged.float()))
     if not difference <= tolerance:
         raise BackendError(
             f"Merging changed log-probabilities by {difference:.3g} nats on the probe; --tolerance is {tolerance:g}. "
@@ -87,13 +90,24 @@ def merge_into(loaded: LoadedModel, folder: Path, dtype: torch.dtype, tolerance:
     folder.mkdir(parents=True, exist_ok=True)
     merged.to(dtype).save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
+    stored = read_pretrained(AutoModelForCausalLM, str(folder), dtype=torch.float32).to(loaded.model.device).eval()
+    difference = _largest_difference(before, _log_probabilities(loaded, stored))
+    if not difference <= tolerance:
+        shutil.rmtree(folder)
+        raise BackendError(
+            f"The merged {type(merged).__name__} gives log-probabilities that differ by {difference:.3g} nats once it "
+            f"was stored in {folder} and read again; --tolerance is {tolerance:g}. Nothing was kept. Evaluate the "
+            "adapter without merging."
+        )
     return difference
+
+
+def _largest_difference(before: torch.Tensor, after: torch.Tensor) -> float:
+    return float((before - after).abs().max())
 
 
 def stored_dtype(workspace: Workspace, backbone: str) -> torch.dtype:
     """The number format that a backbone's configuration names; float32 where it names none."""
-    from transformers import AutoConfig
-
     dtype = AutoConfig.from_pretrained(str(workspace.model(backbone) or backbone)).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
