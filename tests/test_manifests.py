@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import pytest
 import mllmrec
 from mllmrec import ArtifactError, DataError
 from mllmrec.artifacts import sha256
-from mllmrec.manifests import Manifest, finished, hash_files, hash_model, manifest_path, unmark, write_manifest
+from mllmrec.manifests import Manifest, altered, finished, hash_files, hash_model, manifest_path, unmark, write_manifest
 from mllmrec.settings.base import Integers, StageSettings, knob
 
 INPUTS = {"train": "aa", "titles": "bb"}
@@ -202,3 +203,71 @@ def test_the_hash_of_a_model_passes_over_what_does_not(model: Path) -> None:
     (model / "README.md").write_text("notes")
     (model / "manifest.json").write_text("{}")
     assert hash_model(model) == before
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A finished folder of two outputs, with a hidden file and a working file that are none."""
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", ".draft", "model.partial.jsonl"):
+        (folder / name).write_text(f"content of {name}")
+    write_manifest(folder, PaintSettings(), INPUTS, started=time.monotonic())
+    return folder
+
+
+def test_a_manifest_vouches_for_what_it_marks_as_finished(wall: Path, trained: Path) -> None:
+    facts = {"bytes": 8, "sha256": hashlib.sha256(b"painted\n").hexdigest(), "mtime_ns": wall.stat().st_mtime_ns}
+    manifest = Manifest.read(wall)
+    assert manifest is not None
+    assert manifest.outputs == {"wall.jsonl": facts}
+    manifest = Manifest.read(trained)
+    assert manifest is not None
+    assert manifest.outputs.keys() == {"config.json", "model.safetensors"}
+
+
+def test_a_stage_names_outputs_that_lie_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    paths = [tmp_path / "beside.csv", tmp_path / "data" / "card.json", tmp_path / "data" / "deep" / "x.tsv"]
+    for path in paths:
+        path.write_text("1")
+    manifest = write_manifest(paths[1], PaintSettings(), INPUTS, started=time.monotonic(), outputs=paths)
+    assert list(manifest.outputs) == ["../beside.csv", "card.json", "deep/x.tsv"]
+    paths[0].unlink()
+    assert altered(paths[1], manifest) == ["../beside.csv"]
+
+
+def test_outputs_that_are_gone_or_altered_are_no_longer_finished(trained: Path) -> None:
+    (trained / "config.json").unlink()
+    (trained / "model.safetensors").write_text("content of model.safetensorS")
+    with pytest.raises(ArtifactError) as error:
+        finished(trained, PaintSettings(), INPUTS)
+    assert str(error.value) == (
+        f"{trained} is no longer what `mllmrec paint` finished: config.json is gone; model.safetensors was altered. "
+        f"Expected the files that {trained / 'manifest.json'} vouches for. Put them back, or make it again with "
+        "--overwrite."
+    )
+    assert finished(trained, PaintSettings(overwrite=True), INPUTS) is None
+
+
+def test_another_time_alone_leads_to_hashing_and_is_no_fault(trained: Path) -> None:
+    os.utime(trained / "model.safetensors", ns=(1, 1))
+    assert finished(trained, PaintSettings(), INPUTS) is not None
+
+
+def test_a_thorough_look_finds_what_kept_its_size_and_time(trained: Path) -> None:
+    path, manifest = trained / "config.json", Manifest.read(trained)
+    assert manifest is not None
+    before = path.stat()
+    path.write_text("CONTENT of config.json")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert altered(trained, manifest) == []
+    assert altered(trained, manifest, thorough=True) == ["config.json"]
+
+
+def test_a_manifest_of_an_earlier_version_vouches_for_nothing(trained: Path) -> None:
+    content = json.loads((trained / "manifest.json").read_text())
+    del content["outputs"]
+    (trained / "manifest.json").write_text(json.dumps(content))
+    (trained / "model.safetensors").write_text("other")
+    assert finished(trained, PaintSettings(), INPUTS) is not None

@@ -1,15 +1,17 @@
 """The manifest: what made an artifact, written last, so that its existence means finished.
 
-A stage asks `finished` before it works and calls `Manifest.write` after. In between it holds nothing: an
-interrupted stage leaves no manifest, and the next run goes on from its working log or checkpoint.
+A stage asks `finished` before it works and calls `write_manifest` after. In between it holds nothing: an
+interrupted stage leaves no manifest, and the next run goes on from its working log or checkpoint. A manifest also
+vouches for the files that it marks as finished, so that one that is gone or altered later is seen.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from mllmrec.settings.base import StageSettings
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "mllmrec-r1")
 SAMPLED_BYTES = 1 << 20
+WORKING_SUFFIXES = (".partial.jsonl", ".lock", ".tmp")
+Outputs = dict[str, dict[str, Any]]
 
 
 @dataclass(kw_only=True)
@@ -28,6 +32,8 @@ class Manifest:
 
     `settings` are all resolved settings, `result_settings` the part that decides the result, `inputs` maps a role
     (train, titles, model ...) to the sha256 of what was read, `counts` says what went in, came out and failed.
+    `outputs` maps each file that the manifest vouches for, by its path relative to a folder or to the folder of a
+    file, to `bytes`, `sha256` and `mtime_ns`; it is empty in a manifest of an earlier version, which vouches for none.
     """
 
     verb: str
@@ -40,6 +46,7 @@ class Manifest:
     packages: dict[str, str] = field(default_factory=dict)
     revision: str | None = None
     finished_at: str = ""
+    outputs: Outputs = field(default_factory=dict)
 
     @classmethod
     def read(cls, artifact: Path) -> Manifest | None:
@@ -57,19 +64,22 @@ class Manifest:
 
 def manifest_path(artifact: Path) -> Path:
     """`X/manifest.json` for a folder, `X.manifest.json` for a file (told apart by the suffix)."""
-    if artifact.suffix in (".json", ".jsonl", ".csv", ".tsv", ".html"):
+    if _is_file(artifact):
         return artifact.with_name(f"{artifact.name}.manifest.json")
     return artifact / "manifest.json"
 
 
-def finished(artifact: Path, settings: StageSettings, inputs: Mapping[str, str]) -> Manifest | None:
+def finished(
+    artifact: Path, settings: StageSettings, inputs: Mapping[str, str], *, remade: Collection[str] = ()
+) -> Manifest | None:
     """The manifest of an artifact that these settings and inputs already made; None when there is work to do.
 
     A manifest whose artifact is gone counts for nothing. A setting that a manifest doesn't know, because it came into
     the program later, counts as its default, which is what was done before.
 
     Raises ArtifactError, naming each difference, when the artifact was made with other result-affecting settings
-    or from other inputs and `--overwrite` was not given.
+    or from other inputs, or when outputs are gone or altered, and `--overwrite` was not given. Outputs that the caller
+    makes again by itself are named in `remade`.
     """
     if settings.overwrite or not artifact.exists():
         return None
@@ -86,7 +96,37 @@ def finished(artifact: Path, settings: StageSettings, inputs: Mapping[str, str])
             "Expected the same settings and inputs. Give the same ones, choose another name, or replace it with "
             "--overwrite."
         )
+    if lost := [name for name in altered(artifact, manifest) if name not in remade]:
+        raise ArtifactError(
+            f"{artifact} is no longer what `mllmrec {manifest.verb}` finished: {_fates(artifact, lost)}. Expected the "
+            f"files that {manifest_path(artifact)} vouches for. Put them back, or make it again with --overwrite."
+        )
     return manifest
+
+
+def altered(artifact: Path, manifest: Manifest, *, thorough: bool = False) -> list[str]:
+    """The outputs that are gone or no longer hold the bytes that the manifest vouches for, by their names in it.
+
+    Sizes and times are compared first, and a file is read only when its time differs: a copy of a workspace is as good
+    as the first one. With `thorough` every file is read. Nothing is known of what an earlier version made.
+    """
+    folder = artifact.parent if _is_file(artifact) else artifact
+    return [name for name, facts in manifest.outputs.items() if not _is_as_told(folder / name, facts, thorough)]
+
+
+def vouched(artifact: Path, outputs: Iterable[Path] | None = None) -> Outputs:
+    """What a manifest tells of its outputs: those given, or else the file, or what lies in the folder.
+
+    Of a folder that is every file at its top but the manifest, hidden files and working files.
+    """
+    folder = artifact.parent if _is_file(artifact) else artifact
+    paths = _own_files(artifact) if outputs is None else outputs
+    known: Outputs = {}
+    for path in sorted(paths):
+        stat = path.stat()
+        facts = {"bytes": stat.st_size, "sha256": sha256(path), "mtime_ns": stat.st_mtime_ns}
+        known[Path(os.path.relpath(path, folder)).as_posix()] = facts
+    return known
 
 
 def write_manifest(
@@ -97,8 +137,12 @@ def write_manifest(
     started: float,
     counts: Mapping[str, Any] | None = None,
     details: Mapping[str, Any] | None = None,
+    outputs: Iterable[Path] | None = None,
 ) -> Manifest:
-    """Mark `artifact` as finished. `started` is the `time.monotonic()` at which the stage began."""
+    """Mark `artifact` as finished. `started` is the `time.monotonic()` at which the stage began.
+
+    `outputs` are the files that it vouches for; without them those of [`vouched`][mllmrec.manifests.vouched].
+    """
     manifest = Manifest(
         verb=settings.verb,
         settings=settings.model_dump(mode="json"),
@@ -110,6 +154,7 @@ def write_manifest(
         packages=_package_versions(),
         revision=_git_revision(),
         finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        outputs=vouched(artifact, outputs),
     )
     write_json(manifest_path(artifact), asdict(manifest))
     return manifest
@@ -155,6 +200,31 @@ def differences(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) ->
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     ]
+
+
+def _is_file(artifact: Path) -> bool:
+    return artifact.suffix in (".json", ".jsonl", ".csv", ".tsv", ".html")
+
+
+def _own_files(artifact: Path) -> list[Path]:
+    if _is_file(artifact):
+        return [artifact]
+    others = [path for path in artifact.iterdir() if path.is_file() and path != manifest_path(artifact)]
+    return [path for path in others if not path.name.startswith(".") and not path.name.endswith(WORKING_SUFFIXES)]
+
+
+def _is_as_told(path: Path, facts: Mapping[str, Any], thorough: bool) -> bool:
+    if not path.is_file():
+        return False
+    stat = path.stat()
+    if stat.st_size != facts["bytes"]:
+        return False
+    return (stat.st_mtime_ns == facts["mtime_ns"] and not thorough) or sha256(path) == facts["sha256"]
+
+
+def _fates(artifact: Path, names: Iterable[str]) -> str:
+    folder = artifact.parent if _is_file(artifact) else artifact
+    return "; ".join(f"{name} {'was altered' if (folder / name).exists() else 'is gone'}" for name in names)
 
 
 def _package_versions() -> dict[str, str]:

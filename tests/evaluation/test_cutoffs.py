@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import doctest
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from handmade import WriteRun
@@ -117,6 +119,32 @@ def test_as_many_generated_answers_are_told_at_smaller_cut_offs(
         finished_run(folder, one, inputs, answers=1)
 
 
+def tell_of_run(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Put other facts into a RUN whose manifest, as those of earlier versions, vouches for no file."""
+    write_json(folder / "metrics.json", facts)
+    write_json(folder / "manifest.json", read_json(folder / "manifest.json") | {"outputs": {}})
+
+
+def test_altered_rankings_are_refused_and_altered_reference_files_written_again(
+    make_run: WriteRun, other: RunSettings, inputs: dict[str, str]
+) -> None:
+    folder = make_run().folder
+    csv = next(folder.glob("*_top*.csv"))
+    before = csv.read_bytes()
+    csv.write_bytes(before + b"more\n")
+    plain = other.model_copy(update={"top_k": tuple(read_json(folder / "metrics.json")["top_k"])})
+    assert finished_run(folder, plain, inputs) is not None
+    assert csv.read_bytes() == before
+    (folder / "metrics.json").write_text((folder / "metrics.json").read_text().replace('"hand"', '"HAND"'))
+    with pytest.raises(ArtifactError, match=r"metrics\.json was altered"):
+        finished_run(folder, plain, inputs)
+    (folder / "metrics.json").write_text((folder / "metrics.json").read_text().replace('"HAND"', '"hand"'))
+    assert finished_run(folder, plain, inputs) is not None
+    (folder / "rankings.jsonl").unlink()
+    with pytest.raises(ArtifactError, match=r"rankings\.jsonl is gone.*--overwrite"):
+        finished_run(folder, plain, inputs)
+
+
 def test_length_normalised_figures_follow_from_their_places(
     make_run: WriteRun, other: RunSettings, inputs: dict[str, str]
 ) -> None:
@@ -124,13 +152,13 @@ def test_length_normalised_figures_follow_from_their_places(
     folder = make_run().folder
     facts = read_json(folder / "metrics.json")
     kept = {"length_normalised": {"HR@1": 0.5}, "length_normalised_places": [[0, 0, 3, 2], [1, 0, 3, 1]]}
-    write_json(folder / "metrics.json", facts | kept)
+    tell_of_run(folder, facts | kept)
     run = finished_run(folder, other, inputs)
     assert run is not None
     assert run.facts["length_normalised"]["HR@1"] == pytest.approx(2 / 3, abs=1e-6)
     assert run.facts["length_normalised"]["HR@2"] == 1
     del kept["length_normalised_places"]
-    write_json(folder / "metrics.json", facts | kept)
+    tell_of_run(folder, facts | kept)
     again = finished_run(folder, other, inputs)
     assert again is not None
     assert again.facts["length_normalised"] == {"HR@1": 0.5}

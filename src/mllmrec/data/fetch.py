@@ -40,7 +40,7 @@ def run_dataset(settings: FetchDatasetSettings, workspace: Workspace) -> Summary
     shutil.rmtree(working)
     counts = {"files": len(paths), "bytes": sum(path.stat().st_size for path in paths)}
     details = {"urls": [file.url for file in source.files], "sha256": digests, "terms": source.terms}
-    write_manifest(folder, settings, {}, started=started, counts=counts, details=details)
+    write_manifest(folder, settings, {}, started=started, counts=counts, details=details, outputs=paths)
     return Summary(
         headline=f"{source.name}: {counts['files']} files, {counts['bytes'] / 1e6:,.1f} MB in {folder}. "
         f"Next: {_next_command(source, folder)}",

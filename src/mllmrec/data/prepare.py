@@ -38,9 +38,8 @@ def run(settings: PrepareSettings, workspace: Workspace) -> Summary:
     importer = IMPORTERS[settings.source]
     files = importer.find(Path(settings.raw).expanduser(), settings)
     inputs = hash_inputs(files)
-    if finished(artifact, settings, inputs) and all(
-        path.exists() for path in dataset_files(workspace, settings.dataset)
-    ):
+    gone = [path for path in dataset_files(workspace, settings.dataset) if not path.exists()]
+    if finished(artifact, settings, inputs, remade=[path.name for path in gone]) and not gone:
         return _nothing_to_do(workspace, settings.dataset)
     refuse_foreign_files(workspace, settings)
     imported = importer.read(files, settings)
@@ -56,7 +55,8 @@ def run(settings: PrepareSettings, workspace: Workspace) -> Summary:
         advance(1)
     write_json(artifact, facts)
     counts = {name: facts[name] for name in ("users", "items", "interactions")}
-    write_manifest(artifact, settings, inputs, started=started, counts={**counts, **facts["import"]})
+    outputs = dataset_files(workspace, settings.dataset)
+    write_manifest(artifact, settings, inputs, started=started, counts={**counts, **facts["import"]}, outputs=outputs)
     partial(artifact).unlink(missing_ok=True)
     return _summary(workspace, settings, facts, time.monotonic() - started)
 

@@ -14,13 +14,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import write_json
+from mllmrec.artifacts import read_json, write_json
 from mllmrec.evaluation.metrics import Position, means, metric_names, per_user
 from mllmrec.evaluation.rankings import position_of
 from mllmrec.evaluation.reference_files import remove_reference_files, write_reference_files
 from mllmrec.evaluation.runs import Run, read_run, summarise
 from mllmrec.launch import rank_and_size
-from mllmrec.manifests import Manifest, finished, manifest_path
+from mllmrec.manifests import Manifest, altered, finished, manifest_path, vouched
 from mllmrec.progress import note
 from mllmrec.settings.evaluation import RunSettings
 
@@ -37,12 +37,21 @@ def finished_run(folder: Path, settings: RunSettings, inputs: Mapping[str, str],
     manifest = Manifest.read(folder)
     told = tuple(manifest.settings.get("top_k", ())) if manifest is not None else ()
     alike = settings.model_copy(update={"top_k": told}) if told and answers in (0, max(told)) else settings
-    if manifest is None or finished(folder, alike, inputs) is None:
+    if manifest is None or finished(folder, alike, inputs, remade=_derived(folder, manifest)) is None:
         return None
     run = read_run(folder)
-    if rank_and_size()[0] or settings.top_k == told == tuple(run.facts["top_k"]):
+    as_told = settings.top_k == told == tuple(run.facts["top_k"]) and not altered(folder, manifest)
+    if rank_and_size()[0] or as_told:
         return run
     return _retold(run, manifest, settings)
+
+
+def _derived(folder: Path, manifest: Manifest) -> set[str]:
+    """The files that follow from the others; metrics.json is one when telling other cut-offs was interrupted."""
+    path = folder / "metrics.json"
+    told = manifest.settings.get("top_k")
+    halfway = path.exists() and read_json(path).get("top_k") != told
+    return set(manifest.outputs) - {"rankings.jsonl", *(() if halfway else (path.name,))}
 
 
 def _retold(run: Run, manifest: Manifest, settings: RunSettings) -> Run:
@@ -71,6 +80,7 @@ def _renew(manifest: Manifest, folder: Path, changed: Mapping[str, Any]) -> None
         settings={**manifest.settings, **changed},
         result_settings={**manifest.result_settings, **changed},
         finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        outputs=vouched(folder),
     )
     write_json(manifest_path(folder), asdict(renewed))
 

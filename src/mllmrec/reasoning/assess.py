@@ -12,7 +12,7 @@ writes the same file. What needs all traces at once, repetition and the choice, 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mllmrec.artifacts import Workspace
 from mllmrec.data.captions import read_captions
 from mllmrec.data.traces import Joined
 from mllmrec.errors import DataError
-from mllmrec.manifests import Manifest, hash_files, hash_model, write_manifest
+from mllmrec.manifests import Manifest, hash_files, hash_model
 from mllmrec.progress import progress
 from mllmrec.reasoning.confidence import Choice
 from mllmrec.reasoning.examination import Examination
@@ -47,9 +47,12 @@ def run(settings: AssessSettings, workspace: Workspace) -> Summary:
     choice = Choice(settings.keep, settings.threshold, settings.seed)
     counts: dict[str, Any] = {"records": subjects.counts}
     with open_work(path, settings, inputs, lambda: stored_rows(path)) as work:
-        if work.nothing_to_do(keys):
-            return _decide_anew(settings, workspace, inputs, choice, started)
-        _assess(work, keys, settings, workspace, subjects, shares)
+        if assessed := work.nothing_to_do(keys):
+            outcome, changed = decide_again(path, choice)
+            if not changed:
+                return summary(path, _manifest(path), outcome, headline=f"{path.name} is there already; nothing to do.")
+        else:
+            _assess(work, keys, settings, workspace, subjects, shares)
         outcomes: list[Outcome] = []
 
         def write(rows: Rows) -> None:
@@ -60,7 +63,8 @@ def run(settings: AssessSettings, workspace: Workspace) -> Summary:
         manifest = work.complete(keys, write, started=started, counts=counts)
     if manifest is None:
         return Summary(headline=f"{path.name} is written by the first process.", artifact=path)
-    return _told(settings, workspace, manifest, outcomes[0])
+    begin = "Chose again from the stored scores: " if assessed else ""
+    return _told(settings, workspace, manifest, outcomes[0], begin)
 
 
 def _inputs(settings: AssessSettings, workspace: Workspace, subjects: Subjects) -> dict[str, str]:
@@ -114,19 +118,10 @@ def _finish(work: Work, joined: Joined, row: dict[str, Any], judge: PredictionJu
     work.done(trace.example_id, row, {"scored": 1, "seconds": round(time.monotonic() - begun, 3)})
 
 
-def _decide_anew(
-    settings: AssessSettings, workspace: Workspace, inputs: Mapping[str, str], choice: Choice, started: float
-) -> Summary:
-    """Choose again from the stored scores; write only what that changes."""
-    path = workspace.assessed_cot(settings.dataset)
-    outcome, changed = decide_again(path, choice)
+def _manifest(path: Path) -> Manifest:
     manifest = Manifest.read(path)
     assert manifest is not None, "a finished artifact has a manifest"
-    if not changed:
-        return summary(path, manifest, outcome, headline=f"{path.name} is there already; nothing to do.")
-    counts = manifest.counts | outcome.counts()
-    manifest = write_manifest(path, settings, inputs, started=started, counts=counts, details=manifest.details)
-    return _told(settings, workspace, manifest, outcome, "Chose again from the stored scores: ")
+    return manifest
 
 
 def _told(

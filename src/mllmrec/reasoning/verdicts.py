@@ -52,7 +52,7 @@ def write_verdicts(path: Path, rows: Callable[[], Rows], choice: Choice) -> Outc
 
 
 def decide_again(path: Path, choice: Choice) -> tuple[Outcome, bool]:
-    """Another choice from the stored scores; and whether it differs from the one that was stored, and was written."""
+    """Another choice from the stored scores; and whether it differs from the one that was stored."""
     parts, stored = dict[str, Parts](), dict[str, tuple[Any, ...]]()
     for row in read_list(path):
         key = row["example_id"]
@@ -60,9 +60,6 @@ def decide_again(path: Path, choice: Choice) -> tuple[Outcome, bool]:
         stored[key] = (row["scores"]["prediction"], row["confidence"], row["keep"], row["reason"])
     outcome = Outcome(parts=parts, verdicts=decide(parts, choice))
     changed = any(tuple(outcome.verdicts[key]) != before for key, before in stored.items())
-    if changed:
-        decided = ((row, outcome.verdicts[row["example_id"]]) for row in read_list(path))
-        write_list(path, (_decided(row, verdict, row["scores"]["repeats"]) for row, verdict in decided))
     return outcome, changed
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from mllmrec.artifacts import read_json, write_json, write_jsonl
 from mllmrec.errors import ArtifactError
-from mllmrec.manifests import Manifest, differences
+from mllmrec.manifests import Manifest, differences, manifest_path
 from mllmrec.settings.training import TrainingSettings
 
 UNFINISHED = "unfinished.json"
@@ -73,6 +73,12 @@ def place_best(folder: Path) -> None:
         for path in best.iterdir():
             path.replace(folder / path.name)
         best.rmdir()
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a finished checkpoint without its logs."""
+    logs = {LOG, TIMELINE, VALIDATED, UNFINISHED, manifest_path(folder).name}
+    return [path for path in folder.iterdir() if path.is_file() and path.name not in logs and path.name[0] != "."]
 
 
 def clear(folder: Path) -> None:

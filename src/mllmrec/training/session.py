@@ -105,7 +105,13 @@ class Session:
                 self.save(self.trainer.accelerator.unwrap_model(self.trainer.model), self.folder / checkpoints.BEST)
             checkpoints.place_best(self.folder)
             write_manifest(
-                self.folder, self.settings, self.inputs, started=self.started, counts=counts, details=details
+                self.folder,
+                self.settings,
+                self.inputs,
+                started=self.started,
+                counts=counts,
+                details=details,
+                outputs=checkpoints.model_files(self.folder),
             )
             checkpoints.clear(self.folder)
         self.trainer.accelerator.wait_for_everyone()

@@ -27,7 +27,7 @@ from mllmrec.data.sequences import Line
 from mllmrec.evaluation.baselines.base import Baseline
 from mllmrec.evaluation.baselines.families import FAMILIES, Fitting, check_installed
 from mllmrec.evaluation.baselines.tuning import Tuning, tune
-from mllmrec.manifests import Manifest, differences, hash_files, unmark, write_manifest
+from mllmrec.manifests import Manifest, altered, differences, hash_files, unmark, write_manifest
 from mllmrec.progress import note
 from mllmrec.records import Split
 from mllmrec.settings.evaluation import BaselineFitSettings
@@ -125,6 +125,7 @@ def _kept(folder: Path, name: str, fitting: Fitting) -> Manifest | None:
     stale = [
         *differences("setting", settings.completed(manifest.result_settings), settings.result_settings()),
         *differences("input", manifest.inputs, fit_inputs(name, fitting)),
+        *(f"{output} is gone or was altered" for output in altered(folder, manifest)),
     ]
     if stale:
         note(f"{folder} is stale: {'; '.join(stale)}. {name} is fitted anew.")
