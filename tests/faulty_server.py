@@ -37,6 +37,24 @@ WRITTEN = {
     "boxed": "<think>Let me think.</think><|begin_of_box|>{}<|end_of_box|>",
 }
 """How an answer stands in the content, among marks of reasoning."""
+REFUSALS = {
+    "limit_refused": {"message": "not supported", "param": "max_tokens", "code": "unsupported_parameter"},
+    "limit_refused_in_words": {
+        "message": "'max_tokens' is off. Use 'max_completion_tokens'.",
+        "param": None,
+        "code": 400,
+    },
+    "limit_too_large": {
+        "message": "max_tokens is too large: 64. This model supports at most 32.",
+        "param": "max_tokens",
+    },
+    "temperature_refused": {"message": "Only the default (1) value is supported.", "param": "temperature"},
+    "context_refused": {
+        "message": "'max_tokens' or 'max_completion_tokens' is too large: 64. This model's maximum context length is "
+        "60 tokens and your request has 20 input tokens."
+    },
+}
+"""Error objects of status 400, each about one setting."""
 VARIANTS = ("answer", "reasoning_field", "think", "slow", "parts", "no_usage", *WRITTEN)
 
 
@@ -125,9 +143,10 @@ class FaultyServer:
 
     def _response(self, behaviour: str, received: Received) -> tuple[int, str, bytes]:
         """(status, further header lines, body)."""
-        if behaviour == "limit_refused":
-            said = {"message": "use max_completion_tokens", "param": "max_tokens", "code": "unsupported_parameter"}
-            return 400, "", _bytes({"error": said})
+        if behaviour in REFUSALS:
+            return 400, "", _bytes({"error": REFUSALS[behaviour]})
+        if behaviour == "limit_refused_with_200":
+            return 200, "", _bytes({"error": REFUSALS["limit_refused_in_words"]})
         if behaviour == "no_credit":
             return 429, "", _bytes({"error": {"message": "you have used it up", "code": "insufficient_quota"}})
         if behaviour.startswith("http_"):

@@ -47,6 +47,21 @@ def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert access(base_url=LOCAL).without_key("none of it") == "none of it"
 
 
+@pytest.mark.parametrize(
+    ("key", "text", "shown"),
+    [
+        ("k", "broken key k", "broken key k"),
+        ("k", "Bearer k was refused", "Bearer [key] was refused"),
+        ("none", "none of it", "none of it"),
+        ("EMPTY", "EMPTY is not a key", "EMPTY is not a key"),
+        ("lm-studio", "lm-studios, and lm-studio", "lm-studios, and [key]"),
+        ("sk-0123456789abcdef", "xsk-0123456789abcdefx", "x[key]x"),
+    ],
+)
+def test_a_key_is_struck_where_it_can_be_no_other_word(key: str, text: str, shown: str) -> None:
+    assert Access(LOCAL, key).without_key(text) == shown
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:8000/v1", "ftp://host/v1", "http:///v1", "https://me:secret@host/v1"])
 def test_an_address_that_cannot_be_one_is_refused_without_telling_its_password(address: str) -> None:
     with pytest.raises(SettingsError, match=r"expected http:// or https://") as caught:

@@ -277,6 +277,65 @@ def test_a_model_that_wants_the_other_name_of_the_limit_gets_it() -> None:
     assert limits == [{"max_tokens": 64}, {"max_completion_tokens": 64}, {"max_completion_tokens": 64}]
 
 
+@pytest.mark.parametrize("behaviour", ["limit_refused", "limit_refused_in_words", "limit_refused_with_200"])
+def test_a_limit_that_goes_by_another_name_is_read_from_parameter_or_words(behaviour: str) -> None:
+    with faulty_server(script(a=[behaviour])) as server:
+        found = replies(server, requests("a", "b"), max_inflight=1, max_new_tokens=64, max_retries=0)
+    assert {reply.failure for reply in found.values()} == {None}
+    assert ["max_tokens" in request.body for request in server.requests] == [True, False, False]
+
+
+def test_a_temperature_that_the_server_refuses_is_named_with_its_flag_at_once() -> None:
+    with (
+        faulty_server(lambda _text, _number: "temperature_refused") as server,
+        pytest.raises(
+            BackendError, match=r"refuses the request .* status 400.*refuses --temperature 0\.3 .*temperature 1"
+        ),
+    ):
+        replies(server, requests(*map(str, range(20))), max_inflight=1, temperature=0.3)
+    assert len(server.requests) == 1
+
+
+def test_a_server_that_takes_no_temperature_gets_none_where_that_is_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with faulty_server(script(a=["temperature_refused"])) as server:
+        found = replies(server, requests("a", "b"), max_inflight=1, temperature=1.0)
+    assert {reply.failure for reply in found.values()} == {None}
+    assert ["temperature" in request.body for request in server.requests] == [True, False, False]
+    assert capsys.readouterr().err.count("the server takes no temperature") == 1
+
+
+def test_a_limit_beyond_what_the_server_allows_is_named_with_its_flag() -> None:
+    with (
+        faulty_server(lambda _text, _number: "limit_too_large") as server,
+        pytest.raises(BackendError, match=r"--max-new-tokens 64: give the number that it allows"),
+    ):
+        replies(server, requests("a", "b"), max_new_tokens=64)
+
+
+def test_a_prompt_beyond_the_context_fails_alone_and_all_of_them_end_the_stage() -> None:
+    with faulty_server(script(b=["context_refused"])) as server:
+        found = replies(server, requests("a", "b", "c"), max_inflight=1)
+    assert {name: reply.failure for name, reply in found.items()} == {"a": None, "b": "context_length", "c": None}
+    with (
+        faulty_server(lambda _text, _number: "context_refused") as server,
+        pytest.raises(
+            BackendError, match=r"refuses every request: .* context_length \(3\)\..*lower --max-new-tokens"
+        ) as caught,
+    ):
+        replies(server, requests(*map(str, range(20))), max_inflight=1)
+    assert "doesn't answer" not in str(caught.value)
+
+
+def test_a_placeholder_for_a_key_garbles_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MADE_UP_KEY", "k")
+    with faulty_server(lambda _text, _number: "http_401") as server, pytest.raises(BackendError) as caught:
+        replies(server, requests("a"))
+    assert "no luck with 401 for Bearer [key]" in str(caught.value)
+    assert str(caught.value).count("[key]") == 1
+
+
 def test_each_kind_of_failure_is_told_once_in_the_words_of_the_server(capsys: pytest.CaptureFixture[str]) -> None:
     with faulty_server(lambda text, _number: "answer" if text.endswith("a") else "http_400") as server:
         replies(server, requests("a", "b", "c", "d"), max_inflight=1)

@@ -20,6 +20,7 @@ def test_one_that_strays_counts_half() -> None:
         None,
         0.5,
     )
+    assert form_of("Sure! Here it is:\n" + GOOD, stepped=True)[:2] == (None, 0.5)
     assert form_of(GOOD.replace("\nStep 4: A view", "\nStep 4: A lake. A view"), stepped=True)[:2] == (None, 0.5)
 
 

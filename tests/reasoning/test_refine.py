@@ -124,7 +124,7 @@ def test_a_broken_form_is_asked_again_once_then_recorded(tmp_path: Path) -> None
 
     def write(request: Request) -> str | None:
         if f"5. {named}" in request.text:
-            return "Sure!\n" + GOOD_STEPS
+            return GOOD_STEPS + "\nThat is one.\nOr two."
         return steps_of(request) if "could not be used: Step 2 is empty" in request.text else "Step 1: a b c\nStep 2:"
 
     def stubborn(request: Request) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,8 +24,14 @@ def changed(old: str, new: str) -> str:
     [
         ("", ORDER),
         ("They like boats.", "text outside the steps"),
-        ("Sure! Here it is:\n" + GOOD_STEPS, "text outside the steps"),
-        (GOOD_STEPS + "\nI hope this helps.", "text outside the steps"),
+        (GOOD_STEPS + "\nI hope this helps.\nOr shall I write it anew?", "text outside the steps"),
+        (changed("bays.", "bays.\nAnd more of it."), "text outside the steps"),
+        (changed("calm\n", "calm\nAnd more of it.\n"), "text outside the steps"),
+        ("Step 1: I could say this.\n" + GOOD_STEPS, ORDER),
+        (
+            "### Step 1: Signals in it\nBoats and bays.\n" + "\n".join(GOOD_STEPS.splitlines()[1:]),
+            "text outside the steps",
+        ),
         ("\n".join(GOOD_STEPS.splitlines()[:3]), ORDER),
         ("\n".join(reversed(GOOD_STEPS.splitlines())), ORDER),
         (GOOD_STEPS + "\n" + GOOD_STEPS, ORDER),
@@ -58,11 +66,47 @@ def test_the_steps_together_are_bounded() -> None:
         "\n".join(f"**{line[:7]}**{line[7:]}" for line in GOOD_STEPS.splitlines()),
         changed("(1) near water; (2) with a boat; (3) calm", "\n- near water\n- with a boat;\n* calm"),
         changed("(1) near water; (2) with a boat; (3) calm", "\n1. near water\n2. with a boat\n3) calm"),
+        "Sure! Here is the refined reasoning:\n\n" + GOOD_STEPS,
+        "Let me look at the list.\nBoats, mostly.\n" + GOOD_STEPS,
+        GOOD_STEPS + "\n\nLet me know if you need anything else!",
+        f"```\n{GOOD_STEPS}\n```",
+        f"Here it is:\n```text\n{GOOD_STEPS}\n```\nI hope this helps.",
+        GOOD_STEPS.replace(":", "："),
+        changed("(1) near water; (2) with a boat; (3) calm", "（1）near water；（2）with a boat；（3）calm"),
+        re.sub(r"(?m)^(Step \d):", r"**\1 (Signals):**", GOOD_STEPS),
+        re.sub(r"(?m)^(Step \d): ", r"**\1: What it means:** ", GOOD_STEPS),
+        re.sub(r"(?m)^(Step \d): ", r"**\1: What it means** – ", GOOD_STEPS),
+        re.sub(r"(?m)^(Step \d: .*)$", r"**\1**", GOOD_STEPS),
+        re.sub(r"(?m)^(Step \d)", r"### \1", GOOD_STEPS),
+        re.sub(r"(?m)^(Step \d)", r"- \1", GOOD_STEPS),
+        re.sub(r"(?m)^(Step \d): ", r"\1 of 4 - ", GOOD_STEPS),
+        re.sub(r"(?m)^(Step \d): ", r"### \1: What it means\n\n", GOOD_STEPS) + "\n\nI hope this helps.",
+        re.sub(r"(?m)^(Step \d): ", r"**\1**\n", GOOD_STEPS),
+        re.sub(r"(?m)^(Step \d): ", r"\1:\n", GOOD_STEPS),
+        GOOD_STEPS.replace("\nStep", "\n\n---\n\nStep"),
     ],
-    ids=("as asked", "blank lines", "case", "bold", "bullets", "numbered lines"),
+    ids=(
+        *("as asked", "blank lines", "case", "bold", "bullets", "numbered lines", "preamble", "two lines before"),
+        *("closing line", "fence", "fence and talk", "full-width colons", "full-width criteria", "label in brackets"),
+        *("bold label", "bold label and a dash", "all bold", "headings", "list", "dashes", "headings above"),
+        *("bold headings above", "text below", "rules"),
+    ),
 )
 def test_small_departures_are_put_right(text: str) -> None:
     assert four_steps(text) == GOOD_STEPS
+
+
+def test_no_word_of_a_step_passes_for_a_label() -> None:
+    assert four_steps(changed("Step 1: The user likes boats", "**Step 1: The user likes** boats")) == changed(
+        "The user likes boats", "The user likes** boats"
+    )
+    headed = changed("Step 4: A calm", "### Step 4: A calm") + "\nI hope this helps."
+    assert four_steps(headed) == GOOD_STEPS
+
+
+def test_words_around_the_steps_are_told_from_bare_steps() -> None:
+    assert broken_rule("Sure:\n" + GOOD_STEPS, is_bare=True) == "text outside the steps"
+    assert broken_rule(f"```\n**{GOOD_STEPS}\n```", is_bare=True) is None
 
 
 def test_a_title_in_quotes_or_an_abbreviation_ends_no_sentence() -> None:

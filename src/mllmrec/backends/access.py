@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -11,6 +12,8 @@ from mllmrec.settings.long import TeacherSettings
 
 DEFAULT_ADDRESS = "https://api.openai.com/v1"
 NO_KEY = "none"
+SECRET_LETTERS, LONG_LETTERS = 8, 16
+"""A key of fewer letters is a placeholder and may be part of any word; a long one is struck even amid other letters."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,18 @@ class Access:
         return cls(address or DEFAULT_ADDRESS, key or NO_KEY)
 
     def without_key(self, text: str) -> str:
-        """`text`, which the server may have made from what it was sent, fit to be shown."""
-        return text.replace(self.key, "[key]") if self.key != NO_KEY else text
+        """`text`, which the server may have made from what it was sent, fit to be shown.
+
+        >>> Access("http://127.0.0.1/v1", "sk-12345").without_key("Incorrect key Bearer sk-12345.")
+        'Incorrect key Bearer [key].'
+        >>> Access("http://127.0.0.1/v1", "k").without_key("unknown key")
+        'unknown key'
+        """
+        if len(self.key) >= LONG_LETTERS:
+            return text.replace(self.key, "[key]")
+        if len(self.key) < SECRET_LETTERS:
+            return re.sub(rf"(?<=Bearer ){re.escape(self.key)}(?!\w)", "[key]", text) if self.key != NO_KEY else text
+        return re.sub(rf"(?<![A-Za-z0-9]){re.escape(self.key)}(?![A-Za-z0-9])", "[key]", text)
 
 
 def _check_address(address: str) -> None:

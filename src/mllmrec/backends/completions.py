@@ -57,16 +57,18 @@ PASSING_STATUSES = (408, 409, 425, 429)
 class Outcome:
     """What came of one call: a text, or a failure in one stable word.
 
-    `wait_seconds` is what the server asked to wait before the next call, `status` and `code` are how it refused, and
-    `detail` is what it said.
+    `wait_seconds` is what the server asked to wait before the next call, `status`, `code` and `parameter` are how it
+    refused, `detail` is what it said, and `advice` what to do about it.
     """
 
     text: str | None = None
     failure: str | None = None
     wait_seconds: float = 0.0
     detail: str = ""
+    advice: str = ""
     status: int | None = None
     code: str = ""
+    parameter: str | None = None
     usage: Usage = field(default_factory=dict)
 
     @property
@@ -77,8 +79,14 @@ class Outcome:
 
 def refusal(status: int, error: Any, *, code: str = "", wait_seconds: float = 0.0) -> Outcome:
     """The outcome of a call that the server refused with an error object."""
+    named = error.get("param") if isinstance(error, Mapping) else None
     return Outcome(
-        failure=f"http_{status}", wait_seconds=wait_seconds, detail=error_message(error), status=status, code=code
+        failure=f"http_{status}",
+        wait_seconds=wait_seconds,
+        detail=error_message(error),
+        status=status,
+        code=code,
+        parameter=named if isinstance(named, str) else None,
     )
 
 
@@ -140,7 +148,7 @@ def _cut(reason: Any) -> str | None:
 
 def error_message(error: Any) -> str:
     """What an error object says, in one line."""
-    said = (error.get("message") or error) if isinstance(error, Mapping) else error
+    said = (error.get("message") or error.get("detail") or error) if isinstance(error, Mapping) else error
     return " ".join(str(said)[:KEPT_CHARACTERS].split())
 
 

@@ -2,7 +2,9 @@
 
 A call that may succeed later (a busy or broken server, a timeout, a cut line, an empty or garbled answer) is made again
 after an exponentially growing, fully jittered wait on top of what the server asks for; the library's own retries are
-off, so that each is counted. Nothing is sent but the model's name, the sampling settings, text and pictures.
+off, so that each is counted. A setting that the server refuses is named with the flag that mends it; where it only
+wants another name for the limit of tokens, it gets that. Nothing is sent but the model's name, the sampling settings,
+text and pictures.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import asyncio
 import base64
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI
@@ -20,6 +23,7 @@ from mllmrec.backends.access import DEFAULT_ADDRESS, Access
 from mllmrec.backends.base import Picture, Reply, Request
 from mllmrec.backends.completions import Outcome, is_passing, read_completion, refusal
 from mllmrec.backends.inflight import in_flight
+from mllmrec.backends.refusals import ADVICE, refused_setting
 from mllmrec.backends.waiting import jittered, retry_after_seconds
 from mllmrec.errors import BackendError, SettingsError
 from mllmrec.progress import note
@@ -28,7 +32,9 @@ from mllmrec.settings.long import TeacherSettings
 FATAL_STATUSES = (401, 402)
 FATAL_AT_FIRST = (403, 404)
 NO_CREDIT = "insufficient_quota"
-RENAMED = "max_tokens_refused"
+CHANGED = "asked_otherwise"
+"""A call that is made again at once, because the request is put in another way."""
+CONTEXT = "context_length"
 SHOWN_CHARACTERS = 300
 
 
@@ -45,6 +51,7 @@ class EndpointTeacher:
         self._settings = settings
         self._access = Access.of(settings)
         self._limit_name = "max_tokens"
+        self._sends_temperature = True
         self._alive = False
         self._told: set[str] = set()
         self._last_words = ""
@@ -74,8 +81,9 @@ class EndpointTeacher:
     def _may_be_the_server(self, reply: Reply) -> bool:
         """Whether a failure may be the server's, or the settings', and none of this request."""
         failure = reply.failure or ""
-        refused = not self._alive and failure.startswith("http_4")
-        return (is_passing(failure) or refused) and not reply.usage.get("prompt_tokens")
+        return (is_passing(failure) or (not self._alive and _is_refusal(failure))) and not reply.usage.get(
+            "prompt_tokens"
+        )
 
     def _client(self) -> AsyncOpenAI:
         client = AsyncOpenAI(
@@ -97,7 +105,7 @@ class EndpointTeacher:
             outcome = await self._call(client, request)
             usage.update({"calls": 1, "milliseconds": round(1000 * (time.monotonic() - begun)), **outcome.usage})
             self._check(outcome)
-            if outcome.failure == RENAMED:
+            if outcome.failure == CHANGED:
                 continue
             if attempt == self._settings.max_retries or not outcome.is_passing:
                 break
@@ -110,28 +118,58 @@ class EndpointTeacher:
 
     async def _call(self, client: AsyncOpenAI, request: Request) -> Outcome:
         """What came of one call. The timeout is for the whole of it, however slowly the answer drips."""
-        settings, limit_name = self._settings, self._limit_name
         body = {
             "model": self.name,
             "messages": [{"role": "user", "content": _content(request)}],
-            "temperature": settings.temperature,
-            limit_name: settings.max_new_tokens,
+            self._limit_name: self._settings.max_new_tokens,
+            **({"temperature": self._settings.temperature} if self._sends_temperature else {}),
         }
+        return self._understood(await self._post(client, request, body), request, body)
+
+    async def _post(self, client: AsyncOpenAI, request: Request, body: Mapping[str, Any]) -> Outcome:
         try:
-            async with asyncio.timeout(settings.timeout):
+            async with asyncio.timeout(self._settings.timeout):
                 content = await client.post("/chat/completions", cast_to=str, body=body)
         except (APITimeoutError, TimeoutError):
             return Outcome(failure="timeout")
         except APIConnectionError as error:
             return Outcome(failure="connection", detail=str(error.__cause__ or error))
         except APIStatusError as error:
-            if error.param == limit_name == "max_tokens":
-                self._limit_name = "max_completion_tokens"
-                return Outcome(failure=RENAMED)
             wait_seconds = retry_after_seconds(error.response.headers.get("retry-after"), time.time())
             said = error.body or error.message
             return refusal(error.status_code, said, code=error.code or "", wait_seconds=wait_seconds)
         return read_completion(content, request)
+
+    def _understood(self, outcome: Outcome, request: Request, body: Mapping[str, Any]) -> Outcome:
+        """The outcome with what to do about a refused setting; `CHANGED` where the request can be put otherwise.
+
+        A temperature of 1 is what servers take where none is sent, so one that takes no temperature at all gets none.
+        """
+        if outcome.status is None:
+            return outcome
+        limit_name = "max_tokens" if "max_tokens" in body else "max_completion_tokens"
+        refused = refused_setting(
+            outcome.status, outcome.parameter, outcome.detail, limit_name=limit_name, pictures=bool(request.pictures)
+        )
+        if refused == "renamed":
+            self._limit_name = "max_completion_tokens"
+            return Outcome(failure=CHANGED)
+        if refused == "temperature" and body.get("temperature") == 1:
+            if self._sends_temperature:
+                note(f"{self.name}: the server takes no temperature; none is sent, and its own default counts.")
+            self._sends_temperature = False
+            return Outcome(failure=CHANGED)
+        if refused is None:
+            return outcome
+        settings = self._settings
+        advice = ADVICE[refused].format(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
+        if refused in ("temperature", "max_tokens") and not self._alive:
+            raise BackendError(
+                f"The server at {self._access.address} refuses the request to {self.name!r} with status "
+                f"{outcome.status}: {self._shown(outcome.detail).rstrip('.')}. {advice} Then start the command again; "
+                "what is done is kept."
+            )
+        return replace(outcome, failure=CONTEXT if refused == "context" else outcome.failure, advice=advice)
 
     def _check(self, outcome: Outcome) -> None:
         """Raise when no request can succeed any more: a wrong key, no credit, an unknown model."""
@@ -147,6 +185,12 @@ class EndpointTeacher:
 
     def _gone(self, held: list[Reply]) -> BackendError:
         reasons = ", ".join(f"{word} ({count})" for word, count in Counter(reply.failure for reply in held).items())
+        if all(_is_refusal(reply.failure or "") for reply in held):
+            return BackendError(
+                f"The server at {self._access.address} refuses every request: the last {len(held)} failed with "
+                f"{reasons}. {self._last_words} Expected settings that it takes. Change what it names and start the "
+                "same command again; what is done is kept, and these requests count as not asked."
+            )
         return BackendError(
             f"The server at {self._access.address} doesn't answer: the last {len(held)} requests failed after all "
             f"retries: {reasons}. {self._last_words} Expected an OpenAI-compatible server. See that it runs and that "
@@ -162,10 +206,15 @@ class EndpointTeacher:
         """Tell the first failure of each kind as the server worded it; records keep the kind alone."""
         if outcome.failure is None or not outcome.detail:
             return
-        self._last_words = f"The last words were: {self._shown(outcome.detail).rstrip('.')}."
+        self._last_words = f"The last words were: {self._shown(outcome.detail).rstrip('.')}. {outcome.advice}".strip()
         if outcome.failure not in self._told:
             self._told.add(outcome.failure)
             note(f"{self.name}: a request failed ({outcome.failure}). {self._last_words}")
+
+
+def _is_refusal(failure: str) -> bool:
+    """Whether the server refused a request for what it holds."""
+    return failure == CONTEXT or (failure.startswith("http_4") and not is_passing(failure))
 
 
 def _content(request: Request) -> Any:

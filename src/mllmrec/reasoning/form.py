@@ -7,16 +7,13 @@ usual 30 to 320 words and falls to 0 at 10 and at 640, beyond which a trace is r
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
-from mllmrec.reasoning.steps import NUM_STEPS, broken_rule
+from mllmrec.reasoning.steps import NUM_STEPS, broken_rule, step_numbers
 
 FEWEST_WORDS, USUAL_WORDS, MOST_WORDS = 10, (30, 320), 640
 EMPTY, SHORT, LONG = "is empty", "has too few words", "has too many words"
 STEPS = "lacks the four steps"
-
-_STEP = re.compile(r"^[\s*_#>]*step\s*(\d)\s*[*_]*\s*[:.]", re.IGNORECASE | re.MULTILINE)
 
 
 class Form(NamedTuple):
@@ -38,10 +35,9 @@ def form_of(text: str, *, stepped: bool) -> Form:
     length = _length(count)
     if not stepped:
         return Form(_too_much(count), None, length, count)
-    numbers = [int(number) for number in _STEP.findall(text)]
-    if numbers != list(range(1, NUM_STEPS + 1)):
+    if step_numbers(text) != list(range(1, NUM_STEPS + 1)):
         return Form(_too_much(count) or STEPS, 0.0, length, count)
-    return Form(_too_much(count), 1.0 if broken_rule(text) is None else 0.5, length, count)
+    return Form(_too_much(count), 1.0 if broken_rule(text, is_bare=True) is None else 0.5, length, count)
 
 
 def _too_much(count: int) -> str | None:

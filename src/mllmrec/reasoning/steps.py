@@ -1,13 +1,16 @@
 """The form of a trace: four lines `Step 1:` to `Step 4:`, and what a draft in free words must be.
 
-Writers stray in small ways that cost nothing (bold marks, retrieval criteria as bullets below their step), which are
-put right. Everything else that departs from the form is a broken rule in a few stable words: the writer is told it when
-it is asked again, and failures are counted by it.
+Writers stray in small ways that cost nothing, which are put right: bold marks, labels and headings of steps, full-width
+colons, criteria as bullets below their step, a code fence, words before the first step and one line behind the last,
+which are left out. Everything else that departs from the form is a broken rule in a few stable words: the writer is
+told it when it is asked again, and failures are counted by it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from mllmrec.data.prompts import plain
 
@@ -15,8 +18,17 @@ NUM_STEPS, CRITERIA_STEP = 4, 3
 FEWEST_CRITERIA, MOST_CRITERIA = 3, 5
 FEWEST_STEP_WORDS, MOST_STEP_WORDS, MOST_WORDS = 3, 120, 320
 FEWEST_DRAFT_WORDS, MOST_DRAFT_WORDS = 15, 400
+MOST_LABEL_WORDS = 8
+ORDER, OUTSIDE = "the steps aren't 1 to 4 in order, each once", "text outside the steps"
 
-_STEP = re.compile(r"[\s*_#>]*step\s*(\d)\s*[*_]*\s*[:.][*_\s]*(.*)", re.IGNORECASE)
+_HEAD = re.compile(
+    r"(?P<marks>[\s*_#>•-]*)(?:\d[.)]\s*)?step\s*(?P<number>\d)(?:\s*(?:of|/)\s*4)?[*_\s]*"
+    r"(?:\([^()]*\)|（[^（）]*）)?[*_\s]*(?:[:：.–—-][*_\s]*(?P<rest>.*))?",
+    re.IGNORECASE,
+)
+_BOLD_LABEL = re.compile(r"(?P<label>[^*_]+?)\s*(?:[:：–—-]\s*(?:\*\*|__)|(?:\*\*|__)\s*[:：–—-])\s*(?P<text>.+)")
+_ORNAMENT = re.compile(r"\s*(?:`{3,}\w*|[-*_=~\s]*)")
+_FULL_WIDTH = str.maketrans({"（": "(", "）": ") ", "；": "; "})
 _BULLET = re.compile(r"\s*(?:[-*•–]|\(?\d[.)])\s*(.*)")
 _NUMBERED = re.compile(r"(?:(?<=\s)|^)(?:\(\d\)|\d[.)])\s*")
 _QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”")
@@ -28,8 +40,8 @@ class BrokenRuleError(ValueError):
     """A text isn't of its form; the message is the rule it breaks."""
 
 
-def four_steps(text: str) -> str:
-    """The four lines of a trace, put right in small ways.
+def four_steps(text: str, *, is_bare: bool = False) -> str:
+    """The four lines of a trace, put right in small ways; text that `is_bare` may have no words around its steps.
 
     >>> print(four_steps('''**Step 1:** Likes quiet lakes.
     ... Step 2: Moves on to rivers.
@@ -45,7 +57,9 @@ def four_steps(text: str) -> str:
 
     Raises BrokenRuleError.
     """
-    steps = _steps(text)
+    steps, around = _steps(text)
+    if is_bare and around:
+        raise BrokenRuleError(OUTSIDE)
     for number, step in enumerate(steps, 1):
         length = len(step.split())
         if not step:
@@ -72,14 +86,19 @@ def free_words(text: str) -> str:
     return "\n".join(lines)
 
 
-def broken_rule(text: str) -> str | None:
+def step_numbers(text: str) -> list[int]:
+    """The numbers of the steps in the order of their lines."""
+    return [int(match["number"]) for line in text.splitlines() if (match := _HEAD.fullmatch(line))]
+
+
+def broken_rule(text: str, *, is_bare: bool = False) -> str | None:
     """The rule that a text of four steps breaks, if it breaks one.
 
     >>> broken_rule("They like lakes.")
     'text outside the steps'
     """
     try:
-        four_steps(text)
+        four_steps(text, is_bare=is_bare)
     except BrokenRuleError as error:
         return str(error)
     return None
@@ -102,21 +121,64 @@ def criteria(step: str) -> list[str]:
     return [part for part in (part.strip(" ;,.") for part in parts) if part]
 
 
-def _steps(text: str) -> list[str]:
-    """The texts of the four steps in order."""
-    steps, bullets = list[str](), list[str]()
-    for line in filter(str.strip, text.splitlines()):
-        if match := _STEP.fullmatch(line):
-            if int(match[1]) != len(steps) + 1:
-                raise BrokenRuleError("the steps aren't 1 to 4 in order, each once")
-            steps.append(plain(match[2]))
-        elif len(steps) == CRITERIA_STEP and (bullet := _BULLET.fullmatch(line)):
-            bullets.append(plain(bullet[1]).strip(" ;,."))
-        else:
-            raise BrokenRuleError("text outside the steps")
-    if len(steps) != NUM_STEPS:
-        raise BrokenRuleError("the steps aren't 1 to 4 in order, each once")
-    if bullets:
+@dataclass
+class _Step:
+    """One step as it was written: the text of its head line, and the lines below it up to the next step."""
+
+    text: str
+    is_heading: bool
+    lines: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, head: re.Match[str]) -> _Step:
+        marks, rest = head["marks"], head["rest"] or ""
+        is_bold = "**" in marks or "__" in marks
+        if is_bold and (label := _BOLD_LABEL.fullmatch(rest)) and len(label["label"].split()) <= MOST_LABEL_WORDS:
+            return cls(plain(label["text"]), is_heading=False)
+        text = plain(rest.rstrip(" *_") if is_bold else rest)
+        is_label = len(text.split()) <= MOST_LABEL_WORDS and not text.endswith((".", "!", "?"))
+        return cls(text, is_heading=is_label and ("#" in marks or (is_bold and rest.rstrip().endswith(("*", "_")))))
+
+    def apart(self, number: int) -> tuple[str, list[str]]:
+        """The text of step `number`, and the lines below it that are none of it.
+
+        Lines below a step without text are its text, but for the last step, which is one line; bullets are criteria.
+        """
+        if number != CRITERIA_STEP:
+            end = 0 if self.text else 1 if number == NUM_STEPS else len(self.lines)
+            return self.text or _joined(self.lines[:end]), self.lines[end:]
+        bullets = [plain(match[1]).strip(" ;,.") for line in self.lines if (match := _BULLET.fullmatch(line))]
+        others = [line for line in self.lines if not _BULLET.fullmatch(line)]
+        if not (self.text or bullets):
+            self.text, others = _joined(others), []
         listed = "; ".join(f"({number}) {bullet}" for number, bullet in enumerate(bullets, 1))
-        steps[CRITERIA_STEP - 1] = f"{steps[CRITERIA_STEP - 1]} {listed}".strip()
-    return steps
+        return " ".join([*self.text.translate(_FULL_WIDTH).split(), listed]).strip(), others
+
+
+def _steps(text: str) -> tuple[list[str], list[str]]:
+    """The texts of the four steps in order, and the lines around them: those before, and at most one behind."""
+    steps, around = list[_Step](), list[str]()
+    for line in text.splitlines():
+        if match := _HEAD.fullmatch(line):
+            if int(match["number"]) != len(steps) + 1:
+                raise BrokenRuleError(ORDER)
+            steps.append(_Step.of(match))
+        elif not _ORNAMENT.fullmatch(line):
+            (steps[-1].lines if steps else around).append(line)
+    if around and not steps:
+        raise BrokenRuleError(OUTSIDE)
+    if len(steps) != NUM_STEPS:
+        raise BrokenRuleError(ORDER)
+    if all(step.lines and (step.is_heading or not step.text) for step in steps):
+        for step in steps:
+            step.text = ""  # a heading such as `### Step 1: Signals`
+    texts, behind = zip(*(step.apart(number) for number, step in enumerate(steps, 1)), strict=True)
+    if any(behind[:-1]) or len(behind[-1]) > 1:
+        raise BrokenRuleError(OUTSIDE)
+    return list(texts), [*around, *behind[-1]]
+
+
+def _joined(lines: Sequence[str]) -> str:
+    """Lines as one text; of bullets, a list with semicolons."""
+    bullets = [plain(match[1]).strip(" ;,.") for line in lines if (match := _BULLET.fullmatch(line))]
+    return "; ".join(bullets) if len(bullets) == len(lines) else " ".join(plain(line).strip(" *_") for line in lines)
