@@ -18,6 +18,7 @@ from typing import Any
 
 from mllmrec.artifacts import read_json, sha256, write_json
 from mllmrec.errors import ArtifactError
+from mllmrec.locks import holding
 from mllmrec.settings.base import StageSettings
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "mllmrec-r1")
@@ -139,7 +140,7 @@ def write_manifest(
     details: Mapping[str, Any] | None = None,
     outputs: Iterable[Path] | None = None,
 ) -> Manifest:
-    """Mark `artifact` as finished. `started` is the `time.monotonic()` at which the stage began.
+    """Mark `artifact` as finished, under its lock. `started` is the `time.monotonic()` at which the stage began.
 
     `outputs` are the files that it vouches for; without them those of [`vouched`][mllmrec.manifests.vouched].
     """
@@ -156,7 +157,8 @@ def write_manifest(
         finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         outputs=vouched(artifact, outputs),
     )
-    write_json(manifest_path(artifact), asdict(manifest))
+    with holding(artifact):
+        write_json(manifest_path(artifact), asdict(manifest))
     return manifest
 
 

@@ -321,6 +321,26 @@ def test_a_second_process_on_the_same_part_is_refused(grpo_run: Path, workspace:
         ranking.run(settings, workspace)
 
 
+def test_a_run_is_made_in_one_way_at_a_time(
+    grpo_run: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process that ranks the same RUN with other settings keeps this one out, also when it was faster."""
+    shutil.rmtree(grpo_run)
+    other = grpo_run / "rankings.0123456789ab.0-of-1.partial.jsonl"
+    with locked(other), pytest.raises(ArtifactError, match="with other settings or inputs by process"):
+        evaluate(workspace, tag="grpo")
+    assert not (grpo_run / "manifest.json").exists()
+
+    def overtaken(job: joining.Job, mine: range) -> Summary:
+        evaluate(workspace, tag="grpo", score="id")
+        return joining.join(job, mine)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ranking, "join", lambda job, mine: (patched.undo(), overtaken(job, mine))[1])
+        with pytest.raises(ArtifactError, match="already made by `mllmrec evaluate` in another way: setting score"):
+            evaluate(workspace, tag="grpo")
+
+
 def test_a_missing_shard_is_an_error(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunk 1 is lost on the way, as when one process of a launch wrote to another disk."""
     complete = joining.read_chunks

@@ -12,11 +12,18 @@ from mllmrec.data.legacy import draw_legacy
 from mllmrec.data.protocols import Protocol
 from mllmrec.data.sequences import Interactions, Line
 from mllmrec.errors import ArtifactError
+from mllmrec.locks import locking
 from mllmrec.manifests import finished, hash_files, unmark, write_manifest
 from mllmrec.records import RankingExample, Split, Summary
 from mllmrec.settings.candidates import CandidatesSettings
 
 
+def candidates_path(settings: CandidatesSettings, workspace: Workspace) -> Path:
+    protocol = Protocol(settings.negatives, settings.num_neg, legacy=settings.legacy).stem
+    return workspace.candidates(settings.dataset, settings.split, protocol, settings.min_inter, settings.seed)
+
+
+@locking(candidates_path)
 def run(settings: CandidatesSettings, workspace: Workspace) -> Summary:
     """Write processed/<split>_<protocol>_w<min_inter>_s<seed>.jsonl."""
     started = time.monotonic()
@@ -39,11 +46,6 @@ def run(settings: CandidatesSettings, workspace: Workspace) -> Summary:
         artifact=path,
         facts={"sha256": digest, **counts},
     )
-
-
-def candidates_path(settings: CandidatesSettings, workspace: Workspace) -> Path:
-    protocol = Protocol(settings.negatives, settings.num_neg, legacy=settings.legacy).stem
-    return workspace.candidates(settings.dataset, settings.split, protocol, settings.min_inter, settings.seed)
 
 
 def lines_asked(interactions: Interactions, dataset: str, split: Split) -> list[Line]:

@@ -13,17 +13,25 @@ from mllmrec.data.hubs import from_huggingface, from_modelscope
 from mllmrec.data.model_folders import lacking, weight_files
 from mllmrec.data.sources import Source, find_source
 from mllmrec.errors import ArtifactError, BackendError, DataError, MllmrecError
+from mllmrec.locks import locking
 from mllmrec.manifests import finished, unmark, write_manifest
 from mllmrec.progress import note
 from mllmrec.records import Summary
 from mllmrec.settings.resources import FetchBackboneSettings, FetchDatasetSettings
 
 
+def raw_folder(settings: FetchDatasetSettings, workspace: Workspace) -> Path:
+    if settings.raw:
+        return Path(settings.raw).expanduser()
+    return workspace.root / "raw" / find_source(settings.name, settings.url, settings.sha256).name
+
+
+@locking(raw_folder)
 def run_dataset(settings: FetchDatasetSettings, workspace: Workspace) -> Summary:
     """Download a data set into raw/<name>: archives unpacked, each file checked, the manifest last."""
     started = time.monotonic()
     source = find_source(settings.name, settings.url, settings.sha256)
-    folder = Path(settings.raw).expanduser() if settings.raw else workspace.root / "raw" / source.name
+    folder = raw_folder(settings, workspace)
     if finished(folder, settings, {}) is not None:
         return Summary(headline=f"{source.name} is in {folder} already; nothing to do.", artifact=folder)
     unmark(folder)
@@ -49,10 +57,15 @@ def run_dataset(settings: FetchDatasetSettings, workspace: Workspace) -> Summary
     )
 
 
+def backbone_folder(settings: FetchBackboneSettings, workspace: Workspace) -> Path:
+    return workspace.root / named("backbone", settings.id.rstrip("/").rsplit("/", 1)[-1])
+
+
+@locking(backbone_folder)
 def run_backbone(settings: FetchBackboneSettings, workspace: Workspace) -> Summary:
     """Download a model into <root>/<last part of the id>, where `--backbone` finds it by that name."""
     started = time.monotonic()
-    folder = workspace.root / named("backbone", settings.id.rstrip("/").rsplit("/", 1)[-1])
+    folder = backbone_folder(settings, workspace)
     known = finished(folder, settings, {}) is not None
     if folder.is_dir() and not settings.overwrite and not lacking(folder):
         if not known:

@@ -23,6 +23,7 @@ from mllmrec.data.importers.splitting import Division, divide
 from mllmrec.data.importers.writer import write_dataset
 from mllmrec.data.sequences import read_catalogue
 from mllmrec.errors import ArtifactError
+from mllmrec.locks import locking
 from mllmrec.manifests import finished, manifest_path, unmark, write_manifest
 from mllmrec.progress import progress
 from mllmrec.records import Summary
@@ -31,6 +32,7 @@ from mllmrec.settings.prepare import PrepareSettings
 IMAGE_FOLDERS = ("images", "covers", "posters")
 
 
+@locking(lambda settings, workspace: workspace.card(settings.dataset))
 def run(settings: PrepareSettings, workspace: Workspace) -> Summary:
     """Write data/<dataset>/: train.tsv, valid.tsv, test.tsv, titles, pairs, card.json."""
     started = time.monotonic()

@@ -20,6 +20,7 @@ from mllmrec.evaluation.rankings import position_of
 from mllmrec.evaluation.reference_files import remove_reference_files, write_reference_files
 from mllmrec.evaluation.runs import Run, read_run, summarise
 from mllmrec.launch import rank_and_size
+from mllmrec.locks import holding
 from mllmrec.manifests import Manifest, altered, finished, manifest_path, vouched
 from mllmrec.progress import note
 from mllmrec.settings.evaluation import RunSettings
@@ -82,7 +83,8 @@ def _renew(manifest: Manifest, folder: Path, changed: Mapping[str, Any]) -> None
         finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         outputs=vouched(folder),
     )
-    write_json(manifest_path(folder), asdict(renewed))
+    with holding(folder):
+        write_json(manifest_path(folder), asdict(renewed))
 
 
 def normalised(positions: Iterable[Position], top_k: Sequence[int]) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.errors import ArtifactError
-from mllmrec.evaluation.cutoffs import normalised
+from mllmrec.evaluation.cutoffs import finished_run, normalised
 from mllmrec.evaluation.metrics import Position
 from mllmrec.evaluation.models import ModelChoice
 from mllmrec.evaluation.rankings import position_of, ranking_of, ranking_of_answers
-from mllmrec.evaluation.runs import Run, read_run, write_run
+from mllmrec.evaluation.runs import Run, write_run
 from mllmrec.evaluation.tables import results_table
 from mllmrec.launch import rank_and_size
-from mllmrec.locks import locked
+from mllmrec.locks import holding, locked
 from mllmrec.manifests import Manifest
 from mllmrec.records import Ranking, RankingExample, Summary
 from mllmrec.settings.ranking import EvaluateSettings
@@ -70,7 +70,8 @@ class Job:
 def join(job: Job, mine: range) -> Summary:
     """Write the RUN, unless chunks are left to other shards or another process was faster; `mine` are this process's.
 
-    Raises ArtifactError when a chunk is missing that no shard is there for.
+    Raises ArtifactError when a chunk is missing that no shard is there for, or when another process has made the RUN in
+    another way meanwhile.
     """
     headline = f"Ranked the candidates of {len(job.examples)} users with {job.choice.name}: {job.folder}"
     if rank_and_size()[0]:
@@ -80,9 +81,14 @@ def join(job: Job, mine: range) -> Summary:
         chunks = read_chunks(job.logs)
         missing = [index for index in range(job.num_chunks) if index not in chunks]
         if not missing:
-            return _summary(headline, _write(job, chunks))
+            with holding(job.folder):
+                there: Run | None = _made(job, job.settings) or _write(job, chunks)
+            for path in job.folder.glob("rankings.*.partial.jsonl"):
+                path.unlink(missing_ok=True)
+            return _summary(headline, there)
         if not chunks.keys() >= set(mine) and Manifest.read(job.folder) is not None:
-            return _summary(f"{shard}another process has joined what was ranked: {job.folder}", read_run(job.folder))
+            there = _made(job, job.settings.model_copy(update={"overwrite": False}))
+            return _summary(f"{shard}another process has joined what was ranked: {job.folder}", there)
         if shard:
             return Summary(headline=f"{shard}{len(missing)} chunks are left to other shards.")
         raise ArtifactError(
@@ -104,12 +110,18 @@ def read_chunks(logs: Path) -> dict[int, dict[str, Any]]:
     return chunks
 
 
-def _summary(headline: str, run: Run) -> Summary:
+def _made(job: Job, settings: EvaluateSettings) -> Run | None:
+    """The RUN when another process has made it meanwhile; an ArtifactError when it did so in another way."""
+    return finished_run(job.folder, settings, job.inputs, answers=settings.num_answers)
+
+
+def _summary(headline: str, run: Run | None) -> Summary:
+    assert run is not None, "a RUN with a manifest is finished"
     return Summary(headline=headline, artifact=run.folder, tables=(results_table([run]),))
 
 
 def _write(job: Job, chunks: Chunks) -> Run:
-    """Turn finished chunks into a RUN and drop the working logs."""
+    """Turn finished chunks into a RUN."""
     examples, settings = job.examples, job.settings
     rows = [row for index in range(job.num_chunks) for row in chunks[index]["rows"]]
     invalid = sum(not row["answers"] for row in rows) if settings.method == "generate" else 0
@@ -120,7 +132,7 @@ def _write(job: Job, chunks: Chunks) -> Run:
         details |= normalised(_positions_per_token(examples, rows), settings.top_k)
     else:
         details["dropped_answers"] = sum(row["dropped"] for row in rows)
-    run = write_run(
+    return write_run(
         job.folder,
         _rankings(examples, rows),
         settings,
@@ -135,9 +147,6 @@ def _write(job: Job, chunks: Chunks) -> Run:
         num_lists=job.num_lists,
         details=details,
     )
-    for path in job.folder.glob("rankings.*.partial.jsonl"):
-        path.unlink(missing_ok=True)
-    return run
 
 
 def _rankings(examples: Sequence[RankingExample], rows: Sequence[dict[str, Any]]) -> Iterator[Ranking]:

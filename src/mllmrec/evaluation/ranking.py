@@ -18,7 +18,7 @@ from mllmrec.data.formats import inherited
 from mllmrec.data.legacy import load_candidates
 from mllmrec.data.prompts import TEMPLATE_VERSION
 from mllmrec.data.sequences import Interactions
-from mllmrec.errors import SettingsError
+from mllmrec.errors import ArtifactError, SettingsError
 from mllmrec.evaluation.answering import RankChunk, make_ranker
 from mllmrec.evaluation.cutoffs import finished_run
 from mllmrec.evaluation.joining import Job, join, read_chunks
@@ -26,7 +26,7 @@ from mllmrec.evaluation.models import ModelChoice, choose_model, open_model
 from mllmrec.evaluation.runs import candidate_file, run_folder, slice_input
 from mllmrec.evaluation.tables import results_table
 from mllmrec.launch import joined, rank_and_size
-from mllmrec.locks import locked
+from mllmrec.locks import locked, owner_of
 from mllmrec.manifests import hash_files
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary
@@ -105,10 +105,22 @@ def _share(settings: EvaluateSettings, num_chunks: int) -> range:
     return range((part - 1) * size + rank, num_chunks, parts * size)
 
 
+def _refuse_others(job: Job) -> None:
+    """Refuse to rank beside a process that fills the same RUN with other settings or inputs."""
+    for lock in sorted(job.folder.glob("rankings.*.partial.jsonl.lock")):
+        other = lock.with_suffix("")
+        if not other.name.startswith(job.logs.name) and (owner := owner_of(other)) is not None:
+            raise ArtifactError(
+                f"{job.folder} is being made with other settings or inputs by {owner}. Expected one way of ranking at "
+                "a time; wait for it, or end it and start again: nothing it has finished is lost."
+            )
+
+
 def _rank_chunks(job: Job, mine: range, workspace: Workspace, interactions: Interactions, window: int) -> None:
     """Rank the chunks of this process that no earlier run has finished, appending each."""
     path = job.logs.with_name(f"{job.logs.name}.{mine.start}-of-{mine.step}.partial.jsonl")
     with locked(path):
+        _refuse_others(job)
         done = read_chunks(job.logs)
         todo = [index for index in mine if index not in done]
         if not todo:

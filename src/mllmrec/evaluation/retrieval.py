@@ -29,6 +29,7 @@ from mllmrec.data.sequences import Interactions
 from mllmrec.errors import DataError
 from mllmrec.evaluation.retrieval_scores import catalogue_scores
 from mllmrec.evaluation.shelf import Shelf
+from mllmrec.locks import locking
 from mllmrec.manifests import finished, hash_files, unmark, write_manifest
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary
@@ -37,6 +38,13 @@ from mllmrec.settings.candidates import RetrieveSettings
 Scores = NDArray[np.float64]
 
 
+def retrieved_path(settings: RetrieveSettings, workspace: Workspace) -> Path:
+    """The file of these lists; only those of the default retriever bear no name."""
+    protocol = Protocol("rerank" if settings.rerank else "hard", settings.count, settings.retriever)
+    return workspace.candidates(settings.dataset, settings.split, protocol.stem, settings.min_inter, settings.seed)
+
+
+@locking(retrieved_path)
 def run(settings: RetrieveSettings, workspace: Workspace) -> Summary:
     """Write processed/<split>_<hard19 or rr100>[-<retriever>]_w<min_inter>_s<seed>.jsonl."""
     started = time.monotonic()
@@ -67,12 +75,6 @@ def run(settings: RetrieveSettings, workspace: Workspace) -> Summary:
     facts = {"sha256": sha256(path), "retriever": settings.retriever, **details}
     write_manifest(path, settings, inputs, started=started, counts=counts, details=facts)
     return Summary(headline=_headline(settings, path, counts), artifact=path, facts={**facts, **counts})
-
-
-def retrieved_path(settings: RetrieveSettings, workspace: Workspace) -> Path:
-    """The file of these lists; only those of the default retriever bear no name."""
-    protocol = Protocol("rerank" if settings.rerank else "hard", settings.count, settings.retriever)
-    return workspace.candidates(settings.dataset, settings.split, protocol.stem, settings.min_inter, settings.seed)
 
 
 def retrieve(

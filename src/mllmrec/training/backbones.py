@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
@@ -21,6 +22,7 @@ from mllmrec.data.captions import read_captions
 from mllmrec.data.prompts import LIST_QUESTION, Renderer
 from mllmrec.data.sequences import Catalogue, Interactions
 from mllmrec.errors import ArtifactError
+from mllmrec.locks import locking
 from mllmrec.manifests import Manifest, finished, hash_files, unmark, write_manifest
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.backbone import BackboneSettings
@@ -33,10 +35,15 @@ ID_WEIGHT = 20
 TRACES_READ = 500
 
 
+def model_folder(settings: BackboneSettings, workspace: Workspace) -> Path:
+    return workspace.root / named("model", settings.out)
+
+
+@locking(model_folder)
 def run(settings: BackboneSettings, workspace: Workspace) -> Summary:
     """Write the model folder <root>/<out>."""
     started = time.monotonic()
-    folder = workspace.root / named("model", settings.out)
+    folder = model_folder(settings, workspace)
     inputs = _inputs(settings, workspace)
     if finished(folder, settings, inputs) is not None:
         return Summary(headline=f"The model {folder} is there already; nothing to do.", artifact=folder)

@@ -18,6 +18,7 @@ from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import LoadedModel, choose_device, load, portable, resolve
 from mllmrec.data.sequences import Interactions, require_dataset
 from mllmrec.errors import SettingsError
+from mllmrec.locks import locking
 from mllmrec.manifests import finished
 from mllmrec.records import Summary
 from mllmrec.settings.training import GrpoSettings
@@ -33,8 +34,11 @@ LORA_ALPHA = 32
 
 def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
     """Write checkpoints/<dataset>/<tag>/: LoRA adapters on the merged model. With --replay: train nothing."""
-    if settings.replay:
-        return replay.run(settings, workspace)
+    return replay.run(settings, workspace) if settings.replay else _train(settings, workspace)
+
+
+@locking(lambda settings, workspace: workspace.checkpoint(settings.dataset, settings.tag))
+def _train(settings: GrpoSettings, workspace: Workspace) -> Summary:
     started = time.monotonic()
     check_divisibility(settings)
     require_dataset(workspace, settings.dataset)

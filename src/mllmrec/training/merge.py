@@ -19,6 +19,7 @@ from mllmrec.backends.adapters import fold
 from mllmrec.backends.huggingface import LoadedModel, load, portable, read_pretrained, resolve
 from mllmrec.data.prompts import QUESTION
 from mllmrec.errors import ArtifactError, BackendError
+from mllmrec.locks import locking
 from mllmrec.manifests import Manifest, finished, hash_model, unmark, write_manifest
 from mllmrec.records import Summary
 from mllmrec.settings.training import MergeSettings
@@ -28,6 +29,11 @@ CARRIED = ("prompt_format", "validation", "best_step")
 NUM_PROBES = 8
 
 
+def merged_folder(settings: MergeSettings, workspace: Workspace) -> Path:
+    return workspace.checkpoint(settings.dataset, settings.merged_tag or f"{settings.tag}-merged")
+
+
+@locking(merged_folder)
 def run(settings: MergeSettings, workspace: Workspace) -> Summary:
     """Write checkpoints/<dataset>/<merged-tag>/, an ordinary model folder."""
     started = time.monotonic()
@@ -44,7 +50,7 @@ def run(settings: MergeSettings, workspace: Workspace) -> Summary:
             f"{adapter} has no manifest, which would say which model its adapters belong to. Name that model with "
             "--backbone."
         )
-    folder = workspace.checkpoint(settings.dataset, settings.merged_tag or f"{settings.tag}-merged")
+    folder = merged_folder(settings, workspace)
     backbone = settings.backbone or str(trained.details["model"] if trained else "")
     if folder == adapter:
         raise ArtifactError(f"--merged-tag {folder.name} is the adapter's own name. Choose another --merged-tag.")

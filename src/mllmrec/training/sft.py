@@ -19,6 +19,7 @@ from mllmrec.artifacts import Workspace
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import Dtype, LoadedModel, choose_device, load, portable, resolve
 from mllmrec.data.sequences import Interactions, require_dataset
+from mllmrec.locks import locking
 from mllmrec.manifests import finished
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.training import SftSettings
@@ -40,6 +41,7 @@ from mllmrec.training.setup import (
 LORA_ALPHA = 16
 
 
+@locking(lambda settings, workspace: workspace.checkpoint(settings.dataset, settings.tag))
 def run(settings: SftSettings, workspace: Workspace) -> Summary:
     """Write checkpoints/<dataset>/<tag>/: LoRA adapters, or a whole model with `--peft none`."""
     started = time.monotonic()

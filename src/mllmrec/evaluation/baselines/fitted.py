@@ -27,6 +27,7 @@ from mllmrec.data.sequences import Line
 from mllmrec.evaluation.baselines.base import Baseline
 from mllmrec.evaluation.baselines.families import FAMILIES, Fitting, check_installed
 from mllmrec.evaluation.baselines.tuning import Tuning, tune
+from mllmrec.locks import locked
 from mllmrec.manifests import Manifest, altered, differences, hash_files, unmark, write_manifest
 from mllmrec.progress import note
 from mllmrec.records import Split
@@ -50,9 +51,10 @@ def open_baseline(name: str, fitting: Fitting, split: Split) -> Fitted:
     if not family.tuned:
         baseline = family.make(family.grid[0], fitting).fit(lines_for(fitting, split))
         return Fitted(baseline=baseline, tuning=None, fit_seconds=time.monotonic() - started, cached=False)
-    if split == "valid" or not fitting.interactions.held_out:
-        return _tuned(name, fitting)
-    return _refitted(name, fitting)
+    with locked(_folder(name, fitting), wait=True):
+        if split == "valid" or not fitting.interactions.held_out:
+            return _tuned(name, fitting)
+        return _refitted(name, fitting)
 
 
 def lines_for(fitting: Fitting, split: Split) -> Sequence[Line]:
@@ -75,7 +77,7 @@ def fit_inputs(name: str, fitting: Fitting) -> dict[str, str]:
 
 def _tuned(name: str, fitting: Fitting) -> Fitted:
     """The best point of the grid, as it was fitted to be judged."""
-    folder, started = _folder(name, fitting, "tuned"), time.monotonic()
+    folder, started = _folder(name, fitting) / "tuned", time.monotonic()
     if (kept := _kept(folder, name, fitting)) is not None:
         return _restored(name, kept, folder, fitting.interactions.fit_lines(), fitting)
     with closing(RecordLog(_log(folder, name, fitting), key="key")) as judged:
@@ -90,10 +92,10 @@ def _tuned(name: str, fitting: Fitting) -> Fitted:
 
 def _refitted(name: str, fitting: Fitting) -> Fitted:
     """The best point once more, on all train lines."""
-    tuned = _kept(_folder(name, fitting, "tuned"), name, fitting)
+    tuned = _kept(_folder(name, fitting) / "tuned", name, fitting)
     tuning = Tuning(**tuned.details["tuning"]) if tuned else _tuned(name, fitting).tuning
     assert tuning is not None, "tuning makes one"
-    folder, lines, started = _folder(name, fitting, "test"), fitting.interactions.train, time.monotonic()
+    folder, lines, started = _folder(name, fitting) / "test", fitting.interactions.train, time.monotonic()
     kept = _kept(folder, name, fitting)
     if kept is not None and kept.details["tuning"] == asdict(tuning):
         return _restored(name, kept, folder, lines, fitting)
@@ -144,6 +146,6 @@ def _settings(name: str, fitting: Fitting) -> BaselineFitSettings:
     return BaselineFitSettings(**known, min_inter=fitting.window, root=str(fitting.workspace.root))
 
 
-def _folder(name: str, fitting: Fitting, part: str) -> Path:
+def _folder(name: str, fitting: Fitting) -> Path:
     processed = fitting.workspace.processed(fitting.dataset)
-    return processed / "baselines" / f"{name}_w{fitting.window}_s{fitting.seed}" / part
+    return processed / "baselines" / f"{name}_w{fitting.window}_s{fitting.seed}"

@@ -25,6 +25,7 @@ from mllmrec.evaluation.catalogue import check_cuts, ranked
 from mllmrec.evaluation.cutoffs import finished_run
 from mllmrec.evaluation.runs import Run, candidate_file, run_folder, slice_input, write_run
 from mllmrec.evaluation.tables import chooser_of, results_table
+from mllmrec.locks import locked
 from mllmrec.manifests import hash_files
 from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample, Split, Summary
@@ -123,12 +124,13 @@ def _runs_of(name: str, question: Question, fitting: Fitting, settings: Baseline
     runs, num_there, fitted = [], 0, None
     for run_name, examples in question.histories(name, settings.history).items():
         folder = run_folder(own, fitting.workspace, run_name, question.candidates)
-        if (there := finished_run(folder, own, inputs)) is not None:
-            num_there += 1
-            runs.append(there)
-            continue
-        fitted = fitted or _open(name, fitting, question.split)
-        runs.append(_rank(fitted, examples, own, run_name, folder, question, fitting, inputs))
+        with locked(folder):
+            if (there := finished_run(folder, own, inputs)) is not None:
+                num_there += 1
+                runs.append(there)
+                continue
+            fitted = fitted or _open(name, fitting, question.split)
+            runs.append(_rank(fitted, examples, own, run_name, folder, question, fitting, inputs))
     return runs, num_there
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 from mllmrec import __version__
 from mllmrec.artifacts import Workspace, require, write_text
@@ -32,6 +33,7 @@ from mllmrec.evaluation.reporting.pictures import LoadPicture, Posters
 from mllmrec.evaluation.reporting.probes import probes_section
 from mllmrec.evaluation.reporting.runs import read_ladders
 from mllmrec.evaluation.reporting.training import training_section
+from mllmrec.locks import locking
 from mllmrec.records import Summary
 from mllmrec.settings.report import ReportSettings
 
@@ -48,13 +50,18 @@ COMMANDS = {
 }
 
 
+def report_page(settings: ReportSettings, workspace: Workspace) -> Path:
+    return workspace.results(settings.dataset) / "report.html"
+
+
+@locking(report_page)
 def run(settings: ReportSettings, workspace: Workspace, load_picture: LoadPicture | None = None) -> Summary:
     """Write the page; `load_picture` opens an item's image, and without it the page has none."""
     dataset = settings.dataset
     require_dataset(workspace, dataset)
     catalogue = read_catalogue(require(workspace.titles(dataset), "The titles file", PREPARE))
     page, warnings = _page(settings, workspace, Posters(catalogue, load_picture))
-    html = workspace.results(dataset) / "report.html"
+    html = report_page(settings, workspace)
     write_text(html, to_html(page))
     write_text(html.with_suffix(".md"), to_markdown(page))
     size = html.stat().st_size / 1e6
