@@ -68,7 +68,7 @@ def test_a_prompt_is_this_text() -> None:
     text, encoded = renderer().fit(example(split="test"))
     assert text == GOLDEN
     assert encoded == GOLDEN.split()
-    assert TEMPLATE_VERSION == "2026-11.2"
+    assert TEMPLATE_VERSION == "2026-11.3"
 
 
 def test_captions_hints_and_list_questions_have_their_places() -> None:

@@ -2,7 +2,11 @@
 
 The chat template is the tokenizer's own, with thinking off unless a teacher may think. It is rendered once around a
 marker; a prompt is then what stands before the marker, the text, and what stands after it. Answers are tokenised apart
-from the prompt and end with the end token, in training and in scoring alike.
+from the prompt and end with the token that the template puts after an answer, in training, scoring and generation
+alike.
+
+A model keeps the chat it was trained with: its date, and for models of an earlier version of the template how that
+version wrote prompts (as they came, a think block left open, answers ended by the tokenizer's end of text).
 
 Only the template may speak in control tokens. Text of any origin that spells one (`<|im_end|>`, `[INST]`) is changed so
 far that it spells it no longer, as text and not while it is tokenised: trainers and servers that tokenise by themselves
@@ -12,22 +16,26 @@ then read the same tokens.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mllmrec.data.prompts import plain
+from mllmrec.backends.chat_templates import ChatTemplate, Content
+from mllmrec.data.formats import PromptFormat
+from mllmrec.data.prompts import TEMPLATE_VERSION, TODAY, plain
 from mllmrec.errors import BackendError
-
-MARKER = "@@USER-TURN@@"
+from mllmrec.progress import note
 
 
 class Chat:
-    """The chat format of one tokenizer.
+    """The chat format of one tokenizer; `version` is that of the prompt template it was trained with.
 
-    Raises BackendError when the tokenizer has no chat template or no end token.
+    A prompt ends where an answer begins. With `thinking` it is a teacher's and ends where the template lets a model
+    write, with thinking on or off: what a teacher reasons is read and hidden, so a think block may stay open.
+
+    Raises BackendError when the tokenizer has no chat template or no end token, or a template that can't be used.
     """
 
-    def __init__(self, tokenizer: Any, *, thinking: bool = False) -> None:
+    def __init__(self, tokenizer: Any, *, thinking: bool | None = None, trained: PromptFormat | None = None) -> None:
         if not tokenizer.chat_template or tokenizer.eos_token_id is None:
             missing = "chat template" if not tokenizer.chat_template else "end token"
             raise BackendError(
@@ -35,23 +43,28 @@ class Chat:
                 "such as Qwen3-4B; choose one, or add chat_template.jinja to its folder."
             )
         self.tokenizer = tokenizer
-        self.thinking = thinking
-        self.end_id: int = tokenizer.eos_token_id
-        before, _, after = self.render(MARKER).partition(MARKER)
-        self._before: str = before
-        self._after: str = after
+        self.version = TEMPLATE_VERSION if trained is None else trained.template
+        self._template = ChatTemplate(
+            tokenizer, thinking=bool(thinking), today=TODAY if trained is None else trained.date
+        )
         control = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if _is_control(token)}
         self._control = frozenset(control)
+        self.end_id: int = tokenizer.eos_token_id
+        self._opening = ""
+        if trained is None or not trained.is_former:
+            end_id = self._template.end_of_answer(self._control | {self.end_id})
+            self.end_id = self.end_id if end_id is None else end_id
+            if thinking is None:
+                self._opening, remark = self._template.written_before_an_answer()
+                if remark:
+                    note(remark)
+        self._before, self._after = self._template.before, self._template.after + self._opening
         self._spelt = _any_of(control.values())
         self._num_control = self._count_control(self.encode(self.prompt("x")))
 
-    def render(self, content: str | list[dict[str, str]]) -> str:
-        """What the chat template makes of a user's turn, a text or a list of parts such as images."""
-        turn = [{"role": "user", "content": content}]
-        rendered: str = self.tokenizer.apply_chat_template(
-            turn, tokenize=False, add_generation_prompt=True, enable_thinking=self.thinking
-        )
-        return rendered
+    def render(self, content: Content) -> str:
+        """What the chat template makes of a user's turn, a text or a list of parts such as images, as in `prompt`."""
+        return self._template.render(content) + self._opening
 
     def prompt(self, text: str) -> str:
         """The whole prompt of a user's turn, up to where the answer begins."""
@@ -95,6 +108,12 @@ class Chat:
 
     def _count_control(self, ids: list[int]) -> int:
         return sum(token in self._control for token in ids)
+
+
+def stop_ids(model: Any, end_id: int) -> list[int]:
+    """The ids at which a model stops writing: the end of an answer, and those that its folder names."""
+    named: int | Sequence[int] | None = model.generation_config.eos_token_id
+    return sorted({end_id, *(() if named is None else [named] if isinstance(named, int) else named)})
 
 
 def _is_control(token: Any) -> bool:

@@ -20,13 +20,14 @@ from transformers.utils import logging as transformers_logging
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.adapters import check_origin, fold, foldable, put_on, refuse_adapters_inside
 from mllmrec.backends.base import Tokens
-from mllmrec.backends.chat import Chat
+from mllmrec.backends.chat import Chat, stop_ids
 from mllmrec.backends.decoding import MarkedDecoder
 from mllmrec.data.adapter_folders import is_adapter, misnamed, require_adapter
+from mllmrec.data.formats import PromptFormat
 from mllmrec.data.model_folders import lacking
 from mllmrec.data.visible_answer import visible_answer
 from mllmrec.errors import ArtifactError, BackendError, SettingsError
-from mllmrec.manifests import hash_model
+from mllmrec.manifests import Manifest, hash_model
 from mllmrec.progress import note
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -52,8 +53,11 @@ def load(
     device: Device = "auto",
     dtype: Dtype = "auto",
     force: bool = False,
+    thinking: bool | None = None,
 ) -> LoadedModel:
     """A model by folder under the root, any path, or hub id, with an adapter on top if one is given.
+
+    It is asked in the chat format that it was trained with; `thinking` is a teacher's, see `Chat`.
 
     Raises ArtifactError when the folder is incomplete, or the adapter was trained on another model (unless `force`) or
     doesn't fit this one, SettingsError when the device isn't there, BackendError when the library can't read the model.
@@ -78,7 +82,11 @@ def load(
         tokenizer.pad_token = tokenizer.eos_token
     model = model.to(chosen_device).eval()
     note(f"model: {' + '.join(names)} ({num_parameters(model)} parameters, {chosen_dtype} on {chosen_device})")
-    return LoadedModel(model=model, tokenizer=tokenizer, chat=Chat(tokenizer), names=tuple(names), hashes=hashes)
+    formats = (PromptFormat.of(Manifest.read(Path(part))) for part in reversed(names))
+    chat = Chat(tokenizer, thinking=thinking, trained=next(filter(None, formats), None))
+    # Stored with what is trained, so that servers stop there too.
+    model.generation_config.eos_token_id = stop_ids(model, chat.end_id)
+    return LoadedModel(model=model, tokenizer=tokenizer, chat=chat, names=tuple(names), hashes=hashes)
 
 
 def folded(loaded: LoadedModel) -> LoadedModel:
@@ -175,7 +183,7 @@ class HuggingFaceGenerator:
             num_return_sequences=num_answers,
             length_penalty=0.0 if num_answers > 1 else None,
             max_new_tokens=max_new_tokens,
-            eos_token_id=self.loaded.chat.end_id,
+            eos_token_id=stop_ids(model, self.loaded.chat.end_id),
             pad_token_id=pad,
             temperature=None,
             top_p=None,

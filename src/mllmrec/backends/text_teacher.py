@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.base import Reply, Request
-from mllmrec.backends.chat import Chat
 from mllmrec.backends.huggingface import load, portable
 from mllmrec.backends.writing import Prompt, UnfitError, Writer
 from mllmrec.errors import BackendError
@@ -25,9 +24,11 @@ class TextTeacher:
     """
 
     def __init__(self, settings: TeacherSettings, workspace: Workspace) -> None:
-        loaded = load(workspace, settings.model, device=settings.device, dtype=settings.dtype)
+        loaded = load(
+            workspace, settings.model, device=settings.device, dtype=settings.dtype, thinking=settings.thinking
+        )
         self.name = portable(workspace, loaded.names[0])
-        self.chat = Chat(loaded.tokenizer, thinking=settings.thinking)
+        self.chat = loaded.chat
         self.writer = Writer(
             loaded.model,
             self.chat,

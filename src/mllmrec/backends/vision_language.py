@@ -19,7 +19,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.base import Reply, Request
-from mllmrec.backends.chat import MARKER, Chat
+from mllmrec.backends.chat import Chat
+from mllmrec.backends.chat_templates import MARKER
 from mllmrec.backends.huggingface import (
     choose_device,
     choose_dtype,

@@ -20,7 +20,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from mllmrec.backends.base import Reply, Request
-from mllmrec.backends.chat import Chat
+from mllmrec.backends.chat import Chat, stop_ids
 from mllmrec.backends.decoding import MarkedDecoder
 from mllmrec.data.draws import generator
 from mllmrec.data.visible_answer import Visible, open_thought, visible_answer
@@ -57,7 +57,7 @@ class Writer:
     def __init__(self, model: Any, chat: Chat, *, batch: int, max_new_tokens: int, temperature: float = 0.0) -> None:
         self.model, self.chat, self.batch = model, chat, batch
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
-        self.ends = frozenset({chat.end_id, *_listed(model.generation_config.eos_token_id)})
+        self.ends = frozenset(stop_ids(model, chat.end_id))
         self.pad_id: int = chat.end_id if chat.tokenizer.pad_token_id is None else chat.tokenizer.pad_token_id
         reach = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.longest_prompt: int = sys.maxsize if reach is None else reach - max_new_tokens
@@ -169,9 +169,3 @@ def _size(request: Request) -> int:
     """How much there is to read, in characters."""
     pixels = sum(picture.rgb.shape[0] * picture.rgb.shape[1] for picture in request.pictures)
     return len(request.text) + pixels // PIXELS_PER_CHARACTER
-
-
-def _listed(value: int | Sequence[int] | None) -> Sequence[int]:
-    if value is None:
-        return ()
-    return [value] if isinstance(value, int) else value

@@ -1,7 +1,8 @@
 """The prompt format a checkpoint was trained with, which every later verb inherits.
 
 A model that was trained on windows of ten titles with captions must not be asked about windows of five without: the
-format lies in the checkpoint's manifest, and a conflict is refused.
+format lies in the checkpoint's manifest, and a conflict is refused. The date that a chat template shows is part of the
+template's version, so that a checkpoint keeps its own.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mllmrec.data.prompts import TEMPLATE_VERSION
+from mllmrec.data.prompts import TEMPLATE_VERSION, TODAY
 from mllmrec.errors import SettingsError
 from mllmrec.manifests import Manifest
+
+FORMER_TEMPLATE = "2026-11.2"
+"""The version before, with the same wording. It let the chat template show the day of training: its checkpoints keep
+that day, as `2026-11.2 of 2026-10-31`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,19 @@ class PromptFormat:
                 f"The checkpoint's prompt format holds {', '.join(sorted(details))}, and this version knows "
                 f"{', '.join(cls.__dataclass_fields__)}. Use the version that trained it, or train anew."
             )
+        if manifest is not None and details.get("template") == FORMER_TEMPLATE:
+            details = details | {"template": f"{FORMER_TEMPLATE} of {manifest.finished_at[:10] or TODAY}"}
         return cls(**details)
+
+    @property
+    def is_former(self) -> bool:
+        """Whether the model knows prompts as the version before wrote them."""
+        return self.template.split(" ")[0] == FORMER_TEMPLATE
+
+    @property
+    def date(self) -> str:
+        """The date (ISO 8601) that the chat template showed the model in training, where it shows one."""
+        return self.template.partition(" of ")[2] or TODAY
 
 
 def inherited(trained: PromptFormat | None, asked: Mapping[str, Any], name: str) -> PromptFormat | None:
@@ -55,7 +72,7 @@ def inherited(trained: PromptFormat | None, asked: Mapping[str, Any], name: str)
         for field, value in asked.items()
         if value != getattr(trained, field)
     ]
-    if trained.template != TEMPLATE_VERSION:
+    if trained.template != TEMPLATE_VERSION and not trained.is_former:
         conflicts.append(f"this version writes template {TEMPLATE_VERSION}, and {name} knows {trained.template}")
     if conflicts:
         raise SettingsError(f"{'; '.join(conflicts)}. Leave the setting out to inherit it, or train anew.")

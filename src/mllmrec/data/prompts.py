@@ -22,7 +22,11 @@ from mllmrec.data.visible_answer import visible_answer
 from mllmrec.errors import DataError
 from mllmrec.records import RankingExample
 
-TEMPLATE_VERSION = "2026-11.2"
+TEMPLATE_VERSION = "2026-11.3"
+"""Of the wording of prompts, and of what the model's chat template makes of them (backends/chat_templates.py)."""
+TODAY = "2024-07-26"
+"""The date of every prompt whose chat template asks for one, so that prompts don't change overnight. It is part of the
+version; it is the date that Llama 3's own template falls back to."""
 CAPTION_WORDS = (50, 25, 12, 6, 3, 0)
 SHORTEST_HINT = 8
 

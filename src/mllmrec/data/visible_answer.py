@@ -113,6 +113,16 @@ def open_thought(prompt: str) -> str:
     return match[1] if match else ""
 
 
+def closing_mark(opening: str) -> str | None:
+    """The mark that ends the thought which `opening` begins; None for a channel, which has none of its own.
+
+    >>> closing_mark("<think>\\n"), closing_mark("[THINK]")
+    ('</think>', '[/THINK]')
+    """
+    kind = _OPENINGS.get(opening.strip().lower())
+    return kind if kind is None or kind.lower() in _CLOSINGS else f"</{kind}>"
+
+
 def is_mark(token: str) -> bool:
     """Whether a token, as text, marks reasoning or wraps an answer, so that it has to be read before it is dropped."""
     return _TOKEN.fullmatch(token) is not None

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mllmrec.artifacts import Workspace, require
 from mllmrec.backends.adapters import fold
 from mllmrec.backends.huggingface import LoadedModel, load, portable, read_pretrained, resolve
+from mllmrec.data.formats import PromptFormat
 from mllmrec.data.prompts import QUESTION
 from mllmrec.errors import ArtifactError, BackendError
 from mllmrec.locks import locking
@@ -25,7 +26,7 @@ from mllmrec.records import Summary
 from mllmrec.settings.training import MergeSettings
 from mllmrec.training.checkpoints import UNFINISHED
 
-CARRIED = ("prompt_format", "validation", "best_step")
+CARRIED = ("validation", "best_step")
 NUM_PROBES = 8
 
 
@@ -61,6 +62,8 @@ def run(settings: MergeSettings, workspace: Workspace) -> Summary:
     loaded = load(workspace, backbone, adapter, device=settings.device, dtype="float32")
     difference = merge_into(loaded, folder, stored_dtype(workspace, backbone), settings.tolerance)
     details = {name: trained.details[name] for name in CARRIED if name in trained.details} if trained else {}
+    if (form := PromptFormat.of(trained)) is not None:
+        details |= form.to_details()
     details |= {"model": portable(workspace, str(folder)), "backbone": backbone, "largest_difference": difference}
     write_manifest(folder, settings, inputs, started=started, details=details)
     return Summary(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ class Session:
         trainer: Any,
     ) -> None:
         self.settings, self.folder, self.inputs, self.started = settings, folder, inputs, started
-        self.chosen, self.encoder, self.trainer = chosen, encoder, trainer
+        self.chosen = replace(chosen, template=encoder.chat.version)
+        self.encoder, self.trainer = encoder, trainer
         self.interrupt = InterruptCallback()
         self.validated: ValidationCallback | None = None
         self.monitor: MonitorCallback | None = None
