@@ -237,12 +237,13 @@ def test_the_id_of_the_target_in_a_caption(world: Workspace) -> None:
 
 
 def test_two_items_of_one_title_warn(world: Workspace) -> None:
+    """One user of three hundred met both."""
     *_, last, target = CHOSEN["u8"]
     text = world.titles(NAME).read_text(encoding="utf-8").replace(f"{last},{ITEMS[last]}", f"{last},{ITEMS[target]}")
     write_text(world.titles(NAME), text)
     for path in (world.pseudo_cot(NAME), world.refined_cot(NAME), world.assessed_cot(NAME)):
         path.unlink()
-    assert planted(world) == {(kinds.TARGET_IN_PROMPT, "warning")}
+    assert planted(world) == {(kinds.TWINS, "warning")}
 
 
 def test_a_caption_that_names_its_own_title_warns(world: Workspace) -> None:

@@ -15,6 +15,8 @@ from mllmrec import Workspace
 from mllmrec.artifacts import read_json, write_json
 from mllmrec.data.auditing import findings as kinds
 from mllmrec.data.auditing.cache_files import CachedPrompt, read_rows
+from mllmrec.data.auditing.caches import gather
+from mllmrec.data.auditing.material import load
 from mllmrec.data.auditing.trace_files import TraceTexts, read_trace_file
 from mllmrec.data.candidates import freeze
 from mllmrec.data.sequences import Interactions
@@ -144,7 +146,7 @@ def test_a_target_that_the_history_repeats_is_no_leak_of_the_prompt(world: Works
     row = CachedPrompt(
         number=0, text="[ITEM_i1] [ITEM_i2] [ITEM_i2] [ITEM_i3]", target_id="i2", candidates=("i2", "i3")
     )
-    assert row.lists(("i1", "i2")) == (("i2", "i3"), ["i1", "i2"])
+    assert row.lists(("i1", "i2"), 2) == (("i2", "i3"), ["i1", "i2"])
 
 
 def test_the_same_lists_for_sft_and_grpo_warn(world: Workspace) -> None:
@@ -209,6 +211,89 @@ def test_an_instruction_on_thinking_is_no_hint(world: Workspace) -> None:
     assert planted(world) == set()
 
 
+BRIEF = "Step 1: likes it"
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        f"<think>\n{BRIEF}\n</think>",
+        "<think>kettles</think>",
+        f"<thinking>{BRIEF}</thinking>",
+        f"<Reasoning>\n{BRIEF}\n</Reasoning>",
+        f"[THINK]{BRIEF}[/THINK]",
+        f"◁think▷{BRIEF}◁/think▷",
+        f"<think>{BRIEF}",
+    ],
+)
+def test_a_think_block_of_any_wording_in_a_later_prompt(world: Workspace, split: str, block: str) -> None:
+    rows = [generated(example) for example in drawn(world, split)]
+    for row in rows[::10]:
+        row["prompt"][-1]["content"] += f"\n{block}"
+    cache(world, f"{split}_generate_seed42_neg9_int_4.json", rows)
+    assert planted(world) == {(kinds.LATER_HINTS, "leak")}
+
+
+def test_a_think_block_in_three_of_four_test_prompts_is_no_instruction(world: Workspace) -> None:
+    rows = [generated(example, hint=BRIEF if at % 4 else "") for at, example in enumerate(drawn(world, "test"))]
+    cache(world, "test_generate_seed42_neg9_int_4.json", rows)
+    assert planted(world) == {(kinds.LATER_HINTS, "leak")}
+
+
+@pytest.mark.parametrize("role", ["system", "assistant"])
+def test_a_think_block_in_another_turn_of_a_test_prompt(world: Workspace, role: str) -> None:
+    rows = [generated(example) for example in drawn(world, "test")]
+    for row in rows[::10]:
+        row["prompt"].append({"role": role, "content": f"<think>\n{BRIEF}\n</think>"})
+    cache(world, "test_generate_seed42_neg9_int_4.json", rows)
+    assert planted(world) == {(kinds.LATER_HINTS, "leak")}
+
+
+EXAMPLES = [
+    ("", "\nAnswer with one line such as `[ITEM_i5] Frozen Kettle (1955)`"),
+    ("", "\n[ITEM_12345] A Title"),
+    ("Answer as [ITEM_<id>] <title>.\n", ""),
+    ("Answer as in\n[ITEM_i5] Frozen Kettle (1955)\n", "\nAnswer as [ITEM_<id>] <title>."),
+]
+
+
+@pytest.mark.parametrize(("before", "behind"), EXAMPLES)
+def test_an_example_id_in_the_instruction_is_no_candidate(world: Workspace, before: str, behind: str) -> None:
+    """Nor is it the answer beside the list, where it happens to be the answer."""
+    for split, name, kind in (
+        ("train", "train_train_seed42_neg9_int_4.json", messages),
+        ("test", "test_generate_seed42_neg9_int_4.json", generated),
+    ):
+        examples = drawn(world, split)
+        rows = [kind(example) for example in examples]
+        for row in rows:
+            turn = row["prompt"][1] if "prompt" in row else row["messages"][0]
+            turn["content"] = before + turn["content"] + behind
+        cache(world, name, rows)
+    path = world.processed(NAME) / "train_train_seed42_neg9_int_4.json"
+    read = gather(load(world, NAME, WINDOW), path).examples
+    assert [example.candidates for example in read] == [example.candidates for example in drawn(world, "train")]
+    assert planted(world) == set()
+
+
+def test_the_answer_behind_an_example_id_is_still_seen(world: Workspace) -> None:
+    rows = [messages(example) for example in drawn(world, "train")]
+    for row in rows:
+        row["messages"][0]["content"] += "\nAnswer with one line such as `[ITEM_i5] Frozen Kettle (1955)`"
+    rows[8]["messages"][0]["content"] += f" Think of [ITEM_{drawn(world, 'train')[8].target_id}] now."
+    cache(world, "train_train_seed42_neg9_int_4.json", rows)
+    assert planted(world) == {(kinds.TARGET_IN_PROMPT, "leak")}
+
+
+def test_negatives_that_all_prompts_share_are_candidates_though_they_stand_behind_the_same_words() -> None:
+    row = CachedPrompt(
+        number=0, text="Seen\n[ITEM_1]\nChoose\n[ITEM_2]\n[ITEM_3]\nas [ITEM_9]", target_id="2", candidates=None
+    )
+    shared = frozenset(row.mentions()[1:])
+    assert row.lists(("1",), 2, shared) == (("2", "3"), ["1", "9"])
+
+
 # ---- how rows are read
 
 
@@ -224,6 +309,7 @@ def test_prompts_may_be_plain_and_ids_numbers(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("What is next? <think>\n</think>", ""),
+        ("<think>one</think>", "one"),
         ("<think>one two three four five</think>", "one two three four five"),
         ("<think>one two three four five", "one two three four five"),
         ("**Step 1:** a\nStep 2: b", "**Step 1:** a\nStep 2: b"),

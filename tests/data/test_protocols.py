@@ -30,6 +30,12 @@ def test_a_name_is_read_back_from_its_file_and_from_what_is_shown(protocol: Prot
     assert protocol_of(Workspace("/w").candidates("shop", "test", protocol.stem, 10, 42)) == shown
 
 
+@pytest.mark.parametrize("ending", ["", "_int_10", "_cot_0.1_int_10"])
+@pytest.mark.parametrize("mode", ["generate", "train"])
+def test_caches_of_the_reference_hold_its_draw_whatever_their_generation(mode: str, ending: str) -> None:
+    assert protocol_of(Path(f"processed/test_{mode}_seed42_neg99{ending}.json")) == "legacy-uni99"
+
+
 def test_no_two_protocols_share_a_file() -> None:
     assert len({stem for _, stem, _ in NAMES}) == len(NAMES)
 
@@ -42,7 +48,6 @@ def test_other_names_are_none_of_ours(name: str) -> None:
 
 
 def test_a_file_named_otherwise_is_its_own_protocol() -> None:
-    assert protocol_of(Path("x/test_generate_seed42_neg9.json")) == "test_generate_seed42_neg9"
     assert protocol_of(Path("x/mine.jsonl")) == "mine"
     assert protocol_of(Path("x/test_mine_w10_s42.jsonl")) == "mine"
 

@@ -12,7 +12,7 @@ from mllmrec.artifacts import Workspace, read_json, read_jsonl, write_json, writ
 from mllmrec.errors import ArtifactError, DataError, SettingsError
 from mllmrec.evaluation import compare
 from mllmrec.evaluation.pairing import Configuration, run_named
-from mllmrec.evaluation.runs import Run
+from mllmrec.evaluation.runs import Run, read_run
 from mllmrec.settings.base import validated
 from mllmrec.settings.evaluation import CompareSettings
 
@@ -77,6 +77,21 @@ def test_a_run_under_the_root_comes_before_one_of_that_path_in_the_current_folde
     assert run_named(str(here / word), Workspace(root)) == here / word
     (root / word).rmdir()
     assert run_named(word, Workspace(root)).resolve() == here / word
+
+
+def test_the_reference_draw_is_compared_list_by_list_wherever_it_is_stored(make_run: WriteRun) -> None:
+    """Caches of two generations and a file of ours have other bytes and the same lists."""
+    hand, perfect = make_run(), make_run("perfect", PERFECT)
+    expected = compare.compare([hand, perfect])
+    edit(hand, protocol="legacy-uni3")
+    edit(perfect, protocol="legacy-uni3", candidates="test_generate_seed42_neg3", candidates_sha256="01" * 32)
+    runs = [read_run(run.folder) for run in (hand, perfect)]
+    assert compare.compare(runs) == expected
+    rows = list(read_jsonl(perfect.folder / "rankings.jsonl"))
+    rows[0]["candidates"].reverse()
+    write_jsonl(perfect.folder / "rankings.jsonl", rows)
+    with pytest.raises(DataError, match=r"gave user 1 \(example example1\) another target or other candidates"):
+        compare.compare(runs)
 
 
 @pytest.mark.parametrize("runs", [[], ["result/shop/markov/test_uni9_w10_s42"]])

@@ -462,6 +462,7 @@ def test_a_cache_of_the_reference_is_ranked_with_our_prompts(workspace: Workspac
     assert from_cache.name == cache.stem
     assert read_json(from_ours / "metrics.json")["protocol"] == "legacy-uni9"
     assert rankings_of(from_cache) == rankings_of(from_ours)
+    assert read_json(from_cache / "metrics.json")["protocol"] == "legacy-uni9"
     rows[3]["target_id"] = "999"
     write_json(cache, rows)
     with pytest.raises(DataError, match=r"row 3 doesn't belong to line 4 of the test file"):

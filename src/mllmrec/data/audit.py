@@ -17,7 +17,18 @@ from dataclasses import asdict
 from functools import partial
 
 from mllmrec.artifacts import Workspace
-from mllmrec.data.auditing import caches, captions, lists, splits, traces
+from mllmrec.data.auditing import (
+    bare_ids,
+    caches,
+    captions,
+    copies,
+    lists,
+    same_negatives,
+    splits,
+    target_captions,
+    traces,
+    twins,
+)
 from mllmrec.data.auditing.findings import FAILING, Finding, laid_out
 from mllmrec.data.auditing.material import Material, attempt, load
 from mllmrec.data.auditing.rendering import PromptCheck
@@ -48,17 +59,24 @@ def _findings(material: Material) -> Iterator[Finding]:
     """All checks, each file read once."""
     prompts, sharing = PromptCheck(material), Sharing()
     yield from splits.check(material)
+    yield from copies.check(material)
     yield from prompts.splits()
+    yield from twins.check(material)
     yield from captions.check(material)
+    yield from target_captions.check(material)
     yield from traces.check(material)
+    yield from bare_ids.check(material)
+    num_items = len(material.interactions.catalogue)
     for file in material.candidate_files():
         yield from lists.check_file(material, file)
         yield from prompts.check(file.path.name, file.examples)
         if file.drawn:
+            yield same_negatives.check(file.path.name, file.examples, num_items)
             sharing.add(file.path.name, file.examples, legacy=file.legacy)
     for path in material.caches():
         if (content := attempt(path, partial(caches.gather, material), material.wrong)) is not None:
             yield from caches.check(material, content)
             yield from lists.check_lists(material, path.name, content.examples, legacy=True)
+            yield same_negatives.check(path.name, content.examples, num_items)
             sharing.add(path.name, content.examples, legacy=True)
     yield from sharing.check()

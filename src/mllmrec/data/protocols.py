@@ -16,6 +16,7 @@ import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from mllmrec.data.legacy import CACHE_NAME
 from mllmrec.settings.candidates import DEFAULT_RETRIEVER
 
 Kind = Literal["uniform", "popularity", "hard", "rerank", "all"]
@@ -98,7 +99,14 @@ def protocol_of(path: Path) -> str:
     'legacy-uni9'
     >>> protocol_of(Path("processed/test_hard19_w10_s42.jsonl"))
     'hard19-itemknn'
+
+    The reference implementation's caches hold its own draw, whatever their generation calls them.
+
+    >>> protocol_of(Path("processed/test_generate_seed42_neg9_int_10.json"))
+    'legacy-uni9'
     """
+    if (cached := CACHE_NAME.fullmatch(path.name)) is not None:
+        return Protocol("uniform", int(cached["num_neg"]), legacy=True).shown
     parts = path.stem.split("_")
     if len(parts) != 4 or path.suffix != ".jsonl":
         return path.stem

@@ -84,13 +84,16 @@ def shown(names: Sequence[str], run: Run) -> list[str]:
     return [f"{name}/{run.facts['protocol']}" for name in names]
 
 
-def check_same_question(runs: Sequence[Run]) -> None:
-    """Refuse RUNs that can't stand in one table, and name what differs."""
+def check_same_question(runs: Sequence[Run], *, same_file: bool = True) -> None:
+    """Refuse RUNs that can't stand in one table, and name what differs.
+
+    `same_file` is False for a caller that compares the lists themselves, wherever they are stored.
+    """
     if not runs:
         raise DataError("There are no RUNs to show. Expected at least one; make it with `mllmrec baselines`.")
     first = runs[0]
     for run in runs[1:]:
-        if run.facts["candidates_sha256"] != first.facts["candidates_sha256"]:
+        if same_file and run.facts["candidates_sha256"] != first.facts["candidates_sha256"]:
             ours, theirs = (
                 f"{a['candidates']} (sha256 {a['candidates_sha256'][:8]})" for a in (first.facts, run.facts)
             )

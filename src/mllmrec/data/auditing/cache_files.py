@@ -4,17 +4,19 @@
     train_train_seed42_neg9_cot_0.1_int_10.json    [{"messages": [user, assistant]}]
 
 A cache holds neither users nor lines: its rows are the lines of the split that are long enough, in their order. Items
-are written `[ITEM_<id>] <title>`, the history first and the candidates next; a hint stands in think tags.
+are written `[ITEM_<id>] <title>`, the history first and the candidates next; a hint stands in think tags. The
+instruction may spell an example id, which is told from the lists by standing behind the same words in every prompt.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from mllmrec.data.auditing.trace_files import TraceTexts
 from mllmrec.data.legacy import CACHE_NAME
@@ -23,16 +25,33 @@ from mllmrec.data.sequences import Line
 from mllmrec.records import Split
 from mllmrec.streams import read_list
 
-HINT_WORDS = 5
+SAMPLED_ROWS, CONTEXT_CHARACTERS = 200, 12
+ASKING = ("system", "user")
+ROLES = (*ASKING, "assistant")
+IN_EVERY_PROMPT = 0.9
+"""Share of the sampled prompts that an instruction stands in; some may be cut."""
 
-_THOUGHT = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
+_MARK = r"(?:seed:)?(?:think|thinking|thoughts?|reasoning|reflection)"
+_THOUGHT = re.compile(
+    rf"(?:<(?P<tag>{_MARK})>(?P<words>.*?)(?:</(?P=tag)>|\Z)"
+    rf"|\[(?P<square>{_MARK})\](?P<within>.*?)\[/(?P=square)\]"
+    r"|◁think▷(?P<between>.*?)(?:◁/think▷|\Z))",
+    re.DOTALL | re.IGNORECASE,
+)
 _STEP = re.compile(r"^\W*step\W*(\d)\b", re.IGNORECASE | re.MULTILINE)
 _MENTION = re.compile(r"\[ITEM_([^\]\s]+)\]")
 
 
+class Mention(NamedTuple):
+    """An id in a prompt, with the characters before it on its line."""
+
+    item_id: str
+    context: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class CachedPrompt:
-    """One row: the user's turn, the right answer, and the candidates where the row lists them. Rows count from 0."""
+    """One row: the prompt, the right answer, and the candidates where the row lists them. Rows count from 0."""
 
     number: int
     text: str
@@ -41,25 +60,65 @@ class CachedPrompt:
 
     def hint(self, traces: TraceTexts) -> str:
         """The reasoning that the prompt carries: in think tags, as numbered steps, or a known trace."""
-        thoughts = " ".join(_THOUGHT.findall(self.text)).split()
-        if len(thoughts) >= HINT_WORDS:
+        thoughts = " ".join(
+            match["words"] or match["within"] or match["between"] or "" for match in _THOUGHT.finditer(self.text)
+        ).split()
+        if thoughts:
             return " ".join(thoughts)
         steps = list(_STEP.finditer(self.text))
         if len({step[1] for step in steps}) > 1:
             return self.text[steps[0].start() :]
         return traces.lines_of(self.text)
 
-    def lists(self, history: Sequence[str]) -> tuple[tuple[str, ...] | None, list[str]]:
-        """The candidates in the order of the prompt, None where it shows none, and the ids named beside them."""
-        mentions = _MENTION.findall(_THOUGHT.sub(" ", self.text))
+    def mentions(self) -> list[Mention]:
+        """The ids that stand outside the reasoning, in their order."""
+        text = _THOUGHT.sub(" ", self.text)
+        return [
+            Mention(match[1], text[max(0, match.start() - CONTEXT_CHARACTERS) : match.start()].rpartition("\n")[2])
+            for match in _MENTION.finditer(text)
+        ]
+
+    def lists(
+        self, history: Sequence[str], num_candidates: int, instructions: Collection[Mention] = ()
+    ) -> tuple[tuple[str, ...] | None, list[str]]:
+        """The candidates in the order of the prompt, None where it shows none, and the ids named beside them.
+
+        `num_candidates` is what the cache's name says. It decides about ids that `instructions` hold: where all
+        prompts list the same items these stand behind the same words too, and count as candidates.
+        """
+        mentions = self.mentions()
+        own = [mention.item_id for mention in mentions if mention not in instructions]
         if self.candidates is not None:
-            return self.candidates, list((Counter(mentions) - Counter(self.candidates)).elements())
-        if tuple(mentions[: len(history)]) != tuple(history):
+            return self.candidates, list((Counter(own) - Counter(self.candidates)).elements())
+        every = [mention.item_id for mention in mentions]
+        for named in (own, every):
+            rest = _after(named, history)
+            if rest is not None and len(set(rest)) >= num_candidates:
+                break
+        if rest is None:
             return None, []
-        rest = mentions[len(history) :]
         distinct = tuple(dict.fromkeys(rest))
+        if named is every and instructions:
+            distinct = distinct[:num_candidates]
         repeated = list((Counter(rest) - Counter(distinct)).elements())
-        return distinct or None, [*mentions[: len(history)], *repeated]
+        return distinct or None, [*history, *repeated]
+
+
+def instructions(rows: Iterable[CachedPrompt | str]) -> frozenset[Mention]:
+    """The ids that stand behind the same words in every prompt, judged by the first of them."""
+    prompts = [row for row in islice(rows, SAMPLED_ROWS) if not isinstance(row, str)]
+    counts = Counter(mention for prompt in prompts for mention in set(prompt.mentions()))
+    least = max(2.0, IN_EVERY_PROMPT * len(prompts))
+    return frozenset(mention for mention, count in counts.items() if count >= least)
+
+
+def _after(named: Sequence[str], history: Sequence[str]) -> list[str] | None:
+    """The ids behind the first place where the history stands; None where it doesn't."""
+    length = len(history)
+    for start in range(len(named) - length + 1):
+        if tuple(named[start : start + length]) == tuple(history):
+            return list(named[start + length :])
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +129,7 @@ class CacheName:
     split: Split
     mode: str
     window: int
+    num_candidates: int
 
     @classmethod
     def of(cls, path: Path, window: int) -> CacheName:
@@ -80,6 +140,7 @@ class CacheName:
             split=cast(Split, named["split"]),
             mode=named["mode"],
             window=int(named["window"] or window),
+            num_candidates=int(named["num_neg"]) + 1,
         )
 
     def kept(self, lines: Sequence[Line]) -> list[Line]:
@@ -95,7 +156,7 @@ def read_rows(path: Path) -> Iterator[CachedPrompt | str]:
 
 
 def _from_prompt(number: int, row: Mapping[str, Any]) -> CachedPrompt | None:
-    target, candidates, text = row.get("target_id"), row.get("candidates"), _turns(row.get("prompt"))
+    target, candidates, text = row.get("target_id"), row.get("candidates"), _turns(row.get("prompt"), ROLES)
     if not isinstance(target, (str, int)) or not isinstance(candidates, list) or text is None:
         return None
     return CachedPrompt(number=number, text=text, target_id=str(target), candidates=tuple(map(str, candidates)))
@@ -103,18 +164,18 @@ def _from_prompt(number: int, row: Mapping[str, Any]) -> CachedPrompt | None:
 
 def _from_messages(number: int, row: Mapping[str, Any]) -> CachedPrompt | None:
     messages = row["messages"]
-    text, answer = _turns(messages), _turns(messages, role="assistant")
+    text, answer = _turns(messages, ASKING), _turns(messages, ("assistant",))
     target = parse(answer).item_id if answer else None
     if text is None or target is None:
         return None
     return CachedPrompt(number=number, text=text, target_id=target, candidates=None)
 
 
-def _turns(prompt: Any, role: str = "user") -> str | None:
-    """The text of a prompt: a plain one, or the turns of `role` in a list of messages."""
+def _turns(prompt: Any, roles: Collection[str]) -> str | None:
+    """The text of a prompt: a plain one, or the turns of `roles` in a list of messages."""
     if isinstance(prompt, str):
         return prompt
     if not isinstance(prompt, list):
         return None
-    turns = [turn.get("content") for turn in prompt if isinstance(turn, dict) and turn.get("role") == role]
+    turns = [turn.get("content") for turn in prompt if isinstance(turn, dict) and turn.get("role") in roles]
     return "\n".join(turn for turn in turns if isinstance(turn, str)) if turns else None

@@ -13,7 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mllmrec.data.auditing.cache_files import CachedPrompt, CacheName, read_rows
+from mllmrec.data.auditing.cache_files import (
+    IN_EVERY_PROMPT,
+    CachedPrompt,
+    CacheName,
+    Mention,
+    instructions,
+    read_rows,
+)
 from mllmrec.data.auditing.findings import (
     CONTENT,
     FOREIGN_HINTS,
@@ -70,13 +77,14 @@ def gather(material: Material, path: Path) -> CacheContent:
     """Read a cache once, row by row."""
     name = CacheName.of(path, material.window)
     content, kept = CacheContent(name=name), name.kept(material.interactions.lines(name.split))
+    spelled = instructions(read_rows(name.path))
     for row in read_rows(name.path):
         content.num_rows += 1
         if isinstance(row, str):
             content.odd.append(row)
         else:
             line = kept[row.number] if row.number < len(kept) else None
-            _take(material, content, row, line)
+            _take(material, content, row, line, spelled)
     if content.num_rows < len(kept):
         content.stale.append(f"{content.num_rows:,} rows for {len(kept):,} lines")
     _drop_instructions(content)
@@ -107,7 +115,9 @@ def check(material: Material, content: CacheContent) -> Iterator[Finding]:
     yield judged(NAMING_TRACES, name, len(content.hints), "hints", naming, "leak", meaning=NAMED)
 
 
-def _take(material: Material, content: CacheContent, row: CachedPrompt, line: Line | None) -> None:
+def _take(
+    material: Material, content: CacheContent, row: CachedPrompt, line: Line | None, spelled: frozenset[Mention]
+) -> None:
     where = f"row {row.number}" + (f", user {line.user_id}" if line is not None else "")
     if line is not None and line.items[-1] != row.target_id:
         content.stale.append(f"{where}: {row.target_id} in place of {line.items[-1]}")
@@ -117,7 +127,7 @@ def _take(material: Material, content: CacheContent, row: CachedPrompt, line: Li
     if text := row.hint(material.trace_texts):
         content.hints.append(Hint(where=where, text=text, target_id=row.target_id, line=line))
     history = line.items[-content.name.window : -1] if line is not None else ()
-    candidates, others = row.lists(history)
+    candidates, others = row.lists(history, content.name.num_candidates, spelled)
     if row.target_id in others and row.target_id not in history:
         content.told.append(where)
     if line is not None and candidates:
@@ -134,10 +144,10 @@ def _take(material: Material, content: CacheContent, row: CachedPrompt, line: Li
 
 
 def _drop_instructions(content: CacheContent) -> None:
-    """Forget what every other prompt says: it tells how to answer and is no hint."""
+    """Forget what every prompt says: it tells how to answer and is no hint."""
     counts = Counter(hint.text for hint in content.hints)
-    often = max(3, content.num_rows // 2)
-    content.hints = [hint for hint in content.hints if counts[hint.text] <= often]
+    often = max(3, IN_EVERY_PROMPT * content.num_rows)
+    content.hints = [hint for hint in content.hints if counts[hint.text] < often]
 
 
 def _owners(material: Material, hint: Hint) -> bool | None:

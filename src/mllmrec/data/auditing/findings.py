@@ -17,6 +17,9 @@ LATER_TARGETS = "later targets in training"
 DUPLICATES = "duplicates across splits"
 TARGET_IN_HISTORY = "target in the history"
 TARGET_IN_PROMPT = "target in the prompt, outside the list"
+TWINS = "twins of the target in the user's line"
+TARGETS_ALONE = "captions that targets alone have"
+BARE_IDS = "bare ids of the target in words"
 LATER_TRACES = "traces of validation and test"
 NAMING_TRACES = "traces that name their target"
 CONDITIONED_TRACES = "traces written with the answer in view"
@@ -26,6 +29,7 @@ CAPTIONS = "captions that name titles"
 CONSUMED = "negatives the user consumed"
 POSITION = "position of the target"
 LOOKUP = "lookup of positions by target"
+SAME_NEGATIVES = "negatives that all lists share"
 SHARED_LISTS = "lists shared between files"
 
 CHECKS = (
@@ -34,6 +38,9 @@ CHECKS = (
     DUPLICATES,
     TARGET_IN_HISTORY,
     TARGET_IN_PROMPT,
+    TWINS,
+    TARGETS_ALONE,
+    BARE_IDS,
     LATER_TRACES,
     NAMING_TRACES,
     CONDITIONED_TRACES,
@@ -43,6 +50,7 @@ CHECKS = (
     CONSUMED,
     POSITION,
     LOOKUP,
+    SAME_NEGATIVES,
     SHARED_LISTS,
 )
 

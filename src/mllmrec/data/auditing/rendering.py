@@ -23,7 +23,6 @@ from mllmrec.data.prompts import CAPTION_WORDS, Renderer
 from mllmrec.records import RankingExample
 
 TOLD = "Something beside the candidate list names the answer: see the item's caption or title in the prompt named here."
-TWINS = "Another item in the history has the target's title, so the list is read as if the target were known."
 
 
 @dataclass(kw_only=True)
@@ -70,9 +69,9 @@ class PromptCheck:
                 yield from self.check(name_of(self.material, split), examples)
 
     def check(self, where: str, examples: Sequence[RankingExample]) -> Iterator[Finding]:
-        """Findings on the prompts of `examples`: the target itself, its title by chance, another item of its title."""
+        """Findings on the prompts of `examples`: the target itself, its title by chance."""
         popularity, expected = Counter(example.target_id for example in examples), 0.0
-        hits: dict[str, list[str]] = {"told": [], "phrase": [], "twin": []}
+        hits: dict[str, list[str]] = {"told": [], "phrase": []}
         for number, example in enumerate(examples, 1):
             prompt = self._searched(example)
             for kind in prompt.kinds:
@@ -88,8 +87,6 @@ class PromptCheck:
             unlikely = events(len(hits["phrase"]), expected) < LEVEL
             often = f"The title as words of a caption in the history; {expected:.1f} such by chance."
             yield finding(", captions", "phrase", "leak" if unlikely else "warning", often)
-        if hits["twin"]:
-            yield finding(", titles", "twin", "warning", TWINS)
 
     def outside(self, example: RankingExample) -> str:
         """The prompt without the lines of its candidates."""
@@ -111,8 +108,6 @@ class PromptCheck:
             kinds.append("told")
         elif target in names and self._means(example):
             kinds.append("told" if names[target] == Strength.LETTERS else "phrase")
-        if self._title(target) in map(self._title, example.history):
-            kinds.append("twin")
         phrases = tuple(item for item, how in names.items() if how < Strength.LETTERS and item not in example.history)
         return Searched(kinds=tuple(kinds), phrases=phrases)
 

@@ -25,7 +25,6 @@ def check(material: Material) -> Iterator[Finding]:
             where = f"{name_of(material, earlier)} against {name_of(material, later)}"
             yield _later_targets(material, earlier, later, where)
             yield _duplicates(material, earlier, later, where, weight)
-            yield _copies(material, earlier, later, where)
     for split in SPLITS:
         if lines := lines_of(material, split):
             yield _repeated_examples(lines, material.window, name_of(material, split))
@@ -84,26 +83,6 @@ def _duplicates(material: Material, earlier: Split, later: Split, where: str, we
         hits,
         "leak",
         meaning="The same question and answer stand in both splits: remove them from the earlier one.",
-    )
-
-
-def _copies(material: Material, earlier: Split, later: Split, where: str) -> Finding:
-    """Whole windows of other users: chance where windows are short or people are alike, else copied accounts."""
-    owners = {window: line.user_id for line, window in _windows(lines_of(material, earlier), material.window)}
-    windows = _windows(lines_of(material, later), material.window)
-    hits = [
-        f"user {line.user_id} of {later} and user {owner} of {earlier}"
-        for line, window in windows
-        if (owner := owners.get(window, line.user_id)) != line.user_id
-    ]
-    return judged(
-        DUPLICATES,
-        f"{where}, other users",
-        len(windows),
-        "windows",
-        hits,
-        "warning",
-        meaning="Two users have the same history and target: chance where windows are short, a copied account else.",
     )
 
 
