@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mllmrec.artifacts import sha256
+from mllmrec.data.auditing.chance import LEVEL, at_least
 from mllmrec.data.auditing.findings import TWINS, Finding, Verdict, judged
 from mllmrec.data.auditing.material import SPLITS, Material
 from mllmrec.data.auditing.splits import lines_of, name_of
@@ -20,7 +21,7 @@ from mllmrec.data.images_folder import image_names
 from mllmrec.data.sequences import Catalogue, Line
 from mllmrec.records import Split
 
-LEAST_SHARE, TIMES_EXPECTED = 0.01, 3
+LEAST_SHARE, TIMES_EXPECTED = 0.01, 2
 Groups = Mapping[str, frozenset[str]]
 """The twins of each item that has some, itself included."""
 
@@ -69,8 +70,8 @@ def _finding(material: Material, split: Split, groups: Groups, kind: str) -> Fin
     if len(hits) <= TIMES_EXPECTED * alike:
         found = f"{len(hits):,}, {alike:,} at the last items before them" if hits else "none"
         return Finding(check=TWINS, where=where, total=len(lines), noun="lines", found=found, verdict="ok")
-    many = len(hits) >= LEAST_SHARE * len(lines) and split != "train"
-    weight: Verdict = "leak" if many else "warning"
+    unlikely = at_least(len(hits), len(lines), (alike + 1) / (len(lines) + 1)) < LEVEL
+    weight: Verdict = "leak" if unlikely and len(hits) >= LEAST_SHARE * len(lines) and split != "train" else "warning"
     return judged(
         TWINS,
         where,
