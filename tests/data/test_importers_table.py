@@ -10,6 +10,7 @@ from raw_files import lay
 
 from mllmrec.data.importers.table import interactions, numbered_lines, read_table
 from mllmrec.errors import DataError
+from mllmrec.settings.prepare import Quoting
 
 
 def table_file(folder: Path, content: str | bytes) -> Path:
@@ -45,20 +46,20 @@ def test_a_separator_of_two_characters_leaves_single_ones_in_the_field(tmp_path:
 
 def test_quoted_fields_hold_delimiters_quotes_and_line_breaks(tmp_path: Path) -> None:
     path = table_file(tmp_path, 'item,title\n1,"Seven, the ""first"""\n2,"Two\nlines"\n3,plain\n')
-    table = read_table(path, separator=",", quoted=True)
+    table = read_table(path, separator=",", quoting="auto")
     assert table.rows() == [(2, "1", 'Seven, the "first"'), (3, "2", "Two\nlines"), (5, "3", "plain")]
 
 
 def test_none_and_na_are_text(tmp_path: Path) -> None:
     path = table_file(tmp_path, "item,title\n1,None\n2,NA\n3,null\n4,\n")
-    assert read_table(path, separator=",", quoted=True)["title"].to_list() == ["None", "NA", "null", ""]
+    assert read_table(path, separator=",", quoting="auto")["title"].to_list() == ["None", "NA", "null", ""]
 
 
-@pytest.mark.parametrize("quoted", [False, True])
-def test_a_wrong_number_of_fields_is_an_error_at_its_line(tmp_path: Path, quoted: bool) -> None:
+@pytest.mark.parametrize("quoting", ["none", "auto"])
+def test_a_wrong_number_of_fields_is_an_error_at_its_line(tmp_path: Path, quoting: Quoting) -> None:
     path = table_file(tmp_path, 'user,item\n"u1",a\nu2,b,c\n')
     with pytest.raises(DataError, match=r"table\.csv:3: 3 fields where 2 were expected \(user, item\); found 'u2,b,c'"):
-        read_table(path, separator=",", quoted=quoted)
+        read_table(path, separator=",", quoting=quoting)
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "\ufeff", "  \r\n"], ids=["nothing", "breaks", "bom", "blanks"])
@@ -97,8 +98,8 @@ def test_a_torn_archive_is_an_error(tmp_path: Path) -> None:
 
 def test_an_open_quotation_is_an_error_at_the_line_where_it_opens(tmp_path: Path) -> None:
     path = table_file(tmp_path, 'item,title\n1,a\n2,"never closed\n3,c\n')
-    with pytest.raises(DataError, match=r"table\.csv:3: unexpected end of data"):
-        read_table(path, separator=",", quoted=True)
+    with pytest.raises(DataError, match=r"table\.csv:3: not valid CSV \(unexpected end of data\).*--quoting none"):
+        read_table(path, separator=",", quoting="auto")
 
 
 def test_a_missing_column_shows_the_columns_there_are(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_further_columns_are_kept_as_attributes(tmp_path: Path) -> None:
         ("item,title\n1,Lamp\n../2,Pot\n", r"shop_titles\.csv:3: the id '\.\./2' can't be used"),
         ("item,title\n1,Lamp\n,Pot\n", r"shop_titles\.csv:3: the id '' can't be used"),
         (b"item,title\n1,Lamp\n2,Caf\xe9\n", r"shop_titles\.csv:3: byte 0xe9 is not UTF-8"),
-        ('item,title\n1,"Lamp\n2,Pot\n3,Cup\n', r"shop_titles\.csv:4: not valid CSV .*Expected a title that begins"),
+        ('item,title\n1,"Lamp\n2,Pot\n3,Cup\n', r"shop_titles\.csv:2: not valid CSV .*Expected a field that begins"),
         ('item,title\n1,"The "Best" Lamp"\n2,Pot\n', r"shop_titles\.csv:2: not valid CSV"),
     ],
 )

@@ -6,12 +6,11 @@ of its own.
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 from mllmrec.artifacts import Workspace, require
+from mllmrec.data.quoting import csv_rows
 from mllmrec.data.sequences import Catalogue, read_text
 from mllmrec.errors import ArtifactError, DataError
 
@@ -50,14 +49,17 @@ def find_links(workspace: Workspace, dataset: str, catalogue: Catalogue, given: 
 
 def read_links(path: Path) -> Links:
     """The rows of links.csv that have a TMDB id; of an item's several rows the first counts."""
-    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    if not set(COLUMNS) <= set(rows.fieldnames or ()):
-        raise DataError(f"{path}:1: expected the columns {', '.join(COLUMNS)}; found {rows.fieldnames}.")
+    rows = csv_rows(read_text(path), path)
+    _, header = next(rows, (1, []))
+    header = [name.strip() for name in header]
+    if not set(COLUMNS) <= set(header):
+        raise DataError(f"{path}:1: expected the columns {', '.join(COLUMNS)}; found {', '.join(header)}.")
     tmdb_ids: dict[str, str] = {}
-    for row in rows:
-        item, tmdb_id = (str(row[name] or "").strip() for name in COLUMNS)
+    for number, row in rows:
+        fields = dict(zip(header, row, strict=False))
+        item, tmdb_id = (fields.get(name, "").strip() for name in COLUMNS)
         if tmdb_id and not _is_number(tmdb_id):
-            raise DataError(f"{path}:{rows.line_num}: tmdbId is {tmdb_id[:40]!r}. Expected a number, or nothing.")
+            raise DataError(f"{path}:{number}: tmdbId is {tmdb_id[:40]!r}. Expected a number, or nothing.")
         if tmdb_id:
             tmdb_ids.setdefault(item, tmdb_id)
     return Links(path=path, tmdb_ids=tmdb_ids)

@@ -7,7 +7,6 @@ of their train line is the target, and none of their windows is trained on.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from mllmrec.artifacts import ID_PATTERN, Workspace, require
+from mllmrec.data.quoting import csv_rows
 from mllmrec.errors import DataError
 from mllmrec.progress import note
 from mllmrec.records import Item, Split
@@ -182,7 +182,7 @@ def require_dataset(workspace: Workspace, dataset: str) -> Path:
 
 def read_catalogue(path: Path) -> Catalogue:
     """The items of a titles file: header, then item, title and any attributes; of duplicated ids the first counts."""
-    rows = _csv_rows(path)
+    rows = csv_rows(read_text(path), path)
     _, header = next(rows, (1, []))
     if len(header) < 2:
         raise DataError(f"{path}:1: expected a header with at least two columns, item,title; found {header}.")
@@ -204,19 +204,6 @@ def read_catalogue(path: Path) -> Catalogue:
     if num_duplicates:
         note(f"{path}: {num_duplicates} rows repeat an item id; the first row of each counts.")
     return Catalogue(items.values(), num_duplicates)
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file, each with the line it ends on; a quoted title may hold line breaks."""
-    rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    try:
-        for row in rows:
-            yield rows.line_num, row
-    except csv.Error as error:
-        raise DataError(
-            f"{path}:{rows.line_num}: not valid CSV ({error}). Expected a title that begins with a quotation mark to "
-            "end with one, and those inside it to be doubled. Mend the row that ends or begins here."
-        ) from error
 
 
 def read_text(path: Path) -> str:

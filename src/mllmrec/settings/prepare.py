@@ -9,7 +9,8 @@ from pydantic import model_validator
 from mllmrec.settings.base import DatasetSettings, knob
 
 Source = Literal["movielens-100k", "movielens-latest", "movielens-1m", "microlens", "netflix-prize", "amazon", "pairs"]
-PAIRS_ONLY = ("user_column", "item_column", "time_column", "title_column", "titles", "delimiter")
+Quoting = Literal["auto", "csv", "none"]
+PAIRS_ONLY = ("user_column", "item_column", "time_column", "title_column", "titles", "delimiter", "quoting")
 
 
 class PrepareSettings(DatasetSettings):
@@ -56,6 +57,12 @@ class PrepareSettings(DatasetSettings):
     )
     titles: str = knob("", "pairs: a table of item titles with a header; its other columns are kept.", operational=True)
     delimiter: str = knob("auto", "pairs: what separates fields, such as ',' or tab; auto looks at the first line.")
+    quoting: Quoting = knob(
+        "auto",
+        "pairs: what a quotation mark is. auto: in files with commas or semicolons it opens a field, in others only "
+        "where it encloses a whole field on its line. csv: it opens a field that may run over line ends. none: a "
+        "character like any other.",
+    )
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -56,7 +56,7 @@ def _read_ratings(path: Path) -> tuple[pl.DataFrame, str, str, str]:
     found = [next((name for name in known if name in names), None) for known in (USER_NAMES, ITEM_NAMES, TIME_NAMES)]
     user, item, time = found
     if user and item and time:
-        return read_table(path, separator=",", quoted=True), user, item, time
+        return read_table(path, separator=",", quoting="auto"), user, item, time
     if any(found) or len(names) != len(HEADLESS):
         raise DataError(
             f"{path}:1: found {', '.join(names)[:80]}. Expected a header with a user ({', '.join(USER_NAMES)}), an "

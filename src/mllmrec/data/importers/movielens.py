@@ -65,14 +65,14 @@ def find_latest(raw: Path, settings: PrepareSettings) -> Files:
 def read_latest(files: Files, _settings: PrepareSettings) -> Imported:
     """ratings.csv, movies.csv and, where it is there, links.csv, whose ids lead to posters."""
     ratings, movies = files["ratings"][0], files["movies"][0]
-    table = read_table(ratings, separator=",", quoted=True)
+    table = read_table(ratings, separator=",", quoting="auto")
     rows = interactions(table, ratings, user="userId", item="movieId")
-    titles = read_table(movies, separator=",", quoted=True)
+    titles = read_table(movies, separator=",", quoting="auto")
     require_columns(titles, movies, ("movieId", "title", "genres"))
     check_ids(titles, movies, "movieId")
     links: dict[str, tuple[tuple[str, str], ...]] = {}
     if "links" in files:
-        linked = read_table(files["links"][0], separator=",", quoted=True)
+        linked = read_table(files["links"][0], separator=",", quoting="auto")
         require_columns(linked, files["links"][0], ("movieId", "imdbId", "tmdbId"))
         for movie, imdb, tmdb in linked.select("movieId", "imdbId", "tmdbId").iter_rows():
             links[movie] = (("imdb_id", imdb), ("tmdb_id", tmdb))

@@ -12,7 +12,7 @@ from mllmrec.data.importers.table import check_ids, interactions, numbered_lines
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import DataError
 from mllmrec.records import Item
-from mllmrec.settings.prepare import PrepareSettings
+from mllmrec.settings.prepare import PrepareSettings, Quoting
 
 DELIMITERS = ("\t", "::", ",", ";", "|")
 SPELT = {"tab": "\t", "\\t": "\t", "comma": ",", "space": " "}
@@ -37,7 +37,7 @@ def read(files: Files, settings: PrepareSettings) -> Imported:
     path = files["pairs"][0]
     user, item = settings.user_column, settings.item_column
     time = None if settings.time_column == NO_TIME else settings.time_column
-    table = _table(path, settings.delimiter, [name for name in (user, item, time) if name])
+    table = _table(path, settings.delimiter, [name for name in (user, item, time) if name], settings.quoting)
     rows = interactions(table, path, user=user, item=item, time=time)
     if "titles" in files:
         catalogue = _titles(files["titles"][0], settings)
@@ -51,7 +51,7 @@ def read(files: Files, settings: PrepareSettings) -> Imported:
 
 def _titles(path: Path, settings: PrepareSettings) -> Catalogue:
     item, title = settings.item_column, settings.title_column
-    table = _table(path, "auto", [item, title])
+    table = _table(path, "auto", [item, title], settings.quoting)
     require_columns(table, path, (item, title))
     check_ids(table, path, item)
     others = [name for name in table.columns if name not in ("line", item, title)]
@@ -61,14 +61,14 @@ def _titles(path: Path, settings: PrepareSettings) -> Catalogue:
     )
 
 
-def _table(path: Path, delimiter: str, names: Sequence[str]) -> pl.DataFrame:
+def _table(path: Path, delimiter: str, names: Sequence[str], quoting: Quoting) -> pl.DataFrame:
     """The table; when every name is a number the file has no header and its columns are called 1, 2, 3 ..."""
     first = str(numbered_lines(path)["text"][0])
     separator = _separator(first, delimiter, names)
     columns = None
     if all(name.isdigit() for name in names):
         columns = [str(number) for number in range(1, first.count(separator) + 2)]
-    return read_table(path, separator=separator, columns=columns, quoted=True)
+    return read_table(path, separator=separator, columns=columns, quoting=quoting)
 
 
 def _separator(first: str, delimiter: str, names: Sequence[str]) -> str:

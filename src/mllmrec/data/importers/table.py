@@ -16,26 +16,35 @@ from pathlib import Path
 import polars as pl
 
 from mllmrec.artifacts import ID_PATTERN
+from mllmrec.data.quoting import Delimited, quoted_rows
 from mllmrec.errors import DataError
+from mllmrec.settings.prepare import Quoting
 
 DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S")
 
 
 def read_table(
-    path: Path, *, separator: str, columns: Sequence[str] | None = None, quoted: bool = False, encoding: str = "utf-8"
+    path: Path,
+    *,
+    separator: str,
+    columns: Sequence[str] | None = None,
+    quoting: Quoting = "none",
+    encoding: str = "utf-8",
 ) -> pl.DataFrame:
     """The fields of a file as strings, with their 1-based `line`; without `columns` the first line names them.
 
-    `quoted` reads quoted fields as CSV has them; elsewhere a quotation mark is a character like any other.
+    `quoting` says how quotation marks are read (`data/quoting.py`); with "none" they are characters like any other.
     """
     lines = numbered_lines(path, encoding)
-    quoted = quoted and len(separator) == 1 and bool(lines["text"].str.contains('"', literal=True).any())
+    quoted = quoting != "none" and len(separator) == 1 and bool(lines["text"].str.contains('"', literal=True).any())
     if columns is None:
         columns = _header(lines, path, separator, quoted)
         lines = lines.slice(1)
         if lines.is_empty():
             raise DataError(f"{path} has a header but no rows. Expected a row for each interaction or item.")
-    return (_quoted_fields if quoted else _fields)(lines, path, separator, columns)
+    if not quoted:
+        return _fields(lines, path, separator, columns)
+    return _quoted_fields(lines, path, separator, columns, quoting)
 
 
 def numbered_lines(path: Path, encoding: str = "utf-8") -> pl.DataFrame:
@@ -137,21 +146,16 @@ def _fields(lines: pl.DataFrame, path: Path, separator: str, names: Sequence[str
     return lines.select("line").hstack(split.with_columns(pl.all().str.strip_chars()))
 
 
-def _quoted_fields(lines: pl.DataFrame, path: Path, separator: str, names: Sequence[str]) -> pl.DataFrame:
+def _quoted_fields(
+    lines: pl.DataFrame, path: Path, separator: str, names: Sequence[str], quoting: Quoting
+) -> pl.DataFrame:
     numbers = lines["line"].to_list()
-    reader = csv.reader((text + "\n" for text in lines["text"]), delimiter=separator, strict=True)
-    rows, first = [], 0
-    try:
-        for row in reader:
-            if len(row) != len(names):
-                raise _wrong_count(path, numbers[first], len(row), names, separator.join(row))
-            rows.append((numbers[first], *(field.strip() for field in row)))
-            first = reader.line_num
-    except csv.Error as error:
-        raise DataError(
-            f"{path}:{numbers[min(first, len(numbers) - 1)]}: {error}. Expected fields that are quoted whole or not "
-            "at all, a quotation mark inside written twice. Mend this line."
-        ) from error
+    text = Delimited(path=path, separator=separator, width=len(names), line_number=numbers.__getitem__, quoting=quoting)
+    rows = []
+    for start, row in quoted_rows([f"{line}\n" for line in lines["text"]], text):
+        if len(row) != len(names):
+            raise _wrong_count(path, numbers[start], len(row), names, separator.join(row).strip())
+        rows.append((numbers[start], *(field.strip() for field in row)))
     return pl.DataFrame(rows, schema={"line": pl.UInt32, **dict.fromkeys(names, pl.String)}, orient="row")
 
 
