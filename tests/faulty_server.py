@@ -68,6 +68,7 @@ class Received:
     headers: dict[str, str]
     behaviour: str
     began: float
+    target: str
     answered: bool = False
 
 
@@ -80,6 +81,7 @@ class FaultyServer:
     seconds: float = 0.0
     retry_after: float = 0.2
     address: str = ""
+    moved_to: str = ""
     requests: list[Received] = field(default_factory=list)
     in_flight: int = 0
     peak: int = 0
@@ -112,7 +114,13 @@ class FaultyServer:
         self._seen[text] = number + 1
         behaviour = self.plan(text, number)
         received = Received(
-            text=text, pictures=pictures, body=body, headers=headers, behaviour=behaviour, began=time.monotonic()
+            text=text,
+            pictures=pictures,
+            body=body,
+            headers=headers,
+            behaviour=behaviour,
+            began=time.monotonic(),
+            target=head.decode("latin-1").split()[1],
         )
         self.requests.append(received)
         self.in_flight += 1
@@ -143,6 +151,8 @@ class FaultyServer:
 
     def _response(self, behaviour: str, received: Received) -> tuple[int, str, bytes]:
         """(status, further header lines, body)."""
+        if behaviour == "moved":
+            return 307, f"Location: {self.moved_to}\r\n", b""
         if behaviour in REFUSALS:
             return 400, "", _bytes({"error": REFUSALS[behaviour]})
         if behaviour == "limit_refused_with_200":

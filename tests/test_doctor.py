@@ -17,6 +17,7 @@ from mllmrec.doctor_workspace import next_step
 from mllmrec.errors import SettingsError
 from mllmrec.records import Summary, Table
 from mllmrec.settings.resources import DoctorSettings
+from unprivileged import readable_folder, unprivileged
 
 
 @pytest.fixture
@@ -263,3 +264,37 @@ def test_memory_is_read_within_the_limit_of_a_container(monkeypatch: pytest.Monk
 def test_keys_of_the_environment_never_show(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_sesame")
     assert "sesame" not in repr(run(DoctorSettings(), workspace))
+
+
+def test_what_cannot_be_read_is_a_line_and_no_end(workspace: Workspace) -> None:
+    add_dataset(workspace)
+    add_model(workspace.root / "tiny")
+    workspace.refined_cot("films").mkdir()
+    (workspace.dataset("films") / "test.tsv").unlink()
+    (workspace.dataset("films") / "test.tsv").mkdir()
+    (workspace.root / "tiny" / "model.safetensors.index.json").write_text("{")
+    found = run(DoctorSettings(), workspace)
+    assert states(found, "Dataset films")["test.tsv"][0] == "unreadable: Is a directory"
+    assert states(found, "Dataset films")["train.tsv"] == ("2 lines", "")
+    assert states(found, "Model folders")["tiny"][0].startswith("unreadable: ")
+
+
+def test_files_of_other_users_are_told_and_the_rest_is_looked_at() -> None:
+    with readable_folder() as root:
+        workspace = Workspace(root)
+        for name in ("films", "books"):
+            add_dataset(workspace, name)
+        add_model(root / "tiny")
+        add_model(root / "closed")
+        add_checkpoint(workspace, "a", "sft", adapters=False)
+        for path in (workspace.split("films", "train"), workspace.dataset("books"), root / "closed"):
+            path.chmod(0)
+        workspace.checkpoint("films", "a").chmod(0)
+        found = unprivileged(lambda: run(DoctorSettings(), workspace))
+    assert states(found, "Dataset films")["train.tsv"][0] == "unreadable: Permission denied"
+    assert states(found, "Dataset films")["films_titles.csv"][0] == "4 lines"
+    assert states(found, "Dataset books")["train.tsv"][0] == "unreadable: Permission denied"
+    assert states(found, "Model folders")["closed"][0].startswith("unreadable: ")
+    assert states(found, "Model folders")["tiny"][0] == "complete"
+    assert states(found, "Checkpoints of films")["a"][0].startswith("unreadable: ")
+    assert "books: make" in found.headline

@@ -119,6 +119,10 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)  # a full disk is told without the name of what was written
+        raise
     finally:
         draft.unlink(missing_ok=True)
 

@@ -5,6 +5,7 @@ Exit status: 0 done, 1 a check failed, 2 wrong use or input, 3 a stage failed, 1
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Any
@@ -12,24 +13,47 @@ from typing import Any
 from cyclopts import App
 
 from mllmrec.mistakes import describe, status_of
-from mllmrec.screen import tell
+from mllmrec.progress import nobody_reads, remark
 from mllmrec.verbs import app
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    open_closed_streams()
     words, recipe, debug = take_globals(sys.argv[1:] if arguments is None else arguments)
     try:
         app.config = () if recipe is None else recipe_defaults(recipe)
-        app(words, exit_on_error=False, print_error=False)
+        app(words, exit_on_error=False, print_error=False, console=_help_console(words))
+        sys.stdout.flush()
     except KeyboardInterrupt as error:
-        tell(describe(error, app))
+        remark(describe(error, app))
         sys.exit(130)
     except Exception as error:
         if debug:
             traceback.print_exc()
-        tell(describe(error, app))
+        remark(describe(error, app))
         sys.exit(status_of(error))
+
+
+def open_closed_streams() -> None:
+    """Give a program that was started without standard output or error (`>&-`) one that goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+
+
+def _help_console(words: list[str]) -> Any:
+    """What help is printed on: rich's own console would exit with 1, a failed check, when nobody reads to its end."""
+    if words and not {"--help", "-h", "--version"} & set(words):
+        return None
+    from rich.console import Console
+
+    class HelpConsole(Console):
+        def on_broken_pipe(self) -> None:
+            nobody_reads(sys.stdout)
+            sys.exit(0)
+
+    return HelpConsole()
 
 
 def take_globals(arguments: list[str]) -> tuple[list[str], str | None, bool]:

@@ -14,6 +14,7 @@ from mllmrec.worklogs import log_paths
 
 # Folders of the layout that are no model folders.
 LAYOUT = ("data", "checkpoints", "result", "raw")
+COMPLETE = "complete"
 Row = tuple[str, str, str]
 
 
@@ -21,12 +22,15 @@ def datasets(workspace: Workspace) -> list[str]:
     """The datasets of a workspace: the folders under data/ that hold sequences or titles."""
     folder = workspace.root / "data"
     names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    return [
-        name
-        for name in names
-        if ID_PATTERN.fullmatch(name)
-        and (any((folder / name).glob("*.tsv")) or (folder / name / f"{name}_titles.csv").exists())
-    ]
+    return [name for name in names if ID_PATTERN.fullmatch(name) and _is_dataset(folder / name)]
+
+
+def _is_dataset(folder: Path) -> bool:
+    """Whether a folder holds sequences or titles, or may hold them and can't be read."""
+    try:
+        return any(path.suffix == ".tsv" or path.name == f"{folder.name}_titles.csv" for path in folder.iterdir())
+    except OSError:
+        return True
 
 
 def dataset_table(workspace: Workspace, dataset: str) -> Table:
@@ -59,6 +63,13 @@ def checkpoints_table(workspace: Workspace, dataset: str) -> Table:
 
 def next_step(workspace: Workspace, dataset: str) -> str:
     """The first command of the pipeline that has not been run yet."""
+    try:
+        return _next_command(workspace, dataset)
+    except OSError as error:
+        return f"make {error.filename} readable ({error.strerror})"
+
+
+def _next_command(workspace: Workspace, dataset: str) -> str:
     flag = f"--dataset {dataset}"
     if not (workspace.split(dataset, "train").exists() and workspace.titles(dataset).exists()):
         return f"mllmrec prepare --source NAME --raw FOLDER {flag}"
@@ -66,7 +77,7 @@ def next_step(workspace: Workspace, dataset: str) -> str:
         return f"mllmrec candidates {flag}"
     if not _ranked(workspace, dataset):
         return f"mllmrec baselines {flag}"
-    models = [folder.name for folder in model_folders(workspace) if not lacking(folder)]
+    models = [folder.name for folder in model_folders(workspace) if _model_state(folder)[0] == COMPLETE]
     checkpoints = {folder: _manifest(folder) for folder in checkpoint_folders(workspace, dataset)}
     whole = {folder: found for folder, found in checkpoints.items() if found and not found.settings.get("fold")}
     by_verb = {manifest.verb: folder for folder, manifest in whole.items()}
@@ -98,11 +109,16 @@ def model_folders(workspace: Workspace) -> list[Path]:
     return sorted(
         folder
         for folder in workspace.root.iterdir()
-        if folder.is_dir()
-        and folder.name not in LAYOUT
-        and not folder.name.startswith(".")
-        and ((folder / "config.json").exists() or any(folder.glob("*.safetensors")))
+        if folder.is_dir() and folder.name not in LAYOUT and not folder.name.startswith(".") and _is_model(folder)
     )
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder holds a configuration or weights, or may hold them and can't be read."""
+    try:
+        return any(path.name == "config.json" or path.suffix == ".safetensors" for path in folder.iterdir())
+    except OSError:
+        return True
 
 
 def checkpoint_folders(workspace: Workspace, dataset: str) -> list[Path]:
@@ -125,15 +141,26 @@ def _files(workspace: Workspace, dataset: str) -> Iterator[Row]:
         (workspace.assessed_cot(dataset), _size, "absent: no trace is checked", f"mllmrec assess {flag}"),
     ]
     for path, describe, absent, command in needed:
-        if log_paths(path):
-            yield path.name, "not finished: some records are done", command
-        else:
-            yield (path.name, describe(path), "") if path.exists() else (path.name, absent, command)
-    frozen = sorted(workspace.processed(dataset).glob("*.jsonl"))
+        yield path.name, *_file_state(path, describe, absent, command)
+    try:
+        frozen = sorted(workspace.processed(dataset).glob("*.jsonl"))
+    except OSError as error:
+        yield "processed/*.jsonl", f"unreadable: {error.strerror}", f"make {error.filename} readable"
+        return
     for path in frozen:
-        yield f"processed/{path.name}", _lines(path), ""
+        yield f"processed/{path.name}", *_file_state(path, _lines, "", "")
     if not any(path.name.startswith("test_") for path in frozen):
         yield "processed/test_*.jsonl", "missing", f"mllmrec candidates --dataset {dataset}"
+
+
+def _file_state(path: Path, describe: Callable[[Path], str], absent: str, command: str) -> tuple[str, str]:
+    """The state of a file and what makes it. That it can't be read is worth a line and no reason to stop."""
+    try:
+        if log_paths(path):
+            return "not finished: some records are done", command
+        return (describe(path), "") if path.exists() else (absent, command)
+    except OSError as error:
+        return f"unreadable: {error.strerror}", f"make {path} readable"
 
 
 def _lines(path: Path) -> str:
@@ -151,14 +178,17 @@ def _size(path: Path) -> str:
 
 
 def _model_state(folder: Path) -> tuple[str, str]:
-    faults = lacking(folder)
-    return (f"lacks {', '.join(faults)}", "mllmrec fetch backbone ID") if faults else ("complete", "")
+    try:
+        faults = lacking(folder)
+    except (OSError, ArtifactError, DataError) as error:
+        return f"unreadable: {error}", "mllmrec fetch backbone ID"
+    return (f"lacks {', '.join(faults)}", "mllmrec fetch backbone ID") if faults else (COMPLETE, "")
 
 
 def _checkpoint_state(folder: Path) -> tuple[str, str]:
     try:
         manifest = Manifest.read(folder)
-    except (ArtifactError, DataError) as error:
+    except (OSError, ArtifactError, DataError) as error:
         return f"unreadable: {error}", ""
     if manifest is not None:
         kind = "adapters" if (folder / "adapter_config.json").exists() else "full model"
@@ -169,7 +199,7 @@ def _checkpoint_state(folder: Path) -> tuple[str, str]:
 def _manifest(folder: Path) -> Manifest | None:
     try:
         return Manifest.read(folder)
-    except (ArtifactError, DataError):
+    except (OSError, ArtifactError, DataError):
         return None  # the checkpoints table says what is wrong with it
 
 

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import difflib
+import errno
 
 from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from mllmrec.errors import MllmrecError
 from mllmrec.settings.base import explain
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_WORDS = ("no space left on device", "os error 28", "disk quota exceeded", "pytorchstreamwriter failed writing")
+WEIGHTS = "A file of weights can't be read as safetensors", "Fetch the model again, or make it again with --overwrite"
+PACKED = "A compressed file is broken or cut off", "Fetch it again, and compare its checksum"
+TEMPLATE = "The chat template of the model can't be rendered", "Give the model its own template again"
+BROKEN_INPUTS = {
+    ("safetensors", "SafetensorError"): WEIGHTS,
+    ("_lzma", "LZMAError"): PACKED,
+    ("zlib", "error"): PACKED,
+    ("gzip", "BadGzipFile"): PACKED,
+    ("zipfile", "BadZipFile"): PACKED,
+    ("tarfile", "ReadError"): PACKED,
+    ("builtins", "EOFError"): PACKED,
+    ("jinja2", "SecurityError"): TEMPLATE,
+    ("jinja2", "TemplateError"): TEMPLATE,
+    ("jinja2", "TemplateSyntaxError"): TEMPLATE,
+    ("jinja2", "UndefinedError"): TEMPLATE,
+}
+"""Errors of libraries by name, since loading a library to know its errors takes long: what is wrong, what to do."""
 
 
 def describe(error: BaseException, app: App) -> str:
@@ -25,10 +46,19 @@ def _reason(error: BaseException, app: App) -> str:
         return f"Wrong settings: {explain(error)}"
     if isinstance(error, MllmrecError):
         return str(error)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    if _is_full(error):
+        place = f" while {error.filename} was written" if isinstance(error, OSError) and error.filename else ""
+        return (
+            f"The disk is full{place} ({reason}). Nothing that was finished is lost: free some space on the disk of "
+            "--root, or of the folder for temporary files, and start the same command again."
+        )
+    if (known := _broken_input(error)) is not None:
+        wrong, remedy = known
+        return f"{wrong} ({reason}). {remedy}, and start the same command again; --debug shows where it was read."
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}. Nothing that was finished is lost; mend this and start again."
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
     return f"The stage failed unexpectedly: {reason}. Run it with --debug to see where."
 
 
@@ -36,7 +66,21 @@ def status_of(error: Exception) -> int:
     """2 for wrong use or input, 3 for a stage that failed."""
     if isinstance(error, MllmrecError):
         return error.exit_status
-    return 2 if isinstance(error, (CycloptsError, ValidationError)) else 3
+    if _is_full(error):
+        return 3
+    return 2 if isinstance(error, (CycloptsError, ValidationError)) or _broken_input(error) else 3
+
+
+def _broken_input(error: BaseException) -> tuple[str, str] | None:
+    kind = type(error)
+    return BROKEN_INPUTS.get((kind.__module__.partition(".")[0], kind.__name__))
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a disk or quota is used up; libraries tell it in words alone."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    return any(words in str(error).lower() for words in FULL_WORDS)
 
 
 def misuse(error: CycloptsError, app: App) -> str:

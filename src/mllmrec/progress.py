@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 PAUSE = 0.1
 """Seconds between two states of a bar."""
@@ -48,7 +48,7 @@ class Board:
 
     def show(self, said: Said) -> None:
         if said.bar is None:
-            print(said.text, file=sys.stderr, flush=True)
+            remark(said.text)
         elif self._bars is not None:
             self._draw(said.bar, said)
 
@@ -93,6 +93,21 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
             yield advance
         finally:
             show(Said(description, bar))
+
+
+def remark(text: str) -> None:
+    """One paragraph on standard error; a reader that has gone (`2>&1 | head`) ends no work."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        nobody_reads(sys.stderr)
+
+
+def nobody_reads(stream: TextIO) -> None:
+    """Send nowhere what is still written to a stream whose reader has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def note(text: str) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 
+from mllmrec.progress import nobody_reads, remark
 from mllmrec.records import Summary, Table
 
 WIDE = 200
@@ -15,7 +16,10 @@ BETWEEN, EDGES = 3, 2
 
 
 def finish(summary: Summary) -> None:
-    """Show a stage's summary, from the first process alone, and exit with 1 when it is a check that failed."""
+    """Show a stage's summary, from the first process alone, and exit with 1 when it is a check that failed.
+
+    Whether anybody reads it to its end (`| head`) changes nothing of that.
+    """
     if os.environ.get("RANK", "0") == "0":
         show(summary)
     if not summary.passed:
@@ -30,21 +34,32 @@ def show(summary: Summary) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
     for each in summary.tables:
-        for number, part in enumerate(parts_of(each, console.width)):
-            drawn = table.Table(
-                title=None if number else each.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-            )
-            for index in part:
-                drawn.add_column(each.columns[index], justify=each.justify if index else "left")
-            for row in each.rows:
-                drawn.add_row(*(Text(row[index]) for index in part))
-            console.print(drawn)
-        if each.note:
-            console.print(Text(each.note), soft_wrap=not console.is_terminal)
-            console.print()
+        with console.capture() as shown:
+            for number, part in enumerate(parts_of(each, console.width)):
+                drawn = table.Table(
+                    title=None if number else each.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+                )
+                for index in part:
+                    drawn.add_column(each.columns[index], justify=each.justify if index else "left")
+                for row in each.rows:
+                    drawn.add_row(*(Text(row[index]) for index in part))
+                console.print(drawn)
+            if each.note:
+                console.print(Text(each.note), soft_wrap=not console.is_terminal)
+                console.print()
+        _write(shown.get())
     for warning in summary.warnings:
-        tell(f"Note: {warning}")
-    print(summary.headline)
+        remark(f"Note: {warning}")
+    _write(f"{summary.headline}\n")
+
+
+def _write(text: str) -> None:
+    """Text on standard output. It is written here and not by rich, which ends the program when the reader has gone."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nobody_reads(sys.stdout)
 
 
 def parts_of(table: Table, width: int) -> list[list[int]]:
@@ -70,8 +85,3 @@ def parts_of(table: Table, width: int) -> list[list[int]]:
 
 def _width(cells: Sequence[str]) -> int:
     return max(len(line) for cell in cells for line in cell.split("\n"))
-
-
-def tell(text: str) -> None:
-    """One paragraph on standard error, wrapped only by a terminal."""
-    print(text, file=sys.stderr, flush=True)

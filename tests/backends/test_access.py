@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
 from typing import Any
 
 import pytest
 
+from mllmrec.backends import access as module
 from mllmrec.backends.access import Access
 from mllmrec.errors import SettingsError
 from mllmrec.settings.long import TeacherSettings
@@ -21,6 +23,11 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def access(**knobs: Any) -> Access:
     return Access.of(TeacherSettings(dataset="toy", **knobs))
+
+
+def test_the_examples_hold() -> None:
+    assert doctest.testmod(module).attempted
+    assert not doctest.testmod(module).failed
 
 
 def test_a_local_server_needs_no_key() -> None:
@@ -62,7 +69,34 @@ def test_a_key_is_struck_where_it_can_be_no_other_word(key: str, text: str, show
     assert Access(LOCAL, key).without_key(text) == shown
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:8000/v1", "ftp://host/v1", "http:///v1", "https://me:secret@host/v1"])
+def test_a_key_in_the_query_is_sent_and_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = access(base_url=f"{LOCAL}?key=sk-query-0123456789&version=2024-02-01#x")
+    assert (found.address, dict(found.query)) == (LOCAL, {"key": "sk-query-0123456789", "version": "2024-02-01"})
+    assert "0123" not in repr(found)
+    assert found.without_key("refused sk-query-0123456789") == "refused [key]"
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{LOCAL}?key=sk-query-0123456789")
+    assert access().query == {"key": "sk-query-0123456789"}
+
+
+def test_an_address_of_a_manifest_tells_no_key_and_the_settings_have_it_whole() -> None:
+    settings = TeacherSettings(dataset="toy", base_url=f"{LOCAL}?key=sk-query-0123456789")
+    assert settings.base_url.endswith("sk-query-0123456789")
+    assert "0123" not in settings.model_dump_json()
+    assert settings.model_dump(mode="json")["base_url"].startswith(f"{LOCAL}?key=~")
+    assert settings.model_dump()["base_url"] == settings.base_url
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1:8000/v1",
+        "ftp://host/v1",
+        "http:///v1",
+        "https://me:secret@host/v1",
+        "http://[host",
+        "host/v1?key=secret",
+    ],
+)
 def test_an_address_that_cannot_be_one_is_refused_without_telling_its_password(address: str) -> None:
     with pytest.raises(SettingsError, match=r"expected http:// or https://") as caught:
         access(base_url=address)

@@ -328,6 +328,38 @@ def test_a_prompt_beyond_the_context_fails_alone_and_all_of_them_end_the_stage()
     assert "doesn't answer" not in str(caught.value)
 
 
+def test_a_redirect_to_another_origin_ends_the_stage_before_anything_goes_there() -> None:
+    with faulty_server() as elsewhere, faulty_server(lambda _text, _number: "moved") as server:
+        server.moved_to = f"{elsewhere.address}/chat/completions?token=sk-there-0123456789"
+        with pytest.raises(
+            BackendError, match=r"sends requests on to http://127\.0\.0\.1:\d+/v1/chat.* \(status 307\)"
+        ) as caught:
+            replies(server, requests("a", "b"))
+    assert elsewhere.requests == []
+    assert "0123456789" not in str(caught.value)
+
+
+def test_a_redirect_within_the_origin_is_followed() -> None:
+    with faulty_server(script(a=["moved"])) as server:
+        server.moved_to = "/v1/elsewhere"
+        found = replies(server, requests("a"))
+    assert found["a"].text == "answer to write about a"
+    assert server.requests[0].body == server.requests[1].body
+
+
+def test_a_key_that_a_server_echoes_is_stored_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
+    query_key = "sk-query-9876543210"
+    answer = f"a kettle {KEY} and {query_key}"
+    with faulty_server(script(b=["http_400"]), lambda _text: answer) as server:
+        address = f"{server.address}?key={query_key}"
+        found = replies(server, requests("a", "b"), base_url=address, max_inflight=1)
+    assert found["a"].text == "a kettle [key] and [key]"
+    assert [request.target for request in server.requests] == [f"/v1/chat/completions?key={query_key}"] * 2
+    shown = str(found) + "".join(capsys.readouterr())
+    assert KEY not in shown
+    assert query_key not in shown
+
+
 def test_a_placeholder_for_a_key_garbles_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MADE_UP_KEY", "k")
     with faulty_server(lambda _text, _number: "http_401") as server, pytest.raises(BackendError) as caught:

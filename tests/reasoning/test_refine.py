@@ -20,6 +20,7 @@ from shelves import (
     steps_of,
 )
 
+from faulty_server import faulty_server
 from mllmrec.artifacts import Workspace, read_json, write_json
 from mllmrec.backends.base import Request
 from mllmrec.data.sequences import Interactions
@@ -233,3 +234,26 @@ def test_the_refiner_has_a_name_of_its_own_at_an_endpoint_only() -> None:
     ):
         with pytest.raises(SettingsError, match=words):
             validated(RefineSettings, {"dataset": DATASET} | values, "refine")
+
+
+@pytest.mark.sockets
+def test_no_key_reaches_a_file_or_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server wants one key in its address and one in a header, and writes both into every answer."""
+    keys = "sk-header-0123456789", "sk-query-9876543210"
+    monkeypatch.setenv("MADE_UP_KEY", keys[0])
+    workspace = drafted(tmp_path)
+    echo = GOOD_STEPS.replace("quiet bays", f"quiet bays {keys[0]} {keys[1]}")
+    with faulty_server(answer=lambda _text: echo) as server:
+        address = f"{server.address}?key={keys[1]}"
+        knobs = {"backend": "endpoint", "model": "m", "api_key_env": "MADE_UP_KEY", "base_url": address}
+        summary = run(RefineSettings(dataset=DATASET, root=str(tmp_path), **knobs), workspace)
+        assert all(request.target.endswith(f"?key={keys[1]}") for request in server.requests)
+        again = run(RefineSettings(dataset=DATASET, root=str(tmp_path), **knobs), workspace)
+    assert "quiet bays [key] [key]" in written(workspace)[0]["reasoning"]
+    assert "nothing to do" in again.headline
+    texts = [path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
+    shown = "".join([str(summary), *capsys.readouterr(), *texts])
+    assert [key for key in keys if key in shown] == []
+    assert f"{server.address}?key=~" in shown

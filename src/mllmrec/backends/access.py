@@ -1,13 +1,19 @@
-"""Where a server is and how to be let in. The key stays in the environment, and out of whatever is told."""
+"""Where a server is and how to be let in. Keys stay out of whatever is shown and stored.
+
+A key belongs in the environment. Some gateways want one in the query of their address; it is sent there, and counts as
+a secret wherever the address is shown.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from mllmrec.errors import SettingsError
+from mllmrec.settings.addresses import shown_address
 from mllmrec.settings.long import TeacherSettings
 
 DEFAULT_ADDRESS = "https://api.openai.com/v1"
@@ -18,10 +24,11 @@ SECRET_LETTERS, LONG_LETTERS = 8, 16
 
 @dataclass(frozen=True)
 class Access:
-    """The address of a server, and the key that its `repr` doesn't show."""
+    """The address of a server without its query, and the key and the query, which its `repr` doesn't show."""
 
     address: str
     key: str = field(repr=False)
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, settings: TeacherSettings) -> Access:
@@ -43,7 +50,8 @@ class Access:
             raise SettingsError(
                 f"The environment variable {settings.api_key_env} holds characters that no key has. Set it again."
             )
-        return cls(address or DEFAULT_ADDRESS, key or NO_KEY)
+        query = dict(parse_qsl(urlsplit(address).query, keep_blank_values=True))
+        return cls(address.partition("?")[0].partition("#")[0] or DEFAULT_ADDRESS, key or NO_KEY, query)
 
     def without_key(self, text: str) -> str:
         """`text`, which the server may have made from what it was sent, fit to be shown.
@@ -53,18 +61,25 @@ class Access:
         >>> Access("http://127.0.0.1/v1", "k").without_key("unknown key")
         'unknown key'
         """
-        if len(self.key) >= LONG_LETTERS:
-            return text.replace(self.key, "[key]")
-        if len(self.key) < SECRET_LETTERS:
-            return re.sub(rf"(?<=Bearer ){re.escape(self.key)}(?!\w)", "[key]", text) if self.key != NO_KEY else text
-        return re.sub(rf"(?<![A-Za-z0-9]){re.escape(self.key)}(?![A-Za-z0-9])", "[key]", text)
+        for secret in sorted({self.key, *self.query.values()} - {NO_KEY, ""}, key=len, reverse=True):
+            text = self._pattern(secret).sub("[key]", text)
+        return text
+
+    def _pattern(self, secret: str) -> re.Pattern[str]:
+        escaped = re.escape(secret)
+        if len(secret) >= LONG_LETTERS:
+            return re.compile(escaped)
+        before = r"(?<![A-Za-z0-9])" if len(secret) >= SECRET_LETTERS else r"(?<=Bearer )"
+        return re.compile(rf"{before}{escaped}(?![A-Za-z0-9])")
 
 
 def _check_address(address: str) -> None:
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # a host in brackets that is no IPv6 address
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         raise SettingsError(
-            f"The address {shown!r} can't be used: expected http:// or https:// and a host, without user and password. "
-            "Give one such as --base-url http://127.0.0.1:8000/v1; a key belongs in the environment."
+            f"The address {shown_address(address)!r} can't be used: expected http:// or https:// and a host, without "
+            "user and password. Give one such as --base-url http://127.0.0.1:8000/v1; a key belongs in the environment."
         )

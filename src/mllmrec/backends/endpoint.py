@@ -4,7 +4,8 @@ A call that may succeed later (a busy or broken server, a timeout, a cut line, a
 after an exponentially growing, fully jittered wait on top of what the server asks for; the library's own retries are
 off, so that each is counted. A setting that the server refuses is named with the flag that mends it; where it only
 wants another name for the limit of tokens, it gets that. Nothing is sent but the model's name, the sampling settings,
-text and pictures.
+text and pictures, and to no other server than the one that was named: a redirect to another origin ends the stage,
+since the text would go along.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI
+from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, DefaultAsyncHttpxClient
 
 from mllmrec.backends.access import DEFAULT_ADDRESS, Access
 from mllmrec.backends.base import Picture, Reply, Request
@@ -91,6 +92,8 @@ class EndpointTeacher:
             base_url=self._access.address,
             timeout=self._settings.timeout,
             max_retries=0,
+            default_query=dict(self._access.query),
+            http_client=DefaultAsyncHttpxClient(event_hooks={"response": [self._stay_at_the_origin]}),
         )
         if self._access.address != DEFAULT_ADDRESS:
             client.organization = client.project = None  # which the library would send to any server
@@ -124,7 +127,32 @@ class EndpointTeacher:
             self._limit_name: self._settings.max_new_tokens,
             **({"temperature": self._settings.temperature} if self._sends_temperature else {}),
         }
-        return self._understood(await self._post(client, request, body), request, body)
+        outcome = self._without_keys(await self._post(client, request, body))
+        return self._understood(outcome, request, body)
+
+    def _without_keys(self, outcome: Outcome) -> Outcome:
+        """The outcome as it may be shown and stored, since a server may echo what it was sent."""
+        plain = self._access.without_key
+        return replace(
+            outcome,
+            text=None if outcome.text is None else plain(outcome.text),
+            failure=None if outcome.failure is None else plain(outcome.failure),
+            detail=plain(outcome.detail),
+        )
+
+    async def _stay_at_the_origin(self, response: Any) -> None:
+        """Refuse, before anything is sent there, a redirect to another scheme, host or port."""
+        if not response.has_redirect_location:
+            return
+        here, there = response.request.url, response.request.url.join(response.headers["location"])
+        if (here.scheme, here.host, here.port) != (there.scheme, there.host, there.port):
+            moved = f"{there.scheme}://{there.netloc.decode().rpartition('@')[2]}{there.path}"
+            raise BackendError(
+                f"The server at {self._access.address} sends requests on to {self._access.without_key(moved)} (status "
+                f"{response.status_code}), another origin, to which texts, pictures and the key would go along. "
+                "Expected it to answer itself. Name the right server with --base-url if you trust it; nothing was sent "
+                "there, and what is done is kept."
+            )
 
     async def _post(self, client: AsyncOpenAI, request: Request, body: Mapping[str, Any]) -> Outcome:
         try:
@@ -133,6 +161,8 @@ class EndpointTeacher:
         except (APITimeoutError, TimeoutError):
             return Outcome(failure="timeout")
         except APIConnectionError as error:
+            if isinstance(error.__cause__, BackendError):
+                raise error.__cause__ from None
             return Outcome(failure="connection", detail=str(error.__cause__ or error))
         except APIStatusError as error:
             wait_seconds = retry_after_seconds(error.response.headers.get("retry-after"), time.time())

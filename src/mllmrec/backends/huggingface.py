@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -197,8 +198,8 @@ def read_pretrained(kind: Any, source: str, **options: Any) -> Any:
     """`kind.from_pretrained(source)`; a BackendError in one sentence where the library can't read it."""
     try:
         return kind.from_pretrained(source, trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, SafetensorError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise BackendError(
             f"{source} can't be loaded: {first} Check the folder, or fetch the model with `mllmrec fetch backbone`."
         ) from error

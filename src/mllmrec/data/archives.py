@@ -6,6 +6,7 @@ encrypted entries, two entries of one name, and archives that unpack to more tha
 
 from __future__ import annotations
 
+import lzma
 import re
 import shutil
 import stat
@@ -24,7 +25,7 @@ from mllmrec.progress import progress
 ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_ENTRIES = 1_000_000
-CORRUPT = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError)
+CORRUPT = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 
 
 @dataclass(frozen=True, kw_only=True)

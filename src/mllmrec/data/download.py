@@ -17,6 +17,7 @@ import requests
 
 from mllmrec.errors import BackendError, DataError
 from mllmrec.progress import note, progress
+from mllmrec.settings.addresses import shown_address
 
 BLOCK_BYTES = 1 << 14  # a cut loses what had arrived of one block
 BACKOFF_SECONDS = 1.0
@@ -36,8 +37,8 @@ def download(url: str, path: Path, sha256: str | None = None, retries: int = 4) 
         raise
     except ValueError as error:  # what pooch raises for a wrong checksum, with both sums in its text
         raise DataError(
-            f"{url} did not deliver the file that was expected: {error} Run the command again; if the owner has "
-            "published a new release that you trust, give its checksum with --sha256."
+            f"{shown_address(url)} did not deliver the file that was expected: {error} Run the command again; if the "
+            "owner has published a new release that you trust, give its checksum with --sha256."
         ) from error
     return path
 
@@ -67,7 +68,7 @@ class ResumingDownloader:
                 if attempt == self.retries:
                     raise BackendError(self._given_up(url, failure)) from failure
                 seconds = BACKOFF_SECONDS * 2**attempt
-                note(f"{url}: {failure}; trying again in {seconds:.0f} s.")
+                note(f"{shown_address(url)}: {failure}; trying again in {seconds:.0f} s.")
                 time.sleep(seconds)
         self._validator.unlink(missing_ok=True)
         os.replace(self.part, output_file)
@@ -84,7 +85,9 @@ class ResumingDownloader:
         except (requests.ConnectionError, requests.Timeout) as error:
             raise BrokenTransferError(f"the connection failed ({_reason(error)})") from error
         except requests.RequestException as error:
-            raise BackendError(f"{url} can't be downloaded: {error}. Check the address.") from error
+            shown = shown_address(url)
+            reason = str(error).replace(url, shown)
+            raise BackendError(f"{shown} can't be downloaded: {reason}. Check the address.") from error
 
     def _rest_wanted(self) -> dict[str, str]:
         """Headers that ask for the bytes that are still missing, if the file is still the same."""
@@ -106,8 +109,9 @@ class ResumingDownloader:
             raise BrokenTransferError(f"the server answered {status} {response.reason}")
         if status not in (200, 206):
             raise BackendError(
-                f"{url} can't be downloaded: the server answered {status} {response.reason} where 200 was expected. "
-                "Check the address in a browser; `mllmrec fetch dataset NAME --url ADDRESS` takes another."
+                f"{shown_address(url)} can't be downloaded: the server answered {status} {response.reason} where 200 "
+                "was expected. Check the address in a browser; `mllmrec fetch dataset NAME --url ADDRESS` takes "
+                "another."
             )
 
     def _receive(self, response: requests.Response) -> None:
@@ -137,8 +141,8 @@ class ResumingDownloader:
         arrived = self.part.stat().st_size if self.part.exists() else 0
         kept = f" {arrived:,} bytes are kept in {self.part}." if arrived else ""
         return (
-            f"{url} can't be downloaded: {failure} (attempts: {self.retries + 1}).{kept} Check the network and run the "
-            "same command again, which goes on from there."
+            f"{shown_address(url)} can't be downloaded: {failure} (attempts: {self.retries + 1}).{kept} Check the "
+            "network and run the same command again, which goes on from there."
         )
 
 

@@ -17,6 +17,7 @@ from mllmrec.locks import locking
 from mllmrec.manifests import finished, unmark, write_manifest
 from mllmrec.progress import note
 from mllmrec.records import Summary
+from mllmrec.settings.addresses import shown_address
 from mllmrec.settings.resources import FetchBackboneSettings, FetchDatasetSettings
 
 
@@ -47,7 +48,7 @@ def run_dataset(settings: FetchDatasetSettings, workspace: Workspace) -> Summary
         paths += _place(file, folder, int(settings.max_gb * 1e9))
     shutil.rmtree(working)
     counts = {"files": len(paths), "bytes": sum(path.stat().st_size for path in paths)}
-    details = {"urls": [file.url for file in source.files], "sha256": digests, "terms": source.terms}
+    details = {"urls": [shown_address(file.url) for file in source.files], "sha256": digests, "terms": source.terms}
     write_manifest(folder, settings, {}, started=started, counts=counts, details=details, outputs=paths)
     return Summary(
         headline=f"{source.name}: {counts['files']} files, {counts['bytes'] / 1e6:,.1f} MB in {folder}. "

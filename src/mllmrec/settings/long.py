@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
+from mllmrec.settings.addresses import Address
 from mllmrec.settings.base import DatasetSettings, knob
 
 
@@ -37,7 +38,7 @@ class TeacherSettings(LongStageSettings):
 
     backend: str = knob("endpoint", "Who writes: huggingface (a local model) or endpoint (a server).")
     model: str = knob("", "Model folder under the root, any path, or hub id; for an endpoint, the name it serves.")
-    base_url: str = knob(
+    base_url: Address = knob(
         "", "Address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1.", operational=True
     )
     api_key_env: VariableName = knob(

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, StringConstraints, model_validator
 
+from mllmrec.settings.addresses import Address
 from mllmrec.settings.base import Names, StageSettings, knob
 from mllmrec.settings.long import LongStageSettings, VariableName
 
@@ -29,7 +30,7 @@ class FetchDatasetSettings(StageSettings):
         "A known data set, such as movielens-1m; with --url, any name to keep the files under.",
         positional=True,
     )
-    url: str | None = knob(None, "Address of the file or archive (http or https), in place of a known data set.")
+    url: Address | None = knob(None, "Address of the file or archive (http or https), in place of a known data set.")
     sha256: Sha256 | None = knob(None, "Expected sha256 of the downloaded file, 64 hexadecimal digits.")
     raw: str | None = knob(None, "Folder that receives the files (default: raw/NAME under the root).", operational=True)
     retries: int = knob(4, "Times a broken download is taken up again.", operational=True, ge=0)
@@ -80,8 +81,8 @@ class FetchImagesSettings(LongStageSettings):
     api_key_env: VariableName = knob(
         "TMDB_API_KEY", "Environment variable that holds your TMDB API key or read access token.", operational=True
     )
-    api_url: str = knob("https://api.themoviedb.org", "Address of the TMDB API.", operational=True)
-    image_url: str = knob("https://image.tmdb.org/t/p", "Address that images lie under.", operational=True)
+    api_url: Address = knob("https://api.themoviedb.org", "Address of the TMDB API.", operational=True)
+    image_url: Address = knob("https://image.tmdb.org/t/p", "Address that images lie under.", operational=True)
     max_inflight: int = knob(4, "Requests at a time.", operational=True, ge=1, le=16)
     max_retries: int = knob(4, "Times a request is sent again after a busy or broken server.", operational=True, ge=0)
     timeout: float = knob(30.0, "Seconds to wait for one answer.", operational=True, gt=0)
