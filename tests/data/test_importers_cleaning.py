@@ -44,7 +44,19 @@ def test_only_exact_duplicates_go() -> None:
     rows = [("u", "a", 1), ("u", "a", 1), ("u", "a", 2), ("v", "a", 1), ("u", "a", 1)]
     left, facts = clean(imported(rows))
     assert left.rows() == [("u", "a", 1), ("u", "a", 2), ("v", "a", 1)]
-    assert facts == {"rows_read": 5, "duplicates_removed": 2, "repeats_dropped": 0}
+    assert facts == {"rows_read": 5, "duplicates_removed": 2, "repeats_dropped": 0, "left_out": {}}
+
+
+def test_rows_that_lack_something_are_counted_and_left_out() -> None:
+    rows = [("u", "a", 1), ("", "a", 1), ("", "", 2), ("v", "", None), ("v", "b", None), ("v", "b", 3)]
+    left, facts = clean(imported(rows))
+    assert left.rows() == [("u", "a", 1), ("v", "b", 3)]
+    assert (facts["rows_read"], facts["left_out"]) == (6, {"no user": 2, "no item": 1, "no time": 1})
+
+
+def test_rows_that_all_lack_something_are_an_error() -> None:
+    with pytest.raises(DataError, match="None of 2 rows has a user, an item and a time"):
+        clean(imported([("", "a", 1), ("u", "", 1)]))
 
 
 def test_without_times_equal_rows_are_repeats_and_stay() -> None:

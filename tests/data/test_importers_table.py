@@ -6,7 +6,7 @@ import gzip
 from pathlib import Path
 
 import pytest
-from raw_files import lay
+from raw_files import lay, settings
 
 from mllmrec.data.importers.table import interactions, numbered_lines, read_table
 from mllmrec.errors import DataError
@@ -107,33 +107,11 @@ def test_a_missing_column_shows_the_columns_there_are(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"no column named item\. The header has user, product, timestamp.*--item-column"
     ):
-        interactions(read_table(path, separator=","), path)
+        interactions(read_table(path, separator=","), path, settings(path))
 
 
 @pytest.mark.parametrize("bad", ["../up", "a b", ".hidden", "", "é", "a/b"])
 def test_an_id_that_cannot_be_a_word_is_refused_by_line(tmp_path: Path, bad: str) -> None:
     path = table_file(tmp_path, f"user,item,timestamp\nu1,a,1\nu1,{bad},2\n")
     with pytest.raises(DataError, match=r"table\.csv:3: the id .* in column item can't be used"):
-        interactions(read_table(path, separator=","), path)
-
-
-@pytest.mark.parametrize(
-    ("texts", "expected"),
-    [
-        (["964982703", "-5"], [964982703, -5]),
-        (["1.5", "2"], [1.5, 2.0]),
-        (["2005-09-06", "1970-01-02"], [1125964800, 86400]),
-        (["2005-09-06 00:01:00"], [1125964860]),
-    ],
-    ids=["whole", "broken", "dates", "times"],
-)
-def test_timestamps_are_numbers_or_dates(tmp_path: Path, texts: list[str], expected: list[float]) -> None:
-    path = table_file(tmp_path, "user,item,timestamp\n" + "".join(f"u,a,{text}\n" for text in texts))
-    assert interactions(read_table(path, separator=","), path)["timestamp"].to_list() == expected
-
-
-@pytest.mark.parametrize("bad", ["yesterday", "", "inf", "nan", "2005-13-01"])
-def test_anything_else_in_the_time_column_is_an_error_at_its_line(tmp_path: Path, bad: str) -> None:
-    path = table_file(tmp_path, f"user,item,timestamp\nu,a,1\nu,b,2\nu,c,{bad}\n")
-    with pytest.raises(DataError, match=r"table\.csv:4: the timestamp .* is no number and no date"):
-        interactions(read_table(path, separator=","), path)
+        interactions(read_table(path, separator=","), path, settings(path))

@@ -40,6 +40,7 @@ def _import_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("source", f"{facts['source']}: {', '.join(facts['files'])}"),
         ("split", f"{facts['split']}: {facts['rule']}"),
         ("rows read", _count(facts["rows_read"])),
+        *((f"rows left out: {reason}", _count(count)) for reason, count in facts.get("left_out", {}).items()),
         ("exact duplicates removed", _count(facts["duplicates_removed"])),
         ("repeats dropped", _count(facts["repeats_dropped"])),
         ("duplicate title rows", _count(facts["duplicate_title_rows"])),

@@ -10,7 +10,16 @@ from mllmrec.settings.base import DatasetSettings, knob
 
 Source = Literal["movielens-100k", "movielens-latest", "movielens-1m", "microlens", "netflix-prize", "amazon", "pairs"]
 Quoting = Literal["auto", "csv", "none"]
-PAIRS_ONLY = ("user_column", "item_column", "time_column", "title_column", "titles", "delimiter", "quoting")
+PAIRS_ONLY = (
+    "user_column",
+    "item_column",
+    "time_column",
+    "title_column",
+    "titles",
+    "delimiter",
+    "quoting",
+    "time_format",
+)
 
 
 class PrepareSettings(DatasetSettings):
@@ -52,6 +61,12 @@ class PrepareSettings(DatasetSettings):
     time_column: str = knob(
         "timestamp", "pairs: header name (or number) of the time column; none takes the order of rows in the file."
     )
+    time_format: str = knob(
+        "",
+        "pairs: how dates are written, in strftime codes such as '%d/%m/%Y %H:%M'; without it numbers, ISO 8601 and "
+        "the common forms in which day and month can be told apart are read.",
+    )
+    drop_missing_times: bool = knob(False, "Leave out interactions without a time; they are counted.")
     title_column: str = knob(
         "title", "pairs: header name of the title's column, in --titles where given, else in the pairs file itself."
     )

@@ -34,7 +34,7 @@ def find(raw: Path, settings: PrepareSettings) -> Files:
     return locate(raw, settings.source, (ratings, meta))
 
 
-def read(files: Files, _settings: PrepareSettings) -> Imported:
+def read(files: Files, settings: PrepareSettings) -> Imported:
     """Ratings with the titles of the products they name."""
     ratings, meta = files["ratings"][0], files["meta"][0]
     table, user, item, time = _read_ratings(ratings)
@@ -42,7 +42,7 @@ def read(files: Files, _settings: PrepareSettings) -> Imported:
     if user == "user" and _is_item_first(table, catalogue):
         note(f"{ratings}: the first column holds products and the second users; read so.")
         user, item = item, user
-    return Imported(rows=interactions(table, ratings, user=user, item=item, time=time), catalogue=catalogue)
+    return Imported(rows=interactions(table, ratings, settings, user=user, item=item, time=time), catalogue=catalogue)
 
 
 def read_meta(path: Path, wanted: set[str]) -> Catalogue:

@@ -17,18 +17,41 @@ def clean(imported: Imported, *, drop_repeats: bool = False, k_core: int = 0) ->
     ids: by number where all are numbers.
     """
     rows, counts = imported.rows, {"rows_read": imported.rows.height}
+    rows, left_out = _complete(rows)
+    before = rows.height
     if imported.timed:
         rows = rows.unique(subset=["user", "item", "timestamp"], keep="first", maintain_order=True)
-    counts["duplicates_removed"] = counts["rows_read"] - rows.height
+    counts["duplicates_removed"] = before - rows.height
     rows = in_total_order(rows)
     before = rows.height
     if drop_repeats:
         rows = rows.unique(subset=["user", "item"], keep="first", maintain_order=True)
     counts["repeats_dropped"] = before - rows.height
-    facts: dict[str, Any] = dict(counts)
+    facts: dict[str, Any] = {**counts, "left_out": left_out}
     if k_core:
         rows, facts["k_core"] = core(rows, k_core)
     return rows, facts
+
+
+def _complete(rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The rows that have a user, an item and a time, and how many lack one, by what they lack first."""
+    left_out = {}
+    for name, there in (
+        ("user", pl.col("user") != ""),
+        ("item", pl.col("item") != ""),
+        ("time", pl.col("timestamp").is_not_null()),
+    ):
+        kept = rows.filter(there)
+        if count := rows.height - kept.height:
+            left_out[f"no {name}"] = count
+        rows = kept
+    if rows.is_empty():
+        reasons = ", ".join(f"{count:,} have {reason}" for reason, count in left_out.items())
+        raise DataError(
+            f"None of {sum(left_out.values()):,} rows has a user, an item and a time: {reasons}. Expected all three on "
+            "each row; check that the right columns are named."
+        )
+    return rows, left_out
 
 
 def in_total_order(rows: pl.DataFrame) -> pl.DataFrame:

@@ -23,12 +23,12 @@ def find(raw: Path, settings: PrepareSettings) -> Files:
     return locate(raw, settings.source, (pairs, titles))
 
 
-def read(files: Files, _settings: PrepareSettings) -> Imported:
+def read(files: Files, settings: PrepareSettings) -> Imported:
     """Pairs or sequences, whichever was found, with titles cut at their first comma."""
     path = files["pairs"][0]
     catalogue = read_titles(files["titles"][0])
     if path.suffix == ".tsv":
-        return Imported(rows=read_sequences(path), catalogue=catalogue, timed=False)
+        return Imported(rows=read_sequences(path, settings), catalogue=catalogue, timed=False)
     first = str(numbered_lines(path)["text"][0])
     has_header = not first.rpartition(",")[2].strip().isdigit()
     table = read_table(path, separator=",", columns=None if has_header else COLUMNS)
@@ -38,15 +38,16 @@ def read(files: Files, _settings: PrepareSettings) -> Imported:
             "--source pairs and name its columns."
         )
     return Imported(
-        rows=interactions(table.rename(dict(zip(table.columns[1:], COLUMNS, strict=True))), path), catalogue=catalogue
+        rows=interactions(table.rename(dict(zip(table.columns[1:], COLUMNS, strict=True))), path, settings),
+        catalogue=catalogue,
     )
 
 
-def read_sequences(path: Path) -> pl.DataFrame:
+def read_sequences(path: Path, settings: PrepareSettings) -> pl.DataFrame:
     """`user<TAB>item item ...` as one row an item; the row number stands for the time."""
     lines = read_table(path, separator="\t", columns=("user", "items"))
     table = lines.with_columns(pl.col("items").str.split(" ").alias("item")).explode("item")
-    return interactions(table.filter(pl.col("item") != ""), path, time=None)
+    return interactions(table.filter(pl.col("item") != ""), path, settings, time=None)
 
 
 def read_titles(path: Path) -> Catalogue:

@@ -27,7 +27,7 @@ def find_100k(raw: Path, settings: PrepareSettings) -> Files:
     return locate(raw, settings.source, form)
 
 
-def read_100k(files: Files, _settings: PrepareSettings) -> Imported:
+def read_100k(files: Files, settings: PrepareSettings) -> Imported:
     """u.data (tabs) and u.item (latin-1, one 0/1 flag a genre, whose names are in u.genre)."""
     ratings = files["ratings"][0]
     table = read_table(ratings, separator="\t", columns=("user", "item", "rating", "timestamp"))
@@ -50,7 +50,7 @@ def read_100k(files: Files, _settings: PrepareSettings) -> Imported:
         )
         for row in rows.iter_rows(named=True)
     )
-    return Imported(rows=interactions(table, ratings), catalogue=catalogue_of(items))
+    return Imported(rows=interactions(table, ratings, settings), catalogue=catalogue_of(items))
 
 
 def find_latest(raw: Path, settings: PrepareSettings) -> Files:
@@ -62,11 +62,11 @@ def find_latest(raw: Path, settings: PrepareSettings) -> Files:
     return locate(raw, settings.source, form)
 
 
-def read_latest(files: Files, _settings: PrepareSettings) -> Imported:
+def read_latest(files: Files, settings: PrepareSettings) -> Imported:
     """ratings.csv, movies.csv and, where it is there, links.csv, whose ids lead to posters."""
     ratings, movies = files["ratings"][0], files["movies"][0]
     table = read_table(ratings, separator=",", quoting="auto")
-    rows = interactions(table, ratings, user="userId", item="movieId")
+    rows = interactions(table, ratings, settings, user="userId", item="movieId")
     titles = read_table(movies, separator=",", quoting="auto")
     require_columns(titles, movies, ("movieId", "title", "genres"))
     check_ids(titles, movies, "movieId")
@@ -89,7 +89,7 @@ def find_1m(raw: Path, settings: PrepareSettings) -> Files:
     return locate(raw, settings.source, (ratings, MOVIES_DAT), (sequences, USERS_MAP, ITEMS_MAP, MOVIES_DAT))
 
 
-def read_1m(files: Files, _settings: PrepareSettings) -> Imported:
+def read_1m(files: Files, settings: PrepareSettings) -> Imported:
     """ratings.dat with its timestamps, or the chronological `user item` text with its ids mapped back."""
     movies = files["movies"][0]
     titles = read_table(movies, separator="::", columns=("item", "title", "genres"), encoding="latin-1")
@@ -101,12 +101,12 @@ def read_1m(files: Files, _settings: PrepareSettings) -> Imported:
     if "ratings" in files:
         path = files["ratings"][0]
         table = read_table(path, separator="::", columns=("user", "item", "rating", "timestamp"))
-        return Imported(rows=interactions(table, path), catalogue=catalogue)
+        return Imported(rows=interactions(table, path, settings), catalogue=catalogue)
     path = files["sequences"][0]
     table = read_table(path, separator=" ", columns=("user", "item"))
     table = _mapped_back(table, path, "user", files["users_map"][0])
     table = _mapped_back(table, path, "item", files["items_map"][0])
-    return Imported(rows=interactions(table, path, time=None), catalogue=catalogue, timed=False)
+    return Imported(rows=interactions(table, path, settings, time=None), catalogue=catalogue, timed=False)
 
 
 def _mapped_back(table: pl.DataFrame, path: Path, column: str, map_path: Path) -> pl.DataFrame:

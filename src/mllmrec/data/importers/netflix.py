@@ -22,17 +22,17 @@ def find(raw: Path, settings: PrepareSettings) -> Files:
     return locate(raw, settings.source, (ratings, movies))
 
 
-def read(files: Files, _settings: PrepareSettings) -> Imported:
+def read(files: Files, settings: PrepareSettings) -> Imported:
     """All rating files in the order of their names; movie_titles is latin-1 with commas in its titles."""
     frames = []
     with progress("Reading ratings", len(files["ratings"])) as advance:
         for path in files["ratings"]:
-            frames.append(read_ratings(path))
+            frames.append(read_ratings(path, settings))
             advance(1)
     return Imported(rows=pl.concat(frames), catalogue=read_movies(files["movies"][0]))
 
 
-def read_ratings(path: Path) -> pl.DataFrame:
+def read_ratings(path: Path, settings: PrepareSettings) -> pl.DataFrame:
     """Rows user, item, timestamp of one file; the item is the last `movie:` line above the row."""
     lines = numbered_lines(path)
     is_head = pl.col("text").str.ends_with(":")
@@ -52,7 +52,7 @@ def read_ratings(path: Path) -> pl.DataFrame:
             f"{path}:{bad['line'][0]}: expected `user,rating,date` and found {bad['text'][0][:80]!r}. Mend this line."
         )
     fields = rows["text"].str.split_exact(",", 2).struct.rename_fields(["user", "rating", "timestamp"]).struct.unnest()
-    return interactions(rows.select("line", "item").hstack(fields), path)
+    return interactions(rows.select("line", "item").hstack(fields), path, settings)
 
 
 def read_movies(path: Path) -> Catalogue:

@@ -38,7 +38,7 @@ def read(files: Files, settings: PrepareSettings) -> Imported:
     user, item = settings.user_column, settings.item_column
     time = None if settings.time_column == NO_TIME else settings.time_column
     table = _table(path, settings.delimiter, [name for name in (user, item, time) if name], settings.quoting)
-    rows = interactions(table, path, user=user, item=item, time=time)
+    rows = interactions(table, path, settings, user=user, item=item, time=time)
     if "titles" in files:
         catalogue = _titles(files["titles"][0], settings)
     elif settings.title_column in table.columns:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from mllmrec.artifacts import ID_PATTERN
+from mllmrec.data.importers.times import parse_times, require_times
 from mllmrec.data.quoting import Delimited, quoted_rows
 from mllmrec.errors import DataError
-from mllmrec.settings.prepare import Quoting
-
-DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S")
+from mllmrec.settings.prepare import PrepareSettings, Quoting
 
 
 def read_table(
@@ -62,13 +60,24 @@ def numbered_lines(path: Path, encoding: str = "utf-8") -> pl.DataFrame:
 
 
 def interactions(
-    table: pl.DataFrame, path: Path, *, user: str = "user", item: str = "item", time: str | None = "timestamp"
+    table: pl.DataFrame,
+    path: Path,
+    settings: PrepareSettings,
+    *,
+    user: str = "user",
+    item: str = "item",
+    time: str | None = "timestamp",
 ) -> pl.DataFrame:
-    """The columns user, item, timestamp of a table; `time` None numbers the rows in its place."""
+    """The columns user, item, timestamp of a table; `time` None numbers the rows in its place.
+
+    A missing time is null where the settings say that such rows may be dropped, and an error otherwise.
+    """
     require_columns(table, path, [name for name in (user, item, time) if name])
     check_ids(table, path, user)
     check_ids(table, path, item)
-    times = parse_times(table, path, time) if time else pl.int_range(table.height, eager=True)
+    times = parse_times(table, path, time, settings.time_format) if time else pl.int_range(table.height, eager=True)
+    if not settings.drop_missing_times:
+        require_times(times, table["line"], path)
     return table.select(pl.col(user).alias("user"), pl.col(item).alias("item"), times.alias("timestamp"))
 
 
@@ -91,37 +100,6 @@ def check_ids(table: pl.DataFrame, path: Path, column: str) -> None:
             f"{path}:{bad['line'][0]}: the id {bad[column][0]!r} in column {column} can't be used. Expected letters, "
             "digits, '.', '_' and '-', not starting with a dot. Rename it in all files."
         )
-
-
-def parse_times(table: pl.DataFrame, path: Path, column: str) -> pl.Series:
-    """The column as numbers: whole or broken as they stand, or dates as seconds since 1970."""
-    text = table[column]
-    readers: list[Callable[[pl.Series], pl.Series]] = [_whole, _broken, *(partial(_date, form=form) for form in DATES)]
-    readings = []
-    for read in readers:
-        reading = read(text)
-        if not reading.null_count():
-            return reading
-        readings.append(reading)
-    closest = min(readings, key=lambda reading: reading.null_count())
-    index = closest.is_null().arg_max() or 0
-    raise DataError(
-        f"{path}:{table['line'][index]}: the timestamp {text[index]!r} in column {column} is no number and no date of "
-        "the form 2005-09-06 or 2005-09-06 12:30:00, or is unlike the others. Mend this line."
-    )
-
-
-def _whole(text: pl.Series) -> pl.Series:
-    return text.cast(pl.Int64, strict=False)
-
-
-def _broken(text: pl.Series) -> pl.Series:
-    numbers = text.cast(pl.Float64, strict=False).to_frame("number")
-    return numbers.select(pl.when(pl.col("number").is_finite()).then("number")).to_series()
-
-
-def _date(text: pl.Series, form: str) -> pl.Series:
-    return text.str.to_datetime(form, strict=False, time_unit="us").dt.epoch("s")
 
 
 def _header(lines: pl.DataFrame, path: Path, separator: str, quoted: bool) -> list[str]:
