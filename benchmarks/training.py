@@ -34,7 +34,7 @@ from mllmrec.demo.lessons import Shape
 from mllmrec.demo.sheets import lessons
 from mllmrec.records import Item, RankingExample
 from mllmrec.training.compact import IGNORED, answers_last, answers_only, without_padding_mask
-from mllmrec.training.setup import lora
+from mllmrec.training.lora_targets import find_targets
 
 QUESTION = Shape(history=6, candidates=10, cue="pair", caption_words=50)
 BUDGET, LISTS, PROMPTS, TURNS = 295, 16, 300, 5
@@ -98,7 +98,7 @@ def fine_tuning(loaded: LoadedModel, longest: int) -> None:
     def step(*blocks: Callable[[Any], AbstractContextManager[None]], dropout: float = 0.0) -> Callable[[], None]:
         model = copy.deepcopy(loaded.model)
         add_fused_lm_head(model)
-        adapted = get_peft_model(model, lora(16, 16, dropout)).train()
+        adapted = get_peft_model(model, find_targets(model).config(r=16, lora_alpha=16, lora_dropout=dropout)).train()
 
         def run() -> None:
             with ExitStack() as entered:
@@ -120,7 +120,7 @@ def fine_tuning(loaded: LoadedModel, longest: int) -> None:
 
 def whole_lists(loaded: LoadedModel, rows: list[Row]) -> None:
     """The log-probability of the first candidate of each list, forward and back."""
-    adapted = get_peft_model(loaded.model, lora(16, 32, 0.0)).train()
+    adapted = get_peft_model(loaded.model, find_targets(loaded.model).config(r=16, lora_alpha=32)).train()
 
     def step(size: int, *, cached: bool) -> Callable[[], None]:
         def run() -> None:

@@ -33,8 +33,8 @@ from mllmrec.training.callbacks import LogCallback
 from mllmrec.training.candidate_policy import draw, objective
 from mllmrec.training.datasets import training_examples
 from mllmrec.training.exact import score_through_forward, split_step
+from mllmrec.training.lora_targets import find_targets, lora_for
 from mllmrec.training.rewards import REWARDS
-from mllmrec.training.setup import lora
 from small_models import DATASET, WINDOW, grpo_settings, random_model, shorten_validation, weights_of
 
 PROMPT = [5, 9, 11, 4]
@@ -56,12 +56,13 @@ def trainer_of(workspace: Workspace, settings: GrpoSettings, steps: int = 4) -> 
     loaded = load(workspace, workspace.checkpoint(DATASET, "full"), device="cpu")
     encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, 2048)
     examples = training_examples(settings, workspace, interactions, WINDOW)
-    return grpo._trainer(settings, workspace.root / "out", loaded, encoder, examples, steps)
+    lora = lora_for(loaded.names[0], rank=settings.rank, alpha=grpo.LORA_ALPHA, dropout=0.0)
+    return grpo._trainer(settings, workspace.root / "out", loaded, encoder, examples, steps, lora)
 
 
 def adapted_model() -> Any:
     """A random model with adapters that have moved away from where they begin."""
-    model = get_peft_model(random_model(), lora(4, 8, 0.0))
+    model = get_peft_model(random_model(), find_targets(random_model()).config(r=4, lora_alpha=8))
     torch.manual_seed(3)
     for name, weight in model.named_parameters():
         if "lora_B" in name:

@@ -22,6 +22,7 @@ from mllmrec.settings.training import GrpoSettings
 from mllmrec.training import grpo
 from mllmrec.training.callbacks import LogCallback, Validation
 from mllmrec.training.datasets import training_examples
+from mllmrec.training.lora_targets import lora_for
 from small_models import DATASET, WINDOW, grpo_settings, shorten_validation, weights_of
 
 LOGGED = ("reward", "reward_std", "kl", "hit_share", "invalid_share", "frac_reward_zero_std", "entropy")
@@ -90,7 +91,8 @@ def test_adapters_move_and_the_base_does_not(trained_copy: Workspace) -> None:
     loaded = load(trained_copy, folder, device="cpu")
     encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, 2048)
     examples = training_examples(settings, trained_copy, interactions, WINDOW)
-    trainer = grpo._trainer(settings, trained_copy.root / "out", loaded, encoder, examples, 4)
+    lora = lora_for(str(folder), rank=settings.rank, alpha=grpo.LORA_ALPHA, dropout=0.0)
+    trainer = grpo._trainer(settings, trained_copy.root / "out", loaded, encoder, examples, 4, lora)
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     trainer.train()
     moved = {name for name, weight in trainer.model.named_parameters() if not torch.equal(before[name], weight)}

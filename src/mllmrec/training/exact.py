@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import get_peft_model
+from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments, set_seed
 
 from mllmrec.backends.encoding import Encoder
@@ -31,7 +31,7 @@ from mllmrec.settings.training import GrpoSettings
 from mllmrec.training.candidate_policy import Objective, objective
 from mllmrec.training.datasets import TrainingExamples
 from mllmrec.training.rewards import REWARDS, Reward, shares
-from mllmrec.training.setup import RowWriter, lora, row_dataset, trainer_arguments, world_size
+from mllmrec.training.setup import RowWriter, row_dataset, trainer_arguments, world_size
 
 EQUAL = 1e-6
 """A standard deviation of rewards below which they are equal, but for rounding."""
@@ -54,7 +54,7 @@ def make_trainer(
     encoder: Encoder,
     examples: TrainingExamples,
     steps: int,
-    lora_alpha: int,
+    lora: LoraConfig,
 ) -> ExactTrainer:
     """The trainer of `--rollouts exact`, with a new LoRA on the model."""
     rows, passes = split_step(settings)
@@ -68,7 +68,7 @@ def make_trainer(
 
     set_seed(settings.seed)
     return ExactTrainer(
-        model=get_peft_model(loaded.model, lora(settings.rank, lora_alpha, 0.0)),
+        model=get_peft_model(loaded.model, lora),
         args=TrainingArguments(
             **trainer_arguments(settings, folder, loaded, steps),
             per_device_train_batch_size=rows,

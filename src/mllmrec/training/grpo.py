@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from peft import LoraConfig
+
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import LoadedModel, choose_device, load, portable, resolve
@@ -24,6 +26,7 @@ from mllmrec.records import Summary
 from mllmrec.settings.training import GrpoSettings
 from mllmrec.training import checkpoints, exact, replay, sampled
 from mllmrec.training.datasets import TrainingExamples, training_examples
+from mllmrec.training.lora_targets import lora_for
 from mllmrec.training.rewards import REWARDS
 from mllmrec.training.session import Session
 from mllmrec.training.setup import asked_format, is_main_process, training_inputs, world_size
@@ -52,12 +55,13 @@ def _train(settings: GrpoSettings, workspace: Workspace) -> Summary:
     chosen, captions = asked_format(settings, workspace)
     interactions = Interactions.load(workspace, settings.dataset)
     on_gpu = choose_device(settings.device).type == "cuda"
+    lora = lora_for(str(base), rank=settings.rank, alpha=LORA_ALPHA, dropout=0.0)
     loaded = load(workspace, base, device=settings.device, dtype="bfloat16" if on_gpu else "float32")
     encoder = Encoder.make(loaded.chat, interactions.catalogue, captions, chosen.max_prompt_tokens)
     examples = training_examples(settings, workspace, interactions, chosen.window)
     steps = total_steps(len(examples), settings)
     last = checkpoints.begin(folder, settings, inputs, main=is_main_process())
-    trainer = _trainer(settings, folder, loaded, encoder, examples, steps)
+    trainer = _trainer(settings, folder, loaded, encoder, examples, steps, lora)
     session = Session(settings, folder, inputs, started, chosen, encoder, trainer)
     session.attach_validation(interactions, steps, REWARDS[settings.reward])
     session.attach_monitor(settings)
@@ -95,6 +99,7 @@ def _trainer(
     encoder: Encoder,
     examples: TrainingExamples,
     steps: int,
+    lora: LoraConfig,
 ) -> Any:
     make = exact.make_trainer if settings.rollouts == "exact" else sampled.make_trainer
-    return make(settings, folder, loaded, encoder, examples, steps, LORA_ALPHA)
+    return make(settings, folder, loaded, encoder, examples, steps, lora)

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
 
 from mllmrec.backends.decoding import MarkedDecoder
@@ -17,7 +18,7 @@ from mllmrec.settings.training import GrpoSettings
 from mllmrec.training.datasets import TrainingExamples
 from mllmrec.training.rewards import REWARDS, for_trainer
 from mllmrec.training.rollouts import CandidateRollouts, Question
-from mllmrec.training.setup import RowWriter, lora, row_dataset, trainer_arguments
+from mllmrec.training.setup import RowWriter, row_dataset, trainer_arguments
 
 
 def make_trainer(
@@ -27,7 +28,7 @@ def make_trainer(
     encoder: Encoder,
     examples: TrainingExamples,
     steps: int,
-    lora_alpha: int,
+    lora: LoraConfig,
 ) -> GRPOTrainer:
     """The trainer of `--rollouts generate` and `candidates`, with a new LoRA on the model."""
 
@@ -59,7 +60,7 @@ def make_trainer(
             args=arguments,
             train_dataset=row_dataset(examples, settings.epochs),
             processing_class=loaded.tokenizer,
-            peft_config=lora(settings.rank, lora_alpha, 0.0),
+            peft_config=lora,
             rollout_func=_rollouts(settings, encoder) if settings.rollouts == "candidates" else None,
         )
     trainer.data_collator = RowWriter(examples=examples, make=make)

@@ -1,4 +1,4 @@
-"""What SFT and GRPO need before their trainers: inputs, prompt format, rows, LoRA, trainer arguments."""
+"""What SFT and GRPO need before their trainers: inputs, prompt format, rows, trainer arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from peft import LoraConfig
 
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.huggingface import LoadedModel
@@ -24,7 +23,6 @@ from mllmrec.records import RankingExample
 from mllmrec.settings.training import TrainingSettings
 from mllmrec.training.datasets import TrainingExamples, hint_draw
 
-LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 VALIDATIONS = 10
 MakeRow = Callable[[RankingExample, str | None], dict[str, Any]]
 
@@ -78,13 +76,6 @@ class RowWriter:
         drawn = [self.examples.example(row["epoch"], row["index"]) for row in rows]
         hints = self.examples.hints
         return self.collate([self.make(example, hints.get(example.example_id)) for example in drawn])
-
-
-def lora(rank: int, alpha: int, dropout: float) -> LoraConfig:
-    """LoRA on all linear layers of the blocks."""
-    return LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=LORA_TARGETS, task_type="CAUSAL_LM"
-    )
 
 
 def trainer_arguments(settings: TrainingSettings, folder: Path, loaded: LoadedModel, steps: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -26,12 +27,12 @@ from mllmrec.settings.training import SftSettings
 from mllmrec.training import checkpoints
 from mllmrec.training.compact import IGNORED, answers_last, without_padding_mask
 from mllmrec.training.datasets import TrainingExamples, training_examples
+from mllmrec.training.lora_targets import lora_for
 from mllmrec.training.session import Session
 from mllmrec.training.setup import (
     RowWriter,
     asked_format,
     is_main_process,
-    lora,
     row_dataset,
     trainer_arguments,
     training_inputs,
@@ -55,11 +56,12 @@ def run(settings: SftSettings, workspace: Workspace) -> Summary:
     interactions = Interactions.load(workspace, settings.dataset)
     chosen, captions = asked_format(settings, workspace)
     examples = training_examples(settings, workspace, interactions, chosen.window)
+    lora = _lora(settings, source)
     loaded = load(workspace, settings.backbone, device=settings.device, dtype=weights_dtype(settings))
     encoder = Encoder.make(loaded.chat, interactions.catalogue, captions, chosen.max_prompt_tokens)
     steps = total_steps(len(examples), settings)
     last = checkpoints.begin(folder, settings, inputs, main=is_main_process())
-    trainer = _trainer(settings, folder, loaded, encoder, examples, steps)
+    trainer = _trainer(settings, folder, loaded, encoder, examples, steps, lora)
     session = Session(settings, folder, inputs, started, chosen, encoder, trainer)
     session.attach_validation(interactions, steps)
     with without_padding_mask(loaded.model), answers_last(loaded.model):
@@ -77,6 +79,18 @@ def weights_dtype(settings: SftSettings) -> Dtype:
     return "bfloat16" if on_gpu and settings.peft == "lora" else "float32"
 
 
+def _lora(settings: SftSettings, source: str) -> LoraConfig | None:
+    if settings.peft == "none":
+        return None
+    return lora_for(
+        source,
+        rank=settings.rank,
+        alpha=LORA_ALPHA,
+        dropout=settings.lora_dropout,
+        insist="lora_dropout" in settings.model_fields_set,
+    )
+
+
 def _trainer(
     settings: SftSettings,
     folder: Path,
@@ -84,6 +98,7 @@ def _trainer(
     encoder: Encoder,
     examples: TrainingExamples,
     steps: int,
+    lora: LoraConfig | None,
 ) -> SFTTrainer:
     def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
         prompt, answer = encoder.prompt_ids(example, hint), encoder.answer_ids(example.target_id)
@@ -108,5 +123,5 @@ def _trainer(
             collate=DataCollatorForLanguageModeling(pad_token_id=loaded.tokenizer.pad_token_id),
         ),
         processing_class=loaded.tokenizer,
-        peft_config=lora(settings.rank, LORA_ALPHA, settings.lora_dropout) if settings.peft == "lora" else None,
+        peft_config=lora,
     )
