@@ -17,7 +17,7 @@ from mllmrec.doctor_workspace import next_step
 from mllmrec.errors import SettingsError
 from mllmrec.records import Summary, Table
 from mllmrec.settings.resources import DoctorSettings
-from unprivileged import readable_folder, unprivileged
+from unprivileged import unprivileged
 
 
 @pytest.fixture
@@ -279,18 +279,22 @@ def test_what_cannot_be_read_is_a_line_and_no_end(workspace: Workspace) -> None:
     assert states(found, "Model folders")["tiny"][0].startswith("unreadable: ")
 
 
-def test_files_of_other_users_are_told_and_the_rest_is_looked_at() -> None:
-    with readable_folder() as root:
-        workspace = Workspace(root)
-        for name in ("films", "books"):
-            add_dataset(workspace, name)
-        add_model(root / "tiny")
-        add_model(root / "closed")
-        add_checkpoint(workspace, "a", "sft", adapters=False)
-        for path in (workspace.split("films", "train"), workspace.dataset("books"), root / "closed"):
-            path.chmod(0)
-        workspace.checkpoint("films", "a").chmod(0)
+def test_files_that_may_not_be_read_are_told_and_the_rest_is_looked_at(workspace: Workspace) -> None:
+    root = workspace.root
+    for name in ("films", "books"):
+        add_dataset(workspace, name)
+    add_model(root / "tiny")
+    add_model(root / "closed")
+    add_checkpoint(workspace, "a", "sft", adapters=False)
+    closed = [workspace.split("films", "train"), workspace.dataset("books"), root / "closed"]
+    closed.append(workspace.checkpoint("films", "a"))
+    for path in closed:
+        path.chmod(0)
+    try:
         found = unprivileged(lambda: run(DoctorSettings(), workspace))
+    finally:
+        for path in closed:
+            path.chmod(0o755)
     assert states(found, "Dataset films")["train.tsv"][0] == "unreadable: Permission denied"
     assert states(found, "Dataset films")["films_titles.csv"][0] == "4 lines"
     assert states(found, "Dataset books")["train.tsv"][0] == "unreadable: Permission denied"
