@@ -1,10 +1,7 @@
-"""Paths, whole-file writes, JSON readers that name the line, and the log that survives a crash."""
+"""Paths, whole-file writes, and JSON readers that name the line."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,6 @@ import pytest
 
 from mllmrec import ArtifactError, DataError, Workspace
 from mllmrec.artifacts import (
-    RecordLog,
     partial,
     read_json,
     read_jsonl,
@@ -172,58 +168,6 @@ def test_a_broken_record_is_named_with_its_line(tmp_path: Path, second: bytes, m
     (tmp_path / "rows.jsonl").write_bytes(b'{"a":1}\n' + second + b'\n{"a":3}\n')
     with pytest.raises(DataError, match=message):
         list(read_jsonl(tmp_path / "rows.jsonl"))
-
-
-def test_a_log_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    log = RecordLog(tmp_path / "new" / "log.jsonl", key="id")
-    log.append([{"id": "a", "n": 1}, {"id": "b", "n": 2}])
-    log.close()
-    again = RecordLog(log.path, key="id")
-    assert "a" in again
-    assert "c" not in again
-    again.append([{"id": "c", "n": 3}, {"id": "a", "n": 9}])
-    assert again.rows() == {"a": {"id": "a", "n": 9}, "b": {"id": "b", "n": 2}, "c": {"id": "c", "n": 3}}
-    assert len(again) == 3
-    again.close()
-    third = RecordLog(log.path, key="id")
-    assert third.rows() == again.rows()
-    third.close(delete=True)
-    assert not log.path.exists()
-
-
-def test_a_torn_last_line_is_cut_off_and_the_rest_kept(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    path.write_bytes(b'{"id":"a"}\n{"id":"b"}\n{"id":"caf\xc3')
-    log = RecordLog(path, key="id")
-    assert list(log.rows()) == ["a", "b"]
-    log.append([{"id": "c"}])
-    log.close()
-    assert path.read_bytes() == b'{"id":"a"}\n{"id":"b"}\n{"id":"c"}\n'
-
-
-def test_a_log_that_holds_one_torn_line_starts_anew(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    path.write_bytes(b'{"id":')
-    log = RecordLog(path, key="id")
-    assert len(log) == 0
-    log.close()
-    assert path.read_bytes() == b""
-
-
-def test_a_record_of_another_stage_is_named(tmp_path: Path) -> None:
-    (tmp_path / "log.jsonl").write_text('{"id":"a"}\n{"name":"b"}\n')
-    with pytest.raises(DataError, match=r"log\.jsonl:2: the record has no id"):
-        RecordLog(tmp_path / "log.jsonl", key="id")
-
-
-def test_what_was_appended_outlives_a_killed_process(tmp_path: Path) -> None:
-    code = (
-        "import os, sys; from pathlib import Path; from mllmrec.artifacts import RecordLog\n"
-        "log = RecordLog(Path(sys.argv[1]), key='id'); log.append([{'id': 'a'}, {'id': 'b'}]); os._exit(9)"
-    )
-    path = tmp_path / "log.jsonl"
-    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 9
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"id": "a"}, {"id": "b"}]
 
 
 def test_the_working_log_lies_beside_its_artifact() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mllmrec.artifacts import partial
-from mllmrec.errors import ArtifactError, BackendError, DataError
+from mllmrec.errors import ArtifactError, BackendError
 from mllmrec.manifests import Manifest
 from mllmrec.settings.long import LongStageSettings
 from mllmrec.streams import read_list, write_list
@@ -208,11 +208,72 @@ def test_too_many_failures_fail_the_stage_and_lose_nothing(tmp_path: Path) -> No
     assert [row["key"] for row in read_list(path)] == ["5"]
 
 
-def test_a_log_that_is_none_is_told(tmp_path: Path) -> None:
+HEADS = {
+    "empty": b"",
+    "torn": b'{"crc":"00',
+    "zeros": b"\0" * 512,
+    "zeros and an end": b"\0" * 512 + b"\n",
+    "text": b"?\n",
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
+def test_a_log_without_a_header_starts_anew(tmp_path: Path, head: bytes) -> None:
+    path, whole = tmp_path / "squares.json", tmp_path / "whole.json"
+    partial(path).write_bytes(head)
+    assert work_through(path) == KEYS
+    work_through(whole)
+    assert path.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("head", [b"\0" * 30 + b"\n", b"?\n", b""], ids=["zeros", "text", "gone"])
+def test_records_outlive_the_header_that_they_belong_to(
+    tmp_path: Path, head: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was paid for is kept, and still only for the settings and inputs that it was made with."""
     path = tmp_path / "squares.json"
-    partial(path).write_text("what is this\n")
-    with pytest.raises(DataError, match="header of a working log"):
-        work_through(path)
+    with open_work(path, settings(), {"train": "a"}, lambda: recall_from(path)) as work:
+        for key in ("3", "0", "5"):
+            step(work, key)
+    _, records = partial(path).read_bytes().split(b"\n", 1)
+    partial(path).write_bytes(head + records)
+    other = tmp_path / "other.json"
+    partial(other).write_bytes(head + records)
+    assert work_through(other, inputs={"train": "b"}) == KEYS
+    capsys.readouterr()
+    assert work_through(path) == ["1", "2", "4", "6", "7", "8", "9"]
+    assert ("1 line can't be read back" in capsys.readouterr().err) == bool(head)
+
+
+def test_a_damaged_record_is_told_and_asked_for_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "squares.json"
+    with open_work(path, settings(), {"train": "a"}, lambda: recall_from(path)) as work:
+        for key in ("3", "0", "5", "6"):
+            step(work, key)
+    content = partial(path).read_bytes()
+    partial(path).write_bytes(
+        content.replace(b'"square":0', b'"square":1').replace(b'{"key":"5"', b"\0\0\0\0\0\0\0\0\0\0")
+    )
+    assert work_through(path) == ["0", "1", "2", "4", "5", "7", "8", "9"]
+    assert f"{partial(path)}: 2 lines can't be read back" in capsys.readouterr().err
+    assert [row["square"] for row in read_list(path)] == [0, 1, 4, 9, 16, 25, 36, 64]
+
+
+def test_a_log_of_the_version_before_is_gone_on_with(tmp_path: Path) -> None:
+    """Its lines have no checksum."""
+    path, header = tmp_path / "squares.json", {"settings": settings().result_settings(), "inputs": {"train": "a"}}
+    rows = [
+        {"header": header},
+        {"key": "3", "usage": {"calls": 1}, "row": {"key": "3", "square": 9}},
+        {"key": "7", "usage": {"calls": 2}, "failure": "too odd"},
+        {"key": "1", "usage": {"calls": 1}, "again": "too long"},
+    ]
+    partial(path).write_text("".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows) + '{"key":"4","us')
+    with open_work(path, settings(), {"train": "a"}, lambda: recall_from(path)) as work:
+        assert work.todo(KEYS) == ["0", "1", "2", "4", "5", "6", "8", "9"]
+        assert (work.usage["calls"], work.reason_again("1")) == (4, "too long")
+    assert work_through(path) == ["0", "1", "2", "4", "5", "6", "8", "9"]
+    assert [row["square"] for row in read_list(path)] == [0, 1, 4, 9, 16, 25, 36, 64]
 
 
 def test_a_second_process_is_refused_with_the_owner(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """Where things lie, and when they count as finished.
 
-`Workspace` knows every path. Files are replaced whole (write beside, then rename), long tables grow line by line
-and resume by key, and an artifact is finished exactly when its manifest exists, which is why a manifest is
-written last.
+`Workspace` knows every path. Files are replaced whole (write beside, then rename), and an artifact is finished exactly
+when its manifest exists, which is why a manifest is written last.
 """
 
 from __future__ import annotations
@@ -189,53 +188,6 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise DataError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}.")
             yield row
-
-
-class RecordLog:
-    """The working log of a long stage: keyed records, appended as they come, so that a crash costs one batch.
-
-    A torn last line (the process died while writing) is cut off on opening. Records of the same key replace
-    earlier ones in what `rows` returns.
-    """
-
-    def __init__(self, path: Path, key: str) -> None:
-        self.path, self.key = path, key
-        self._rows: dict[str, dict[str, Any]] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            self._cut_torn_line()
-            self._rows = {self._key_of(number, row): row for number, row in enumerate(read_jsonl(path), 1)}
-        self._file = path.open("a", encoding="utf-8")
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def rows(self) -> dict[str, dict[str, Any]]:
-        return self._rows
-
-    def append(self, rows: Iterable[dict[str, Any]]) -> None:
-        for row in rows:
-            self._file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
-            self._rows[row[self.key]] = row
-        self._file.flush()
-
-    def close(self, *, delete: bool = False) -> None:
-        self._file.close()
-        if delete:
-            self.path.unlink(missing_ok=True)
-
-    def _key_of(self, number: int, row: Mapping[str, Any]) -> Any:
-        if self.key not in row:
-            raise DataError(f"{self.path}:{number}: the record has no {self.key}. Remove the file and start again.")
-        return row[self.key]
-
-    def _cut_torn_line(self) -> None:
-        with self.path.open("rb+") as file:
-            data = file.read()
-            file.truncate(data.rfind(b"\n") + 1)
 
 
 def partial(artifact: Path) -> Path:

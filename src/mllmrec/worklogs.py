@@ -1,12 +1,13 @@
 """The log of a long stage: one line a record, appended as it comes, and where each record lies.
 
-    {"header": {"settings": ..., "inputs": ...}}
-    {"key": "12", "usage": {"calls": 1}, "row": {...}}
-    {"key": "13", "usage": {"calls": 1}, "failure": "truncated"}
-    {"key": "14", "usage": {"calls": 1}, "again": "names its title"}
+    {"crc": ..., "header": {"settings": ..., "inputs": ...}}
+    {"crc": ..., "key": "12", "usage": {"calls": 1}, "row": {...}}
+    {"crc": ..., "key": "13", "usage": {"calls": 1}, "failure": "truncated"}
+    {"crc": ..., "key": "14", "usage": {"calls": 1}, "again": "names its title"}
 
-Reading a log takes in keys and places alone. A torn last line (its process was killed) is passed over, and cut off
-before the log's owner appends. Of several records of one key the last counts, and what each of them took is summed.
+Reading a log takes in keys and places alone. Lines that can't be read back are passed over, counted and told; what they
+held is asked for again. A record's checksum is tied to the header, so that records stay known for what they are where
+the header itself is lost. Of several records of one key the last counts, and what each of them took is summed.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from __future__ import annotations
 import glob
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from mllmrec.artifacts import partial, replacing
 from mllmrec.errors import ArtifactError, DataError
+from mllmrec.loglines import LogFile, intact, read_lines, stamped, tell_dropped
 
 Usage = Mapping[str, float]
 Kind = Literal["row", "failure", "again"]
@@ -40,12 +43,14 @@ class WorkLog:
     def __init__(self, artifact: Path, rank: int, header: Mapping[str, Any], *, replacing: bool = False) -> None:
         self.artifact, self.header, self.replacing = artifact, dict(header), replacing
         self.path = _path(artifact, rank)
+        self._seed = zlib.crc32(json.dumps(self.header, sort_keys=True).encode())
         self.places: dict[str, tuple[int, int]] = {}
         self.failed: dict[str, str] = {}
         self.broken: dict[str, str] = {}
         self.usage: Counter[str] = Counter()
         self._logs: list[Path] = []
-        self._file: IO[bytes] | None = None
+        self._dropped: dict[Path, int] = {}
+        self._file: LogFile | None = None
 
     def exists(self) -> bool:
         return bool(self._paths())
@@ -66,27 +71,25 @@ class WorkLog:
     def restore(self, rows: Iterable[tuple[str, Mapping[str, Any]]], failed: Mapping[str, str], usage: Usage) -> None:
         """Write the log of a finished artifact anew, so that it can be extended."""
         with replacing(self.path, "wb") as file:
-            file.write(_line({"header": self.header}))
-            file.write(_record("", "again", "what earlier starts took", usage))
+            file.write(stamped({"header": self.header}))
+            file.write(self._record("", "again", "what earlier starts took", usage))
             for key, row in rows:
-                file.write(_record(key, "row", row, {}))
+                file.write(self._record(key, "row", row, {}))
             for key, reason in failed.items():
-                file.write(_record(key, "failure", reason, {}))
+                file.write(self._record(key, "failure", reason, {}))
         self.read()
 
     def append(self, key: str, kind: Kind, value: Any, usage: Usage) -> None:
         if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path not in self._paths():
                 self.path.unlink(missing_ok=True)
-            _cut_torn_line(self.path)
-            self._file = self.path.open("ab", buffering=0)
-            if self._file.tell() == 0:
-                self._file.write(_line({"header": self.header}))
+            self._file = LogFile(self.path)
+            if self._file.end() == 0:
+                self._file.append(stamped({"header": self.header}))
             if self.path not in self._logs:
                 self._logs.append(self.path)
-        offset = self._file.tell()
-        self._file.write(_record(key, kind, value, usage))
+        offset = self._file.end()
+        self._file.append(self._record(key, kind, value, usage))
         self._take(self._logs.index(self.path), offset, key, kind, value, usage)
 
     def rows(self, keys: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -97,7 +100,7 @@ class WorkLog:
                 if (place := self.places.get(key)) is not None:
                     index, offset = place
                     files[index].seek(offset)
-                    yield key, _row(self._logs[index], files[index].readline())
+                    yield key, self._row(self._logs[index], files[index].readline())
 
     def close(self) -> None:
         if self._file is not None:
@@ -113,7 +116,7 @@ class WorkLog:
 
     def _paths(self) -> list[Path]:
         paths = log_paths(self.artifact)
-        return [path for path in paths if not self.replacing or _first_line(path) == _line({"header": self.header})]
+        return [path for path in paths if not self.replacing or _header(path) == self.header]
 
     def _take_logs(self) -> None:
         self._logs = self._paths()
@@ -121,21 +124,25 @@ class WorkLog:
             self._read(index, path)
 
     def _read(self, index: int, path: Path) -> None:
-        with path.open("rb") as file:
-            first = file.readline()
-            self._check_header(path, first)
-            offset = len(first)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                match = _RECORD.match(line)
-                if match is None:
-                    raise DataError(f"{path}: the line at byte {offset} is no record. Remove the file and start again.")
-                key, usage = json.loads((b"[%b,%b]" % (match[1], match[2])).decode())
-                kind = match[3].decode()
-                value = None if kind == "row" else json.loads(line[match.end() : -2])
-                self._take(index, offset, key, kind, value, usage)
-                offset += len(line)
+        header = _header(path)
+        if header is not None:
+            self._check_header(path, header)
+        dropped = 0
+        for number, (offset, line) in enumerate(read_lines(path)):
+            if number == 0 and header is not None:
+                continue
+            plain = intact(line, self._seed) if header is not None or line.startswith(b'{"crc":') else None
+            match = _RECORD.match(plain) if plain is not None else None
+            if plain is None or match is None:
+                dropped += 1
+                continue
+            key, usage = json.loads((b"[%b,%b]" % (match[1], match[2])).decode())
+            kind = match[3].decode()
+            value = None if kind == "row" else json.loads(plain[match.end() : -2])
+            self._take(index, offset, key, kind, value, usage)
+        if self._dropped.get(path, 0) != dropped:
+            self._dropped[path] = dropped
+            tell_dropped(path, dropped)
 
     def _take(self, index: int, offset: int, key: str, kind: str, value: Any, usage: Usage) -> None:
         totals: dict[str, Any] = self.usage
@@ -150,13 +157,7 @@ class WorkLog:
         else:
             (self.failed if kind == "failure" else self.broken)[key] = value
 
-    def _check_header(self, path: Path, line: bytes) -> None:
-        try:
-            found = json.loads(line)["header"]
-        except (ValueError, KeyError, TypeError):
-            raise DataError(
-                f"{path}:1: expected the header of a working log. Remove the file and start again."
-            ) from None
+    def _check_header(self, path: Path, found: Mapping[str, Any]) -> None:
         if found != self.header:
             names = [
                 name
@@ -169,6 +170,19 @@ class WorkLog:
                 "settings and inputs. Give the same ones to go on, or drop what was done with --overwrite."
             )
 
+    def _record(self, key: str, kind: Kind, value: Any, usage: Usage) -> bytes:
+        return stamped({"key": key, "usage": dict(usage), kind: value}, self._seed)
+
+    def _row(self, path: Path, line: bytes) -> dict[str, Any]:
+        plain = intact(line, self._seed)
+        if plain is None:
+            raise DataError(
+                f"{path}: a record that was read before can't be read again. Expected that nobody else writes to the "
+                "file. Start the same command again: it asks anew for what is lost."
+            )
+        row: dict[str, Any] = json.loads(plain)["row"]
+        return row
+
 
 def log_paths(artifact: Path) -> list[Path]:
     """The logs of all processes on one artifact, in the order of their ranks."""
@@ -177,43 +191,13 @@ def log_paths(artifact: Path) -> list[Path]:
     return [path for path in (first, *others) if path.exists()]
 
 
-def _first_line(path: Path) -> bytes:
+def _header(path: Path) -> dict[str, Any] | None:
+    """The header of a log; None where it is torn or damaged."""
     with path.open("rb") as file:
-        return file.readline()
+        plain = intact(file.readline())
+    header = json.loads(plain).get("header") if plain is not None else None
+    return header if isinstance(header, dict) else None
 
 
 def _path(artifact: Path, rank: int) -> Path:
     return partial(artifact) if rank == 0 else artifact.with_name(f"{artifact.name}.partial.{rank:04d}.jsonl")
-
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-
-
-def _record(key: str, kind: Kind, value: Any, usage: Usage) -> bytes:
-    return _line({"key": key, "usage": dict(usage), kind: value})
-
-
-def _row(path: Path, line: bytes) -> dict[str, Any]:
-    try:
-        row: dict[str, Any] = json.loads(line)["row"]
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{path}: a record can't be read back ({error}). Remove the file and start again.") from error
-    return row
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Drop what stands behind the last line end, looking from the end of the file."""
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        end = file.seek(0, 2)
-        while end > 0:
-            start = max(0, end - 65536)
-            file.seek(start)
-            place = file.read(end - start).rfind(b"\n")
-            if place >= 0:
-                file.truncate(start + place + 1)
-                return
-            end = start
-        file.truncate(0)

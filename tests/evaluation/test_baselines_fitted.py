@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 import pytest
 
-from mllmrec.artifacts import RecordLog, Workspace, read_json, write_text
+from mllmrec.artifacts import Workspace, read_json, write_text
 from mllmrec.data.candidates_stage import run as draw
 from mllmrec.data.sequences import Interactions, Line, is_held_out
 from mllmrec.errors import SettingsError
@@ -25,6 +25,7 @@ from mllmrec.evaluation.baselines.families import FAMILIES, Family, Fitting
 from mllmrec.evaluation.baselines.fitted import open_baseline
 from mllmrec.evaluation.baselines.tuning import make_judge, tune
 from mllmrec.evaluation.runs import read_run
+from mllmrec.loglines import RecordLog
 from mllmrec.records import RankingExample, example_id
 from mllmrec.settings.base import validated
 from mllmrec.settings.candidates import CandidatesSettings

@@ -24,6 +24,7 @@ from mllmrec.evaluation.runs import Run, write_run
 from mllmrec.evaluation.tables import results_table
 from mllmrec.launch import rank_and_size
 from mllmrec.locks import holding, locked
+from mllmrec.loglines import read_records
 from mllmrec.manifests import Manifest
 from mllmrec.records import Ranking, RankingExample, Summary
 from mllmrec.settings.ranking import EvaluateSettings
@@ -104,9 +105,7 @@ def read_chunks(logs: Path) -> dict[int, dict[str, Any]]:
     """
     chunks: dict[int, dict[str, Any]] = {}
     for path in sorted(logs.parent.glob(f"{logs.name}.*.partial.jsonl")):
-        with path.open("rb") as file:
-            rows = [json.loads(line) for line in file if line.endswith(b"\n")]
-        chunks |= {int(row["chunk"]): row for row in rows}
+        chunks |= {int(row["chunk"]): row for row in read_records(path, "chunk")}
     return chunks
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from mllmrec.artifacts import RecordLog, Workspace
+from mllmrec.artifacts import Workspace
 from mllmrec.data.candidates import sliced
 from mllmrec.data.formats import inherited
 from mllmrec.data.legacy import load_candidates
@@ -27,6 +27,7 @@ from mllmrec.evaluation.runs import candidate_file, run_folder, slice_input
 from mllmrec.evaluation.tables import results_table
 from mllmrec.launch import joined, rank_and_size
 from mllmrec.locks import locked, owner_of
+from mllmrec.loglines import RecordLog
 from mllmrec.manifests import hash_files
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary

@@ -22,12 +22,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import RecordLog, partial
+from mllmrec.artifacts import partial
 from mllmrec.data.sequences import Line
 from mllmrec.evaluation.baselines.base import Baseline
 from mllmrec.evaluation.baselines.families import FAMILIES, Fitting, check_installed
 from mllmrec.evaluation.baselines.tuning import Tuning, tune
 from mllmrec.locks import locked
+from mllmrec.loglines import RecordLog
 from mllmrec.manifests import Manifest, altered, differences, hash_files, unmark, write_manifest
 from mllmrec.progress import note
 from mllmrec.records import Split

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mllmrec.artifacts import RecordLog
 from mllmrec.data.candidates import questions, uniform_sampler, with_candidates
 from mllmrec.data.draws import uniform
 from mllmrec.data.sequences import Interactions, Line
@@ -22,6 +21,7 @@ from mllmrec.evaluation.baselines.base import Baseline, with_full_history
 from mllmrec.evaluation.baselines.families import Family, Fitting, Params
 from mllmrec.evaluation.metrics import means, per_user
 from mllmrec.evaluation.rankings import position_of, ranking_of
+from mllmrec.loglines import RecordLog
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample
 
