@@ -128,3 +128,11 @@ def test_of_any_text_a_part_is_visible_or_a_fault_says_why_not(text: str) -> Non
     found = visible_answer(text)
     assert (found.fault is None) == bool(found.text) or found.fault == "unfinished_thought"
     assert found.text in text.replace("\\boxed{", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["```\n{}x", "<answer>{}x", "{}</answer>x", "\\boxed{{{}x", "analysis{}x", "<think>{}x"]
+)
+def test_a_hostile_text_costs_no_more_than_its_length(text: str) -> None:
+    for filler in (" ", "\n", "<answer>", "</think>", "<|channel|>", "`", "\\boxed{"):
+        assert visible_answer(text.format(filler * 50_000)) is not None

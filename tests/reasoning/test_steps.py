@@ -151,3 +151,10 @@ def test_a_draft_is_free_within_bounds() -> None:
     ):
         with pytest.raises(BrokenRuleError, match=rule):
             free_words(text)
+
+
+@pytest.mark.parametrize("line", ["Step 1{}x", "**Step 1: a{}x", "{}x", "Step 1: a\n{}x", "Step {}x", "Step 1 ({}x"])
+def test_a_hostile_line_costs_no_more_than_its_length(line: str) -> None:
+    """Half a million blanks or stars take a moment; where matching went back over them they would take hours."""
+    for filler in (" ", "*", "* "):
+        assert broken_rule(line.format(filler * 250_000)) is not None

@@ -61,7 +61,8 @@ class Access:
         >>> Access("http://127.0.0.1/v1", "k").without_key("unknown key")
         'unknown key'
         """
-        for secret in sorted({self.key, *self.query.values()} - {NO_KEY, ""}, key=len, reverse=True):
+        values = {value for name, value in self.query.items() if "version" not in name.lower()}
+        for secret in sorted({self.key, *values} - {NO_KEY, ""}, key=len, reverse=True):
             text = self._pattern(secret).sub("[key]", text)
         return text
 

@@ -39,7 +39,7 @@ _BOX = re.compile(
     r"|<\|START_(?:RESPONSE|TEXT)\|>(.*?)(?:<\|END_(?:RESPONSE|TEXT)\|>|\Z)",
     re.DOTALL,
 )
-_FENCED = re.compile(r"\A```[\w-]*[^\S\n]*\n(.*?)\n?[^\S\n]*```\Z", re.DOTALL)
+_FENCE = re.compile(r"```[\w-]*+[^\S\n]*+\n")
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _LATEX_TEXT = re.compile(r"\A\\(?:text|textbf|mathrm)\s*\{(.*)\}\Z", re.DOTALL)
 _BEHIND_A_BOX = re.compile(r"[\s.$*!\\\])]*")
@@ -51,7 +51,7 @@ _MESSAGE = re.compile(
     re.DOTALL,
 )
 _BARE_FINAL = re.compile(r"assistantfinal(?!ly\b)")
-_BARE_THOUGHT = re.compile(r"\s*(?:analysis|commentary)(?=[\w\"'“‘(*#])")
+_BARE_THOUGHT = re.compile(r"\s*(?:analysis|commentary)(?=[\w\"'“‘])")
 _SPOKEN_THOUGHT = re.compile(r"\A\s*Here is my thought process:.*\bHere is my response:", re.DOTALL)
 _BARE_ANSWER = re.compile(r"\s*final(?=[A-Z0-9\"“(\[*#])")
 
@@ -199,5 +199,5 @@ def _out_of_latex(text: str) -> str:
 
 
 def _out_of_a_fence(text: str) -> str:
-    match = _FENCED.match(text)
-    return match[1] if match else text
+    opening = _FENCE.match(text)
+    return text[opening.end() : -3] if opening and text.endswith("```", opening.end()) else text

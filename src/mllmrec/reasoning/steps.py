@@ -22,12 +22,12 @@ MOST_LABEL_WORDS = 8
 ORDER, OUTSIDE = "the steps aren't 1 to 4 in order, each once", "text outside the steps"
 
 _HEAD = re.compile(
-    r"(?P<marks>[\s*_#>•-]*)(?:\d[.)]\s*)?step\s*(?P<number>\d)(?:\s*(?:of|/)\s*4)?[*_\s]*"
-    r"(?:\([^()]*\)|（[^（）]*）)?[*_\s]*(?:[:：.–—-][*_\s]*(?P<rest>.*))?",
+    r"(?P<marks>[\s*_#>•-]*+)(?:\d[.)]\s*+)?step\s*+(?P<number>\d)(?:\s*+(?:of|/)\s*+4)?[*_\s]*+"
+    r"(?:\([^()]*+\)|（[^（）]*+）)?[*_\s]*+(?:[:：.–—-][*_\s]*+(?P<rest>.*))?",
     re.IGNORECASE,
 )
 _BOLD_LABEL = re.compile(r"(?P<label>[^*_]+?)\s*(?:[:：–—-]\s*(?:\*\*|__)|(?:\*\*|__)\s*[:：–—-])\s*(?P<text>.+)")
-_ORNAMENT = re.compile(r"\s*(?:`{3,}\w*|[-*_=~\s]*)")
+_ORNAMENT = re.compile(r"\s*+(?:`{3,}\w*+\s*+|[-*_=~\s]*+)")
 _FULL_WIDTH = str.maketrans({"（": "(", "）": ") ", "；": "; "})
 _BULLET = re.compile(r"\s*(?:[-*•–]|\(?\d[.)])\s*(.*)")
 _NUMBERED = re.compile(r"(?:(?<=\s)|^)(?:\(\d\)|\d[.)])\s*")
@@ -131,13 +131,13 @@ class _Step:
 
     @classmethod
     def of(cls, head: re.Match[str]) -> _Step:
-        marks, rest = head["marks"], head["rest"] or ""
+        marks, rest = head["marks"], " ".join((head["rest"] or "").split())
         is_bold = "**" in marks or "__" in marks
         if is_bold and (label := _BOLD_LABEL.fullmatch(rest)) and len(label["label"].split()) <= MOST_LABEL_WORDS:
             return cls(plain(label["text"]), is_heading=False)
         text = plain(rest.rstrip(" *_") if is_bold else rest)
         is_label = len(text.split()) <= MOST_LABEL_WORDS and not text.endswith((".", "!", "?"))
-        return cls(text, is_heading=is_label and ("#" in marks or (is_bold and rest.rstrip().endswith(("*", "_")))))
+        return cls(text, is_heading=is_label and ("#" in marks or (is_bold and rest.endswith(("*", "_")))))
 
     def apart(self, number: int) -> tuple[str, list[str]]:
         """The text of step `number`, and the lines below it that are none of it.
