@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
-import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,15 +17,17 @@ from mllmrec import ArtifactError, DataError, Workspace
 from mllmrec.artifacts import sha256, write_jsonl, write_text
 from mllmrec.data.candidates import (
     candidate_rows,
+    draw_version,
     freeze,
-    popularity_sampler,
+    item_counts,
     questions,
     read_candidates,
     sliced,
-    uniform_sampler,
     with_candidates,
 )
 from mllmrec.data.candidates_stage import run
+from mllmrec.data.negatives import Draw, PoolSampler
+from mllmrec.data.negatives_v1 import FirstSampler
 from mllmrec.data.sequences import Catalogue, Interactions, Line, is_held_out
 from mllmrec.manifests import Manifest, manifest_path
 from mllmrec.records import Item, RankingExample, Summary, example_id
@@ -33,6 +35,12 @@ from mllmrec.settings.candidates import CandidatesSettings
 from workspaces import titles_csv, tsv, write_dataset
 
 POOL = [f"i{number}" for number in range(60)]
+FIRST_DIGESTS = [
+    ("uniform", 9, "c04184b55d78286b"),
+    ("uniform", 40, "0b93c36188b7db2d"),
+    ("popularity", 9, "15fff34851ec3833"),
+    ("popularity", 50, "d6976adfd1dd5a7e"),
+]
 
 
 def lines_of(*rows: tuple[str, str]) -> list[Line]:
@@ -87,19 +95,17 @@ def test_a_window_longer_than_every_line_is_told() -> None:
     )
 
 
-@given(data=st.data(), num_neg=st.integers(1, 12), seed=st.integers(0, 5), popular=st.booleans())
-@settings(deadline=None, max_examples=150)
+@given(data=st.data(), num_neg=st.integers(1, 12), seed=st.integers(0, 5), popular=st.booleans(), first=st.booleans())
+@settings(deadline=None, max_examples=250)
 def test_a_list_holds_its_target_once_and_negatives_the_user_does_not_know(
-    data: st.DataObject, num_neg: int, seed: int, popular: bool
+    data: st.DataObject, num_neg: int, seed: int, popular: bool, first: bool
 ) -> None:
     pool = POOL[: data.draw(st.sampled_from([14, 20, 60]))]
     user = data.draw(st.lists(st.sampled_from([*pool, "untitled"]), min_size=2, max_size=8))
     known = frozenset(data.draw(st.lists(st.sampled_from(pool), max_size=6)))
     outside = set(pool) - known - set(user)
-    if popular:
-        sampler = popularity_sampler(pool, lines_of(("p", " ".join(pool + pool[::3]))))
-    else:
-        sampler = uniform_sampler(pool)
+    counts = item_counts(lines_of(("p", " ".join(pool + pool[::3])))) if popular else None
+    sampler = FirstSampler(pool, counts) if first else PoolSampler(pool, counts)
     example = question(history=user[:-1], target=user[-1])
     if len(outside) < num_neg:
         with pytest.raises(DataError, match=f"only {len(outside)} of {len(pool)} items"):
@@ -134,7 +140,7 @@ def test_a_list_hangs_neither_on_the_order_of_rows_nor_on_other_rows(
 
 
 def test_seeds_purposes_and_examples_draw_apart() -> None:
-    sampler = uniform_sampler(POOL)
+    sampler = PoolSampler(POOL)
     drawn = {
         (user, met, seed, purpose): with_candidates(question(user, [met]), sampler, frozenset(), 9, seed, purpose)
         for user, met, seed, purpose in itertools.product(
@@ -145,7 +151,7 @@ def test_seeds_purposes_and_examples_draw_apart() -> None:
 
 
 def test_the_target_stands_at_every_place_equally_often() -> None:
-    sampler = uniform_sampler(POOL)
+    sampler = PoolSampler(POOL)
     places = Counter(
         with_candidates(question(str(user)), sampler, frozenset(), 9, 42, "test").candidates.index("i1")
         for user in range(4_000)
@@ -155,19 +161,24 @@ def test_the_target_stands_at_every_place_equally_often() -> None:
     assert all(abs(count - 400) < 95 for count in places.values())
 
 
+def chosen(sampler: PoolSampler, count: int, forbidden: frozenset[str], draws: int) -> Iterator[list[str]]:
+    return (sampler.negatives(count, forbidden, Draw(1, "test", str(number))) for number in range(draws))
+
+
 @pytest.mark.parametrize("pool", [POOL, POOL[:12]], ids=["large pool", "small pool"])
 def test_uniform_negatives_are_drawn_equally_often(pool: list[str]) -> None:
-    sampler, rng, draws = uniform_sampler(pool), random.Random(1), 6_000
-    counts = Counter(item for _ in range(draws) for item in sampler(rng, 2, frozenset({"i0", "i1"})))
+    draws = 6_000
+    drawn = chosen(PoolSampler(pool), 2, frozenset({"i0", "i1"}), draws)
+    counts = Counter(itertools.chain.from_iterable(drawn))
     mean = 2 * draws / (len(pool) - 2)
     assert set(counts) == set(pool[2:])
     assert all(abs(count - mean) < 5 * mean**0.5 for count in counts.values())
 
 
 def test_popular_negatives_are_drawn_in_proportion_to_their_count() -> None:
-    lines = lines_of(("1", "a a a a"), ("2", "b b c x x x"))
-    sampler, rng = popularity_sampler(["never", "a", "b", "c", "x"], lines), random.Random(1)
-    counts = Counter(sampler(rng, 1, frozenset({"x"}))[0] for _ in range(7_000))
+    counted = item_counts(lines_of(("1", "a a a a"), ("2", "b b c x x x")))
+    sampler = PoolSampler(["never", "a", "b", "c", "x"], counted)
+    counts = Counter(drawn[0] for drawn in chosen(sampler, 1, frozenset({"x"}), 7_000))
     # a : b : c = 4 : 2 : 1, each binomial with a standard deviation of at most 42.
     assert set(counts) == {"a", "b", "c"}
     assert abs(counts["a"] - 4_000) < 210
@@ -176,26 +187,73 @@ def test_popular_negatives_are_drawn_in_proportion_to_their_count() -> None:
 
 
 def test_items_that_never_occur_are_drawn_only_where_the_others_are_too_few() -> None:
-    pool, lines = ["a", "b", "n1", "n2", "n3"], lines_of(("1", "a b"))
-    sampler = popularity_sampler(pool, lines)
-    assert sorted(sampler(random.Random(1), 2, frozenset())) == ["a", "b"]
-    counts = Counter(item for seed in range(900) for item in sampler(random.Random(seed), 2, frozenset({"a"})))
+    sampler = PoolSampler(["a", "b", "n1", "n2", "n3"], item_counts(lines_of(("1", "a b"))))
+    assert sorted(sampler.negatives(2, frozenset(), Draw(1, "test", "u"))) == ["a", "b"]
+    counts = Counter(itertools.chain.from_iterable(chosen(sampler, 2, frozenset({"a"}), 900)))
     assert counts.pop("b") == 900
     # The place left goes to n1, n2 and n3 alike: binomial, mean 300, standard deviation 14.
     assert set(counts) == {"n1", "n2", "n3"}
     assert all(abs(count - 300) < 71 for count in counts.values())
     with pytest.raises(DataError, match="6 negatives were asked for, but only 5 of 5 items"):
-        sampler(random.Random(1), 6, frozenset())
+        sampler.negatives(6, frozenset(), Draw(1, "test", "u"))
 
 
 def test_rare_items_beside_a_very_frequent_one_are_drawn_in_proportion_and_at_once() -> None:
     """Rejection alone would need about a million draws for each list here."""
-    lines = [Line(user_id="1", items=("a",) * 3_000_000 + ("b", "b", "c"), line_index=0)]
-    sampler, rng = popularity_sampler(["a", "b", "c"], lines), random.Random(1)
-    drawn = [sampler(rng, 2, frozenset()) for _ in range(1_500)]
+    sampler = PoolSampler(["a", "b", "c"], {"a": 3_000_000, "b": 2, "c": 1})
+    drawn = list(chosen(sampler, 2, frozenset(), 1_500))
     assert all(each[0] == "a" for each in drawn)
     # b : c = 2 : 1, binomial with mean 1,000 and standard deviation 18.
     assert abs(sum(each[1] == "b" for each in drawn) - 1_000) < 92
+
+
+# ---- two versions of the draw
+
+
+@given(order=st.permutations(POOL), negatives=st.sampled_from(["uniform", "popularity"]), num_neg=st.integers(1, 50))
+@settings(deadline=None, max_examples=40)
+def test_the_order_of_titles_changes_no_list(order: list[str], negatives: str, num_neg: int) -> None:
+    test = lines_of(*((user, " ".join(items)) for user, items in ROWS))
+    train = lines_of(("x", " ".join(POOL[:7] + POOL[:3])))
+    knobs = {"window": 4, "num_neg": num_neg, "seed": 42, "negatives": negatives}
+    one, _ = freeze(interactions_of(test, train), "test", **knobs)
+    two, _ = freeze(interactions_of(test, train, pool=order), "test", **knobs)
+    assert one == two
+
+
+def test_an_item_without_a_title_is_a_negative_as_well(tmp_path: Path) -> None:
+    """Were it a target only, an item that the titles file lacks would be the answer by construction."""
+    rows = [*ROWS, ("ghosts", ["g1", "g2", "g3", "g4", "g5"])]
+    workspace = write_dataset(tmp_path, train=tsv(ROWS), test=tsv(rows), titles=titles_csv(POOL))
+    drawn = read_candidates(draw(workspace, num_neg=40).artifact)
+    others = Counter(item for each in drawn for item in each.candidates if item != each.target_id)
+    assert all(others[ghost] >= 3 for ghost in ("g1", "g2", "g3", "g4", "g5"))
+    trained = read_candidates(draw(workspace, num_neg=40, split="train").artifact)
+    assert not any(set(each.candidates) & {"g1", "g2"} for each in trained)
+
+
+def test_a_file_of_the_first_version_stays_what_it_is(tmp_path: Path) -> None:
+    workspace = shop(tmp_path)
+    path = draw(workspace).artifact
+    assert draw_version(Manifest.read(path)) == 2
+    manifest = json.loads(manifest_path(path).read_text())
+    del manifest["details"]["draws"]
+    manifest_path(path).write_text(json.dumps(manifest))
+    assert draw_version(Manifest.read(path)) == 1
+    assert "nothing to do" in draw(workspace).headline
+    assert draw_version(Manifest.read(draw(workspace, overwrite=True).artifact)) == 2
+
+
+def test_the_first_version_draws_what_it_drew() -> None:
+    """Digests of lists that version 0.1 froze."""
+    test = lines_of(*((user, " ".join(items)) for user, items in ROWS))
+    train = lines_of(("x", " ".join(POOL + POOL[:20])))
+    for negatives, num_neg, expected in FIRST_DIGESTS:
+        frozen, _ = freeze(
+            interactions_of(test, train), "test", window=4, num_neg=num_neg, seed=42, negatives=negatives, version=1
+        )
+        lists = json.dumps([each.candidates for each in frozen])
+        assert hashlib.sha256(lists.encode()).hexdigest()[:16] == expected, (negatives, num_neg)
 
 
 def test_popularity_is_counted_without_validation_targets(tmp_path: Path) -> None:
@@ -253,7 +311,7 @@ def test_negatives_lie_outside_what_is_known_at_their_split() -> None:
 
 
 def test_the_window_of_a_user_is_forbidden_even_where_nothing_is_known() -> None:
-    drawn = with_candidates(question(history=POOL[:5], target="i5"), uniform_sampler(POOL[:8]), frozenset(), 2, 1, "x")
+    drawn = with_candidates(question(history=POOL[:5], target="i5"), PoolSampler(POOL[:8]), frozenset(), 2, 1, "x")
     assert set(drawn.candidates) == {"i5", "i6", "i7"}
 
 
@@ -318,7 +376,8 @@ def test_the_stage_freezes_a_hashed_file(tmp_path: Path) -> None:
     assert summary.headline == "12 lists of 10 candidates in test_uni9_w5_s42.jsonl"
     manifest = Manifest.read(path)
     assert manifest is not None
-    assert manifest.details == {"sha256": sha256(path)} == {"sha256": summary.facts["sha256"]}
+    assert manifest.details == {"sha256": sha256(path), "draws": 2}
+    assert summary.facts["sha256"] == sha256(path)
     assert manifest.counts == {"lines": 12, "too_short": 0, "duplicates": 0, "examples": 12}
     assert manifest.inputs.keys() == {"titles", "train", "test"}
     assert list(json.loads(path.read_text().splitlines()[0])) == list(GOOD)

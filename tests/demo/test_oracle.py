@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from mllmrec.data.candidates import uniform_sampler, with_candidates
+from mllmrec.data.candidates import with_candidates
 from mllmrec.data.draws import generator
+from mllmrec.data.negatives import PoolSampler
 from mllmrec.demo.ceiling import ROWS, expected
 from mllmrec.demo.habits import TASTES, Habits, Taste
 from mllmrec.demo.oracle import FloatArray, Oracle
@@ -88,7 +89,7 @@ def simulated(world: World) -> tuple[list[RankingExample], dict[str, tuple[str, 
             target_id=items[-1],
             split="test",
         )
-        sampler = uniform_sampler(list(make_things(world)))
+        sampler = PoolSampler(make_things(world))
         examples.append(with_candidates(example, sampler, frozenset(items), 3, 1, "test"))
         past[user] = tuple(items[:-1])
     return examples, past

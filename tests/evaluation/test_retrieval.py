@@ -206,6 +206,7 @@ def test_a_finished_file_is_left_alone_and_its_manifest_tells_how_it_was_made(tm
     assert manifest is not None
     assert manifest.details == {
         "sha256": sha256(path),
+        "draws": 2,
         "retriever": "popularity",
         "history": "full",
         "fit_lines": 12,

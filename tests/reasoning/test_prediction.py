@@ -13,7 +13,7 @@ from mllmrec.backends.base import ScoringTask
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import LoadedModel, load
 from mllmrec.backends.scoring import HuggingFaceScorer
-from mllmrec.data.candidates import questions, uniform_sampler, with_candidates
+from mllmrec.data.candidates import make_sampler, questions, with_candidates
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import DataError
 from mllmrec.reasoning.prediction import Lists, PredictionJudge, log_odds
@@ -84,7 +84,7 @@ def test_the_lift_is_the_mean_over_fresh_lists_and_its_error_their_standard_erro
 ) -> None:
     """By naive forward passes over lists drawn here."""
     hinted = hinting(trace, *trace.history)
-    sampler, known = uniform_sampler(interactions.catalogue.ids), interactions.known("train")[trace.user_id]
+    sampler, known = make_sampler(interactions, "train"), interactions.known("train")[trace.user_id]
     example = next(
         each for each in questions(interactions.train, "train", WINDOW)[0] if each.example_id == trace.example_id
     )

@@ -10,7 +10,7 @@ import pytest
 from mllmrec.artifacts import read_json, read_jsonl, write_json, write_jsonl, write_text
 from mllmrec.errors import ArtifactError
 from mllmrec.settings.training import GrpoSettings, SftSettings
-from mllmrec.training.checkpoints import begin, clear, last_checkpoint, place_best, refuse_own_input
+from mllmrec.training.checkpoints import begin, clear, draws_of, last_checkpoint, place_best, refuse_own_input
 
 INPUTS = {"train": "a", "model": "b"}
 
@@ -105,6 +105,21 @@ def test_an_interrupted_run_from_before_a_knob_goes_on_with_its_default(folder: 
     write_json(folder / "unfinished.json", began)
     with pytest.raises(ArtifactError, match=r"setting lora_dropout was 0\.05 and is now 0\.0[.;]"):
         begin(folder, settings(resume=True, lora_dropout=0), INPUTS)
+
+
+def test_an_interrupted_run_keeps_the_version_of_its_draws(folder: Path) -> None:
+    """One from before versions were written down drew by the first; a new one, and one made anew, by the second."""
+    assert draws_of(folder, settings()) == 2
+    interrupted(folder, 10)
+    assert draws_of(folder, settings(resume=True)) == 2
+    marker = read_json(folder / "unfinished.json")
+    del marker["draws"]
+    write_json(folder / "unfinished.json", marker)
+    assert draws_of(folder, settings(resume=True)) == 1
+    begin(folder, settings(resume=True), INPUTS, 1)
+    assert read_json(folder / "unfinished.json")["draws"] == 1
+    assert draws_of(folder, settings(resume=True)) == 1
+    assert draws_of(folder, settings(overwrite=True)) == 2
 
 
 def test_operational_knobs_may_change_on_the_way(folder: Path) -> None:

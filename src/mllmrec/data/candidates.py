@@ -7,24 +7,21 @@ its own. The reference implementation's draw lives in `legacy.py`.
 
 from __future__ import annotations
 
-import bisect
 import itertools
-import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import read_jsonl
-from mllmrec.data.draws import generator, uniform
+from mllmrec.data.draws import uniform
+from mllmrec.data.negatives import VERSION, Draw, PoolSampler, Sampler
+from mllmrec.data.negatives_v1 import FirstSampler
 from mllmrec.data.sequences import Interactions, Line, Windows, windows
 from mllmrec.errors import DataError
+from mllmrec.manifests import Manifest
 from mllmrec.records import RankingExample, Split, example_id
-
-Sampler = Callable[[random.Random, int, frozenset[str]], list[str]]
-TRIES = 50
-"""Draws for each negative after which rejecting known and repeated items gives way to a pass over all items."""
 
 
 def questions(
@@ -59,88 +56,66 @@ def questions(
     return list(examples.values()), counts
 
 
-def uniform_sampler(pool: Sequence[str]) -> Sampler:
-    """Draws items of `pool` with equal chance, without repetition, outside a forbidden set."""
-
-    def sample(rng: random.Random, count: int, forbidden: frozenset[str]) -> list[str]:
-        if len(pool) > 4 * (count + len(forbidden)):
-            return _rejecting(lambda: pool[int(rng.random() * len(pool))], count, forbidden)
-        return rng.sample([item for item in pool if item not in forbidden], count)
-
-    return _checked(sample, pool)
-
-
-def popularity_sampler(pool: Sequence[str], lines: Sequence[Line]) -> Sampler:
-    """Draws items one after the other, without repetition, in proportion to how often they occur in `lines`.
-
-    An item that never occurs there weighs nothing: such items are drawn, with equal chance, only where all others
-    together are too few.
-    """
-    counts = item_counts(lines)
-    met = [item for item in pool if counts[item]]
-    unmet = [item for item in pool if not counts[item]]
-    members = frozenset(met)
-    cumulative = list(itertools.accumulate(counts[item] for item in met))
-
-    def sample(rng: random.Random, count: int, forbidden: frozenset[str]) -> list[str]:
-        missing = count - (len(met) - len(members & forbidden))
-        if missing >= 0:
-            rest = rng.sample([item for item in unmet if item not in forbidden], missing)
-            return [item for item in met if item not in forbidden] + rest
-
-        def draw() -> str:
-            return met[bisect.bisect(cumulative, rng.random() * cumulative[-1])]
-
-        chosen = _rejecting(draw, count, forbidden, tries=TRIES * count)
-        if len(chosen) < count:
-            # What is left is rare beside what was drawn. The first of exponential clocks, each as fast as its item is
-            # frequent, follow the same law and take one pass.
-            left = [item for item in met if item not in forbidden.union(chosen)]
-            clocks = {item: rng.expovariate(counts[item]) for item in left}
-            chosen += sorted(left, key=clocks.__getitem__)[: count - len(chosen)]
-        return chosen
-
-    return _checked(sample, pool)
-
-
 def item_counts(lines: Iterable[Line]) -> Counter[str]:
     """How often each item occurs in lines."""
     return Counter(itertools.chain.from_iterable(line.items for line in lines))
 
 
+def make_sampler(
+    interactions: Interactions, split: Split, negatives: str = "uniform", version: int = VERSION
+) -> Sampler:
+    """The sampler of a split: `uniform`, or `popularity` as counted in the train lines without validation targets.
+
+    Its pool is the catalogue and, from version 2 on, whatever occurs in the sequences that are known at that split.
+    """
+    counts = item_counts(interactions.fit_lines()) if negatives == "popularity" else None
+    if version == 1:
+        return FirstSampler(interactions.catalogue.ids, counts)
+    return PoolSampler(interactions.pool(split), counts)
+
+
 def with_candidates(
     example: RankingExample, sampler: Sampler, known: frozenset[str], num_neg: int, seed: int, purpose: str
 ) -> RankingExample:
-    """`example` with its target and `num_neg` negatives, shuffled, all drawn by (seed, purpose, example id)."""
-    rng = generator(seed, purpose, example.example_id)
+    """`example` with its target and `num_neg` negatives, all drawn by (seed, purpose, example id)."""
     forbidden = known | {example.target_id} | set(example.history)
-    candidates = [example.target_id, *sampler(rng, num_neg, forbidden)]
-    rng.shuffle(candidates)
+    candidates = sampler.listed(example.target_id, num_neg, forbidden, Draw(seed, purpose, example.example_id))
     return RankingExample(**{**vars(example), "candidates": tuple(candidates)})
 
 
 def freeze(
-    interactions: Interactions, split: Split, *, window: int, num_neg: int, seed: int, negatives: str = "uniform"
+    interactions: Interactions,
+    split: Split,
+    *,
+    window: int,
+    num_neg: int,
+    seed: int,
+    negatives: str = "uniform",
+    version: int = VERSION,
 ) -> tuple[list[RankingExample], dict[str, int]]:
     """The frozen lists of a split: one example a line, negatives outside all that is known of the user there.
 
-    `all` draws none: every item that isn't known of the user is a candidate, and no line spells them out. Popularity is
-    counted in the train lines without validation targets; `with_unseen` counts the lists for which they were too few.
+    `all` draws none: every item that isn't known of the user is a candidate, and no line spells them out.
+    `with_unseen` counts the lists for which the items that popularity knows were too few.
     """
     examples, counts = questions(interactions.lines(split), split, window)
     if negatives == "all":
         return examples, counts
-    pool, fitted = interactions.catalogue.ids, interactions.fit_lines()
-    sampler = uniform_sampler(pool) if negatives == "uniform" else popularity_sampler(pool, fitted)
+    sampler = make_sampler(interactions, split, negatives, version)
     known = interactions.known(split)
     drawn = [
         with_candidates(example, sampler, known[example.user_id], num_neg, seed, f"candidates/{split}")
         for example in examples
     ]
     if negatives == "popularity":
-        seen = item_counts(fitted).keys()
+        seen = item_counts(interactions.fit_lines()).keys()
         counts["with_unseen"] = sum(not seen >= set(each.candidates) - {each.target_id} for each in drawn)
     return drawn, counts
+
+
+def draw_version(manifest: Manifest | None) -> int:
+    """The version by which an artifact's lists were drawn; those that don't tell are of the first."""
+    return int(manifest.details.get("draws", 1)) if manifest is not None else 1
 
 
 def sliced(examples: Sequence[RankingExample], limit: int | None, seed: int) -> list[RankingExample]:
@@ -188,32 +163,3 @@ def _example(row: Mapping[str, Any], where: str) -> RankingExample:
 
 def _is_id_list(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
-
-
-def _rejecting(
-    draw: Callable[[], str], count: int, forbidden: frozenset[str], tries: float = float("inf")
-) -> list[str]:
-    """`count` distinct draws outside `forbidden`; fewer where `tries` draws don't find as many."""
-    accepted: dict[str, None] = {}
-    while len(accepted) < count and tries > 0:
-        tries -= 1
-        item = draw()
-        if item not in forbidden:
-            accepted[item] = None
-    return list(accepted)
-
-
-def _checked(sample: Sampler, pool: Sequence[str]) -> Sampler:
-    """`sample` that refuses, in words, what the pool can't give."""
-    members = frozenset(pool)
-
-    def checked(rng: random.Random, count: int, forbidden: frozenset[str]) -> list[str]:
-        available = len(members) - len(members & forbidden)
-        if available < count:
-            raise DataError(
-                f"{count} negatives were asked for, but only {available} of {len(members)} items are outside what "
-                f"one user knows. Lower --num-neg to {available} or less."
-            )
-        return sample(rng, count, forbidden)
-
-    return checked

@@ -9,6 +9,7 @@ from pathlib import Path
 from mllmrec.artifacts import Workspace, sha256, write_jsonl
 from mllmrec.data.candidates import candidate_rows, freeze, questions
 from mllmrec.data.legacy import draw_legacy
+from mllmrec.data.negatives import VERSION
 from mllmrec.data.protocols import Protocol
 from mllmrec.data.sequences import Interactions, Line
 from mllmrec.errors import ArtifactError
@@ -40,7 +41,8 @@ def run(settings: CandidatesSettings, workspace: Workspace) -> Summary:
     write_jsonl(path, candidate_rows(examples))
     counts["examples"] = len(examples)
     digest = sha256(path)
-    write_manifest(path, settings, inputs, started=started, counts=counts, details={"sha256": digest})
+    drawn = {} if settings.legacy or settings.negatives == "all" else {"draws": VERSION}
+    write_manifest(path, settings, inputs, started=started, counts=counts, details={"sha256": digest, **drawn})
     return Summary(
         headline=f"{len(examples)} {_lists(settings)} in {path.name}{left_out(counts)}",
         artifact=path,

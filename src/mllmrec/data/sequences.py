@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,7 +38,7 @@ class Line:
 
 
 class Catalogue(Mapping[str, Item]):
-    """The items of a titles file, in file order, which is the order that drawing negatives relies on.
+    """The items of a titles file, in file order, which is the order that the reference's draw relies on.
 
     An item that occurs in sequences but has no row is named by its id: `title("9")` is then "Item 9".
     """
@@ -112,15 +113,24 @@ class Interactions:
             for line in self.train
         ]
 
+    def lines_until(self, split: Split) -> Iterator[Line]:
+        """The lines that are known at `split`: train, train + valid, or everything."""
+        parts = {"train": (self.train,), "valid": (self.train, self.valid)}
+        yield from itertools.chain.from_iterable(parts.get(split, (self.train, self.valid, self.test)))
+
+    def pool(self, split: Split) -> list[str]:
+        """What may be recommended at `split`, sorted by id: the catalogue and all that occurs until then.
+
+        An item that has no row in the titles file would be the answer by construction if it were a target only.
+        """
+        occurring = itertools.chain.from_iterable(line.items for line in self.lines_until(split))
+        return sorted({*self.catalogue, *occurring})
+
     def known(self, split: Split) -> dict[str, frozenset[str]]:
-        """All items known of each user at `split`: train, train + valid, or everything."""
-        parts = {"train": (self.train,), "valid": (self.train, self.valid)}.get(
-            split, (self.train, self.valid, self.test)
-        )
+        """All items known of each user at `split`."""
         known: dict[str, set[str]] = defaultdict(set)
-        for lines in parts:
-            for line in lines:
-                known[line.user_id].update(line.items)
+        for line in self.lines_until(split):
+            known[line.user_id].update(line.items)
         return {user: frozenset(items) for user, items in known.items()}
 
 

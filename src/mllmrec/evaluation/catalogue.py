@@ -29,12 +29,9 @@ def ranked(baseline: Baseline, examples: Sequence[RankingExample], interactions:
         for example, scores in zip(examples, baseline.score_lists(examples), strict=True):
             yield ranking_of(example, scores)
         return
-    targets = {example.target_id for example in examples} - interactions.catalogue.keys()
     shelf = Shelf.of(interactions, examples[0].split)
-    items = [*shelf.items, *sorted(targets)]
-    for example, scores_I in zip(examples, scored(baseline, examples, items), strict=True):
-        free_I = np.append(shelf.free(shelf.taken(example, rerank=False)), np.zeros(len(targets), dtype=bool))
-        yield best_kept(example, items, scores_I, free_I)
+    for example, scores_I in zip(examples, scored(baseline, examples, shelf.items), strict=True):
+        yield best_kept(example, shelf.items, scores_I, shelf.free(shelf.taken(example, rerank=False)))
 
 
 def spells_lists(examples: Sequence[RankingExample]) -> bool:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mllmrec.artifacts import Workspace, sha256, write_jsonl
 from mllmrec.data.candidates import candidate_rows, questions
 from mllmrec.data.candidates_stage import left_out, lines_asked
-from mllmrec.data.draws import generator
+from mllmrec.data.negatives import VERSION, Draw, lots, ordered
 from mllmrec.data.protocols import Protocol
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import DataError
@@ -72,7 +72,7 @@ def run(settings: RetrieveSettings, workspace: Workspace) -> Summary:
     counts["examples"] = len(drawn)
     if settings.rerank:
         counts["retrieved"] = sum(each.target_id in each.candidates for each in drawn)
-    facts = {"sha256": sha256(path), "retriever": settings.retriever, **details}
+    facts = {"sha256": sha256(path), "draws": VERSION, "retriever": settings.retriever, **details}
     write_manifest(path, settings, inputs, started=started, counts=counts, details=facts)
     return Summary(headline=_headline(settings, path, counts), artifact=path, facts={**facts, **counts})
 
@@ -91,12 +91,12 @@ def retrieve(
     `scores` yields the retriever's score of every item of the shelf, example by example.
     """
     for example, scores_I in zip(examples, scores, strict=True):
-        rng = generator(seed, f"retrieve/{example.split}", example.example_id)
+        draw = Draw(seed, f"retrieve/{example.split}", example.example_id)
         free_I = shelf.free(shelf.taken(example, rerank=rerank))
         above, equals = best(scores_I, free_I, count)
-        chosen = above + rng.sample(equals, count - len(above))
-        candidates = [shelf.items[index] for index in chosen] + ([] if rerank else [example.target_id])
-        rng.shuffle(candidates)
+        chosen = [shelf.items[index] for index in above]
+        chosen += lots([shelf.items[index] for index in equals], count - len(above), draw)
+        candidates = ordered(chosen if rerank else [*chosen, example.target_id], draw)
         yield replace(example, candidates=tuple(candidates)), len(above) + len(equals) > count
 
 

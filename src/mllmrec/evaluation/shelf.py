@@ -30,7 +30,7 @@ class Shelf:
         for lines in parts:
             for line in lines:
                 before[line.user_id].update(line.items)
-        return cls(items=interactions.catalogue.ids, known=interactions.known(split), before=before)
+        return cls(items=interactions.pool(split), known=interactions.known(split), before=before)
 
     @cached_property
     def column(self) -> dict[str, int]:

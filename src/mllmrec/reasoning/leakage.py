@@ -20,9 +20,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from mllmrec.backends.embedding import Embedder
-from mllmrec.data.candidates import uniform_sampler
-from mllmrec.data.draws import generator
 from mllmrec.data.naming import Naming, words
+from mllmrec.data.negatives import Draw, PoolSampler
 from mllmrec.data.sequences import Catalogue
 from mllmrec.reasoning.similarity import Floats, ItemSpace
 from mllmrec.records import Trace
@@ -52,7 +51,7 @@ class LeakageJudge:
         self._catalogue, self._captions, self._seed = catalogue, captions, seed
         self._naming = Naming(catalogue, captions)
         self._space = ItemSpace({item: self._told(item) for item in catalogue}, embedder)
-        self._draw = uniform_sampler(catalogue.ids)
+        self._sampler = PoolSampler(catalogue.ids)
         self._num_titled = Counter(stem for item in catalogue for stem in set(stems(words(catalogue.title(item)))))
         self._stems_told = lru_cache(CACHED_ITEMS)(lambda item: frozenset(stems(words(self._told(item)))) - {""})
         self._runs_of = lru_cache(CACHED_ITEMS)(lambda item: runs(words(captions.get(item, ""))))
@@ -99,7 +98,7 @@ class LeakageJudge:
         count = min(NUM_NEGATIVES, len(rows) - len(avoided & rows.keys()))
         if trace.target_id not in rows or count < FEWEST_NEGATIVES:
             return 0.0
-        drawn = self._draw(generator(self._seed, "leakage", trace.example_id), count, avoided)
+        drawn = self._sampler.negatives(count, avoided, Draw(self._seed, "leakage", trace.example_id))
         negatives, target = cosines[[rows[item] for item in drawn]], float(cosines[rows[trace.target_id]])
         own = max((float(cosines[rows[item]]) for item in trace.history if item in rows), default=0.0)
         spread = max(float(negatives.std()), SMALLEST_SPREAD)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from mllmrec.backends.base import CandidateScorer, ScoringTask
 from mllmrec.backends.encoding import Encoder
-from mllmrec.data.candidates import uniform_sampler, with_candidates
+from mllmrec.data.candidates import make_sampler, with_candidates
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import DataError
 from mllmrec.records import RankingExample, Trace
@@ -50,7 +50,7 @@ class PredictionJudge:
 
     def __init__(self, scorer: CandidateScorer, encoder: Encoder, interactions: Interactions, lists: Lists) -> None:
         self._scorer, self._encoder, self._lists = scorer, encoder, lists
-        self._sampler = uniform_sampler(interactions.catalogue.ids)
+        self._sampler = make_sampler(interactions, "train")
         self._known: Mapping[str, frozenset[str]] = interactions.known("train")
         self._answer_ids = lru_cache(CACHED_ANSWERS)(encoder.answer_ids)
 

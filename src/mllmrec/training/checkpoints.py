@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import read_json, write_json, write_jsonl
+from mllmrec.data.negatives import VERSION
 from mllmrec.errors import ArtifactError
 from mllmrec.manifests import Manifest, differences, manifest_path
 from mllmrec.settings.training import TrainingSettings
@@ -27,7 +28,17 @@ TIMELINE = "metrics.jsonl"
 VALIDATED = "validation.jsonl"
 
 
-def begin(folder: Path, settings: TrainingSettings, inputs: Mapping[str, str], *, main: bool = True) -> Path | None:
+def draws_of(folder: Path, settings: TrainingSettings) -> int:
+    """The version by which lists are drawn: that of an interrupted run which is resumed, else the newest."""
+    marker = folder / UNFINISHED
+    if settings.overwrite or last_checkpoint(folder) is None or not marker.exists():
+        return VERSION
+    return int(read_json(marker).get("draws", 1))
+
+
+def begin(
+    folder: Path, settings: TrainingSettings, inputs: Mapping[str, str], draws: int = VERSION, *, main: bool = True
+) -> Path | None:
     """Make the folder ready and return the trainer checkpoint to resume from, None for a fresh start.
 
     Raises ArtifactError when an interrupted run is there and neither --resume nor --overwrite was given, or when it
@@ -48,7 +59,7 @@ def begin(folder: Path, settings: TrainingSettings, inputs: Mapping[str, str], *
     if main:
         folder.mkdir(parents=True, exist_ok=True)
         _rewind(folder, last)
-        write_json(marker, what)
+        write_json(marker, {**what, "draws": draws})
     return last
 
 

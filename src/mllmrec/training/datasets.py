@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from mllmrec.artifacts import Workspace
-from mllmrec.data.candidates import Sampler, freeze, questions, uniform_sampler, with_candidates
+from mllmrec.data.candidates import freeze, make_sampler, questions, with_candidates
 from mllmrec.data.draws import generator, uniform
 from mllmrec.data.folds import in_fold
 from mllmrec.data.hints import HintDraw, Hints, read_hints
+from mllmrec.data.negatives import VERSION, Sampler
 from mllmrec.data.sequences import Interactions, Line
 from mllmrec.errors import DataError
 from mllmrec.progress import note
@@ -53,9 +54,12 @@ class TrainingExamples:
 
 
 def training_examples(
-    settings: TrainingSettings, workspace: Workspace, interactions: Interactions, window: int
+    settings: TrainingSettings, workspace: Workspace, interactions: Interactions, window: int, draws: int = VERSION
 ) -> TrainingExamples:
-    """The windows of the train split that `settings` name, after refusing lines that hold a later target."""
+    """The windows of the train split that `settings` name, after refusing lines that hold a later target.
+
+    `draws` is the version by which negatives are drawn.
+    """
     refuse_leaks(interactions)
     lines = [line for line in interactions.training_lines() if in_fold(line.user_id, settings.fold)]
     if not lines:
@@ -70,7 +74,7 @@ def training_examples(
         questions=examples,
         hints=hints.texts,
         known=interactions.known("train"),
-        sampler=uniform_sampler(interactions.catalogue.ids),
+        sampler=make_sampler(interactions, "train", version=draws),
         num_neg=settings.num_neg,
         seed=settings.seed,
         purpose=settings.verb,
@@ -99,7 +103,9 @@ def hint_draw(settings: TrainingSettings) -> HintDraw | None:
     return HintDraw(share=settings.cot_prob, seed=settings.seed, before_assessment=bool(settings.fold))
 
 
-def validation_examples(settings: TrainingSettings, interactions: Interactions, window: int) -> list[RankingExample]:
+def validation_examples(
+    settings: TrainingSettings, interactions: Interactions, window: int, draws: int = VERSION
+) -> list[RankingExample]:
     """The fixed slice of validation questions that is scored during training; empty when none is long enough."""
     long_enough = [line for line in interactions.valid if len(line.items) >= window]
     if not long_enough:
@@ -107,7 +113,7 @@ def validation_examples(settings: TrainingSettings, interactions: Interactions, 
         return []
     part = sorted(long_enough, key=lambda line: uniform(settings.seed, "validation", line.user_id))
     chosen = replace(interactions, valid=part[: settings.eval_users])
-    examples, _ = freeze(chosen, "valid", window=window, num_neg=settings.num_neg, seed=settings.seed)
+    examples, _ = freeze(chosen, "valid", window=window, num_neg=settings.num_neg, seed=settings.seed, version=draws)
     return examples
 
 

@@ -12,6 +12,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from mllmrec.backends.encoding import Encoder
 from mllmrec.data.formats import PromptFormat
+from mllmrec.data.negatives import VERSION
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import SettingsError
 from mllmrec.manifests import write_manifest
@@ -47,10 +48,11 @@ class Session:
         chosen: PromptFormat,
         encoder: Encoder,
         trainer: Any,
+        draws: int = VERSION,
     ) -> None:
         self.settings, self.folder, self.inputs, self.started = settings, folder, inputs, started
         self.chosen = replace(chosen, template=encoder.chat.version)
-        self.encoder, self.trainer = encoder, trainer
+        self.encoder, self.trainer, self.draws = encoder, trainer, draws
         self.interrupt = InterruptCallback()
         self.validated: ValidationCallback | None = None
         self.monitor: MonitorCallback | None = None
@@ -62,7 +64,7 @@ class Session:
 
     def attach_validation(self, interactions: Interactions, steps: int, reward: Reward | None = None) -> None:
         """Score the validation slice along the way; without one the last weights are kept."""
-        examples = validation_examples(self.settings, interactions, self.chosen.window)
+        examples = validation_examples(self.settings, interactions, self.chosen.window, self.draws)
         if examples:
             tasks = [self.encoder.scoring_task(example) for example in examples]
             rewards = None if reward is None else [self._rewards(reward, example) for example in examples]
@@ -133,6 +135,7 @@ class Session:
         readings = self.validated.readings if self.validated else {}
         return {
             **self.chosen.to_details(),
+            "draws": self.draws,
             "model": model_name,
             "peft": getattr(self.settings, "peft", "lora"),
             "steps": self.trainer.state.global_step,

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mllmrec.data.candidates import questions, uniform_sampler, with_candidates
+from mllmrec.data.candidates import questions, with_candidates
 from mllmrec.data.draws import uniform
+from mllmrec.data.negatives import PoolSampler
 from mllmrec.data.sequences import Interactions, Line
 from mllmrec.evaluation.baselines.base import Baseline, with_full_history
 from mllmrec.evaluation.baselines.families import Family, Fitting, Params
@@ -110,10 +111,10 @@ def make_judge(fitting: Fitting) -> Judge | None:
 
 
 def _draw(asked: Sequence[RankingExample], interactions: Interactions, seed: int) -> list[RankingExample]:
-    pool, known = interactions.catalogue.ids, interactions.known("valid")
+    pool, known = interactions.pool("valid"), interactions.known("valid")
     widest = max(len(known[example.user_id].union(example.history)) for example in asked)
     num_neg = max(1, min(NEGATIVES, len(pool) - widest))
-    sampler = uniform_sampler(pool)
+    sampler = PoolSampler(pool)
     return [
         with_candidates(example, sampler, known[example.user_id], num_neg, seed, "baselines/tuning")
         for example in asked

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mllmrec.artifacts import Workspace
-from mllmrec.data.candidates import questions, uniform_sampler, with_candidates
+from mllmrec.data.candidates import make_sampler, questions, with_candidates
 from mllmrec.data.draws import uniform
 from mllmrec.data.hints import find_usable
 from mllmrec.data.sequences import Interactions
@@ -50,7 +50,7 @@ def hinted_examples(
     chosen.sort(key=lambda example: uniform(seed, "probe/hint", example.example_id))
     ids = {example.example_id for example in chosen[:count]}
     hints = {trace.example_id: trace.reasoning for trace, _ in TraceJoin(path, interactions) if trace.example_id in ids}
-    sampler, known = uniform_sampler(interactions.catalogue.ids), interactions.known("train")
+    sampler, known = make_sampler(interactions, "train"), interactions.known("train")
     examples = [
         with_candidates(example, sampler, known[example.user_id], num_neg, seed, "probe/hint")
         for example in chosen[:count]

@@ -22,7 +22,7 @@ SPLITS = {"train": ("train",), "valid": ("train", "valid"), "test": ("train", "v
 
 
 class Allowed:
-    """The items of the titles file and, of each user, those that occur on the lines of a split and before it."""
+    """The items of the titles file and of the sequences until a split, and those of each user."""
 
     def __init__(self, workspace: Workspace, dataset: str, split: str) -> None:
         with workspace.titles(dataset).open(encoding="utf-8-sig", newline="") as file:
@@ -33,6 +33,7 @@ class Allowed:
             for line in path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else ():
                 user, _, items = line.partition("\t")
                 self.known[user].update(items.split())
+        self.items.update(*self.known.values())
 
     def check(self, checks: Checks, where: str, row: Mapping[str, Any], example: RankingExample) -> None:
         """The length that a line tells, and that its items are the target and others that may be there."""
