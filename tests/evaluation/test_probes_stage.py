@@ -135,7 +135,7 @@ def test_probes_are_told_with_their_cost_and_what_they_say(bench: Bench) -> None
     assert facts["probes"]["position"]["evaluations"] == 9
     assert facts["probes"]["popularity"]["evaluations"] == facts["probes"]["length"]["evaluations"] == 0
     assert facts["probes"]["position"]["range"]["value"] == 0.0
-    assert facts["probes"]["no-history"]["metrics"]["HR@1"]["difference"]["high"] < 0
+    assert facts["probes"]["no-history"]["metrics"]["HR@5"]["difference"]["high"] < 0
     manifest = Manifest.read(bench.artifact)
     assert manifest is not None
     assert (manifest.verb, manifest.counts["users"]) == ("probe", 70)

@@ -395,16 +395,20 @@ def test_generating_ranks_by_beams_on_the_same_prompt(workspace: Workspace) -> N
 
 def test_the_first_beam_is_the_first_answer(workspace: Workspace) -> None:
     """What `evaluate` ranks first is what `generate` of transformers itself answers with three beams."""
-    folder = evaluated(workspace, tag="full", method="generate", top_k="3", limit=5, max_answer_tokens=16)
+    folder = evaluated(workspace, tag="full", method="generate", top_k="3", limit=12, max_answer_tokens=24)
     checkpoint = workspace.checkpoint(DATASET, "full")
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
     loaded = load(workspace, checkpoint, device="cpu")
     encoder = Encoder.make(loaded.chat, Interactions.load(workspace, DATASET).catalogue, {}, 2048)
-    examples = read_candidates(workspace.candidates(DATASET, "test", "uni9", WINDOW, 42))[:5]
-    for example, row in zip(examples, read_jsonl(folder / "rankings.jsonl"), strict=True):
+    examples = read_candidates(workspace.candidates(DATASET, "test", "uni9", WINDOW, 42))
+    asked = {example.example_id: example for example in examples}
+    rows = list(read_jsonl(folder / "rankings.jsonl"))
+    assert any(any(row["scores"]) for row in rows)
+    for row in rows:
+        example = asked[row["example_id"]]
         ids = loaded.tokenizer(encoder.prompt_text(example), return_tensors="pt", add_special_tokens=False)
         beams = model.generate(
-            **ids, num_beams=3, num_return_sequences=3, length_penalty=0.0, max_new_tokens=16, do_sample=False
+            **ids, num_beams=3, num_return_sequences=3, length_penalty=0.0, max_new_tokens=24, do_sample=False
         )
         texts = loaded.tokenizer.batch_decode(beams[:, ids["input_ids"].shape[1] :], skip_special_tokens=True)
         answers = [parse(text).item_id for text in texts]

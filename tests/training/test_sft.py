@@ -29,7 +29,7 @@ from mllmrec.settings.training import SftSettings
 from mllmrec.training import compact, sft
 from mllmrec.training.callbacks import LogCallback, Validation, ValidationCallback
 from mllmrec.training.datasets import training_examples, validation_examples
-from small_models import DATASET, WINDOW, sft_settings, shorten_validation, weights_of
+from small_models import DATASET, ON_FULL, WINDOW, sft_settings, shorten_validation, weights_of
 
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -122,11 +122,11 @@ def test_the_manifest_holds_what_later_verbs_inherit(trained: Workspace) -> None
         "template": "",
         "hint_share": 0.0,
     }
-    assert (details["model"], details["peft"], details["steps"]) == ("tiny", "none", 174)
+    assert (details["model"], details["peft"], details["steps"]) == ("tiny", "none", 116)
     lines = Interactions.load(trained, DATASET).train
     assert manifest.counts["examples"] == sum(len(line.items) - WINDOW + 1 for line in lines)
     assert set(manifest.inputs) == {"train", "valid", "titles", "model", "template"}
-    assert details["validation"].keys() == {"0", "174"}
+    assert details["validation"].keys() == {"0", "116"}
 
 
 def test_only_the_result_is_left_in_the_folder(trained: Workspace) -> None:
@@ -288,14 +288,13 @@ def test_checkpoints_of_another_program_are_left_alone(toy_copy: Workspace) -> N
 
 def test_a_finished_checkpoint_is_left_alone_and_another_one_refused(trained_copy: Workspace) -> None:
     folder = trained_copy.checkpoint(DATASET, "sft")
-    on_full = {"backbone": f"checkpoints/{DATASET}/full", "lr": 1e-2}
     before = {path.name: sha256(path) for path in folder.iterdir()}
-    summary = train(trained_copy, **on_full)
+    summary = train(trained_copy, **ON_FULL)
     assert "is finished; nothing to do" in summary.headline
-    assert summary.facts["steps"] == 10
-    train(trained_copy, **on_full, save_steps=7, logging_steps=3, workers=1)
+    assert summary.facts["steps"] == 20
+    train(trained_copy, **ON_FULL, save_steps=7, logging_steps=3, workers=1)
     with pytest.raises(ArtifactError, match=r"was already made by `mllmrec sft` .*setting epochs was 1 and is now 2"):
-        train(trained_copy, **on_full, epochs=2)
+        train(trained_copy, **ON_FULL, epochs=2)
     with pytest.raises(ArtifactError, match=r"the input model has changed since"):
         train(trained_copy, lr=1e-2, backbone="tiny")
     assert {path.name: sha256(path) for path in folder.iterdir()} == before
