@@ -21,7 +21,7 @@ from mllmrec.artifacts import Workspace, read_json, read_jsonl, sha256, write_js
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import load
 from mllmrec.data.sequences import Interactions
-from mllmrec.errors import ArtifactError
+from mllmrec.errors import ArtifactError, BackendError
 from mllmrec.evaluation.metrics import FloatArray
 from mllmrec.manifests import Manifest
 from mllmrec.records import Summary
@@ -109,6 +109,15 @@ def test_the_loss_falls_and_validation_rises(trained: Workspace) -> None:
     assert sum(losses[-10:]) / 10 < 1.6
     readings = log_of(folder, "valid_NDCG@3")
     assert readings[max(readings)] > readings[0] + 0.2
+
+
+def test_rows_that_would_change_the_positions_of_those_beside_them_are_refused(toy_copy: Workspace) -> None:
+    shorten_validation(toy_copy)
+    path = toy_copy.root / "tiny" / "config.json"
+    scaled = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+    write_json(path, read_json(path) | {"rope_parameters": scaled, "max_position_embeddings": 60})
+    with pytest.raises(BackendError, match=r"Qwen3ForCausalLM scales positions \(dynamic\) .*passes 60 tokens"):
+        sft.run(sft_settings(toy_copy, limit=8), toy_copy)
 
 
 def test_the_manifest_holds_what_later_verbs_inherit(trained: Workspace) -> None:

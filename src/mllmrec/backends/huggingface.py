@@ -23,6 +23,7 @@ from mllmrec.backends.adapters import check_origin, fold, foldable, put_on, refu
 from mllmrec.backends.base import Tokens
 from mllmrec.backends.chat import Chat, stop_ids
 from mllmrec.backends.decoding import MarkedDecoder
+from mllmrec.backends.positions import is_recurrent, verify_scaling
 from mllmrec.data.adapter_folders import is_adapter, misnamed, require_adapter
 from mllmrec.data.formats import PromptFormat
 from mllmrec.data.model_folders import lacking
@@ -169,29 +170,41 @@ class HuggingFaceGenerator:
         self.loaded = loaded
         self._decoder = MarkedDecoder(loaded.tokenizer)
 
-    @torch.no_grad()
     def generate(self, prompts: Sequence[Tokens], *, num_answers: int, max_new_tokens: int) -> list[list[str]]:
-        model, tokenizer = self.loaded.model, self.loaded.tokenizer
+        verify_scaling(self.loaded.model, max(map(len, prompts)) + max_new_tokens)
+        # Recurrent models would read padding, and not all of them tell the rows of a batch apart.
+        batches = [[prompt] for prompt in prompts] if is_recurrent(self.loaded.model) else [prompts]
+        texts = [text for batch in batches for text in self._write(batch, num_answers, max_new_tokens)]
+        return [texts[start : start + num_answers] for start in range(0, len(texts), num_answers)]
+
+    @torch.no_grad()
+    def _write(self, prompts: Sequence[Tokens], num_answers: int, max_new_tokens: int) -> list[str]:
+        model, pad = self.loaded.model, self.loaded.tokenizer.pad_token_id
         width = max(len(prompt) for prompt in prompts)
-        pad = tokenizer.pad_token_id
         input_ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
         attention = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        output = model.generate(
-            input_ids=input_ids.to(model.device),
-            attention_mask=attention.to(model.device),
-            do_sample=False,
-            num_beams=num_answers,
-            num_return_sequences=num_answers,
-            length_penalty=0.0 if num_answers > 1 else None,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=stop_ids(model, self.loaded.chat.end_id),
-            pad_token_id=pad,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-        )
-        texts = [visible_answer(self._decoder.decode(row)).text for row in output[:, width:].tolist()]
-        return [texts[start : start + num_answers] for start in range(0, len(texts), num_answers)]
+        try:
+            output = model.generate(
+                input_ids=input_ids.to(model.device),
+                attention_mask=attention.to(model.device),
+                do_sample=False,
+                num_beams=num_answers,
+                num_return_sequences=num_answers,
+                length_penalty=0.0 if num_answers > 1 else None,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=stop_ids(model, self.loaded.chat.end_id),
+                pad_token_id=pad,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+            )
+        except ValueError as error:
+            said = " ".join(str(error).split())
+            raise BackendError(
+                f"{' + '.join(self.loaded.names)} can't write {num_answers} answers to a prompt: {said.rstrip('.')}. "
+                "Choose another model, or ask for one answer (--top-k 1)."
+            ) from error
+        return [visible_answer(self._decoder.decode(row)).text for row in output[:, width:].tolist()]
 
 
 def read_pretrained(kind: Any, source: str, **options: Any) -> Any:

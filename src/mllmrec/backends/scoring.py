@@ -21,12 +21,16 @@ import torch
 from numpy.typing import NDArray
 
 from mllmrec.backends.base import ScoringTask
+from mllmrec.backends.positions import ADVICE, causal_lm, reach, verify_scaling
 from mllmrec.backends.prompt_cache import PromptCache
 from mllmrec.backends.tries import Row, make_rows, plan_batches
 from mllmrec.errors import BackendError
 
 PROJECTED_ROWS = 2048
 CPU_TOKENS, CPU_PROJECTED_ROWS = 2048, 512
+PROBE = ScoringTask(prompt_T=[2, 3, 4, 5, 6, 7], answers_C=[[5, 4, 3, 2], [5, 4, 2, 3, 6], [3, 2]])
+EXACT, ROUNDED = (1e-3, 1e-3), (0.25, 0.02)
+"""Differences of a probe that are due to rounding, in nats and relative: in float32, and in shorter number formats."""
 
 
 class HuggingFaceScorer:
@@ -35,15 +39,16 @@ class HuggingFaceScorer:
     `max_tokens` bounds a batch, padding included; on a CPU, where larger batches only leave its caches, at most 2,048
     are taken. Logits are divided by `temperature`, as sampling at that temperature does. Raises BackendError, rather
     than score wrongly, for a model whose logits aren't its output embedding times its last hidden state (soft-capped or
-    scaled logits), for one with layers other than attention, and for rows longer than a sliding window.
+    scaled logits), for one whose layers can't take answers that share a row (positions.py), which a probe makes sure
+    of, and for rows longer than a sliding window or than positions are the same in every batch.
     """
 
     def __init__(self, model: Any, max_tokens: int = 8192, temperature: float = 1.0) -> None:
         self.model, self.temperature = model, temperature
         self.max_tokens = min(max_tokens, CPU_TOKENS) if model.device.type == "cpu" else max_tokens
         self.reach = reach(model)
-        with evaluating(model):
-            self._verify_head()
+        with evaluating(model), torch.autocast(model.device.type, enabled=False):
+            self._verify_by_probe()
 
     def score(self, tasks: Sequence[ScoringTask]) -> Iterator[tuple[int, list[float]]]:
         rows = make_rows(tasks)
@@ -54,24 +59,35 @@ class HuggingFaceScorer:
             for row, scores_C in zip(batch, scores, strict=True):
                 yield row.index, scores_C.tolist()
 
-    def _verify_head(self) -> None:
-        causal, decoder, head = _parts(self.model)
-        probe = torch.tensor([[0, 1, 2, 3]], device=self.model.device)
-        hidden: list[torch.Tensor] = []
-        hook = decoder.register_forward_hook(lambda _module, _inputs, output: hidden.append(output.last_hidden_state))
+    def _verify_by_probe(self) -> None:
+        """Compare logits with the output embedding of hidden states, and answers in one row with answers alone."""
+        [row] = make_rows([PROBE])
+        name = type(causal_lm(self.model)).__name__
         try:
-            # The class's own forward: a trainer wraps the instance's, in autocast for one.
-            logits = type(causal).forward(causal, input_ids=probe, use_cache=False).logits
-        finally:
-            hook.remove()
-        if not torch.allclose(head(hidden[0]).float(), logits.float(), atol=1e-3, rtol=1e-3):
+            logits, projected, expected = _one_by_one(self.model, PROBE)
+            found = score_rows(self.model, [row], cached=self.reach is None)[0]
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+            said = " ".join(str(error).split())
             raise BackendError(
-                f"{type(causal).__name__} changes its logits after the output embedding (a soft cap or a scale), "
-                "which exact scoring doesn't support. Choose another model, or rank with --method generate."
+                f"{name} can't read candidates that share one row, as exact scoring has them ({said}). {ADVICE}"
+            ) from error
+        if not torch.allclose(projected.float(), logits.float(), atol=1e-3, rtol=1e-3):
+            raise BackendError(
+                f"{name} changes its logits after the output embedding (a soft cap or a scale), which exact scoring "
+                f"doesn't support. {ADVICE}"
+            )
+        is_rounded = self.model.dtype != torch.float32 or getattr(causal_lm(self.model), "is_quantized", False)
+        atol, rtol = ROUNDED if is_rounded else EXACT
+        if not torch.allclose(found, expected, atol=atol, rtol=rtol):
+            raise BackendError(
+                f"{name} scores candidates that share one row otherwise than each alone (by up to "
+                f"{(found - expected).abs().max():.2g} nats on a probe), so that exact scores would be wrong. {ADVICE}"
             )
 
     def verify_lengths(self, rows: Sequence[Row]) -> None:
-        """Raise BackendError for a row that a sliding window would cut."""
+        """Raise BackendError for a row that a sliding window would cut, or that would change those beside it."""
         longest = max((len(row.prompt_T) + max(map(len, row.trie.paths)) for row in rows), default=0)
         if self.reach is not None and longest > self.reach:
             raise BackendError(
@@ -79,6 +95,28 @@ class HuggingFaceScorer:
                 f"of {self.reach} tokens, beyond which exact scoring doesn't support it. Lower --max-prompt-tokens, "
                 "choose another model, or rank with --method generate."
             )
+        verify_scaling(self.model, longest)
+
+
+def _one_by_one(model: Any, task: ScoringTask) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits (B, T, V) of the answers in rows of their own, what the head makes of hidden states, and their scores."""
+    causal, decoder, head = _parts(model)
+    width = max(map(len, task.answers_C))
+    rows = [[*task.prompt_T, *answer, *[0] * (width - len(answer))] for answer in task.answers_C]
+    hidden: list[torch.Tensor] = []
+    hook = decoder.register_forward_hook(lambda _module, _inputs, output: hidden.append(output.last_hidden_state))
+    try:
+        # The class's own forward: a trainer wraps the instance's, in autocast for one.
+        given = torch.tensor(rows, device=model.device)
+        logits = type(causal).forward(causal, input_ids=given, use_cache=False).logits
+    finally:
+        hook.remove()
+    logp_BTV, start = logits.float().log_softmax(dim=-1), len(task.prompt_T) - 1
+    scores = [
+        logp_TV[range(start, start + len(answer)), list(answer)].sum()
+        for logp_TV, answer in zip(logp_BTV, task.answers_C, strict=True)
+    ]
+    return logits, head(hidden[0]), torch.stack(scores)
 
 
 @contextmanager
@@ -218,29 +256,10 @@ def _log_probabilities(
     return torch.cat(parts)
 
 
-def causal_lm(model: Any) -> Any:
-    """The causal LM below any adapters."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def _parts(model: Any) -> tuple[Any, Any, Any]:
     """The causal LM, its transformer, and its output embedding."""
     causal = causal_lm(model)
-    return causal, causal.base_model, causal.get_output_embeddings()
-
-
-def reach(model: Any) -> int | None:
-    """How many tokens back every layer sees; None for all of them."""
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if kinds - {"full_attention", "sliding_attention"}:
-        raise BackendError(
-            f"{type(model).__name__} has layers of kind {', '.join(sorted(kinds))}; exact scoring needs attention in "
-            "each, because candidates share one row. Choose another model, or rank with --method generate."
-        )
-    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
-    window: int | None = getattr(config, "sliding_window", None)
-    return window if slides else None
+    return causal, causal.get_decoder(), causal.get_output_embeddings()
 
 
 def _project(head: Any, hidden_E: torch.Tensor) -> torch.Tensor:

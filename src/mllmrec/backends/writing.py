@@ -4,7 +4,8 @@ Requests are drawn a few batches at a time and sorted by size, so that a batch h
 comes first. Prompts are padded on the left and masked there. Writing is greedy; above temperature 0 noise is added to
 the logits before the largest is taken (the Gumbel-max trick, which samples exactly), and the noise depends on the
 request's key alone, so that neither batches nor order decide a text. What the model's folder says about sampling is
-left aside. A batch that doesn't fit into the device's memory is halved and tried again.
+left aside. Recurrent models, which would read padding, get one prompt at a time. A batch that doesn't fit into the
+device's memory is halved and tried again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from mllmrec.backends.base import Reply, Request
 from mllmrec.backends.chat import Chat, stop_ids
 from mllmrec.backends.decoding import MarkedDecoder
+from mllmrec.backends.positions import is_recurrent, scaling_limit
 from mllmrec.data.draws import generator
 from mllmrec.data.visible_answer import Visible, open_thought, visible_answer
 from mllmrec.progress import note
@@ -55,12 +57,13 @@ class Writer:
     """
 
     def __init__(self, model: Any, chat: Chat, *, batch: int, max_new_tokens: int, temperature: float = 0.0) -> None:
-        self.model, self.chat, self.batch = model, chat, batch
+        self.model, self.chat = model, chat
+        self.batch = 1 if is_recurrent(model) else batch
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
         self.ends = frozenset(stop_ids(model, chat.end_id))
         self.pad_id: int = chat.end_id if chat.tokenizer.pad_token_id is None else chat.tokenizer.pad_token_id
-        reach = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self.longest_prompt: int = sys.maxsize if reach is None else reach - max_new_tokens
+        limits = (getattr(model.config.get_text_config(), "max_position_embeddings", None), scaling_limit(model))
+        self.longest_prompt: int = min([limit for limit in limits if limit], default=sys.maxsize) - max_new_tokens
         self.image_id: int | None = getattr(model.config, "image_token_id", None)
         self._opened = open_thought(chat.prompt(""))
         self._decoder = MarkedDecoder(chat.tokenizer)

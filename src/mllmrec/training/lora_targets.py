@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from mllmrec.backends.huggingface import read_pretrained
-from mllmrec.backends.scoring import causal_lm
+from mllmrec.backends.positions import causal_lm
 from mllmrec.errors import BackendError, SettingsError
 from mllmrec.progress import note
 

@@ -19,6 +19,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from mllmrec.artifacts import Workspace
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import Dtype, LoadedModel, choose_device, load, portable, resolve
+from mllmrec.backends.positions import verify_scaling
 from mllmrec.data.sequences import Interactions, require_dataset
 from mllmrec.locks import locking
 from mllmrec.manifests import finished
@@ -103,6 +104,7 @@ def _trainer(
 ) -> SFTTrainer:
     def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
         prompt, answer = encoder.prompt_ids(example, hint), encoder.answer_ids(example.target_id)
+        verify_scaling(loaded.model, len(prompt) + len(answer))
         return {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
 
     arguments = SFTConfig(
