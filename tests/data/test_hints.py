@@ -123,7 +123,12 @@ def test_empty_rejected_and_repeated_traces_are_left_out(shop: Workspace, capsys
         ("Step 3: something like [ITEM_c].", True),
         ("Step 3: the copper kettle comes to mind.", True),
         ("Step 3: The Copper Kettle (1995).", True),
+        ("Step 3: the Copper Kettle's warmth.", True),
+        ("Step 3: the Copper-Kettle mood.", True),
+        ("Step 3: movie c, or one like it.", True),
+        ("Step 3: Candidate c.", True),
         ("Step 3: copper kettles in general.", False),
+        ("- **Copper** pots, kettles in general.", False),
         ("Step 3: [ITEM_cc], or [ITEM_a] again, like Thing a.", False),
     ],
 )

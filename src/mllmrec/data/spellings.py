@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from mllmrec.data.naming import Naming, Spelling
+from mllmrec.data.naming import Naming
+from mllmrec.data.written_words import Spelling
 
 
 class SpellingIndex:
-    """The spellings of items, to be looked for in texts all at once."""
+    """The spellings of items, their `subtitles` too if wanted, to be looked for in texts all at once."""
 
-    def __init__(self, naming: Naming, items: Iterable[str]) -> None:
+    def __init__(self, naming: Naming, items: Iterable[str], *, subtitles: bool = False) -> None:
         self._items = defaultdict[Spelling, list[str]](list)
         self._lengths = defaultdict[str, set[int]](set)
         for item_id in items:
-            for spelling in naming.spellings(item_id):
+            for spelling in naming.all_spellings(item_id) if subtitles else naming.spellings(item_id):
                 self._items[spelling].append(item_id)
                 self._lengths[spelling[0]].add(len(spelling))
 

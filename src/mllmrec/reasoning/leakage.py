@@ -20,9 +20,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from mllmrec.backends.embedding import Embedder
-from mllmrec.data.naming import Naming, words
+from mllmrec.data.naming import Naming
 from mllmrec.data.negatives import Draw, PoolSampler
 from mllmrec.data.sequences import Catalogue
+from mllmrec.data.written_words import words
 from mllmrec.reasoning.similarity import Floats, ItemSpace
 from mllmrec.records import Trace
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec.data.naming import words
+from mllmrec.data.written_words import words
 
 SHARED, OF = 4, 5
 RUN_WORDS, NUM_HASHES, CHUNK = 3, 1 << 22, 1000

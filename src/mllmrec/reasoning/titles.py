@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mllmrec.data.naming import Naming, words
+from mllmrec.data.naming import Naming
 from mllmrec.data.sequences import Catalogue
 from mllmrec.data.spellings import SpellingIndex
+from mllmrec.data.written_words import WrittenWords
 
 
 class Titles:
@@ -29,14 +30,13 @@ class Titles:
         >>> sorted(titles.named("The Paper Moon at the lake")), titles.named("The Paper Moon at the lake", ["1"])
         (['1', '2', '3'], {'3'})
         """
-        written = tuple(words(text))
-        found = self._found(written)
-        if found.issubset(history):
+        readings = [reading.words for reading in WrittenWords(text).readings]
+        if set[str]().union(*map(self._found, readings)).issubset(history):
             return set()
         own = {spelling for item in history for spelling in self._naming.spellings(item)}
         for spelling in sorted(own, key=len, reverse=True):
-            written = without(written, spelling)
-        return self._found(written).difference(history)
+            readings = [without(written, spelling) for written in readings]
+        return set[str]().union(*map(self._found, readings)).difference(history)
 
     def _found(self, written: tuple[str, ...]) -> set[str]:
         places = (self._spellings.at(written, start) for start in range(len(written)))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 
-from mllmrec.data.naming import Naming, WrittenWords
+from mllmrec.data.naming import Naming
 from mllmrec.data.prompts import plain
 from mllmrec.data.sequences import Catalogue
 from mllmrec.data.visible_answer import visible_answer
+from mllmrec.data.written_words import ARTICLES, WrittenWords
 
 TEMPLATE_VERSION = "2026-11.1"
 MAX_WORDS = 50
@@ -57,11 +58,15 @@ class CaptionRules:
     def names_title(self, item_id: str, text: str) -> bool:
         """Whether `text` holds the item's title, whatever the case and punctuation, or names it otherwise.
 
-        The full title counts even where it is an ordinary word (`Big`), because a caption can do without it; shorter
-        spellings, such as the one without its article, count as everywhere else.
+        The full title counts even where it is an ordinary word (`Big`), because a caption can do without it; without
+        its article (`an orchard`) it does where no other title has its word. Other spellings count as everywhere else.
         """
-        spellings = self._naming.spellings(item_id)
-        return bool(spellings and WrittenWords(text).places(spellings[0])) or bool(self._naming.names(text, item_id))
+        written, spellings = WrittenWords(text), self._naming.spellings(item_id)
+        if spellings and written.places(spellings[0]):
+            return True
+        words = tuple(word for word in (spellings or ((),))[0] if word not in ARTICLES)
+        rare = len(words) == 1 and not self._naming.is_ordinary(words[0])
+        return (rare and bool(written.places(words))) or bool(self._naming.names(text, item_id))
 
 
 def first_sentence(text: str) -> str:

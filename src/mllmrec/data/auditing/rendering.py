@@ -18,7 +18,6 @@ from mllmrec.data.auditing.material import SPLITS, Material
 from mllmrec.data.auditing.splits import lines_of, name_of
 from mllmrec.data.auditing.title_index import Strength
 from mllmrec.data.candidates import questions
-from mllmrec.data.naming import words
 from mllmrec.data.prompts import CAPTION_WORDS, Renderer
 from mllmrec.records import RankingExample
 
@@ -117,7 +116,7 @@ class PromptCheck:
         The picture of `Amber Road 2` may well be said to show Amber Road.
         """
         naming = self.material.naming
-        titles = [set(words(self._title(item))) for item in example.history]
+        titles = [{word for spelling in naming.spellings(item) for word in spelling} for item in example.history]
         if any(title.issuperset(spelling) for spelling in naming.spellings(example.target_id) for title in titles):
             return False
         return any(naming.names(self._caption(item), example.target_id, example.history) for item in example.history)

@@ -17,7 +17,7 @@ from mllmrec.data.auditing.findings import TARGETS_ALONE, Finding, judged
 from mllmrec.data.auditing.material import Material
 from mllmrec.data.auditing.splits import lines_of, name_of
 from mllmrec.data.candidates import item_counts
-from mllmrec.data.naming import words
+from mllmrec.data.written_words import words
 from mllmrec.records import Split
 
 MOST_OTHERS, ITEMS_ALIKE = 0.001, 50

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 
-from mllmrec.data.naming import Naming, WrittenWords
+from mllmrec.data.naming import Naming
 from mllmrec.data.sequences import Catalogue
 from mllmrec.data.spellings import SpellingIndex
+from mllmrec.data.written_words import WrittenWords, words
 
 SURE_WORDS = 4
 
@@ -29,7 +30,8 @@ class TitleIndex:
 
     def __init__(self, catalogue: Catalogue, naming: Naming) -> None:
         self._catalogue = catalogue
-        self._spellings = SpellingIndex(naming, (item_id for item_id, item in catalogue.items() if item.title))
+        titled = (item_id for item_id, item in catalogue.items() if item.title)
+        self._spellings = SpellingIndex(naming, titled, subtitles=True)
 
     def named(self, text: str) -> dict[str, Strength]:
         """The items whose title occurs in `text`, each with how surely it is meant.
@@ -40,12 +42,14 @@ class TitleIndex:
         >>> index.named("seen under a paper moon"), index.named("Paper Moon, again")
         ({'1': <Strength.WORDS: 1>}, {'1': <Strength.LETTERS: 2>})
         """
-        words, found, start = tuple(WrittenWords(text).words), dict[str, Strength](), 0
-        while start < len(words):
-            length, items = next(self._spellings.at(words, start), (1, ()))
-            for item in items:
-                found[item] = found.get(item) or self._strength(item, text)
-            start += length
+        found = dict[str, Strength]()
+        for reading in WrittenWords(text).readings:
+            start = 0
+            while start < len(reading.words):
+                length, items = next(self._spellings.at(reading.words, start), (1, ()))
+                for item in items:
+                    found[item] = found.get(item) or self._strength(item, text)
+                start += length
         return found
 
     def _strength(self, item: str, text: str) -> Strength:
@@ -54,5 +58,5 @@ class TitleIndex:
         name = _BRACKETS.sub("", title)
         front, comma, article = name.rpartition(", ")
         name = front if comma and " " not in article else name
-        sure = len(WrittenWords(name).words) >= SURE_WORDS or (" " in name and name != name.casefold())
+        sure = len(words(name)) >= SURE_WORDS or (" " in name and name != name.casefold())
         return Strength.LETTERS if title in text or (sure and name in text) else Strength.WORDS
