@@ -180,6 +180,8 @@ class FaultyServer:
         message: dict[str, Any] = {"role": "assistant", "content": answer}
         reasons = {"truncated": "length", "filtered": "content_filter", "aborted": "abort"}
         reason = (reasons | {"out_of_resource": "insufficient_system_resource"}).get(behaviour, "stop")
+        if behaviour.startswith("finish_"):
+            reason = behaviour.removeprefix("finish_")
         message |= {
             "reasoning_field": {"reasoning_content": "Let me think about that."},
             "think": {"content": f"<think>Let me think.</think>\n\n{answer}"},

@@ -24,7 +24,6 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app.config = () if recipe is None else recipe_defaults(recipe)
         app(words, exit_on_error=False, print_error=False, console=_help_console(words))
-        sys.stdout.flush()
     except KeyboardInterrupt as error:
         remark(describe(error, app))
         sys.exit(130)

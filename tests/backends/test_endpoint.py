@@ -350,11 +350,13 @@ def test_a_redirect_within_the_origin_is_followed() -> None:
 def test_a_key_that_a_server_echoes_is_stored_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
     query_key = "sk-query-9876543210"
     answer = f"a kettle {KEY} and {query_key}"
-    with faulty_server(script(b=["http_400"]), lambda _text: answer) as server:
+    behaviours = script(b=["http_400"], c=[f"finish_{KEY}"] * 2)
+    with faulty_server(behaviours, lambda _text: answer) as server:
         address = f"{server.address}?key={query_key}"
-        found = replies(server, requests("a", "b"), base_url=address, max_inflight=1)
+        found = replies(server, requests("a", "b", "c"), base_url=address, max_inflight=1, max_retries=0)
     assert found["a"].text == "a kettle [key] and [key]"
-    assert [request.target for request in server.requests] == [f"/v1/chat/completions?key={query_key}"] * 2
+    assert found["c"].failure == "finish__key_"
+    assert [request.target for request in server.requests] == [f"/v1/chat/completions?key={query_key}"] * 3
     shown = str(found) + "".join(capsys.readouterr())
     assert KEY not in shown
     assert query_key not in shown

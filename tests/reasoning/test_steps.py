@@ -100,6 +100,9 @@ def test_no_word_of_a_step_passes_for_a_label() -> None:
     assert four_steps(changed("Step 1: The user likes boats", "**Step 1: The user likes** boats")) == changed(
         "The user likes boats", "The user likes** boats"
     )
+    assert four_steps(changed("Step 1: The user likes boats", "**Step 1:** The user: **likes** boats")) == changed(
+        "The user likes boats", "The user: **likes** boats"
+    )
     headed = changed("Step 4: A calm", "### Step 4: A calm") + "\nI hope this helps."
     assert four_steps(headed) == GOOD_STEPS
 

@@ -131,7 +131,7 @@ class EndpointTeacher:
         return self._understood(outcome, request, body)
 
     def _without_keys(self, outcome: Outcome) -> Outcome:
-        """The outcome as it may be shown and stored, since a server may echo what it was sent."""
+        """The outcome as it may be shown and stored, since a server may echo what it was sent, escaped or not."""
         plain = self._access.without_key
         return replace(
             outcome,
@@ -168,7 +168,7 @@ class EndpointTeacher:
             wait_seconds = retry_after_seconds(error.response.headers.get("retry-after"), time.time())
             said = error.body or error.message
             return refusal(error.status_code, said, code=error.code or "", wait_seconds=wait_seconds)
-        return read_completion(content, request)
+        return read_completion(self._access.without_key(content), request)
 
     def _understood(self, outcome: Outcome, request: Request, body: Mapping[str, Any]) -> Outcome:
         """The outcome with what to do about a refused setting; `CHANGED` where the request can be put otherwise.

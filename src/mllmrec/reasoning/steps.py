@@ -131,13 +131,13 @@ class _Step:
 
     @classmethod
     def of(cls, head: re.Match[str]) -> _Step:
-        marks, rest = head["marks"], " ".join((head["rest"] or "").split())
-        is_bold = "**" in marks or "__" in marks
+        rest = " ".join((head["rest"] or "").split())
+        is_bold = any(head[0].removesuffix(head["rest"] or "").count(mark) % 2 for mark in ("**", "__"))
         if is_bold and (label := _BOLD_LABEL.fullmatch(rest)) and len(label["label"].split()) <= MOST_LABEL_WORDS:
             return cls(plain(label["text"]), is_heading=False)
         text = plain(rest.rstrip(" *_") if is_bold else rest)
         is_label = len(text.split()) <= MOST_LABEL_WORDS and not text.endswith((".", "!", "?"))
-        return cls(text, is_heading=is_label and ("#" in marks or (is_bold and rest.endswith(("*", "_")))))
+        return cls(text, is_heading=is_label and ("#" in head["marks"] or (is_bold and rest.endswith(("*", "_")))))
 
     def apart(self, number: int) -> tuple[str, list[str]]:
         """The text of step `number`, and the lines below it that are none of it.
@@ -151,7 +151,7 @@ class _Step:
         others = [line for line in self.lines if not _BULLET.fullmatch(line)]
         if not (self.text or bullets):
             self.text, others = _joined(others), []
-        listed = "; ".join(f"({number}) {bullet}" for number, bullet in enumerate(bullets, 1))
+        listed = "; ".join(f"({place}) {bullet}" for place, bullet in enumerate(bullets, 1))
         return " ".join([*self.text.translate(_FULL_WIDTH).split(), listed]).strip(), others
 
 
