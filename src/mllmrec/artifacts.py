@@ -46,6 +46,10 @@ class Workspace:
     def pairs(self, dataset: str) -> Path:
         return self._either(dataset, "pairs.csv")
 
+    def raw_ids(self, dataset: str) -> Path:
+        """Which raw ids the ids stand for that couldn't stay as they came; there is no file where all could."""
+        return self._either(dataset, "ids.csv")
+
     def captions(self, dataset: str) -> Path:
         return self._either(dataset, "captions.json")
 

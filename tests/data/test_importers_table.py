@@ -108,10 +108,3 @@ def test_a_missing_column_shows_the_columns_there_are(tmp_path: Path) -> None:
         DataError, match=r"no column named item\. The header has user, product, timestamp.*--item-column"
     ):
         interactions(read_table(path, separator=","), path, settings(path))
-
-
-@pytest.mark.parametrize("bad", ["../up", "a b", ".hidden", "", "é", "a/b"])
-def test_an_id_that_cannot_be_a_word_is_refused_by_line(tmp_path: Path, bad: str) -> None:
-    path = table_file(tmp_path, f"user,item,timestamp\nu1,a,1\nu1,{bad},2\n")
-    with pytest.raises(DataError, match=r"table\.csv:3: the id .* in column item can't be used"):
-        interactions(read_table(path, separator=","), path, settings(path))

@@ -11,7 +11,8 @@ import statistics
 from collections.abc import Collection, Iterable, Sequence, Set
 from typing import Any
 
-from mllmrec.artifacts import IMAGE_SUFFIXES, Workspace, require
+from mllmrec.artifacts import Workspace, require
+from mllmrec.data.images_folder import image_names
 from mllmrec.data.sequences import PREPARE, Line, by_user, read_catalogue, read_lines
 
 SPLITS = ("train", "valid", "test")
@@ -100,10 +101,7 @@ def unseen_targets(lines: Sequence[Line], trained: Set[str]) -> dict[str, Any]:
 
 def without_image(workspace: Workspace, dataset: str, items: Collection[str]) -> dict[str, Any]:
     """Items for which images/ has no picture by their id."""
-    folder = workspace.images(dataset)
-    files = folder.iterdir() if folder.is_dir() else ()
-    stems = {path.stem for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
-    return _share(len(set(items) - stems), len(items))
+    return _share(len(set(items).difference(image_names(workspace.images(dataset)))), len(items))
 
 
 def lengths(values: Sequence[int]) -> dict[str, float]:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from mllmrec.artifacts import IMAGE_SUFFIXES, partial, read_json, replacing
+from mllmrec.data.raw_ids import RawIds
 
 
 class ImagesFolder:
@@ -52,10 +55,20 @@ class ImagesFolder:
 
 
 def image_names(folder: Path) -> dict[str, str]:
-    """item id -> file name. Of several with one id the first suffix in the order of IMAGE_SUFFIXES counts."""
-    found, names = os.listdir(folder) if folder.is_dir() else [], dict[str, str]()
+    """item id -> file name. Of several with one id the first suffix in the order of IMAGE_SUFFIXES counts.
+
+    A file may bear an item's id or its raw id, as it stands or in percent-encoding; raw ids are those of the dataset
+    in whose folder `folder` lies.
+    """
+    found, names = sorted(os.listdir(folder)) if folder.is_dir() else [], dict[str, str]()
+    raw_items = RawIds.read(folder.parent / f"{folder.parent.name}_ids.csv").items
+    safe = {unicodedata.normalize("NFC", raw): item for item, raw in raw_items.items()}
     for suffix in reversed(IMAGE_SUFFIXES):
-        names |= {name.removesuffix(suffix): name for name in found if name.endswith(suffix)}
+        stems = {name: name[: -len(suffix)] for name in found if name.lower().endswith(suffix)}
+        spelt = {name: unicodedata.normalize("NFC", stem) for name, stem in stems.items()} if safe else {}
+        names |= {safe[unquote(stem)]: name for name, stem in spelt.items() if unquote(stem) in safe}
+        names |= {safe[stem]: name for name, stem in spelt.items() if stem in safe}
+        names |= {stem: name for name, stem in stems.items()}
     return names
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mllmrec.artifacts import Workspace, require
 from mllmrec.data.quoting import csv_rows
-from mllmrec.data.sequences import Catalogue, read_text
+from mllmrec.data.sequences import Catalogue
+from mllmrec.data.text_files import read_text
 from mllmrec.errors import ArtifactError, DataError
 
 COLUMNS = ("movieId", "tmdbId")

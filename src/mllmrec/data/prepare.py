@@ -17,14 +17,16 @@ from mllmrec.artifacts import Workspace, partial, read_json, sha256, write_json,
 from mllmrec.data.card import card, without_image
 from mllmrec.data.card_table import table
 from mllmrec.data.importers.cleaning import clean, ties
+from mllmrec.data.importers.ids import kept_ids, with_safe_ids
 from mllmrec.data.importers.registry import IMPORTERS
 from mllmrec.data.importers.source import Files, Imported
 from mllmrec.data.importers.splitting import Division, divide
 from mllmrec.data.importers.writer import write_dataset
+from mllmrec.data.raw_ids import RawIds
 from mllmrec.data.sequences import read_catalogue
 from mllmrec.errors import ArtifactError
 from mllmrec.locks import locking
-from mllmrec.manifests import finished, manifest_path, unmark, write_manifest
+from mllmrec.manifests import Manifest, finished, manifest_path, unmark, write_manifest
 from mllmrec.progress import progress
 from mllmrec.records import Summary
 from mllmrec.settings.prepare import PrepareSettings
@@ -40,24 +42,26 @@ def run(settings: PrepareSettings, workspace: Workspace) -> Summary:
     importer = IMPORTERS[settings.source]
     files = importer.find(Path(settings.raw).expanduser(), settings)
     inputs = hash_inputs(files)
-    gone = [path for path in dataset_files(workspace, settings.dataset) if not path.exists()]
+    gone = [path for path in _made_files(workspace, settings.dataset) if not path.exists()]
     if finished(artifact, settings, inputs, remade=[path.name for path in gone]) and not gone:
         return _nothing_to_do(workspace, settings.dataset)
     refuse_foreign_files(workspace, settings)
-    imported = importer.read(files, settings)
+    imported, raw_ids = with_safe_ids(importer.read(files, settings))
     with progress("Ordering, splitting, writing, counting", 4) as advance:
         rows, cleaned = clean(imported, drop_repeats=settings.drop_repeats, k_core=settings.k_core)
         advance(1)
         division = divide(rows, imported, settings)
         advance(1)
-        _write(workspace, settings, division, imported)
+        raw_ids = kept_ids(raw_ids, division.rows)
+        _write(workspace, settings, division, imported, raw_ids)
         advance(1)
         facts = card(workspace, settings.dataset, window=settings.min_inter)
         facts["import"] = _import_facts(settings, files, imported, cleaned, division)
+        facts["import"]["renamed"] = {"users": len(raw_ids.users), "items": len(raw_ids.items)}
         advance(1)
     write_json(artifact, facts)
     counts = {name: facts[name] for name in ("users", "items", "interactions")}
-    outputs = dataset_files(workspace, settings.dataset)
+    outputs = [*dataset_files(workspace, settings.dataset), *_raw_ids_file(workspace, settings.dataset)]
     write_manifest(artifact, settings, inputs, started=started, counts={**counts, **facts["import"]}, outputs=outputs)
     partial(artifact).unlink(missing_ok=True)
     return _summary(workspace, settings, facts, time.monotonic() - started)
@@ -81,10 +85,23 @@ def dataset_files(workspace: Workspace, dataset: str) -> list[Path]:
     return [*lines, workspace.titles(dataset), workspace.pairs(dataset)]
 
 
+def _made_files(workspace: Workspace, dataset: str) -> list[Path]:
+    """What a finished folder holds: the map of ids where the manifest tells of one."""
+    manifest, ids = Manifest.read(workspace.card(dataset)), workspace.raw_ids(dataset)
+    mapped = manifest is not None and ids.name in manifest.outputs
+    return [*dataset_files(workspace, dataset), *([ids] if mapped else [])]
+
+
+def _raw_ids_file(workspace: Workspace, dataset: str) -> list[Path]:
+    """The map of ids, where there is one."""
+    return [path for path in (workspace.raw_ids(dataset),) if path.exists()]
+
+
 def refuse_foreign_files(workspace: Workspace, settings: PrepareSettings) -> None:
     """An ArtifactError where the dataset folder holds files that neither a finished nor a broken-off run wrote."""
     artifact = workspace.card(settings.dataset)
     there = [str(path) for path in dataset_files(workspace, settings.dataset) if path.exists()]
+    there += map(str, _raw_ids_file(workspace, settings.dataset))
     ours = settings.overwrite or manifest_path(artifact).exists() or partial(artifact).exists()
     if there and not ours:
         raise ArtifactError(
@@ -93,12 +110,14 @@ def refuse_foreign_files(workspace: Workspace, settings: PrepareSettings) -> Non
         )
 
 
-def _write(workspace: Workspace, settings: PrepareSettings, division: Division, imported: Imported) -> None:
+def _write(
+    workspace: Workspace, settings: PrepareSettings, division: Division, imported: Imported, raw_ids: RawIds
+) -> None:
     """From the first file on, a working log tells the next run that a half-written folder is prepare's own."""
     artifact = workspace.card(settings.dataset)
     unmark(artifact)
     write_text(partial(artifact), "")
-    write_dataset(workspace, settings.dataset, division, imported.catalogue)
+    write_dataset(workspace, settings.dataset, division, imported.catalogue, raw_ids)
 
 
 def _import_facts(
@@ -145,6 +164,11 @@ def _warnings(facts: dict[str, Any]) -> list[str]:
     untitled, tied = facts["without_title"]["count"], facts["import"]["ties"]
     if untitled:
         warnings.append(f"{untitled:,} items have no title; they are kept and named by their id.")
+    if any((renamed := facts["import"]["renamed"]).values()):
+        warnings.append(
+            f"{renamed['users']:,} users and {renamed['items']:,} items have ids that can't be words of a line or "
+            f"names of files; they were given others, and {facts['dataset']}_ids.csv tells which."
+        )
     if tied and tied["users_last"]["count"]:
         users = tied["users_last"]
         warnings.append(

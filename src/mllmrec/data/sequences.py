@@ -19,6 +19,7 @@ from typing import Literal
 
 from mllmrec.artifacts import ID_PATTERN, Workspace, require
 from mllmrec.data.quoting import csv_rows
+from mllmrec.data.text_files import read_text
 from mllmrec.errors import DataError
 from mllmrec.progress import note
 from mllmrec.records import Item, Split
@@ -216,25 +217,12 @@ def read_catalogue(path: Path) -> Catalogue:
     return Catalogue(items.values(), num_duplicates)
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 text file, with or without a byte order mark; a DataError names the line of the first bad byte."""
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = data[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}:{number}: byte 0x{data[error.start]:02x} is not UTF-8. Expected UTF-8 text; if the file is "
-            f"latin-1, convert it: iconv -f latin1 -t utf-8 {path.name}."
-        ) from error
-
-
 def _check_ids(ids: Iterable[str], checked: set[str], where: str) -> None:
     for value in ids:
         if value not in checked:
             if not ID_PATTERN.fullmatch(value):
                 raise DataError(
                     f"{where}: the id {value!r} can't be used. Expected letters, digits, '.', '_' and '-', not "
-                    "starting with a dot. Rename it in all files."
+                    "starting with a dot. Rename it in all files, or let `mllmrec prepare` map raw ids to such."
                 )
             checked.add(value)

@@ -23,6 +23,7 @@ from mllmrec.evaluation.answering import RankChunk, make_ranker
 from mllmrec.evaluation.cutoffs import finished_run
 from mllmrec.evaluation.joining import Job, join, read_chunks
 from mllmrec.evaluation.models import ModelChoice, choose_model, open_model
+from mllmrec.evaluation.raw_rankings import write_raw_rankings
 from mllmrec.evaluation.runs import candidate_file, run_folder, slice_input
 from mllmrec.evaluation.tables import results_table
 from mllmrec.launch import joined, rank_and_size
@@ -43,6 +44,8 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
     folder = run_folder(settings, workspace, choice.name, candidates, settings.method)
     inputs = run_inputs(settings, workspace, candidates, choice) | slice_input(settings)
     if (there := finished_run(folder, settings, inputs, answers=settings.num_answers)) is not None:
+        if settings.raw_ids:
+            write_raw_rankings(folder, workspace, settings.dataset)
         headline = f"{folder} is finished; nothing to do."
         return Summary(headline=headline, artifact=folder, tables=(results_table([there]),))
     interactions = Interactions.load(workspace, settings.dataset)
@@ -62,7 +65,10 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
     mine = _share(settings, job.num_chunks)
     with joined():
         _rank_chunks(job, mine, workspace, interactions, window)
-    return join(job, mine)
+    summary = join(job, mine)
+    if settings.raw_ids:
+        write_raw_rankings(folder, workspace, settings.dataset)
+    return summary
 
 
 def run_inputs(

@@ -3,6 +3,7 @@
     rankings.jsonl              one line a user: candidates, scores, and where the target came out
     metrics.json                every metric with its interval, what guessing would give, what these users can show
     NAME_DATASET_topK.csv/json  the reference implementation's pair of files, for each K
+    rankings.raw-ids.jsonl      the rankings in raw ids, where --raw-ids asked for them
     manifest.json               settings and hashes, written last: without it the RUN is unfinished
 
 Rankings go to disk as they come and everything else is taken from that file, so memory holds a few numbers a user.
@@ -27,6 +28,7 @@ from mllmrec.manifests import Manifest, hash_files, unmark, write_manifest
 from mllmrec.records import Ranking
 from mllmrec.settings.evaluation import RunSettings
 
+RAW_RANKINGS = "rankings.raw-ids.jsonl"
 Method = Literal["score", "generate"]
 TINY = 1e-12
 SLICE = "users by hash of seed, split and user"
@@ -151,6 +153,7 @@ def write_run(
     """
     unmark(folder)
     remove_reference_files(folder, name, settings.dataset)
+    (folder / RAW_RANKINGS).unlink(missing_ok=True)
     path = folder / "rankings.jsonl"
     write_rankings(path, rankings)
     positions = [position_of(ranking) for ranking in read_rankings(path)]

@@ -13,6 +13,9 @@ from mllmrec.settings.candidates import DEFAULT_RETRIEVER, known_retriever
 
 BASELINES = ("random", "popularity", "recency", "markov", "itemknn", "textknn", "sasrec", "bert4rec")
 DEFAULT_BASELINES = ("random", "popularity", "markov")
+RAW_IDS = knob(
+    False, "Also write the rankings in the ids that the raw files had: rankings.raw-ids.jsonl.", operational=True
+)
 
 
 class RunSettings(DatasetSettings):
@@ -67,6 +70,7 @@ class BaselinesSettings(RunSettings):
         "What baselines read of a user: the model's window, all before the target, or a RUN of each.",
         operational=True,
     )
+    raw_ids: bool = RAW_IDS
     embedder: str = knob(
         "tfidf", "Vectors of textknn: tfidf, or a sentence-transformers model (folder or hub id).", operational=True
     )

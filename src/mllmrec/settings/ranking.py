@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import field_validator
 
 from mllmrec.settings.base import knob
-from mllmrec.settings.evaluation import RunSettings
+from mllmrec.settings.evaluation import RAW_IDS, RunSettings
 
 
 class ModelRunSettings(RunSettings):
@@ -39,6 +39,7 @@ class EvaluateSettings(ModelRunSettings):
     method: Literal["score", "generate"] = knob("score", "Exact scores of all candidates, or generated answers.")
     list_prompt: bool = knob(False, "With generate: ask for K ids in one answer, as the reference does.")
     max_answer_tokens: int = knob(64, "Longest generated answer, for each of its lines.", ge=8)
+    raw_ids: bool = RAW_IDS
     batch: int = knob(1, "Users generated for at a time.", ge=1, operational=True)
     shard: str = knob(
         "", "Rank part i of n of the users only, written i/n; parts join by themselves.", operational=True

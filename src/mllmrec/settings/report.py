@@ -21,6 +21,7 @@ class ReportSettings(DatasetSettings):
     cases: int = knob(20, "Worked cases to show; users are drawn by hash.", ge=0)
     run: str = knob("", "Name of the RUN whose cases are shown; none: the last model of the ladder.")
     audit: bool = knob(True, "Audit the dataset's files for leaks, which takes a few seconds.")
+    raw_ids: bool = knob(False, "Name users and untitled items by the ids that the raw files had.", operational=True)
     seed: int = knob(42, "Seed of the resampling and of the draws.", ge=0)
 
     @field_validator("metric")

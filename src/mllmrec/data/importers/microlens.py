@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from mllmrec.data.importers.source import Files, Imported, Importer, Wanted, catalogue_of, locate
-from mllmrec.data.importers.table import check_ids, interactions, numbered_lines, read_table
+from mllmrec.data.importers.table import interactions, numbered_lines, read_table
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import DataError
 from mllmrec.records import Item
@@ -66,7 +66,6 @@ def read_titles(path: Path) -> Catalogue:
         table = table.slice(1)
     if table.is_empty():
         raise DataError(f"{path} has a header but no rows. Expected `item,title` rows; download it again.")
-    check_ids(table, path, "item")
     return catalogue_of(Item(item_id=item, title=_unquoted(title)) for _, item, title in table.iter_rows())
 
 

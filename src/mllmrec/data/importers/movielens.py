@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from mllmrec.data.importers.source import Files, Imported, Importer, Wanted, catalogue_of, locate
-from mllmrec.data.importers.table import check_ids, interactions, read_table, require_columns
+from mllmrec.data.importers.table import interactions, read_table, require_columns
 from mllmrec.errors import DataError
 from mllmrec.records import Item
 from mllmrec.settings.prepare import PrepareSettings
@@ -38,7 +38,6 @@ def read_100k(files: Files, settings: PrepareSettings) -> Imported:
     movies = files["movies"][0]
     columns = ("item", "title", "released", "video", "url", *genres)
     rows = read_table(movies, separator="|", columns=columns, encoding="latin-1")
-    check_ids(rows, movies, "item")
     items = (
         Item(
             item_id=row["item"],
@@ -69,7 +68,6 @@ def read_latest(files: Files, settings: PrepareSettings) -> Imported:
     rows = interactions(table, ratings, settings, user="userId", item="movieId")
     titles = read_table(movies, separator=",", quoting="auto")
     require_columns(titles, movies, ("movieId", "title", "genres"))
-    check_ids(titles, movies, "movieId")
     links: dict[str, tuple[tuple[str, str], ...]] = {}
     if "links" in files:
         linked = read_table(files["links"][0], separator=",", quoting="auto")
@@ -93,7 +91,6 @@ def read_1m(files: Files, settings: PrepareSettings) -> Imported:
     """ratings.dat with its timestamps, or the chronological `user item` text with its ids mapped back."""
     movies = files["movies"][0]
     titles = read_table(movies, separator="::", columns=("item", "title", "genres"), encoding="latin-1")
-    check_ids(titles, movies, "item")
     catalogue = catalogue_of(
         Item(item_id=item, title=title, attributes=(("genres", genres),))
         for item, title, genres in titles.select("item", "title", "genres").iter_rows()

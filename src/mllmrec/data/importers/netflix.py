@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from mllmrec.data.importers.source import Files, Imported, Importer, Wanted, catalogue_of, locate
-from mllmrec.data.importers.table import check_ids, interactions, numbered_lines
+from mllmrec.data.importers.table import interactions, numbered_lines
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import DataError
 from mllmrec.progress import progress
@@ -65,7 +65,6 @@ def read_movies(path: Path) -> Catalogue:
         )
     parts = lines["text"].str.splitn(",", 3).struct.rename_fields(["item", "year", "title"]).struct.unnest()
     table = lines.select("line").hstack(parts.with_columns(pl.all().str.strip_chars()))
-    check_ids(table, path, "item")
     rows = table.select("item", "year", "title").iter_rows()
     return catalogue_of(
         Item(item_id=item, title=title, attributes=(("year", "" if year == "NULL" else year),))

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from mllmrec.data.importers.source import Files, Imported, Importer, Wanted, catalogue_of, locate
-from mllmrec.data.importers.table import check_ids, interactions, numbered_lines, read_table, require_columns
+from mllmrec.data.importers.table import interactions, numbered_lines, read_table, require_columns
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import DataError
 from mllmrec.records import Item
@@ -53,7 +53,6 @@ def _titles(path: Path, settings: PrepareSettings) -> Catalogue:
     item, title = settings.item_column, settings.title_column
     table = _table(path, "auto", [item, title], settings.quoting)
     require_columns(table, path, (item, title))
-    check_ids(table, path, item)
     others = [name for name in table.columns if name not in ("line", item, title)]
     return catalogue_of(
         Item(item_id=row[item], title=row[title], attributes=tuple((name, row[name]) for name in others))

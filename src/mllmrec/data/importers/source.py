@@ -10,6 +10,7 @@ import polars as pl
 
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import DataError
+from mllmrec.progress import note
 from mllmrec.records import Item
 from mllmrec.settings.prepare import PrepareSettings
 
@@ -69,12 +70,21 @@ def locate(raw: Path, source: str, *forms: Sequence[Wanted]) -> Files:
 
 
 def catalogue_of(rows: Iterable[Item]) -> Catalogue:
-    """A catalogue in which the first row of an item counts and the others are only counted."""
+    """A catalogue in which the first row of an item that has a title counts; further rows of it are only counted.
+
+    Rows without an id are left out, and a note says how many.
+    """
     items: dict[str, Item] = {}
-    num_rows = 0
+    num_rows, num_nameless = 0, 0
     for item in rows:
+        if not item.item_id:
+            num_nameless += 1
+            continue
         num_rows += 1
-        items.setdefault(item.item_id, item)
+        if item.item_id not in items or (item.title and not items[item.item_id].title):
+            items[item.item_id] = item
+    if num_nameless:
+        note(f"{num_nameless:,} rows of titles have no item id and are left out.")
     return Catalogue(items.values(), num_rows - len(items))
 
 

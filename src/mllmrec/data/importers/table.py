@@ -14,7 +14,6 @@ from pathlib import Path
 
 import polars as pl
 
-from mllmrec.artifacts import ID_PATTERN
 from mllmrec.data.importers.times import parse_times, require_times
 from mllmrec.data.quoting import Delimited, quoted_rows
 from mllmrec.errors import DataError
@@ -70,11 +69,10 @@ def interactions(
 ) -> pl.DataFrame:
     """The columns user, item, timestamp of a table; `time` None numbers the rows in its place.
 
-    A missing time is null where the settings say that such rows may be dropped, and an error otherwise.
+    Ids stay as they are, empty ones too. A missing time is null where the settings say that such rows may be dropped,
+    and an error otherwise.
     """
     require_columns(table, path, [name for name in (user, item, time) if name])
-    check_ids(table, path, user)
-    check_ids(table, path, item)
     times = parse_times(table, path, time, settings.time_format) if time else pl.int_range(table.height, eager=True)
     if not settings.drop_missing_times:
         require_times(times, table["line"], path)
@@ -89,16 +87,6 @@ def require_columns(table: pl.DataFrame, path: Path, names: Sequence[str]) -> No
         raise DataError(
             f"{path}:1: no column named {', '.join(missing)}. The header has {there}. Name the right ones "
             "(--user-column, --item-column, --time-column, --title-column with --source pairs), or mend the header."
-        )
-
-
-def check_ids(table: pl.DataFrame, path: Path, column: str) -> None:
-    """Every id of the column can be written as a word and a file name, or a DataError names the line."""
-    bad = table.filter(~pl.col(column).str.contains(f"^(?:{ID_PATTERN.pattern})$")).head(1)
-    if bad.height:
-        raise DataError(
-            f"{path}:{bad['line'][0]}: the id {bad[column][0]!r} in column {column} can't be used. Expected letters, "
-            "digits, '.', '_' and '-', not starting with a dot. Rename it in all files."
         )
 
 

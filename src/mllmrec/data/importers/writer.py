@@ -10,19 +10,23 @@ import polars as pl
 
 from mllmrec.artifacts import Workspace, replacing
 from mllmrec.data.importers.splitting import Division
+from mllmrec.data.raw_ids import RawIds
 from mllmrec.data.sequences import Catalogue
 from mllmrec.records import Item
 
 BREAKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 
-def write_dataset(workspace: Workspace, dataset: str, division: Division, catalogue: Catalogue) -> None:
-    """train.tsv, valid.tsv, test.tsv, titles and pairs of one dataset."""
+def write_dataset(
+    workspace: Workspace, dataset: str, division: Division, catalogue: Catalogue, raw_ids: RawIds
+) -> None:
+    """train.tsv, valid.tsv, test.tsv, titles, pairs and, where ids were changed, raw ids of one dataset."""
     folder = workspace.dataset(dataset)
     for split, lines in division.lines.items():
         write_lines(workspace.split(dataset, split), lines)
     write_pairs(folder / f"{dataset}_pairs.csv", division.rows)
     write_titles(folder / f"{dataset}_titles.csv", items_on_lines(division.rows, catalogue))
+    raw_ids.write(folder / f"{dataset}_ids.csv")
 
 
 def items_on_lines(rows: pl.DataFrame, catalogue: Catalogue) -> list[Item]:

@@ -23,6 +23,7 @@ from mllmrec.evaluation.baselines.families import FAMILIES, Fitting, check_insta
 from mllmrec.evaluation.baselines.fitted import Fitted, fit_inputs, lines_for, open_baseline
 from mllmrec.evaluation.catalogue import check_cuts, ranked
 from mllmrec.evaluation.cutoffs import finished_run
+from mllmrec.evaluation.raw_rankings import write_raw_rankings
 from mllmrec.evaluation.runs import Run, candidate_file, run_folder, slice_input, write_run
 from mllmrec.evaluation.tables import chooser_of, results_table
 from mllmrec.locks import locked
@@ -73,6 +74,8 @@ def run(settings: BaselinesSettings, workspace: Workspace) -> Summary:
         made, there = _runs_of(name, question, fitting, settings)
         runs += made
         num_there += there
+    for made_run in runs if settings.raw_ids else ():
+        write_raw_rankings(made_run.folder, workspace, settings.dataset)
 
     known = {0: "", len(runs): "; nothing to do, all were there"}.get(num_there, f"; {num_there} were there")
     return Summary(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mllmrec.artifacts import Workspace, sha256
@@ -126,7 +126,7 @@ def _case(ranking: Ranking, drawn: Drawn, posters: Posters, trace: Reasoning | N
     order = sorted(range(len(ranking.scores)), key=lambda index: -ranking.scores[index])
     shown = [index for place, index in enumerate(order) if place < SHOWN or _is_target(ranking, index)]
     return Case(
-        user_id=ranking.user_id,
+        user_id=posters.user(ranking.user_id),
         rank="missed" if ranking.rank is None else f"rank {ranking.rank:g}",
         hit=ranking.rank is not None and ranking.rank <= 1,
         target=posters(ranking.target_id),
@@ -143,7 +143,7 @@ def _case(ranking: Ranking, drawn: Drawn, posters: Posters, trace: Reasoning | N
         ),
         num_left_out=(ranking.num_candidates or len(order)) - len(shown),
         ranks=drawn.ranks[ranking.example_id],
-        trace=trace,
+        trace=replace(trace, user_id=posters.user(trace.user_id)) if trace else None,
     )
 
 

@@ -109,7 +109,7 @@ def read_traces(workspace: Workspace, dataset: str, users: Collection[str], seed
     return traces
 
 
-def traces_section(traces: Traces) -> Section:
+def traces_section(traces: Traces, posters: Posters) -> Section:
     """What became of the traces, how far they are trusted, and what some of them say."""
     blocks: list[Block] = []
     if traces.confidences:
@@ -119,6 +119,7 @@ def traces_section(traces: Traces) -> Section:
     others = [
         trace for fate, rows in traces.examples.items() if fate not in ("kept", "not assessed") for _, trace in rows
     ]
+    kept, others = ([replace(trace, user_id=posters.user(trace.user_id)) for trace in some] for some in (kept, others))
     if kept:
         blocks.append(Reasonings(title="Some that may be hints", traces=tuple(kept[:KEPT])))
     if others:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from PIL import Image
 
 from mllmrec.backends.base import Picture
+from mllmrec.data.raw_ids import RawIds
 from mllmrec.data.sequences import Catalogue
 from mllmrec.evaluation.reporting.page import Poster
 
@@ -23,14 +24,21 @@ QUALITY = 72
 class Posters:
     """The items of a dataset as the page shows them."""
 
-    def __init__(self, catalogue: Catalogue, load_picture: LoadPicture | None = None) -> None:
-        self._catalogue, self._load = catalogue, load_picture
+    def __init__(
+        self, catalogue: Catalogue, load_picture: LoadPicture | None = None, raw_ids: RawIds | None = None
+    ) -> None:
+        self._catalogue, self._load, self._raw_ids = catalogue, load_picture, raw_ids or RawIds()
         self._uris: dict[str, str | None] = {}
 
     def __call__(self, item_id: str, *, pictured: bool = True) -> Poster:
         """The item with its title, and with its picture where there is one and it is wanted."""
         uri = self._uri(item_id) if pictured else None
-        return Poster(item_id=item_id, title=self._catalogue.title(item_id), uri=uri)
+        raw, item = self._raw_ids.item(item_id), self._catalogue.get(item_id)
+        return Poster(item_id=raw, title=item.title if item and item.title else f"Item {raw}", uri=uri)
+
+    def user(self, user_id: str) -> str:
+        """A user's id as the page shows it."""
+        return self._raw_ids.user(user_id)
 
     def _uri(self, item_id: str) -> str | None:
         if item_id not in self._uris:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mllmrec import __version__
 from mllmrec.artifacts import Workspace, require, write_text
+from mllmrec.data.raw_ids import RawIds
 from mllmrec.data.sequences import PREPARE, read_catalogue, require_dataset
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.reporting.cases import Drawn, cases_section, draw_cases
@@ -60,7 +61,8 @@ def run(settings: ReportSettings, workspace: Workspace, load_picture: LoadPictur
     dataset = settings.dataset
     require_dataset(workspace, dataset)
     catalogue = read_catalogue(require(workspace.titles(dataset), "The titles file", PREPARE))
-    page, warnings = _page(settings, workspace, Posters(catalogue, load_picture))
+    raw_ids = RawIds.read(workspace.raw_ids(dataset)) if settings.raw_ids else RawIds()
+    page, warnings = _page(settings, workspace, Posters(catalogue, load_picture, raw_ids))
     html = report_page(settings, workspace)
     write_text(html, to_html(page))
     write_text(html.with_suffix(".md"), to_markdown(page))
@@ -91,7 +93,7 @@ def _page(settings: ReportSettings, workspace: Workspace, posters: Posters) -> t
         data_section(workspace, dataset, window),
         audit_section(workspace, dataset, window) if settings.audit else None,
         captions_section(workspace, dataset, posters, settings.seed),
-        traces_section(traces) if traces else None,
+        traces_section(traces, posters) if traces else None,
         *((costs_section(workspace, made), settings_section(made)) if made else ()),
     ]
     sections = tuple(section for section in found if section is not None)
