@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -24,6 +23,7 @@ from mllmrec.backends.base import Tokens
 from mllmrec.backends.chat import Chat, stop_ids
 from mllmrec.backends.decoding import MarkedDecoder
 from mllmrec.backends.positions import is_recurrent, verify_scaling
+from mllmrec.backends.pretrained import read_config, read_pretrained, read_weights, require_rows
 from mllmrec.data.adapter_folders import is_adapter, misnamed, require_adapter
 from mllmrec.data.formats import PromptFormat
 from mllmrec.data.model_folders import lacking
@@ -69,23 +69,23 @@ def load(
     if adapter is not None:
         require_adapter(adapter)
     chosen_device, chosen_dtype = choose_device(device), choose_dtype(dtype, choose_device(device))
+    config = read_config(source)
     tokenizer = read_pretrained(AutoTokenizer, source)
-    model = read_pretrained(
-        AutoModelForCausalLM, source, dtype=chosen_dtype, attn_implementation="sdpa", use_safetensors=True
-    )
+    names = [str(source)] if adapter is None else [str(source), str(adapter)]
+    formats = (PromptFormat.of(Manifest.read(Path(part))) for part in reversed(names))
+    chat = Chat(tokenizer, thinking=thinking, trained=next(filter(None, formats), None))
+    require_rows(source, chat, config)
+    model = read_weights(AutoModelForCausalLM, source, config, dtype=chosen_dtype)
     refuse_adapters_inside(model, source)
-    names, hashes = [str(source)], {"model": hash_model(Path(source))} if Path(source).is_dir() else {"model": source}
+    hashes = {"model": hash_model(Path(source)) if Path(source).is_dir() else source}
     if adapter is not None:
         check_origin(adapter, hashes["model"], str(source), force=force)
         model = put_on(model, adapter)
-        names.append(str(adapter))
         hashes["adapter"] = hash_model(adapter)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = model.to(chosen_device).eval()
     note(f"model: {' + '.join(names)} ({num_parameters(model)} parameters, {chosen_dtype} on {chosen_device})")
-    formats = (PromptFormat.of(Manifest.read(Path(part))) for part in reversed(names))
-    chat = Chat(tokenizer, thinking=thinking, trained=next(filter(None, formats), None))
     # Stored with what is trained, so that servers stop there too.
     model.generation_config.eos_token_id = stop_ids(model, chat.end_id)
     return LoadedModel(model=model, tokenizer=tokenizer, chat=chat, names=tuple(names), hashes=hashes)
@@ -205,17 +205,6 @@ class HuggingFaceGenerator:
                 "Choose another model, or ask for one answer (--top-k 1)."
             ) from error
         return [visible_answer(self._decoder.decode(row)).text for row in output[:, width:].tolist()]
-
-
-def read_pretrained(kind: Any, source: str, **options: Any) -> Any:
-    """`kind.from_pretrained(source)`; a BackendError in one sentence where the library can't read it."""
-    try:
-        return kind.from_pretrained(source, trust_remote_code=False, **options)
-    except (OSError, ValueError, SafetensorError) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise BackendError(
-            f"{source} can't be loaded: {first} Check the folder, or fetch the model with `mllmrec fetch backbone`."
-        ) from error
 
 
 def num_parameters(model: Any) -> str:

@@ -27,9 +27,9 @@ from mllmrec.backends.huggingface import (
     num_parameters,
     portable,
     quieten,
-    read_pretrained,
     resolve,
 )
+from mllmrec.backends.pretrained import read_config, read_pretrained, read_weights, require_rows
 from mllmrec.backends.writing import Inputs, Prompt, UnfitError, Writer
 from mllmrec.errors import ArtifactError, BackendError
 from mllmrec.progress import note
@@ -49,15 +49,14 @@ class VisionTeacher:
     def __init__(self, settings: TeacherSettings, workspace: Workspace) -> None:
         quieten()
         source = resolve(workspace, settings.model)
-        config = read_pretrained(AutoConfig, source)
+        config = read_config(source)
         require_sight(source, config.model_type)
         self.name = portable(workspace, source)
         self.sight = Sight(source, config, thinking=settings.thinking)
+        require_rows(source, self.sight.chat, config)
         device = choose_device(settings.device)
         dtype = choose_dtype(settings.dtype, device)
-        model = read_pretrained(
-            AutoModelForImageTextToText, source, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
-        )
+        model = read_weights(AutoModelForImageTextToText, source, config, dtype=dtype)
         self.writer = Writer(
             model.to(device).eval(),
             self.sight.chat,

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from mllmrec.backends.huggingface import read_pretrained
-from mllmrec.backends.positions import causal_lm
+from mllmrec.backends.positions import causal_lm, reach
+from mllmrec.backends.pretrained import read_config
 from mllmrec.errors import BackendError, SettingsError
 from mllmrec.progress import note
 
@@ -67,10 +67,11 @@ def lora_for(source: str, *, rank: int, alpha: int, dropout: float, insist: bool
     """LoRA on every linear layer of the decoder blocks of the model in `source`, whose weights aren't read.
 
     Stacks of experts can't have a dropout, so that beside them it is 0 for all layers. What is left out is told.
-    Raises BackendError, by the name of its class, for a model that LoRA can't be put on, and SettingsError for a
-    dropout that it can't have and that the caller does `insist` on.
+    Raises BackendError, by the name of its class, for a model that LoRA can't be put on or that can't be scored, and
+    SettingsError for a dropout that it can't have and that the caller does `insist` on.
     """
     model = _without_weights(source)
+    reach(model)  # Training validates by exact scores, and stops here for what they can't read.
     targets = find_targets(model)
     if targets.parameters and dropout and insist:
         raise SettingsError(
@@ -139,7 +140,7 @@ def _adapted(causal: Any, targets: LoraTargets) -> set[str]:
 
 def _without_weights(source: str) -> Any:
     """The model as its configuration describes it, on no device: a model of any size in a moment."""
-    config = read_pretrained(AutoConfig, source)
+    config = read_config(source)
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from mllmrec.artifacts import Workspace, require
 from mllmrec.backends.adapters import fold
-from mllmrec.backends.huggingface import LoadedModel, load, portable, read_pretrained, resolve
+from mllmrec.backends.huggingface import LoadedModel, load, portable, resolve
+from mllmrec.backends.pretrained import read_config, read_weights, save_weights
 from mllmrec.data.formats import PromptFormat
 from mllmrec.data.prompts import QUESTION
 from mllmrec.errors import ArtifactError, BackendError
@@ -97,14 +98,21 @@ def merge_into(loaded: LoadedModel, folder: Path, dtype: torch.dtype, tolerance:
             "evaluate the adapter without merging."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    merged.to(dtype).save_pretrained(folder)
+    save_weights(merged.to(dtype), folder, loaded.names[0])
     loaded.tokenizer.save_pretrained(folder)
-    stored = read_pretrained(AutoModelForCausalLM, str(folder), dtype=torch.float32).to(loaded.model.device).eval()
-    difference = _largest_difference(before, _log_probabilities(loaded, stored))
-    if not difference <= tolerance:
+    try:
+        return _difference_as_stored(loaded, folder, before, tolerance)
+    except BackendError:
         shutil.rmtree(folder)
+        raise
+
+
+def _difference_as_stored(loaded: LoadedModel, folder: Path, before: torch.Tensor, tolerance: float) -> float:
+    stored = read_weights(AutoModelForCausalLM, str(folder), read_config(str(folder)), dtype=torch.float32)
+    difference = _largest_difference(before, _log_probabilities(loaded, stored.to(loaded.model.device).eval()))
+    if not difference <= tolerance:
         raise BackendError(
-            f"The merged {type(merged).__name__} gives log-probabilities that differ by {difference:.3g} nats once it "
+            f"The merged {type(stored).__name__} gives log-probabilities that differ by {difference:.3g} nats once it "
             f"was stored in {folder} and read again; --tolerance is {tolerance:g}. Nothing was kept. Evaluate the "
             "adapter without merging."
         )
@@ -117,7 +125,7 @@ def _largest_difference(before: torch.Tensor, after: torch.Tensor) -> float:
 
 def stored_dtype(workspace: Workspace, backbone: str) -> torch.dtype:
     """The number format that a backbone's configuration names; float32 where it names none."""
-    dtype = AutoConfig.from_pretrained(str(workspace.model(backbone) or backbone)).dtype
+    dtype = read_config(str(workspace.model(backbone) or backbone)).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 

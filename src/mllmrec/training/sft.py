@@ -20,7 +20,9 @@ from mllmrec.artifacts import Workspace
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import Dtype, LoadedModel, choose_device, load, portable, resolve
 from mllmrec.backends.positions import verify_scaling
+from mllmrec.backends.pretrained import quantization, read_config
 from mllmrec.data.sequences import Interactions, require_dataset
+from mllmrec.errors import BackendError
 from mllmrec.locks import locking
 from mllmrec.manifests import finished
 from mllmrec.records import RankingExample, Summary
@@ -83,6 +85,11 @@ def weights_dtype(settings: SftSettings) -> Dtype:
 
 def _lora(settings: SftSettings, source: str) -> LoraConfig | None:
     if settings.peft == "none":
+        if method := quantization(read_config(source)):
+            raise BackendError(
+                f"{source} is stored in {method}, of which all weights can't be trained with --peft none. Train LoRA "
+                "adapters (--peft lora), or fetch the model in an ordinary number format."
+            )
         return None
     return lora_for(
         source,
