@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 from mllmrec.artifacts import Workspace, read_jsonl
 from mllmrec.backends.encoding import Encoder
@@ -171,3 +174,29 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     for column in ("reward", "kl", "outside_mass"):
         assert log_of(broken, column) == log_of(whole, column)
+
+
+def with_bos(workspace: Workspace) -> Workspace:
+    """The model `full` as `plain`, and as `adding` with a tokenizer that begins what it is given with <|endoftext|>."""
+    for name in ("plain", "adding"):
+        folder = shutil.copytree(workspace.checkpoint(DATASET, "full"), workspace.checkpoint(DATASET, name))
+        (folder / "manifest.json").unlink()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    bos = ("<|endoftext|>", tokenizer.convert_tokens_to_ids("<|endoftext|>"))
+    tokenizer.bos_token = bos[0]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos[0]} $A", special_tokens=[bos])
+    tokenizer.save_pretrained(folder)
+    assert AutoTokenizer.from_pretrained(folder)("Hi")["input_ids"][0] == bos[1]
+    return workspace
+
+
+@pytest.mark.parametrize("rollouts", ["generate", "candidates"])
+def test_a_tokenizer_that_begins_texts_by_itself_changes_nothing(trained_copy: Workspace, rollouts: str) -> None:
+    """The trainer is handed the tokens of a prompt, so that it learns what it learns with any other tokenizer."""
+    shorten_validation(with_bos(trained_copy))
+    knobs = {"rollouts": rollouts, "min_inter": WINDOW, "limit": 8}
+    plain, adding = (align(trained_copy, tag=f"on-{name}", sft_tag=name, **knobs) for name in ("plain", "adding"))
+    assert log_of(adding, "reward") == log_of(plain, "reward")
+    ours, theirs = weights_of(adding), weights_of(plain)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -1,10 +1,13 @@
-"""Rollouts without generation: the answers of a group are drawn among the candidates, from exact scores.
+"""What TRL's trainer takes its answers from: the model writes them, or they are drawn among the candidates.
 
-One scoring pass for each prompt gives the probability of every candidate's answer, and G answers are drawn from the
-candidate policy (candidate_policy.py): no decoding, and no answer that isn't a candidate's. A draw depends on the seed,
-the step, the example and its place in the group alone.
+Either way the tokens of a prompt are those that fine-tuning and scoring read. TRL would tokenise the text by itself,
+with whatever the tokenizer adds on its own, such as a second <bos>.
 
-TRL takes the answers as if the model had sampled them freely, and nothing has to be corrected for that. With q = pi / Z
+Drawing needs no generation. One scoring pass for each prompt gives the probability of every candidate's answer, and G
+answers are drawn from the candidate policy (candidate_policy.py): no decoding, and no answer that isn't a candidate's.
+A draw depends on the seed, the step, the example and its place in the group alone.
+
+TRL takes answers as if the model had sampled them freely, and nothing has to be corrected for that. With q = pi / Z
 the candidate policy and pi the model's, grad log pi = grad log q + grad log Z, where log Z is the same for all answers
 of a prompt; the advantages of a group sum to zero, so the second term drops out of the group's gradient. What is lost
 is what only free answers could teach: to put more of the model's mass on the candidates at all. How much lies elsewhere
@@ -19,7 +22,9 @@ from typing import Any
 
 import torch
 
+from mllmrec.backends.base import ScoringTask
 from mllmrec.backends.encoding import Encoder
+from mllmrec.backends.positions import verify_scaling
 from mllmrec.backends.scoring import HuggingFaceScorer
 from mllmrec.data.draws import uniform
 from mllmrec.records import RankingExample
@@ -46,6 +51,20 @@ class Question(str):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WrittenRollouts:
+    """TRL's `rollout_func` for answers that the model writes, by TRL's own generation."""
+
+    encoder: Encoder
+
+    def __call__(self, prompts: Sequence[Question], trainer: Any) -> dict[str, Any]:
+        ids = {question: self.encoder.chat.encode(question) for question in dict.fromkeys(prompts)}
+        verify_scaling(trainer.model, max(map(len, ids.values())) + trainer.max_completion_length)
+        prompt_ids = [list(ids[prompt]) for prompt in prompts]
+        completion_ids, _ = trainer._generate_single_turn(prompt_ids, None, {}, trainer.num_generations)
+        return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class CandidateRollouts:
     """TRL's `rollout_func`: prompts, each `num_generations` times in a row, to one answer each."""
 
@@ -56,7 +75,7 @@ class CandidateRollouts:
 
     def __call__(self, prompts: Sequence[Question], trainer: Any) -> dict[str, Any]:
         questions = list(dict.fromkeys(prompts))
-        tasks = [self.encoder.scoring_task(question.example, question.hint) for question in questions]
+        tasks = [self._task(question) for question in questions]
         scorer = HuggingFaceScorer(trainer.accelerator.unwrap_model(trainer.model), TOKENS, self.temperature)
         scores = {questions[index]: scores_C for index, scores_C in scorer.score(tasks)}
         chances = {question: distribution(scores_C) for question, scores_C in scores.items()}
@@ -75,6 +94,10 @@ class CandidateRollouts:
             "outside_mass": [outside_mass(torch.tensor(scores[prompt])).item() for prompt in prompts],
             "candidate_entropy": [entropy(chances[prompt]) for prompt in prompts],
         }
+
+    def _task(self, question: Question) -> ScoringTask:
+        answers = [self.encoder.answer_ids(item) for item in question.example.candidates]
+        return ScoringTask(prompt_T=self.encoder.chat.encode(question), answers_C=answers)
 
     def _number(self, step: int, question: Question, place: int) -> float:
         return uniform(self.seed, f"{PURPOSE}/step-{step}", f"{question.example.example_id}/{place}")

@@ -12,12 +12,11 @@ from trl import GRPOConfig, GRPOTrainer
 from mllmrec.backends.decoding import MarkedDecoder
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import LoadedModel
-from mllmrec.errors import BackendError
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import GrpoSettings
 from mllmrec.training.datasets import TrainingExamples
 from mllmrec.training.rewards import REWARDS, for_trainer
-from mllmrec.training.rollouts import CandidateRollouts, Question
+from mllmrec.training.rollouts import CandidateRollouts, Question, WrittenRollouts
 from mllmrec.training.setup import RowWriter, row_dataset, trainer_arguments
 
 
@@ -39,7 +38,6 @@ def make_trainer(
             "target_id": example.target_id,
         }
 
-    _check_same_tokens(encoder, examples)
     arguments = GRPOConfig(
         **trainer_arguments(settings, folder, loaded, steps),
         per_device_train_batch_size=settings.batch,
@@ -61,28 +59,18 @@ def make_trainer(
             train_dataset=row_dataset(examples, settings.epochs),
             processing_class=loaded.tokenizer,
             peft_config=lora,
-            rollout_func=_rollouts(settings, encoder) if settings.rollouts == "candidates" else None,
+            rollout_func=_rollouts(settings, encoder),
         )
     trainer.data_collator = RowWriter(examples=examples, make=make)
     return trainer
 
 
-def _rollouts(settings: GrpoSettings, encoder: Encoder) -> CandidateRollouts:
+def _rollouts(settings: GrpoSettings, encoder: Encoder) -> CandidateRollouts | WrittenRollouts:
+    if settings.rollouts == "generate":
+        return WrittenRollouts(encoder=encoder)
     return CandidateRollouts(
         encoder=encoder,
         num_generations=settings.num_generations,
         temperature=settings.temperature,
         seed=settings.seed,
     )
-
-
-def _check_same_tokens(encoder: Encoder, examples: TrainingExamples) -> None:
-    """TRL tokenises prompts by itself: make sure that it gets the tokens that SFT and scoring got."""
-    example = examples.example(0, 0)
-    theirs = encoder.chat.tokenizer(text=[encoder.prompt_text(example)])["input_ids"][0]
-    if list(theirs) != encoder.prompt_ids(example):
-        raise BackendError(
-            f"The tokenizer of {encoder.chat.tokenizer.name_or_path} adds tokens of its own around a prompt, so that "
-            "GRPO would train on other prompts than SFT and evaluation use. Set add_bos_token to false in "
-            "tokenizer_config.json."
-        )
