@@ -22,6 +22,7 @@ from mllmrec.errors import BackendError
 from mllmrec.records import Item, RankingExample
 from mllmrec.training import grpo, sft
 from mllmrec.training.datasets import TrainingExamples, training_examples
+from mllmrec.training.lora_targets import lora_for
 from small_models import DATASET, WINDOW, grpo_settings, sft_settings
 
 FORGED = (
@@ -133,7 +134,7 @@ def test_sft_trains_on_the_tokens_that_scoring_reads(
 ) -> None:
     knobs = sft_settings(toy_copy, batch=3)
     fresh = load(toy_copy, "tiny", device="cpu")
-    trainer = sft._trainer(knobs, toy_copy.root / "out", fresh, encoder, examples, 1)
+    trainer = sft._trainer(knobs, toy_copy.root / "out", fresh, encoder, examples, 1, sft._lora(knobs, fresh.names[0]))
     batch = next(iter(trainer.get_train_dataloader()))
     rows = list(examples.rows(1))[:3]
     for position, (epoch, index) in enumerate(rows):
@@ -151,7 +152,8 @@ def test_grpo_prompts_become_the_tokens_that_scoring_reads(
 ) -> None:
     knobs = grpo_settings(toy_copy)
     fresh = load(toy_copy, "tiny", device="cpu")
-    trainer = grpo._trainer(knobs, toy_copy.root / "out", fresh, encoder, examples, 1)
+    lora = lora_for(fresh.names[0], rank=knobs.rank, alpha=grpo.LORA_ALPHA, dropout=0.0)
+    trainer = grpo._trainer(knobs, toy_copy.root / "out", fresh, encoder, examples, 1, lora)
     rows = list(examples.rows(1))
     batch = next(iter(trainer.get_train_dataloader()))
     assert [row["prompt"] for row in batch[:: knobs.num_generations]] == [

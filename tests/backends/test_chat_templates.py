@@ -219,9 +219,9 @@ def test_training_scoring_and_generation_end_an_answer_with_the_same_token(toy_c
     settings = sft_settings(toy_copy, backbone="turns", limit=8, batch=2)
     examples = training_examples(settings, toy_copy, interactions, WINDOW)
 
-    batch = next(
-        iter(sft._trainer(settings, toy_copy.root / "out", loaded, encoder, examples, 1).get_train_dataloader())
-    )
+    lora = sft._lora(settings, loaded.names[0])
+    trainer = sft._trainer(settings, toy_copy.root / "out", loaded, encoder, examples, 1, lora)
+    batch = next(iter(trainer.get_train_dataloader()))
     labels = [row[row != -100].tolist() for row in batch["labels"]]
     assert [row[-1] for row in labels] == [end, end]
     assert all(row.count(end) == 1 and loaded.tokenizer.eos_token_id not in row for row in labels)
