@@ -175,7 +175,7 @@ def test_a_dropout_that_experts_cannot_have_is_refused_before_anything_loads(tmp
     [
         (
             transformers.MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4),
-            "MambaForCausalLM is recurrent",
+            "MambaForCausalLM has layers of kind linear_attention",
         ),
         (transformers.BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4), "BloomForCausalLM .* ALiBi"),
         ({"model_type": "t5"}, "can't be trained: Unrecognized configuration class"),
