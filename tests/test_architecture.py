@@ -15,7 +15,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 ROOMS = {
     **dict.fromkeys(("errors", "records", "artifacts", "manifests", "progress", "settings"), "ground"),
-    **dict.fromkeys(("launch", "locks", "loglines", "streams", "work", "worklogs"), "ground"),
+    **dict.fromkeys(("launch", "locks", "loglines", "making", "streams", "work", "worklogs"), "ground"),
     **{room: room for room in ("data", "backends", "evaluation", "vision", "reasoning", "training", "serving", "demo")},
     **dict.fromkeys(
         (

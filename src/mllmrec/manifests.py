@@ -65,7 +65,7 @@ class Manifest:
 
 def manifest_path(artifact: Path) -> Path:
     """`X/manifest.json` for a folder, `X.manifest.json` for a file (told apart by the suffix)."""
-    if _is_file(artifact):
+    if is_file(artifact):
         return artifact.with_name(f"{artifact.name}.manifest.json")
     return artifact / "manifest.json"
 
@@ -111,7 +111,7 @@ def altered(artifact: Path, manifest: Manifest, *, thorough: bool = False) -> li
     Sizes and times are compared first, and a file is read only when its time differs: a copy of a workspace is as good
     as the first one. With `thorough` every file is read. Nothing is known of what an earlier version made.
     """
-    folder = artifact.parent if _is_file(artifact) else artifact
+    folder = artifact.parent if is_file(artifact) else artifact
     return [name for name, facts in manifest.outputs.items() if not _is_as_told(folder / name, facts, thorough)]
 
 
@@ -120,7 +120,7 @@ def vouched(artifact: Path, outputs: Iterable[Path] | None = None) -> Outputs:
 
     Of a folder that is every file at its top but the manifest, hidden files and working files.
     """
-    folder = artifact.parent if _is_file(artifact) else artifact
+    folder = artifact.parent if is_file(artifact) else artifact
     paths = _own_files(artifact) if outputs is None else outputs
     known: Outputs = {}
     for path in sorted(paths):
@@ -204,12 +204,13 @@ def differences(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) ->
     ]
 
 
-def _is_file(artifact: Path) -> bool:
+def is_file(artifact: Path) -> bool:
+    """Whether an artifact of this name is a file and no folder, before it exists."""
     return artifact.suffix in (".json", ".jsonl", ".csv", ".tsv", ".html")
 
 
 def _own_files(artifact: Path) -> list[Path]:
-    if _is_file(artifact):
+    if is_file(artifact):
         return [artifact]
     others = [path for path in artifact.iterdir() if path.is_file() and path != manifest_path(artifact)]
     return [path for path in others if not path.name.startswith(".") and not path.name.endswith(WORKING_SUFFIXES)]
@@ -225,7 +226,7 @@ def _is_as_told(path: Path, facts: Mapping[str, Any], thorough: bool) -> bool:
 
 
 def _fates(artifact: Path, names: Iterable[str]) -> str:
-    folder = artifact.parent if _is_file(artifact) else artifact
+    folder = artifact.parent if is_file(artifact) else artifact
     return "; ".join(f"{name} {'was altered' if (folder / name).exists() else 'is gone'}" for name in names)
 
 

@@ -29,6 +29,7 @@ from mllmrec.data.candidates_stage import run
 from mllmrec.data.negatives import Draw, PoolSampler
 from mllmrec.data.negatives_v1 import FirstSampler
 from mllmrec.data.sequences import Catalogue, Interactions, Line, is_held_out
+from mllmrec.making import marker_of
 from mllmrec.manifests import Manifest, manifest_path
 from mllmrec.records import Item, RankingExample, Summary, example_id
 from mllmrec.settings.candidates import CandidatesSettings
@@ -446,14 +447,20 @@ def test_changed_data_is_refused_by_name_and_replaced_when_asked(tmp_path: Path)
     assert "nothing to do" in draw(workspace).headline
 
 
-def test_an_unfinished_file_is_made_again(tmp_path: Path) -> None:
+def test_an_unfinished_file_is_made_again_and_the_users_own_kept(tmp_path: Path) -> None:
+    """A draw that was killed has left its mark beside the file; a file without one is somebody's own."""
     workspace = shop(tmp_path)
     path = draw(workspace).artifact
     whole = path.read_bytes()
     manifest_path(path).unlink()
     path.write_bytes(whole[:100])
+    with pytest.raises(ArtifactError, match=r"is there and `mllmrec candidates` didn't make it"):
+        draw(workspace)
+    assert path.read_bytes() == whole[:100]
+    marker_of(path).touch()
     draw(workspace)
     assert path.read_bytes() == whole
+    assert not marker_of(path).exists()
     path.unlink()
     draw(workspace)
     assert path.read_bytes() == whole

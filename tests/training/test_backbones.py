@@ -179,7 +179,7 @@ def test_a_finished_backbone_is_left_alone_and_another_one_refused(toy_copy: Wor
 def test_a_model_of_another_origin_is_not_written_over(toy_copy: Workspace) -> None:
     (toy_copy.root / "tiny/manifest.json").unlink()
     before = digests(toy_copy.root / "tiny")
-    with pytest.raises(ArtifactError, match=r"tiny holds a model that this command didn't make"):
+    with pytest.raises(ArtifactError, match=r"tiny is there and `mllmrec backbone` didn't make it"):
         make_backbone(toy_copy)
     assert digests(toy_copy.root / "tiny") == before
 

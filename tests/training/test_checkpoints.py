@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from mllmrec.artifacts import read_json, read_jsonl, write_json, write_jsonl, write_text
 from mllmrec.errors import ArtifactError
@@ -28,7 +30,11 @@ def interrupted(folder: Path, *steps: int) -> None:
     """A run of `settings()` that left trainer checkpoints."""
     assert begin(folder, settings(), INPUTS) is None
     for step in steps:
-        write_text(folder / f"checkpoint-{step}" / "trainer_state.json", "{}")
+        checkpoint = folder / f"checkpoint-{step}"
+        write_json(checkpoint / "trainer_state.json", {"global_step": step})
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+            torch.save({"step": step}, checkpoint / name)
+        save_file({"weight": torch.zeros(4)}, checkpoint / "adapter_model.safetensors")
 
 
 def test_a_fresh_folder_is_begun_and_begun_again_where_no_step_was_kept(folder: Path) -> None:
@@ -153,13 +159,57 @@ def test_finishing_puts_the_best_in_place_and_then_clears(folder: Path) -> None:
     interrupted(folder, 7)
     write_text(folder / "training.jsonl", '{"step": 7}\n')
     write_text(folder / "best" / "adapter_config.json", "{}")
+    save_file({"weight": torch.zeros(4)}, folder / "best" / "adapter_model.safetensors")
     place_best(folder)
     assert {path.name for path in folder.iterdir()} == {
         "adapter_config.json",
+        "adapter_model.safetensors",
         "checkpoint-7",
         "training.jsonl",
         "unfinished.json",
     }
     place_best(folder)
     clear(folder)
-    assert {path.name for path in folder.iterdir()} == {"adapter_config.json", "training.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "training.jsonl",
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.safetensors"]
+)
+@pytest.mark.parametrize("cut", [False, True], ids=["missing", "torn"])
+def test_a_checkpoint_that_is_not_whole_is_told_and_the_one_before_taken(
+    folder: Path, name: str, cut: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without an optimizer's or a generator's state the trainer would go on to other weights."""
+    interrupted(folder, 10, 20)
+    path = folder / "checkpoint-20" / name
+    content = path.read_bytes()
+    path.unlink()
+    if cut:
+        path.write_bytes(content[: len(content) // 2])
+    assert begin(folder, settings(resume=True), INPUTS) == folder / "checkpoint-10"
+    told = "weights" if (name, cut) == ("adapter_model.safetensors", False) else name
+    assert capsys.readouterr().err == (
+        f"{folder / 'checkpoint-20'} was cut off while it was saved ({told} missing or torn); training goes on from "
+        "checkpoint-10.\n"
+    )
+    assert not (folder / "checkpoint-20").exists()
+
+
+def test_each_process_of_a_launch_has_a_generator_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    interrupted(folder, 10)
+    for rank in range(2):
+        assert last_checkpoint(folder) is None
+        torch.save({}, folder / "checkpoint-10" / f"rng_state_{rank}.pth")
+    assert last_checkpoint(folder) == folder / "checkpoint-10"
+
+
+def test_a_run_whose_best_weights_are_gone_is_not_finished(folder: Path) -> None:
+    interrupted(folder, 7)
+    with pytest.raises(ArtifactError, match=r"which held the best weights of this run, is gone"):
+        place_best(folder)

@@ -178,6 +178,15 @@ def test_a_merged_model_that_says_something_else_once_stored_is_not_kept(
 
     save = Qwen3ForCausalLM.save_pretrained
     monkeypatch.setattr(Qwen3ForCausalLM, "save_pretrained", store_half)
-    with pytest.raises(BackendError, match=r"nats once it was stored in .*torn and read again"):
+    with pytest.raises(BackendError, match=r"nats once it was stored and read again"):
         merge(trained_copy, merged_tag="torn")
     assert not trained_copy.checkpoint(DATASET, "torn").exists()
+    assert not list(trained_copy.checkpoint(DATASET, "torn").parent.glob(".*")), "nor is the draft"
+
+
+def test_a_model_of_the_users_own_is_not_merged_over(trained_copy: Workspace) -> None:
+    folder = trained_copy.checkpoint(DATASET, "mine")
+    write_text(folder / "config.json", "{}")
+    with pytest.raises(ArtifactError, match=r"mine is there and `mllmrec merge` didn't make it"):
+        merge(trained_copy, merged_tag="mine")
+    assert [path.name for path in folder.iterdir()] == ["config.json"]

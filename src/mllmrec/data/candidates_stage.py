@@ -14,6 +14,7 @@ from mllmrec.data.protocols import Protocol
 from mllmrec.data.sequences import Interactions, Line
 from mllmrec.errors import ArtifactError
 from mllmrec.locks import locking
+from mllmrec.making import drop_marker, making
 from mllmrec.manifests import finished, hash_files, unmark, write_manifest
 from mllmrec.records import RankingExample, Split, Summary
 from mllmrec.settings.candidates import CandidatesSettings
@@ -34,15 +35,17 @@ def run(settings: CandidatesSettings, workspace: Workspace) -> Summary:
         **{split: workspace.split(settings.dataset, split) for split in ("train", "valid", "test")},
     )
     if finished(path, settings, inputs) is not None:
+        drop_marker(path)
         return Summary(headline=f"{path.name} is there already; nothing to do.", artifact=path)
     interactions = Interactions.load(workspace, settings.dataset)
     examples, counts = _draw(settings, interactions)
-    unmark(path)
-    write_jsonl(path, candidate_rows(examples))
     counts["examples"] = len(examples)
-    digest = sha256(path)
     drawn = {} if settings.legacy or settings.negatives == "all" else {"draws": VERSION}
-    write_manifest(path, settings, inputs, started=started, counts=counts, details={"sha256": digest, **drawn})
+    with making(path, settings):
+        unmark(path)
+        write_jsonl(path, candidate_rows(examples))
+        digest = sha256(path)
+        write_manifest(path, settings, inputs, started=started, counts=counts, details={"sha256": digest, **drawn})
     return Summary(
         headline=f"{len(examples)} {_lists(settings)} in {path.name}{left_out(counts)}",
         artifact=path,

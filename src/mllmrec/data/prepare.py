@@ -44,6 +44,7 @@ def run(settings: PrepareSettings, workspace: Workspace) -> Summary:
     inputs = hash_inputs(files)
     gone = [path for path in _made_files(workspace, settings.dataset) if not path.exists()]
     if finished(artifact, settings, inputs, remade=[path.name for path in gone]) and not gone:
+        partial(artifact).unlink(missing_ok=True)
         return _nothing_to_do(workspace, settings.dataset)
     refuse_foreign_files(workspace, settings)
     imported, raw_ids = with_safe_ids(importer.read(files, settings))

@@ -30,6 +30,7 @@ from mllmrec.errors import DataError
 from mllmrec.evaluation.retrieval_scores import catalogue_scores
 from mllmrec.evaluation.shelf import Shelf
 from mllmrec.locks import locking
+from mllmrec.making import drop_marker, making
 from mllmrec.manifests import finished, hash_files, unmark, write_manifest
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary
@@ -52,6 +53,7 @@ def run(settings: RetrieveSettings, workspace: Workspace) -> Summary:
     files = {split: workspace.split(settings.dataset, split) for split in ("train", "valid", "test")}
     inputs = hash_files(titles=workspace.titles(settings.dataset), **files)
     if finished(path, settings, inputs) is not None:
+        drop_marker(path)
         return Summary(headline=f"{path.name} is there already; nothing to do.", artifact=path)
     interactions = Interactions.load(workspace, settings.dataset)
     examples, counts = questions(
@@ -67,13 +69,14 @@ def run(settings: RetrieveSettings, workspace: Workspace) -> Summary:
             drawn.append(example)
             counts["cut_among_equals"] = counts.get("cut_among_equals", 0) + cut_among_equals
             advance(1)
-    unmark(path)
-    write_jsonl(path, candidate_rows(drawn))
     counts["examples"] = len(drawn)
     if settings.rerank:
         counts["retrieved"] = sum(each.target_id in each.candidates for each in drawn)
-    facts = {"sha256": sha256(path), "draws": VERSION, "retriever": settings.retriever, **details}
-    write_manifest(path, settings, inputs, started=started, counts=counts, details=facts)
+    with making(path, settings):
+        unmark(path)
+        write_jsonl(path, candidate_rows(drawn))
+        facts = {"sha256": sha256(path), "draws": VERSION, "retriever": settings.retriever, **details}
+        write_manifest(path, settings, inputs, started=started, counts=counts, details=facts)
     return Summary(headline=_headline(settings, path, counts), artifact=path, facts={**facts, **counts})
 
 

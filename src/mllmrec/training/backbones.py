@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
@@ -21,9 +22,9 @@ from mllmrec.backends.small_qwen3 import build_model, make_tokenizer, save
 from mllmrec.data.captions import read_captions
 from mllmrec.data.prompts import LIST_QUESTION, Renderer
 from mllmrec.data.sequences import Catalogue, Interactions
-from mllmrec.errors import ArtifactError
 from mllmrec.locks import locking
-from mllmrec.manifests import Manifest, finished, hash_files, unmark, write_manifest
+from mllmrec.making import drop_marker, making, settle
+from mllmrec.manifests import finished, hash_files, write_manifest
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.backbone import BackboneSettings
 from mllmrec.streams import read_list
@@ -46,29 +47,33 @@ def run(settings: BackboneSettings, workspace: Workspace) -> Summary:
     folder = model_folder(settings, workspace)
     inputs = _inputs(settings, workspace)
     if finished(folder, settings, inputs) is not None:
+        drop_marker(folder)
         return Summary(headline=f"The model {folder} is there already; nothing to do.", artifact=folder)
-    if (folder / "config.json").exists() and Manifest.read(folder) is None and not settings.overwrite:
-        raise ArtifactError(
-            f"{folder} holds a model that this command didn't make. Choose another --out, or replace it with "
-            "--overwrite."
-        )
-    unmark(folder)
+    with making(folder, settings) as draft:
+        model, tokenizer, losses = _trained(settings, workspace, inputs, folder / STATE)
+        save(model, tokenizer, draft)
+        details = {"num_parameters": model.num_parameters(), "losses": losses}
+        settle(draft, folder)
+        write_manifest(folder, settings, inputs, started=started, details=details)
+    return Summary(
+        headline=f"A Qwen3 of {model.num_parameters() / 1e6:.2f}M parameters, {len(tokenizer)} tokens, in {folder}",
+        artifact=folder,
+        facts=details,
+    )
+
+
+def _trained(
+    settings: BackboneSettings, workspace: Workspace, inputs: Mapping[str, str], state: Path
+) -> tuple[Any, PreTrainedTokenizerFast, dict[str, float]]:
+    """The model, its tokenizer and the losses; what pre-training needs to go on after a stop is kept in `state`."""
     quieten()
     interactions = Interactions.load(workspace, settings.dataset)
     if settings.sequence_steps:
         refuse_leaks(interactions)
     tokenizer = train_tokenizer(interactions.catalogue, settings.vocab, _prose(settings, workspace))
     model = build_model(tokenizer, settings.layers, settings.width, settings.heads, settings.seed)
-    losses = pretrain(model, tokenizer, interactions, settings, folder / STATE, inputs)
-    save(model, tokenizer, folder)
-    num_parameters = model.num_parameters()
-    details = {"num_parameters": num_parameters, "losses": losses}
-    write_manifest(folder, settings, inputs, started=started, details=details)
-    return Summary(
-        headline=f"A Qwen3 of {num_parameters / 1e6:.2f}M parameters, {len(tokenizer)} tokens, in {folder}",
-        artifact=folder,
-        facts=details,
-    )
+    losses = pretrain(model, tokenizer, interactions, settings, state, inputs)
+    return model, tokenizer, losses
 
 
 def train_tokenizer(catalogue: Catalogue, vocab_size: int, prose: Sequence[str] = ()) -> PreTrainedTokenizerFast:

@@ -25,7 +25,7 @@ from mllmrec.evaluation.rankings import position_of, ranking_of
 from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample
 from mllmrec.training.candidate_policy import distribution
-from mllmrec.training.checkpoints import BEST, LOG, VALIDATED
+from mllmrec.training.checkpoints import BEST, DRAFT, LOG, VALIDATED
 
 METRICS = ("HR@1", "HR@3", "NDCG@3")
 WATCHED = "NDCG@3"
@@ -119,7 +119,7 @@ class ValidationCallback(TrainerCallback):
         append_log(self.folder, state.global_step, {WATCHED: column}, VALIDATED)
         note(f"step {state.global_step}: validation " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
         if self.best_step == state.global_step:
-            draft = self.folder / f".{BEST}"
+            draft = self.folder / DRAFT
             shutil.rmtree(draft, ignore_errors=True)
             self.save(unwrapped, draft)
             shutil.rmtree(self.folder / BEST, ignore_errors=True)

@@ -8,21 +8,25 @@ each validation). When it is through, the best weights move up, the first and th
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import read_json, write_json, write_jsonl
+from mllmrec.data.model_folders import damage, weight_files
 from mllmrec.data.negatives import VERSION
-from mllmrec.errors import ArtifactError
+from mllmrec.errors import ArtifactError, DataError
+from mllmrec.launch import rank_and_size
+from mllmrec.loglines import read_records
 from mllmrec.manifests import Manifest, differences, manifest_path
+from mllmrec.progress import note
 from mllmrec.settings.training import TrainingSettings
 
 UNFINISHED = "unfinished.json"
-BEST = "best"
+BEST, DRAFT = "best", ".best"
+TRAINER_STATE = "trainer_state.json"
 LOG = "training.jsonl"
 TIMELINE = "metrics.jsonl"
 VALIDATED = "validation.jsonl"
@@ -48,7 +52,7 @@ def begin(
     what = {
         "verb": settings.verb,
         "settings": settings.result_settings(),
-        "inputs": {**inputs, "number of processes": os.environ.get("WORLD_SIZE", "1")},
+        "inputs": {**inputs, "number of processes": str(rank_and_size()[1])},
     }
     _refuse_foreign(folder, settings)
     if settings.overwrite and main:
@@ -58,6 +62,7 @@ def begin(
         _refuse_other_run(last, read_json(marker) if marker.exists() else None, what, settings)
     if main:
         folder.mkdir(parents=True, exist_ok=True)
+        _drop_broken(folder, last)
         _rewind(folder, last)
         write_json(marker, {**what, "draws": draws})
     return last
@@ -72,9 +77,28 @@ def refuse_own_input(folder: Path, model: str | Path) -> None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete `checkpoint-N` of the trainer; one without a trainer state was cut off while saving."""
-    complete = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
-    return max(complete, key=step_of, default=None)
+    """The newest `checkpoint-N` of the trainer that is whole; of another program's the newest."""
+    processes = _processes(folder)
+    begun = (folder / UNFINISHED).exists()
+    whole = [path for path in folder.glob("checkpoint-*") if not begun or not faults(path, processes)]
+    return max(whole, key=step_of, default=None)
+
+
+def faults(checkpoint: Path, processes: int = 1) -> list[str]:
+    """What a checkpoint lacks to go on exactly from it: files that are missing, or were cut off while they were saved.
+
+    The trainer itself goes on without an optimizer's, scheduler's or generator's state, and comes to other weights.
+    """
+    generators = [f"rng_state_{rank}.pth" for rank in range(processes)] if processes > 1 else ["rng_state.pth"]
+    states = [checkpoint / name for name in ("optimizer.pt", "scheduler.pt", *generators)]
+    lost = [path.name for path in states if not zipfile.is_zipfile(path)]
+    try:
+        lost += [] if "global_step" in read_json(checkpoint / TRAINER_STATE) else [TRAINER_STATE]
+        weights = weight_files(checkpoint)
+    except (DataError, TypeError, AttributeError):
+        return [*lost, TRAINER_STATE]
+    lost += [path.name for path in weights if not path.is_file() or damage(path)]
+    return lost if weights else [*lost, "weights"]
 
 
 def place_best(folder: Path) -> None:
@@ -84,6 +108,11 @@ def place_best(folder: Path) -> None:
         for path in best.iterdir():
             path.replace(folder / path.name)
         best.rmdir()
+    if not weight_files(folder):
+        raise ArtifactError(
+            f"{best}, which held the best weights of this run, is gone. Expected it to stay until training ends. Start "
+            "over with --overwrite."
+        )
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -93,9 +122,9 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Remove what was only needed on the way, after the manifest is written."""
-    for path in folder.glob("checkpoint-*"):
-        shutil.rmtree(path)
+    """Remove what was only needed on the way, after the manifest is written, or what a killed process left of it."""
+    for path in (*folder.glob("checkpoint-*"), folder / DRAFT):
+        shutil.rmtree(path, ignore_errors=True)
     (folder / VALIDATED).unlink(missing_ok=True)
     (folder / UNFINISHED).unlink(missing_ok=True)
 
@@ -113,17 +142,32 @@ def _refuse_foreign(folder: Path, settings: TrainingSettings) -> None:
         )
 
 
+def _drop_broken(folder: Path, last: Path | None) -> None:
+    """Remove the checkpoints that can't be gone on from, and say so."""
+    processes = _processes(folder)
+    for path in sorted(folder.glob("checkpoint-*"), key=step_of):
+        if lost := faults(path, processes):
+            on = f"from {last.name}" if last is not None else "from the first step"
+            note(f"{path} was cut off while it was saved ({', '.join(lost)} missing or torn); training goes on {on}.")
+            shutil.rmtree(path)
+
+
+def _processes(folder: Path) -> int:
+    """How many processes train in a folder, as it was begun; 1 where that isn't known."""
+    marker = folder / UNFINISHED
+    return int(read_json(marker)["inputs"]["number of processes"]) if marker.exists() else 1
+
+
 def _rewind(folder: Path, last: Path | None) -> None:
     """Take out of the logs what comes after the checkpoint: those steps are made again."""
+    shutil.rmtree(folder / DRAFT, ignore_errors=True)
     if last is None:
         shutil.rmtree(folder / BEST, ignore_errors=True)
     for log in (folder / name for name in (LOG, TIMELINE, VALIDATED)):
         if last is None:
             log.unlink(missing_ok=True)
         elif log.exists():
-            whole = [line for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            rows = map(json.loads, whole)
-            write_jsonl(log, (row for row in rows if row["step"] <= step_of(last)))
+            write_jsonl(log, (row for row in read_records(log, "step") if row["step"] <= step_of(last)))
 
 
 def _refuse_other_run(

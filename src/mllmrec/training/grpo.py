@@ -51,6 +51,7 @@ def _train(settings: GrpoSettings, workspace: Workspace) -> Summary:
     settings = as_trained(settings, base)
     inputs = training_inputs(settings, workspace, resolve(workspace, str(base)))
     if (manifest := finished(folder, settings, inputs)) is not None:
+        checkpoints.clear(folder)
         return Summary(headline=f"{folder} is finished; nothing to do.", artifact=folder, facts=manifest.details)
     chosen, captions = asked_format(settings, workspace)
     interactions = Interactions.load(workspace, settings.dataset)

@@ -6,7 +6,6 @@ refused when the log-probabilities of merged model and adapter differ on a probe
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from mllmrec.data.formats import PromptFormat
 from mllmrec.data.prompts import QUESTION
 from mllmrec.errors import ArtifactError, BackendError
 from mllmrec.locks import locking
-from mllmrec.manifests import Manifest, finished, hash_model, unmark, write_manifest
+from mllmrec.making import drop_marker, making, settle
+from mllmrec.manifests import Manifest, finished, hash_model, write_manifest
 from mllmrec.records import Summary
 from mllmrec.settings.training import MergeSettings
 from mllmrec.training.checkpoints import UNFINISHED
@@ -58,15 +58,17 @@ def run(settings: MergeSettings, workspace: Workspace) -> Summary:
         raise ArtifactError(f"--merged-tag {folder.name} is the adapter's own name. Choose another --merged-tag.")
     inputs = {"adapter": hash_model(adapter), "model": _model_hash(workspace, backbone, trained)}
     if finished(folder, settings, inputs) is not None:
+        drop_marker(folder)
         return Summary(headline=f"{folder} is finished; nothing to do.", artifact=folder)
-    unmark(folder)
-    loaded = load(workspace, backbone, adapter, device=settings.device, dtype="float32")
-    difference = merge_into(loaded, folder, stored_dtype(workspace, backbone), settings.tolerance)
     details = {name: trained.details[name] for name in CARRIED if name in trained.details} if trained else {}
     if (form := PromptFormat.of(trained)) is not None:
         details |= form.to_details()
-    details |= {"model": portable(workspace, str(folder)), "backbone": backbone, "largest_difference": difference}
-    write_manifest(folder, settings, inputs, started=started, details=details)
+    with making(folder, settings) as draft:
+        loaded = load(workspace, backbone, adapter, device=settings.device, dtype="float32")
+        difference = merge_into(loaded, draft, stored_dtype(workspace, backbone), settings.tolerance)
+        settle(draft, folder)
+        details |= {"model": portable(workspace, str(folder)), "backbone": backbone, "largest_difference": difference}
+        write_manifest(folder, settings, inputs, started=started, details=details)
     return Summary(
         headline=f"Merged into {folder}; log-probabilities differ by at most {difference:.1e} nats on the probe",
         artifact=folder,
@@ -86,7 +88,7 @@ def merge_into(loaded: LoadedModel, folder: Path, dtype: torch.dtype, tolerance:
     """Merge in float32, round to `dtype`, compare; then store. The largest difference of a token's log-probability.
 
     What was stored is read again and compared too, because a file may lack what the model has in memory. Raises
-    BackendError, and leaves nothing behind, when a difference passes `tolerance`.
+    BackendError when a difference passes `tolerance`.
     """
     before = _log_probabilities(loaded, loaded.model)
     merged = fold(loaded.model).to(dtype)
@@ -100,11 +102,7 @@ def merge_into(loaded: LoadedModel, folder: Path, dtype: torch.dtype, tolerance:
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(merged.to(dtype), folder, loaded.names[0])
     loaded.tokenizer.save_pretrained(folder)
-    try:
-        return _difference_as_stored(loaded, folder, before, tolerance)
-    except BackendError:
-        shutil.rmtree(folder)
-        raise
+    return _difference_as_stored(loaded, folder, before, tolerance)
 
 
 def _difference_as_stored(loaded: LoadedModel, folder: Path, before: torch.Tensor, tolerance: float) -> float:
@@ -113,7 +111,7 @@ def _difference_as_stored(loaded: LoadedModel, folder: Path, before: torch.Tenso
     if not difference <= tolerance:
         raise BackendError(
             f"The merged {type(stored).__name__} gives log-probabilities that differ by {difference:.3g} nats once it "
-            f"was stored in {folder} and read again; --tolerance is {tolerance:g}. Nothing was kept. Evaluate the "
+            f"was stored and read again; --tolerance is {tolerance:g}. Nothing was kept. Evaluate the "
             "adapter without merging."
         )
     return difference

@@ -55,6 +55,7 @@ def run(settings: SftSettings, workspace: Workspace) -> Summary:
     checkpoints.refuse_own_input(folder, source)
     inputs = training_inputs(settings, workspace, source)
     if (manifest := finished(folder, settings, inputs)) is not None:
+        checkpoints.clear(folder)
         return Summary(headline=f"{folder} is finished; nothing to do.", artifact=folder, facts=manifest.details)
     interactions = Interactions.load(workspace, settings.dataset)
     chosen, captions = asked_format(settings, workspace)
