@@ -12,7 +12,7 @@ from mllmrec.artifacts import Workspace, sha256, write_jsonl, write_text
 from mllmrec.data.candidates import candidate_rows
 from mllmrec.evaluation.rankings import ranking_of
 from mllmrec.evaluation.runs import Run, candidate_file, run_folder, write_run
-from mllmrec.settings.evaluation import RunSettings
+from mllmrec.settings.evaluation import BaselinesSettings, RunSettings
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def shop(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def shop_settings(shop: Workspace) -> RunSettings:
-    return RunSettings(dataset="shop", root=str(shop.root), num_neg=3, min_inter=3)
+    return BaselinesSettings(dataset="shop", root=str(shop.root), names=("random",), num_neg=3, min_inter=3)
 
 
 @pytest.fixture
@@ -46,6 +46,7 @@ def make_run(shop: Workspace, shop_settings: RunSettings) -> WriteRun:
             inputs={"candidates": sha256(candidates)},
             started=time.monotonic(),
             seconds=2.0,
+            num_lists=len(TARGETS),
         )
 
     return write

@@ -24,7 +24,7 @@ from mllmrec.evaluation.metrics import Position, chance, metric_names, per_user,
 from mllmrec.evaluation.rankings import position_of, read_rankings, write_rankings
 from mllmrec.evaluation.reference_files import remove_reference_files, write_reference_files
 from mllmrec.evaluation.statistics import DRAWS, Interval, bootstrap, minimum_detectable_alone
-from mllmrec.manifests import Manifest, hash_files, unmark, write_manifest
+from mllmrec.manifests import Manifest, hash_files, manifest_path, unmark, write_manifest
 from mllmrec.records import Ranking
 from mllmrec.settings.evaluation import RunSettings
 
@@ -218,10 +218,15 @@ def summarise(positions: Sequence[Position], top_k: Sequence[int], seed: int) ->
 
 def read_run(folder: Path) -> Run:
     """A finished RUN; an ArtifactError when it is missing or unfinished."""
+    require_finished(folder)
+    return Run(folder=folder, facts=read_json(folder / "metrics.json"))
+
+
+def require_finished(folder: Path) -> None:
+    """Raise an ArtifactError when a RUN is missing or unfinished."""
     require(folder, "The RUN", "Make it with `mllmrec evaluate` or `mllmrec baselines`, or mend the path.")
-    if Manifest.read(folder) is None:
+    if not manifest_path(folder).exists():
         raise ArtifactError(
             f"{folder} is no finished RUN: it has no manifest.json. Expected a folder that `mllmrec evaluate` or "
             "`mllmrec baselines` completed; start the same command again."
         )
-    return Run(folder=folder, facts=read_json(folder / "metrics.json"))

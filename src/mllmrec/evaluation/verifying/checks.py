@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 SHOWN = 3
+CLOSE = 1e-9
 ORDER = (
+    "files as they were written",
+    "the shape of metrics.json",
+    "manifest.json",
+    "inputs",
     "candidate file",
     "every example once",
     "same lists as the candidate file",
@@ -18,6 +23,7 @@ ORDER = (
     "chance and vacuous metrics",
     "counts and shares",
     "length-normalised metrics",
+    "speed",
     "reference files",
 )
 
@@ -43,6 +49,11 @@ class Checks:
     def equal(self, name: str, what: str, told: object, found: object) -> bool:
         """Count one comparison of what a file tells with what was found."""
         return self.look(name, told == found, f"{what} is told as {told!r} and comes out as {found!r}")
+
+    def near(self, name: str, what: str, told: object, expected: float, tolerance: float = CLOSE) -> bool:
+        """Count one comparison of a number that a file tells with the one that was computed."""
+        alike = isinstance(told, (int, float)) and abs(told - expected) <= tolerance
+        return self.look(name, alike, f"{what} is told as {told!r} and comes out as {expected!r}")
 
     @property
     def passed(self) -> bool:

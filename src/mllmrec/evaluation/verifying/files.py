@@ -54,7 +54,9 @@ def _check_json(checks: Checks, path: Path, facts: Mapping[str, Any], users: Seq
         return
     if not checks.look(CHECK, isinstance(told, dict), f"{path.name} is no JSON object"):
         return
+    size = facts["world_size"]
     plain = {"dataset": facts["dataset"], "top_k": k, "total_test": len(users)}
+    plain |= {"world_size": size, "distributed": size > 1}
     for key, value in plain.items():
         checks.equal(CHECK, f"{key} of {path.name}", told.get(key), value)
     for key, name in (("HR@K", f"HR@{k}"), ("NDCG@K", f"NDCG@{k}")):
