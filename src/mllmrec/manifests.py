@@ -7,12 +7,14 @@ vouches for the files that it marks as finished, so that one that is gone or alt
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 import os
 import subprocess
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ class Manifest:
     (train, titles, model ...) to the sha256 of what was read, `counts` says what went in, came out and failed.
     `outputs` maps each file that the manifest vouches for, by its path relative to a folder or to the folder of a
     file, to `bytes`, `sha256` and `mtime_ns`; it is empty in a manifest of an earlier version, which vouches for none.
+    `seal` is a hash of all the rest, by which a later edit is seen; empty in a manifest of an earlier version.
     """
 
     verb: str
@@ -48,6 +51,12 @@ class Manifest:
     revision: str | None = None
     finished_at: str = ""
     outputs: Outputs = field(default_factory=dict)
+    seal: str = ""
+
+    def sealed(self) -> Manifest:
+        """The manifest with the seal of what it says now."""
+        content = json.dumps(asdict(replace(self, seal="")), sort_keys=True)
+        return replace(self, seal=hashlib.sha256(content.encode()).hexdigest())
 
     @classmethod
     def read(cls, artifact: Path) -> Manifest | None:
@@ -157,6 +166,12 @@ def write_manifest(
         finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         outputs=vouched(artifact, outputs),
     )
+    return write_sealed(artifact, manifest)
+
+
+def write_sealed(artifact: Path, manifest: Manifest) -> Manifest:
+    """Write a manifest, sealed, under the artifact's lock."""
+    manifest = manifest.sealed()
     with holding(artifact):
         write_json(manifest_path(artifact), asdict(manifest))
     return manifest
@@ -177,8 +192,6 @@ def hash_model(folder: Path) -> str:
 
     Reading the ends (1 MiB each) tells trained models apart at once, where hashing 8 GB would take a minute.
     """
-    import hashlib
-
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*")):
         if path.suffix == ".safetensors":
@@ -220,9 +233,9 @@ def _is_as_told(path: Path, facts: Mapping[str, Any], thorough: bool) -> bool:
     if not path.is_file():
         return False
     stat = path.stat()
-    if stat.st_size != facts["bytes"]:
+    if stat.st_size != facts.get("bytes"):
         return False
-    return (stat.st_mtime_ns == facts["mtime_ns"] and not thorough) or sha256(path) == facts["sha256"]
+    return (stat.st_mtime_ns == facts.get("mtime_ns") and not thorough) or sha256(path) == facts.get("sha256")
 
 
 def _fates(artifact: Path, names: Iterable[str]) -> str:

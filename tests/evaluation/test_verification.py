@@ -203,7 +203,7 @@ def test_the_manifest_is_checked_too(make_run: WriteRun) -> None:
 def test_many_differences_are_told_in_short(make_run: WriteRun) -> None:
     run = make_run()
     edit_lines(run, lambda rows: [row.update(user_id="x") for row in rows])
-    [note] = verify(run).warnings
+    _, note = verify(run).warnings
     assert note.count("the user_id of example") == 3
     assert note.endswith("; and 1 more.")
 
@@ -223,7 +223,9 @@ def written(
 ) -> Run:
     candidates = candidate_file(settings, shop)
     if method == "generate":
-        settings = EvaluateSettings(**{name: getattr(settings, name) for name in RunSettings.model_fields}, method=method)
+        settings = EvaluateSettings(
+            **{name: getattr(settings, name) for name in RunSettings.model_fields}, method=method
+        )
     return write_run(
         run_folder(settings, shop, "made", candidates, method),
         rankings,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,9 @@ from mllmrec.artifacts import read_json, write_json
 from mllmrec.evaluation.metrics import Position, means, metric_names, per_user
 from mllmrec.evaluation.rankings import position_of
 from mllmrec.evaluation.reference_files import remove_reference_files, write_reference_files
-from mllmrec.evaluation.runs import Run, read_run, summarise
+from mllmrec.evaluation.runs import Run, read_run, run_files, summarise
 from mllmrec.launch import rank_and_size
-from mllmrec.locks import holding
-from mllmrec.manifests import Manifest, altered, finished, manifest_path, vouched
+from mllmrec.manifests import Manifest, altered, finished, vouched, write_sealed
 from mllmrec.progress import note
 from mllmrec.settings.evaluation import RunSettings
 
@@ -70,21 +69,20 @@ def _retold(run: Run, manifest: Manifest, settings: RunSettings) -> Run:
     write_json(run.folder / "metrics.json", facts)
     remove_reference_files(run.folder, facts["name"], facts["dataset"])
     write_reference_files(run.folder, run.rankings(), facts)
-    _renew(manifest, run.folder, {"top_k": list(settings.top_k)})
+    _renew(manifest, run, {"top_k": list(settings.top_k)})
     return Run(folder=run.folder, facts=facts)
 
 
-def _renew(manifest: Manifest, folder: Path, changed: Mapping[str, Any]) -> None:
+def _renew(manifest: Manifest, run: Run, changed: Mapping[str, Any]) -> None:
     """Write the manifest with some settings changed; how the RUN was ranked stays as it was."""
     renewed = replace(
         manifest,
         settings={**manifest.settings, **changed},
         result_settings={**manifest.result_settings, **changed},
         finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        outputs=vouched(folder),
+        outputs=vouched(run.folder, run_files(run.folder, run.facts["name"], run.facts["dataset"])),
     )
-    with holding(folder):
-        write_json(manifest_path(folder), asdict(renewed))
+    write_sealed(run.folder, renewed)
 
 
 def normalised(positions: Iterable[Position], top_k: Sequence[int]) -> dict[str, Any]:

@@ -40,9 +40,13 @@ def write_reference_files(folder: Path, rankings: Iterable[Ranking], facts: Mapp
 
 def remove_reference_files(folder: Path, name: str, dataset: str) -> None:
     """Take away those of an earlier RUN, which may have had other K."""
-    for suffix in ("csv", "json"):
-        for path in folder.glob(f"{name}_{dataset}_top*.{suffix}"):
-            path.unlink()
+    for path in reference_files(folder, name, dataset):
+        path.unlink()
+
+
+def reference_files(folder: Path, name: str, dataset: str) -> list[Path]:
+    """Those that are there."""
+    return [path for suffix in ("csv", "json") for path in sorted(folder.glob(f"{name}_{dataset}_top*.{suffix}"))]
 
 
 def best_first(ranking: Ranking, *, answered_only: bool) -> list[str]:

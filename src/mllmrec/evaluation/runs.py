@@ -22,7 +22,7 @@ from mllmrec.data.protocols import Protocol, protocol_of
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.evaluation.metrics import Position, chance, metric_names, per_user, vacuous
 from mllmrec.evaluation.rankings import position_of, read_rankings, write_rankings
-from mllmrec.evaluation.reference_files import remove_reference_files, write_reference_files
+from mllmrec.evaluation.reference_files import reference_files, remove_reference_files, write_reference_files
 from mllmrec.evaluation.statistics import DRAWS, Interval, bootstrap, minimum_detectable_alone
 from mllmrec.manifests import Manifest, hash_files, manifest_path, unmark, write_manifest
 from mllmrec.records import Ranking
@@ -179,8 +179,14 @@ def write_run(
         "unranked": sum(position.higher == position.num_candidates for position in positions),
     }
     tuning = {name: value for name, value in (details or {}).items() if name == "tuning"}
-    write_manifest(folder, settings, inputs, started=started, counts=counts, details=tuning)
+    files = run_files(folder, name, settings.dataset)
+    write_manifest(folder, settings, inputs, started=started, counts=counts, details=tuning, outputs=files)
     return Run(folder=folder, facts=facts)
+
+
+def run_files(folder: Path, name: str, dataset: str) -> list[Path]:
+    """What the manifest of a RUN vouches for; probes and other guests of the folder have manifests of their own."""
+    return [folder / "rankings.jsonl", folder / "metrics.json", *reference_files(folder, name, dataset)]
 
 
 def _part(positions: Sequence[Position], settings: RunSettings, num_lists: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a RUN says of itself: whose it is, by which settings, from which files, how fast.
 
 metrics.json and manifest.json tell part of it twice, and the files that were read can be hashed again. A file that is
-no longer there, or was changed later, is taken on trust, and so is what left no trace: packages, the machine, the clock.
+gone or was changed later is taken on trust, and so is what left no trace: packages, the machine, the clock.
 """
 
 from __future__ import annotations
@@ -13,13 +13,27 @@ from typing import Any
 
 from mllmrec.artifacts import Workspace, sha256
 from mllmrec.evaluation.verifying.checks import Checks
-from mllmrec.manifests import Manifest, hash_model
+from mllmrec.manifests import Manifest, altered, hash_model
 from mllmrec.settings.evaluation import RunSettings
 
-CHECK, INPUTS, SPEED = "manifest.json", "inputs", "speed"
+CHECK, INPUTS, SPEED, FILES = "manifest.json", "inputs", "speed", "files as they were written"
 RULE = "users by hash of seed, split and user"
 VERSION, REVISION, MOMENT = re.compile(r"\d"), re.compile(r"[0-9a-f]{40}"), re.compile(r"[-0-9T:]{19}Z")
 OPERATIONAL = "what only decides where and how fast a RUN was made (batch, device, workers, packages, revision, time)"
+
+
+def check_files(checks: Checks, folder: Path, manifest: Manifest) -> None:
+    """The manifest's seal and the hash of each file that it vouches for; a RUN of an earlier version has neither."""
+    if not manifest.outputs and not manifest.seal:
+        checks.on_trust.append("that its files are as they were written, which an earlier version didn't note")
+        return
+    checks.look(FILES, manifest.sealed() == manifest, "manifest.json was edited after it was written")
+    changed = altered(folder, manifest, thorough=True)
+    for name in manifest.outputs:
+        fate = "was changed since" if (folder / name).exists() else "is gone"
+        checks.look(FILES, name not in changed, f"{name} {fate}")
+    for name in ("rankings.jsonl", "metrics.json"):
+        checks.look(FILES, name in manifest.outputs, f"the manifest doesn't vouch for {name}")
 
 
 def check_manifest(

@@ -135,7 +135,7 @@ def _lines(checks: Checks, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 checks.look("every example once", False, f"{where} is no JSON ({error})")
                 continue
             lacking = [name for name in FIELDS if not isinstance(row, dict) or name not in row]
-            if lacking or not all(isinstance(row[name], list) for name in ("candidates", "scores")):
+            if lacking or not _is_list_of_ids(row) or not isinstance(row["scores"], list):
                 told = f"lacks {', '.join(lacking)}" if lacking else "holds no lists of candidates and scores"
                 checks.look("every example once", False, f"{where} {told}")
                 continue
@@ -144,6 +144,11 @@ def _lines(checks: Checks, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 checks.look("every example once", False, f"{where} holds no whole numbers for {counts}")
                 continue
             yield where, row
+
+
+def _is_list_of_ids(row: Mapping[str, Any]) -> bool:
+    candidates = row["candidates"]
+    return isinstance(candidates, list) and all(isinstance(item, str) for item in (row["example_id"], *candidates))
 
 
 def _check_list(checks: Checks, where: str, row: Mapping[str, Any], example: RankingExample) -> None:

@@ -25,7 +25,7 @@ from mllmrec.evaluation.verifying.catalogue import Allowed, allowed_items
 from mllmrec.evaluation.verifying.checks import Checks
 from mllmrec.evaluation.verifying.files import check_reference_files
 from mllmrec.evaluation.verifying.metrics import check_metrics
-from mllmrec.evaluation.verifying.provenance import check_inputs, check_manifest
+from mllmrec.evaluation.verifying.provenance import check_files, check_inputs, check_manifest
 from mllmrec.evaluation.verifying.rankings import check_rankings
 from mllmrec.evaluation.verifying.shape import read_figures, read_manifest, read_settings
 from mllmrec.manifests import Manifest
@@ -68,6 +68,7 @@ def verify(folder: Path, workspace: Workspace, candidates: str | None = None) ->
     settings = read_settings(checks, manifest) if manifest else None
     if manifest is None or facts is None or settings is None:
         return Verified(label=folder.name, folder=folder, checks=checks)
+    check_files(checks, folder, manifest)
     told = Run(folder=folder, facts=facts)
     path = _candidate_file(told, settings, workspace, candidates)
     _check_candidate_file(checks, told, manifest, path)
