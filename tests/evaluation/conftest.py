@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
-from handmade import SCORES, TARGETS, WriteRun, example_of
+from handmade import SCORES, TARGETS, WriteRun, as_baseline, example_of
 
 from mllmrec.artifacts import Workspace, sha256, write_jsonl, write_text
 from mllmrec.data.candidates import candidate_rows
 from mllmrec.evaluation.rankings import ranking_of
 from mllmrec.evaluation.runs import Run, candidate_file, run_folder, write_run
-from mllmrec.settings.evaluation import BaselinesSettings, RunSettings
+from mllmrec.settings.evaluation import RunSettings
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def shop(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def shop_settings(shop: Workspace) -> RunSettings:
-    return BaselinesSettings(dataset="shop", root=str(shop.root), names=("random",), num_neg=3, min_inter=3)
+    return RunSettings(dataset="shop", root=str(shop.root), num_neg=3, min_inter=3)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def make_run(shop: Workspace, shop_settings: RunSettings) -> WriteRun:
         return write_run(
             run_folder(settings, shop, name, candidates),
             [ranking_of(example_of(user, TARGETS[user]), values) for user, values in scores.items()],
-            settings,
+            as_baseline(settings),
             name=name,
             candidates=candidates,
             inputs={"candidates": sha256(candidates)},

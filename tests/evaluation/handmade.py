@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from mllmrec.evaluation.runs import Run
 from mllmrec.records import RankingExample
+from mllmrec.settings.evaluation import BaselinesSettings, RunSettings
 
 ITEMS = ("a", "b", "c", "d")
 SCORES = {"1": (3.0, 2.0, 1.0, 0.0), "2": (1.0, 1.0, 0.0, 0.0), "3": (1.0, 1.0, 1.0, 0.0), "4": (0.0, 0.0, 0.0, 0.0)}
@@ -23,6 +24,11 @@ def example_of(user: str, target: str, candidates: Sequence[str] = ITEMS) -> Ran
         target_id=target,
         split="test",
     )
+
+
+def as_baseline(settings: RunSettings) -> BaselinesSettings:
+    """The settings of a RUN as the verb has them that made it."""
+    return BaselinesSettings(**{name: getattr(settings, name) for name in RunSettings.model_fields}, names=("random",))
 
 
 def history_of(*items: str) -> RankingExample:

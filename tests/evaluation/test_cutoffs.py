@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handmade import WriteRun
+from handmade import WriteRun, as_baseline
 
 from mllmrec.artifacts import Workspace, read_json, sha256, write_json
 from mllmrec.errors import ArtifactError
@@ -16,13 +16,18 @@ from mllmrec.evaluation import cutoffs
 from mllmrec.evaluation.cutoffs import finished_run
 from mllmrec.evaluation.runs import candidate_file
 from mllmrec.settings.base import validated
-from mllmrec.settings.evaluation import RunSettings
+from mllmrec.settings.evaluation import BaselinesSettings, RunSettings
 
 
 def test_doctests_hold() -> None:
     result = doctest.testmod(cutoffs)
     assert result.attempted
     assert not result.failed
+
+
+@pytest.fixture
+def shop_settings(shop_settings: RunSettings) -> BaselinesSettings:
+    return as_baseline(shop_settings)
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def inputs(shop: Workspace, shop_settings: RunSettings) -> dict[str, str]:
 @pytest.fixture
 def other(shop_settings: RunSettings) -> RunSettings:
     """The same work told at one and two."""
-    return validated(RunSettings, shop_settings.model_dump() | {"top_k": "1,2"}, "test")
+    return validated(BaselinesSettings, shop_settings.model_dump() | {"top_k": "1,2"}, "test")
 
 
 def content(folder: Path) -> dict[str, bytes]:

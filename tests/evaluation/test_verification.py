@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import SCORES, TARGETS, WriteRun, example_of
+from handmade import SCORES, TARGETS, WriteRun, as_baseline, example_of
 from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
 
 from mllmrec.artifacts import Workspace, read_json, read_jsonl, sha256, write_json, write_jsonl
@@ -222,14 +222,12 @@ def written(
     shop: Workspace, settings: RunSettings, rankings: list[Ranking], *, method: Any = "score", **facts: Any
 ) -> Run:
     candidates = candidate_file(settings, shop)
-    if method == "generate":
-        settings = EvaluateSettings(
-            **{name: getattr(settings, name) for name in RunSettings.model_fields}, method=method
-        )
+    shared = {name: getattr(settings, name) for name in RunSettings.model_fields}
+    made_by = EvaluateSettings(**shared, method=method) if method == "generate" else as_baseline(settings)
     return write_run(
         run_folder(settings, shop, "made", candidates, method),
         rankings,
-        settings,
+        made_by,
         name="made",
         candidates=candidates,
         inputs={"candidates": sha256(candidates)},
