@@ -86,7 +86,7 @@ def lora_for(source: str, *, rank: int, alpha: int, dropout: float, insist: bool
 
 
 def find_targets(model: Any) -> LoraTargets:
-    """The targets in a causal LM, found by putting LoRA on it: it is used up, and best has no weights (device meta).
+    """The targets in a causal LM, found by putting LoRA on it and taking it off; no weights are needed (device meta).
 
     Raises BackendError, by the name of its class, when it has no decoder blocks or LoRA can't be put on any layer.
     """
@@ -124,7 +124,7 @@ def _adapted(causal: Any, targets: LoraTargets) -> set[str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             on = get_peft_model(causal, targets.config(r=1))
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise BackendError(
             f"LoRA can't be put on {type(causal).__name__}: {str(error).strip().splitlines()[0]} Choose another model, "
             "or train all weights with --peft none."
@@ -144,7 +144,7 @@ def _without_weights(source: str) -> Any:
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
-    except ValueError as error:
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise BackendError(f"{source} can't be trained: {str(error).strip().splitlines()[0]}") from error
 
 
