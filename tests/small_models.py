@@ -14,6 +14,20 @@ DATASET, WINDOW = "toy", 5
 NUM_USERS, NUM_ITEMS = 160, 48
 WIDE = 0.25
 """Spread of random weights: wide enough that a wrong mask or position changes scores by far more than 1e-4."""
+SIZES: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+    "bos_token_id": None,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+"""What a model of two layers and 32 dimensions is called in the configurations of most families."""
 
 
 def make_workspace(root: Path) -> Workspace:
@@ -125,23 +139,9 @@ def random_model(family: str = "Qwen3", *, seed: int = 0, **config: Any) -> Any:
     import torch
     import transformers
 
-    sizes = {
-        "vocab_size": 64,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "max_position_embeddings": 512,
-        "initializer_range": WIDE,
-        "bos_token_id": None,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
-    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = getattr(transformers, f"{family}Config")(**(sizes | config))
+        made = getattr(transformers, f"{family}Config")(**(SIZES | {"initializer_range": WIDE} | config))
         return getattr(transformers, f"{family}ForCausalLM")(made).eval()
 
 

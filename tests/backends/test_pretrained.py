@@ -20,7 +20,7 @@ from mllmrec.backends.scoring import HuggingFaceScorer
 from mllmrec.errors import BackendError
 from mllmrec.training import sft
 from mllmrec.training.lora_targets import lora_for
-from small_models import naive_scores, sft_settings
+from small_models import SIZES, naive_scores, sft_settings
 
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}
@@ -102,18 +102,9 @@ def test_a_control_token_without_a_row_that_no_text_can_spell_is_harmless(toy: W
 
 
 def gpt_oss(folder: Path, tokenizer: Any) -> Any:
-    config = GptOssConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        num_local_experts=4,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    sizes = SIZES | {"vocab_size": len(tokenizer), "intermediate_size": 32, "num_local_experts": 4}
+    config = GptOssConfig(**(sizes | ends))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config).eval()

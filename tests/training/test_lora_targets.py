@@ -21,21 +21,8 @@ from mllmrec.errors import BackendError, SettingsError
 from mllmrec.settings.training import MergeSettings
 from mllmrec.training import merge, sft
 from mllmrec.training.lora_targets import find_targets, lora_for
-from small_models import DATASET, WIDE, naive_scores, sft_settings, weights_of
+from small_models import DATASET, SIZES, WIDE, naive_scores, sft_settings, weights_of
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 512,
-    "pad_token_id": 0,
-    "eos_token_id": 1,
-    "bos_token_id": None,
-}
 PLAIN = {name: SIZES[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")}
 EXPERTS = SIZES | {"num_local_experts": 4}
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -121,6 +108,18 @@ def test_a_vision_tower_stays_as_it_is_though_its_layers_have_the_same_names() -
     )
     assert found.outside == ("model.vision_tower", "model.multi_modal_projector")
     assert found.describe().endswith("left out: all of model.vision_tower, model.multi_modal_projector.")
+
+
+@pytest.mark.parametrize(
+    ("family", "left_out"), [("ModernBertDecoder", ()), ("DeepseekV4", ("self_attn.o_a_proj.weight",))]
+)
+def test_blocks_beside_an_odd_head_and_layers_that_read_groups(family: str, left_out: tuple[str, ...]) -> None:
+    """Of two layers with the sizes that they were published with, and no weights."""
+    config = getattr(transformers, f"{family}Config")(num_hidden_layers=2)
+    with torch.device("meta"):
+        found = find_targets(AutoModelForCausalLM.from_config(config))
+    assert found.modules
+    assert set(left_out) <= set(found.left_out)
 
 
 @pytest.mark.parametrize("family", CONFIGS)

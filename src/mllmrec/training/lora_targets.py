@@ -156,11 +156,14 @@ def _kind(owner: torch.nn.Module, weight: torch.nn.Parameter) -> str:
 
 
 def _gives_one_tensor(owner: Any) -> bool:
-    """A router is a linear layer in name and gives choices beside numbers."""
+    """A router is a linear layer in name and gives choices beside numbers; others take their input in groups."""
     if type(owner) in LINEAR:
         return True
-    with torch.no_grad():
-        return isinstance(owner(owner.weight.new_zeros(1, owner.in_features)), torch.Tensor)
+    try:
+        with torch.no_grad():
+            return isinstance(owner(owner.weight.new_zeros(1, owner.in_features)), torch.Tensor)
+    except RuntimeError:
+        return False
 
 
 def _numberless(name: str, prefix: str) -> str:
@@ -170,11 +173,12 @@ def _numberless(name: str, prefix: str) -> str:
 
 def _blocks(causal: Any) -> tuple[str, torch.nn.Module]:
     """The list of decoder blocks and its name; those of the language model, where there is a vision tower too."""
-    decoder = causal.get_decoder() if hasattr(causal, "get_decoder") else causal.base_model
     count = causal.config.get_text_config().num_hidden_layers
-    for blocks in decoder.modules():
-        if isinstance(blocks, torch.nn.ModuleList) and len(blocks) == count:
-            return next(name for name, module in causal.named_modules() if module is blocks), blocks
+    # What some models call their decoder is the output head.
+    for part in (causal.get_decoder(), causal.base_model):
+        for blocks in part.modules():
+            if isinstance(blocks, torch.nn.ModuleList) and len(blocks) == count:
+                return next(name for name, module in causal.named_modules() if module is blocks), blocks
     raise BackendError(
         f"LoRA finds no decoder blocks in {type(causal).__name__}: no list of {count} layers. Choose another model, or "
         "train all weights with --peft none."
