@@ -219,3 +219,17 @@ def test_beams_that_a_model_can_not_keep_apart_are_told_in_one_paragraph() -> No
     generator = HuggingFaceGenerator(LoadedModel(model=model, tokenizer=tokenizer, chat=end, names=("m",), hashes={}))
     with pytest.raises(BackendError, match=r"m can't write 3 answers to a prompt: .*ask for one answer"):
         generator.generate([[70, 71]], num_answers=3, max_new_tokens=4)
+
+
+def test_an_answer_ends_once_whatever_else_is_written_beside_it() -> None:
+    """Rows are filled up to the longest of their batch, and not every tokenizer drops what fills them."""
+    model = random_model(seed=14)
+    tokenizer = SimpleNamespace(
+        pad_token_id=0, added_tokens_decoder={}, decode=lambda ids, **_: " ".join(map(str, ids))
+    )
+    end = SimpleNamespace(end_id=END)
+    generator = HuggingFaceGenerator(LoadedModel(model=model, tokenizer=tokenizer, chat=end, names=("m",), hashes={}))
+    prompts = [[10 + place for place in range(length)] for length in (3, 9, 20, 9)]
+    together = generator.generate(prompts, num_answers=2, max_new_tokens=6)
+    assert together == [generator.generate([prompt], num_answers=2, max_new_tokens=6)[0] for prompt in prompts]
+    assert together[0][0] == "18 54 1"

@@ -180,6 +180,7 @@ class HuggingFaceGenerator:
     @torch.no_grad()
     def _write(self, prompts: Sequence[Tokens], num_answers: int, max_new_tokens: int) -> list[str]:
         model, pad = self.loaded.model, self.loaded.tokenizer.pad_token_id
+        ends = stop_ids(model, self.loaded.chat.end_id)
         width = max(len(prompt) for prompt in prompts)
         input_ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
         attention = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -192,7 +193,7 @@ class HuggingFaceGenerator:
                 num_return_sequences=num_answers,
                 length_penalty=0.0 if num_answers > 1 else None,
                 max_new_tokens=max_new_tokens,
-                eos_token_id=stop_ids(model, self.loaded.chat.end_id),
+                eos_token_id=ends,
                 pad_token_id=pad,
                 temperature=None,
                 top_p=None,
@@ -204,7 +205,13 @@ class HuggingFaceGenerator:
                 f"{' + '.join(self.loaded.names)} can't write {num_answers} answers to a prompt: {said.rstrip('.')}. "
                 "Choose another model, or ask for one answer (--top-k 1)."
             ) from error
-        return [visible_answer(self._decoder.decode(row)).text for row in output[:, width:].tolist()]
+        answers = [_ended(row, ends) for row in output[:, width:].tolist()]
+        return [visible_answer(self._decoder.decode(answer)).text for answer in answers]
+
+
+def _ended(row: list[int], ends: Sequence[int]) -> list[int]:
+    """An answer up to the first of its end tokens; what fills the row behind it depends on its batch."""
+    return row[: next((place + 1 for place, token in enumerate(row) if token in ends), len(row))]
 
 
 def num_parameters(model: Any) -> str:
