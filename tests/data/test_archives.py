@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import random
+import re
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -175,3 +179,105 @@ def test_archives_are_told_by_their_suffix() -> None:
         "a.tgz",
         "a.tar.xz",
     ]
+
+
+def outcome(archive: Path, folder: Path) -> dict[str, bytes] | str:
+    """What an archive unpacks to, or why it is refused."""
+    try:
+        unpack(archive, folder, LIMIT)
+    except DataError as error:
+        return str(error)
+    return contents(folder)
+
+
+def test_a_changed_bit_of_a_compressed_archive_never_unpacks_to_other_content(tmp_path: Path) -> None:
+    """The checksum stands behind the end of the tar archive, where tarfile doesn't read."""
+    files = {f"{name}.dat": random.Random(name).randbytes(400) for name in range(3)}
+    path = tar_of(tmp_path / "a.tar.gz", *((tarfile.TarInfo(name), data) for name, data in files.items()))
+    whole = path.read_bytes()
+    assert outcome(path, tmp_path / "whole") == files
+    refused = 0
+    for number, at in enumerate(range(10, len(whole), len(whole) // 60)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << number % 8)]) + whole[at + 1 :])
+        found = outcome(path, tmp_path / f"{number}")
+        assert found == files or "can't be unpacked" in found
+        assert found == files or not (tmp_path / f"{number}").exists()
+        refused += found != files
+    assert refused > 55
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
+def test_a_checksum_that_doesnt_fit_is_told(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.tar.{suffix}"
+    with tarfile.open(path, f"w:{suffix}") as tar:  # type: ignore[call-overload]
+        tar.addfile(tarfile.TarInfo("x"))
+    broken = bytearray(path.read_bytes())
+    broken[-8 if suffix == "gz" else -3] ^= 1
+    path.write_bytes(bytes(broken))
+    assert "can't be unpacked" in str(outcome(path, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("damage", ["header", "cut"])
+def test_an_archive_without_its_end_mark_is_told(tmp_path: Path, damage: str) -> None:
+    """tarfile takes a damaged header for the end, and the files behind it would be missing."""
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("x", "y"):
+            archive.addfile(tarfile.TarInfo(name))
+    whole = bytearray((tmp_path / "a.tar").read_bytes())
+    whole[512] ^= 1
+    (tmp_path / "a.tar").write_bytes(whole if damage == "header" else whole[:512])
+    assert "ends in the middle" in str(outcome(tmp_path / "a.tar", tmp_path / "out"))
+
+
+def gzipped(path: Path, *blocks: bytes) -> Path:
+    with gzip.open(path, "wb", 1) as file:
+        for block in blocks:
+            file.write(block)
+    return path
+
+
+def header(name: str, kind: bytes, size: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+HUGE = 64 << 20
+MEGABYTE = bytes(1 << 20)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_bomb_takes_no_memory(tmp_path: Path, kind: bytes) -> None:
+    bomb = gzipped(tmp_path / "a.tar.gz", header("h", kind, HUGE), *[MEGABYTE] * 64, header("x", b"0", 0), bytes(1024))
+    assert bomb.stat().st_size < 400_000
+    tracemalloc.start()
+    message = outcome(bomb, tmp_path / "out")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "headers of more than 1 MB" in message
+    assert peak < 8 << 20
+
+
+def test_many_headers_in_front_of_one_file_are_refused(tmp_path: Path) -> None:
+    attribute = b"30 comment=" + b"x" * 18 + b"\n"
+    one = header("h", tarfile.XHDTYPE, len(attribute)) + attribute.ljust(512, b"\0")
+    chain = gzipped(tmp_path / "a.tar.gz", one * 2000, header("x", b"0", 0), bytes(1024))
+    assert re.search("headers of more than|recursion", str(outcome(chain, tmp_path / "out")))
+
+
+def test_what_stands_behind_the_end_mark_counts_too(tmp_path: Path) -> None:
+    tail = gzipped(tmp_path / "a.tar.gz", header("x", b"0", 0), bytes(1024), MEGABYTE, MEGABYTE)
+    assert "goes on for more than 0.001 GB behind its last file" in outcome(tail, tmp_path / "out")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_cant_be_unpacked_in_little_memory_is_refused(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("x", b"1")
+    assert "Expected stored or deflated entries" in outcome(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_a_name_without_end_is_refused(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "a.tar.gz", (tarfile.TarInfo("a/" * 5000 + "x"), b""))
+    assert "a name of 10,001 characters" in outcome(path, tmp_path / "out")

@@ -1,11 +1,13 @@
 """Unpacking what a stranger packed: every entry is checked before the first byte is written.
 
 Refused are entries that would land outside the folder (absolute paths, `..`, drive letters), links and devices,
-encrypted entries, two entries of one name, and archives that unpack to more than the limit or the disk holds.
+encrypted entries, two entries of one name, archives that unpack to more than the limit or the disk holds, and such as
+fill the memory by their headers. The checksum of a compressed tar archive is compared before anything is written.
 """
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import re
 import shutil
@@ -13,28 +15,38 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, NamedTuple
 
+from mllmrec.data.tar_files import TarReader, open_tar
 from mllmrec.errors import DataError
 from mllmrec.progress import progress
 
 ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-MAX_ENTRIES = 1_000_000
-CORRUPT = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+MAX_ENTRIES, MAX_NAMES, LONGEST_NAME = 1_000_000, 1 << 26, 4096
+CORRUPT = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
+Member = zipfile.ZipInfo | tarfile.TarInfo
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """One regular file of an archive; `path` is relative and clean."""
 
-    path: PurePosixPath
+    path: str
     num_bytes: int
-    member: zipfile.ZipInfo | tarfile.TarInfo
 
 
 def is_archive(name: str) -> bool:
@@ -47,15 +59,21 @@ def unpack(archive: Path, folder: Path, limit_bytes: int) -> list[Path]:
     One folder that holds everything is left out, so that `ml-1m.zip` with `ml-1m/ratings.dat` gives `ratings.dat`.
     Raises DataError, having written nothing, when an entry is refused.
     """
-    with _reading(archive), _open(archive) as opened:
-        entries = _inside_top_folder(_checked(archive, opened, limit_bytes))
+    with _reading(archive):
+        entries = _checked(archive, limit_bytes)
+        top = _top_folder(entries)
         total = sum(entry.num_bytes for entry in entries)
         _require_room(archive, folder, total)
-        with progress(f"unpacking {archive.name}", total) as advance:
-            for entry in entries:
-                _write(opened, entry, folder)
+        paths = []
+        with progress(f"unpacking {archive.name}", total) as advance, _open(archive) as opened:
+            for entry, source in _contents(archive, opened):
+                path = folder / entry.path.removeprefix(top)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with source() as content, path.open("wb") as file:
+                    shutil.copyfileobj(content, file, 1 << 20)
+                paths.append(path)
                 advance(entry.num_bytes)
-    return [folder / entry.path for entry in entries]
+    return paths
 
 
 @contextmanager
@@ -65,7 +83,9 @@ def _reading(archive: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except CORRUPT as error:
+    except (*CORRUPT, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk; bzip2 tells damage without a number
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
             f"{archive.name} can't be unpacked: {reason}. Expected a whole zip or tar archive. Download it again."
@@ -73,36 +93,50 @@ def _reading(archive: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _open(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
+def _open(archive: Path) -> Iterator[zipfile.ZipFile | TarReader]:
     if archive.name.lower().endswith(ZIP_SUFFIXES):
         with zipfile.ZipFile(archive) as opened_zip:
             yield opened_zip
     else:
-        with tarfile.open(archive, "r:*") as opened_tar:
+        with open_tar(archive) as opened_tar:
             yield opened_tar
 
 
-def _checked(archive: Path, opened: zipfile.ZipFile | tarfile.TarFile, limit_bytes: int) -> list[Entry]:
-    """All files of the archive; the running total stops a bomb before it has been read through."""
-    entries: list[Entry] = []
-    files: set[PurePosixPath] = set()
-    folders: set[PurePosixPath] = set()
-    total = 0
-    for member in opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened:
+def _contents(archive: Path, opened: zipfile.ZipFile | TarReader) -> Iterator[tuple[Entry, Callable[[], IO[bytes]]]]:
+    """The files of an archive in order, each with what opens it; a DataError at one that is refused."""
+    openers: Iterable[tuple[Member, Callable[[], IO[bytes]]]]
+    if isinstance(opened, zipfile.ZipFile):
+        openers = ((member, partial(opened.open, member)) for member in opened.infolist())
+    else:
+        openers = ((member, partial(opened.open, member)) for member in opened)
+    for member, opener in openers:
         entry = _entry(archive, member)
-        if entry is None or entry.path.parts[0] == "__MACOSX":
-            continue
-        if entry.path in files or entry.path in folders or files.intersection(entry.path.parents):
-            raise DataError(f"{archive.name} holds two entries for {entry.path}. Nothing was unpacked.")
-        files.add(entry.path)
-        folders.update(entry.path.parents)
-        entries.append(entry)
-        total += entry.num_bytes
-        if total > limit_bytes or len(entries) > MAX_ENTRIES:
-            raise DataError(
-                f"{archive.name} unpacks to more than {limit_bytes / 1e9:g} GB or {MAX_ENTRIES:,} files. Nothing was "
-                "unpacked. If that is as it should be, raise --max-gb."
-            )
+        if entry is not None and not entry.path.startswith("__MACOSX/"):
+            yield entry, opener
+
+
+def _checked(archive: Path, limit_bytes: int) -> list[Entry]:
+    """All files of the archive; the running total stops a bomb before it has been read through."""
+    entries, files, folders = list[Entry](), set[str](), set[str]()
+    total = names = 0
+    with _open(archive) as opened:
+        for entry, _ in _contents(archive, opened):
+            parents = _parents(entry.path)
+            if entry.path in files or entry.path in folders or not files.isdisjoint(parents):
+                raise DataError(f"{archive.name} holds two entries for {entry.path}. Nothing was unpacked.")
+            total += entry.num_bytes
+            names += sum(len(path) for path in (entry.path, *parents) if path not in folders)
+            files.add(entry.path)
+            folders.update(parents)
+            entries.append(entry)
+            if total > limit_bytes or len(entries) > MAX_ENTRIES or names > MAX_NAMES:
+                raise DataError(
+                    f"{archive.name} unpacks to more than {limit_bytes / 1e9:g} GB or {MAX_ENTRIES:,} files, or the "
+                    f"names of its files to more than {MAX_NAMES >> 20} MB. Nothing was unpacked. If that is as it "
+                    "should be, raise --max-gb."
+                )
+        if isinstance(opened, TarReader):
+            opened.finish(limit_bytes)
     if not entries:
         raise DataError(f"{archive.name} holds no files. Expected the files of a data set.")
     return entries
@@ -117,6 +151,11 @@ def _entry(archive: Path, member: zipfile.ZipInfo | tarfile.TarInfo) -> Entry | 
     else:
         name, num_bytes, folder = member.name, member.size, member.isdir()
         regular = member.isfile() or folder
+    if len(name) > LONGEST_NAME:
+        raise DataError(
+            f"{archive.name} holds an entry with a name of {len(name):,} characters, {name[:40]!r} and so on. Expected "
+            f"at most {LONGEST_NAME:,}. Nothing was unpacked."
+        )
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or re.match(r"[A-Za-z]:", name):
         raise DataError(
@@ -128,18 +167,25 @@ def _entry(archive: Path, member: zipfile.ZipInfo | tarfile.TarInfo) -> Entry | 
             f"{archive.name} holds the entry {name!r}, which is a link, a device or encrypted. Expected plain files. "
             "Nothing was unpacked."
         )
-    return None if folder or not path.parts else Entry(path=path, num_bytes=num_bytes, member=member)
+    if isinstance(member, zipfile.ZipInfo) and member.compress_type not in ZIP_METHODS:
+        raise DataError(
+            f"{archive.name} holds the entry {name!r}, which is compressed by method {member.compress_type}. Expected "
+            "stored or deflated entries, since others can't be unpacked in little memory. Nothing was unpacked; "
+            "pack it anew with `zip`."
+        )
+    return None if folder or not path.parts else Entry(path=str(path), num_bytes=num_bytes)
 
 
-def _inside_top_folder(entries: list[Entry]) -> list[Entry]:
-    """The same entries without the one folder that holds them all, where there is one."""
-    tops = {entry.path.parts[0] for entry in entries}
-    if len(tops) > 1 or any(len(entry.path.parts) == 1 for entry in entries):
-        return entries
-    return [
-        Entry(path=PurePosixPath(*entry.path.parts[1:]), num_bytes=entry.num_bytes, member=entry.member)
-        for entry in entries
-    ]
+def _top_folder(entries: list[Entry]) -> str:
+    """The one folder that holds all entries, with its slash; empty where there is none."""
+    tops = {entry.path.partition("/")[:2] for entry in entries}
+    top, slash = next(iter(tops))
+    return top + slash if len(tops) == 1 and slash else ""
+
+
+def _parents(path: str) -> list[str]:
+    """`a/b/c` -> a, a/b"""
+    return [path[:at] for at, char in enumerate(path) if char == "/"]
 
 
 def _require_room(archive: Path, folder: Path, total: int) -> None:
@@ -150,18 +196,3 @@ def _require_room(archive: Path, folder: Path, total: int) -> None:
             f"{archive.name} unpacks to {total / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free. Free some "
             "space, or choose a folder on another disk with --raw."
         )
-
-
-def _write(opened: zipfile.ZipFile | tarfile.TarFile, entry: Entry, folder: Path) -> None:
-    target = folder / entry.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source: IO[bytes] | None
-    if isinstance(opened, zipfile.ZipFile):
-        assert isinstance(entry.member, zipfile.ZipInfo)
-        source = opened.open(entry.member)
-    else:
-        assert isinstance(entry.member, tarfile.TarInfo)
-        source = opened.extractfile(entry.member)
-    assert source is not None, "a regular file of a tar archive can be read"
-    with source, target.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)

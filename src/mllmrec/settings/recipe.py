@@ -38,6 +38,7 @@ from mllmrec.settings.ranking import EvaluateSettings
 from mllmrec.settings.reasoning import PseudoCotSettings, RefineSettings
 from mllmrec.settings.report import ReportSettings
 from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings
+from mllmrec.settings.yaml_files import read_yaml
 
 STAGES: dict[str, type[StageSettings]] = {
     "prepare": PrepareSettings,
@@ -109,7 +110,7 @@ class Recipe:
 def load_recipe(name: str | Path) -> Recipe:
     """Read a recipe by path or shipped name; a SettingsError tells every mistake of the file at once."""
     path = _find(name)
-    content, mistakes = _read(path)
+    content, mistakes = read_yaml(path)
     if not isinstance(content, dict):
         raise SettingsError(f"{path}: expected blocks of settings by verb, found {type(content).__name__}.")
     content = {str(key).replace("_", "-"): value for key, value in content.items()}
@@ -139,36 +140,6 @@ def _find(name: str | Path) -> Path:
     raise SettingsError(
         f"There is no recipe {str(name)!r}: no such file, and the shipped recipes are {', '.join(shipped_recipes())}."
     )
-
-
-def _read(path: Path) -> tuple[Any, list[str]]:
-    """What a YAML file holds, and a word on each key that stands twice, of which YAML drops the first."""
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        root = yaml.compose(text, yaml.SafeLoader)
-        return yaml.safe_load(text), _repeated_keys(root)
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        line = f":{place.line + 1}" if place else ""
-        reason = getattr(error, "problem", None) or str(error)
-        raise SettingsError(f"{path}{line}: not valid YAML ({reason}). Mend this line.") from error
-
-
-def _repeated_keys(node: Any) -> list[str]:
-    """Mistakes like `line 7: sft stands twice`, from a tree of YAML nodes."""
-    told, seen = [], set[str]()
-    for child in node.value if isinstance(getattr(node, "value", None), list) else []:
-        key, value = child if isinstance(child, tuple) else (None, child)
-        if key is not None:
-            if str(key.value) in seen:
-                told.append(f"line {key.start_mark.line + 1}: {key.value} stands twice")
-            seen.add(str(key.value))
-        told += _repeated_keys(value)
-    return told
 
 
 def _is_block(value: Any) -> bool:
