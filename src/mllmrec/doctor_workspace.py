@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mllmrec.artifacts import ID_PATTERN, IMAGE_SUFFIXES, Workspace
+from mllmrec.data.adapter_folders import is_adapter
 from mllmrec.data.model_folders import lacking
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.manifests import Manifest
@@ -191,7 +192,7 @@ def _checkpoint_state(folder: Path) -> tuple[str, str]:
     except (OSError, ArtifactError, DataError) as error:
         return f"unreadable: {error}", ""
     if manifest is not None:
-        kind = "adapters" if (folder / "adapter_config.json").exists() else "full model"
+        kind = "adapters" if is_adapter(folder) else "full model"
         return f"finished by mllmrec {manifest.verb} ({kind})", ""
     return "not finished: it has no manifest", "the command that began it, with --resume"
 
@@ -204,4 +205,4 @@ def _manifest(folder: Path) -> Manifest | None:
 
 
 def _full_model(folder: Path | None) -> Path | None:
-    return folder if folder is not None and not (folder / "adapter_config.json").exists() else None
+    return folder if folder is not None and not is_adapter(folder) else None

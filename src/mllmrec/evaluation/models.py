@@ -9,6 +9,7 @@ from pathlib import Path
 from mllmrec.artifacts import Workspace, require
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import LoadedModel, folded, load, resolve
+from mllmrec.data.adapter_folders import is_adapter
 from mllmrec.data.captions import read_captions
 from mllmrec.data.formats import PromptFormat, inherited
 from mllmrec.data.sequences import Catalogue, require_dataset
@@ -47,7 +48,7 @@ def choose_model(settings: ModelRunSettings, workspace: Workspace) -> ModelChoic
         source = resolve(workspace, base)
         return ModelChoice(name=name, base=source, adapter=None, trained=_format(Path(source)))
     folder = _checkpoint(workspace, settings.dataset, settings.tag)
-    if not (folder / "adapter_config.json").exists():
+    if not is_adapter(folder):
         return ModelChoice(name=name, base=resolve(workspace, str(folder)), adapter=None, trained=_format(folder))
     manifest = Manifest.read(folder)
     if manifest is not None and not settings.sft_tag and "backbone" not in given:
@@ -87,7 +88,7 @@ def prompt_content(
 
 def _full_model(workspace: Workspace, settings: ModelRunSettings) -> Path:
     folder = _checkpoint(workspace, settings.dataset, settings.sft_tag)
-    if (folder / "adapter_config.json").exists():
+    if is_adapter(folder):
         raise ArtifactError(
             f"{folder} holds adapters, and --sft-tag names a full model. Name it with --tag, or merge it first: "
             f"mllmrec merge --dataset {settings.dataset} --tag {settings.sft_tag}."

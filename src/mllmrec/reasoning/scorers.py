@@ -16,6 +16,7 @@ from mllmrec.artifacts import Workspace, require, sha256
 from mllmrec.backends.encoding import Encoder
 from mllmrec.backends.huggingface import folded, load, resolve
 from mllmrec.backends.scoring import HuggingFaceScorer
+from mllmrec.data.adapter_folders import is_adapter
 from mllmrec.data.captions import read_captions
 from mllmrec.data.folds import in_fold
 from mllmrec.data.formats import PromptFormat, inherited
@@ -93,7 +94,7 @@ def _scorer(workspace: Workspace, dataset: str, tag: str, train: str) -> FoldSco
     trained = PromptFormat.of(manifest)
     if manifest is None or trained is None:
         raise ArtifactError(f"{folder} has no finished manifest, which would say whom the scorer {tag} saw. {remedy}")
-    adapter = folder if (folder / "adapter_config.json").exists() else None
+    adapter = folder if is_adapter(folder) else None
     base = resolve(workspace, str(manifest.details["model"] if adapter else folder))
     folds = frozenset(_folds(workspace, folder, dataset, train))
     return FoldScorer(tag=tag, base=base, adapter=adapter, trained=trained, folds=folds)

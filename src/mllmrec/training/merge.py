@@ -17,6 +17,7 @@ from mllmrec.artifacts import Workspace, require
 from mllmrec.backends.adapters import fold
 from mllmrec.backends.huggingface import LoadedModel, load, portable, resolve
 from mllmrec.backends.pretrained import read_config, read_weights, save_weights
+from mllmrec.data.adapter_folders import is_adapter
 from mllmrec.data.formats import PromptFormat
 from mllmrec.data.prompts import QUESTION
 from mllmrec.errors import ArtifactError, BackendError
@@ -45,7 +46,7 @@ def run(settings: MergeSettings, workspace: Workspace) -> Summary:
         raise ArtifactError(
             f"{adapter} isn't finished: its training was interrupted. Go on with `mllmrec sft --resume`."
         )
-    if not (adapter / "adapter_config.json").exists():
+    if not is_adapter(adapter):
         return Summary(headline=f"{adapter} is a full model already; nothing to merge.", artifact=adapter)
     if trained is None and not settings.backbone:
         raise ArtifactError(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace
+from mllmrec.data.adapter_folders import is_adapter
 from mllmrec.data.formats import PromptFormat, inherited
 from mllmrec.data.model_folders import lacking
 from mllmrec.errors import ArtifactError
@@ -17,7 +18,7 @@ from mllmrec.training import checkpoints
 def full_model(settings: GrpoSettings, workspace: Workspace) -> Path:
     """The checkpoint GRPO starts from: merged, or trained in full."""
     folder = workspace.checkpoint(settings.dataset, settings.sft_tag)
-    if (folder / "adapter_config.json").exists():
+    if is_adapter(folder):
         raise ArtifactError(
             f"{folder} holds adapters, and GRPO starts from a full model. Merge it first: mllmrec merge --dataset "
             f"{settings.dataset} --tag {settings.sft_tag}, then use --sft-tag {settings.sft_tag}-merged."
