@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import takewhile
 from typing import Any
 
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
+from mllmrec.backends.trial import excess
 from mllmrec.data.visible_answer import closing_mark, open_thought, visible_answer
 from mllmrec.errors import BackendError
 
@@ -25,6 +27,8 @@ ANSWER = "@@ANSWER@@"
 NEXT_TURN = "@@NEXT-TURN@@"
 _CHANCE = re.compile(r"\|\s*random\b|\blipsum\s*\(")
 _THOUGHT = re.compile(r"think|thought|reason|analysis", re.IGNORECASE)
+_MODERATE = set[tuple[str, str, str]]()
+"""Templates that this process has tried: beside a large model a trial takes tenths of a second."""
 
 Content = str | list[dict[str, str]]
 
@@ -33,7 +37,7 @@ class ChatTemplate:
     """The chat template of one tokenizer on one day, `today` (ISO 8601).
 
     A user's turn is given as text, or as a list of one part where the template reads nothing else. Raises BackendError
-    for a template that fails, that leaves a user's text out, repeats or alters it, or that writes by chance.
+    for a template that fails, that leaves a user's text out, repeats or alters it, that writes by chance, or that loops or writes without end.
     """
 
     def __init__(self, tokenizer: Any, *, thinking: bool, today: str) -> None:
@@ -46,6 +50,7 @@ class ChatTemplate:
                 "one that writes the same for the same turn; take that out of it."
             )
         self._in_parts = False
+        self._require_moderate()
         self.before, self.after = self._around_a_turn()
 
     def render(self, *contents: Content, asks: bool = True) -> str:
@@ -63,6 +68,8 @@ class ChatTemplate:
                 enable_thinking=self._thinking,
                 strftime_now=self._strftime,
             )
+        except MemoryError:
+            raise
         except Exception as error:  # a template is a foreign program, which may fail in any way
             said = " ".join(str(error).split()) or type(error).__name__
             raise BackendError(
@@ -103,6 +110,28 @@ class ChatTemplate:
             if (end := next((token for token in ids if token in control), None)) is not None:
                 return end
         return None
+
+    def _require_moderate(self) -> None:
+        """Refuse a template that loops or fills the memory, by the conversations that it is asked for below."""
+        tried = (str(self._tokenizer.chat_template), str(self._thinking), str(self._tokenizer.special_tokens_map))
+        if tried in _MODERATE:
+            return
+        if reason := excess(self._num_characters):
+            raise BackendError(
+                f"{self.name} {reason} for a conversation of a turn or two. Expected that of an instruction-tuned "
+                "model, which writes a page at most; choose another model, or mend chat_template.jinja in its folder."
+            )
+        _MODERATE.add(tried)
+
+    def _num_characters(self) -> int:
+        """The most that the template writes for any of the conversations asked for when a model is loaded."""
+        sizes = [0]
+        for self._in_parts in (False, True):
+            for turns in ((MARKER,), (MARKER, ANSWER), (MARKER, ANSWER, NEXT_TURN)):
+                for asks in (True, False):
+                    with suppress(BackendError):
+                        sizes.append(len(self.render(*turns, asks=asks)))
+        return max(sizes)
 
     def _around_a_turn(self) -> tuple[str, str]:
         counts: list[int] = []
