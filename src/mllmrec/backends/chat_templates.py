@@ -37,7 +37,8 @@ class ChatTemplate:
     """The chat template of one tokenizer on one day, `today` (ISO 8601).
 
     A user's turn is given as text, or as a list of one part where the template reads nothing else. Raises BackendError
-    for a template that fails, that leaves a user's text out, repeats or alters it, that writes by chance, or that loops or writes without end.
+    for a template that fails, that leaves a user's text out, repeats or alters it, that writes by chance, or that loops
+    or writes without end.
     """
 
     def __init__(self, tokenizer: Any, *, thinking: bool, today: str) -> None:
