@@ -71,7 +71,8 @@ def test_a_clean_workspace_passes_and_the_reference_draw_warns(clean: Workspace)
     assert summary.passed
     warned = {finding["where"] for finding in findings(summary) if finding["verdict"] == "warning"}
     assert all("legacy" in where for where in warned)
-    (table,) = summary.tables
+    table, rates = summary.tables
+    assert {row[0] for row in rates.rows} == {path.name for path in clean.processed(NAME).glob("*.jsonl")}
     assert {row[0] for row in table.rows} == set(kinds.CHECKS)
     not_checked = {row[0] for row in table.rows if row[3] == "not checked"}
     assert not_checked == {kinds.FOREIGN_HINTS}

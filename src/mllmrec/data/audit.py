@@ -33,6 +33,7 @@ from mllmrec.data.auditing.findings import FAILING, Finding, laid_out
 from mllmrec.data.auditing.material import Material, attempt, load
 from mllmrec.data.auditing.rendering import PromptCheck
 from mllmrec.data.auditing.sharing import Sharing
+from mllmrec.data.auditing.target_kinds import TargetKinds
 from mllmrec.records import Summary
 from mllmrec.settings.audit import AuditSettings
 
@@ -41,7 +42,8 @@ def run(settings: AuditSettings, workspace: Workspace) -> Summary:
     """Check every file of the dataset; the summary has not passed when there is a leak."""
     started = time.monotonic()
     material = load(workspace, settings.dataset, settings.min_inter)
-    findings = [*_findings(material), *material.wrong]
+    target_kinds = TargetKinds(material)
+    findings = [*_findings(material, target_kinds), *material.wrong]
     verdicts: Counter[str] = Counter(finding.verdict for finding in findings)
     failed = any(verdicts[verdict] for verdict in FAILING)
     named = {"leak": "leak", "wrong": "wrong file", "warning": "warning"}
@@ -49,13 +51,17 @@ def run(settings: AuditSettings, workspace: Workspace) -> Summary:
     return Summary(
         headline=f"{settings.dataset}: {counts} in {time.monotonic() - started:.1f} s. "
         + ("The audit failed; the notes say what to do." if failed else "No leak was found."),
-        tables=(laid_out(findings, settings.dataset),),
-        facts={"verdicts": dict(verdicts), "findings": [asdict(finding) for finding in findings]},
+        tables=(laid_out(findings, settings.dataset), *([target_kinds.table()] if target_kinds.rates else [])),
+        facts={
+            "verdicts": dict(verdicts),
+            "findings": [asdict(finding) for finding in findings],
+            "hit_rates": target_kinds.rates,
+        },
         passed=not failed,
     )
 
 
-def _findings(material: Material) -> Iterator[Finding]:
+def _findings(material: Material, target_kinds: TargetKinds) -> Iterator[Finding]:
     """All checks, each file read once."""
     prompts, sharing = PromptCheck(material), Sharing()
     yield from splits.check(material)
@@ -70,6 +76,7 @@ def _findings(material: Material) -> Iterator[Finding]:
     for file in material.candidate_files():
         yield from lists.check_file(material, file)
         yield from prompts.check(file.path.name, file.examples)
+        yield from target_kinds.check(file.path.name, file.examples)
         if file.drawn:
             yield same_negatives.check(file.path.name, file.examples, num_items)
             sharing.add(file.path.name, file.examples, legacy=file.legacy)
@@ -77,6 +84,7 @@ def _findings(material: Material) -> Iterator[Finding]:
         if (content := attempt(path, partial(caches.gather, material), material.wrong)) is not None:
             yield from caches.check(material, content)
             yield from lists.check_lists(material, path.name, content.examples, legacy=True)
+            yield from target_kinds.check(path.name, content.examples)
             yield same_negatives.check(path.name, content.examples, num_items)
             sharing.add(path.name, content.examples, legacy=True)
     yield from sharing.check()

@@ -29,6 +29,7 @@ CAPTIONS = "captions that name titles"
 CONSUMED = "negatives the user consumed"
 POSITION = "position of the target"
 LOOKUP = "lookup of positions by target"
+TARGET_KINDS = "targets that differ in kind"
 SAME_NEGATIVES = "negatives that all lists share"
 SHARED_LISTS = "lists shared between files"
 
@@ -50,6 +51,7 @@ CHECKS = (
     CONSUMED,
     POSITION,
     LOOKUP,
+    TARGET_KINDS,
     SAME_NEGATIVES,
     SHARED_LISTS,
 )

@@ -52,10 +52,11 @@ def data_section(workspace: Workspace, dataset: str, window: int) -> Section:
 def audit_section(workspace: Workspace, dataset: str, window: int) -> Section:
     """What the audit says of all files as they are now."""
     summary = audit(AuditSettings(dataset=dataset, root=str(workspace.root), min_inter=window), workspace)
-    [table] = summary.tables
+    table, *further = summary.tables
     blocks: list[Block] = [Prose(text=_without_seconds(summary.headline), tone="plain" if summary.passed else "alarm")]
     strong = frozenset((row, 3) for row, cells in enumerate(table.rows) if cells[3] in ("leak", "wrong", "warning"))
     blocks.append(Sheet(table=replace(table, title=""), strong=strong))
+    blocks += [Sheet(table=each) for each in further]
     return Section(
         key="audit",
         title="Audit",
