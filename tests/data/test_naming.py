@@ -170,6 +170,8 @@ FORMS = {
     "38": "Dr. Odd or: How I Came to Like the Sea (1964)",
     "39": "Mills' (1981)",
     "40": "In & Out (1997)",
+    "41": "L.A. Dispatch (1997)",
+    "42": "Dispatch (1999)",
 }
 FORMED = Naming(Catalogue([Item(item_id=key, title=title) for key, title in FORMS.items()]))
 
@@ -212,6 +214,8 @@ FORMED = Naming(Catalogue([Item(item_id=key, title=title) for key, title in FORM
         ("28", "Quay II, The"),
         ("29", "GI Mary"),
         ("29", "G. I. Mary"),
+        ("41", "They loved L.A. Dispatch"),
+        ("41", "They loved LA Dispatch"),
         ("30", "pokeman le cafe"),
         ("30", "POKÉMAN LE CAFE"),
         ("31", "Foundry, The"),

@@ -83,7 +83,7 @@ class Naming:
         if not telling:
             return has_year(text, place)
         word = place.words[telling[0]]
-        if len(telling) > 1:
+        if len(telling) > 1 or len(spelling) > 2:  # L.A. is two articles by its letters
             ordinary = all(spelling[at] in FUNCTION_WORDS or spelling[at].isdigit() for at in telling)
             return not ordinary or is_name(text, place, word)
         if self.is_ordinary(spelling[telling[0]]):
