@@ -2,16 +2,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow check format clean
+.PHONY: demo test test-slow test-full check format clean
 
 demo: $(READY)  ## The whole pipeline on a made-up dataset, in a few minutes on a laptop
 	$(BIN)/mllmrec demo
 
 test: $(READY)  ## The fast tests
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not full"
 
 test-slow: $(READY)  ## Kill loops, several processes, servers, whole pipelines
-	$(BIN)/pytest -m slow --timeout=900
+	$(BIN)/pytest -m "slow and not full" --timeout=900
+
+test-full: $(READY)  ## A kill before every file operation of every stage, for hours
+	$(BIN)/pytest -m full
 
 check: $(READY)  ## Format, lint, types
 	$(BIN)/ruff format --check .

@@ -139,9 +139,12 @@ def test_what_a_dead_writer_left_is_swept_by_the_next_owner(tmp_path: Path) -> N
     others = [f".grpo.{dead.pid}.tmp", f"sft/.config.json.{os.getpid()}.tmp", "sft/.notes.tmp"]
     for name in (*stale, *others):
         (tmp_path / name).write_text("half")
-    with locked(folder):
-        left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.tmp")}
+    (folder / "dead.lock").touch()
+    with locked(folder / "alive"), locked(folder):
+        left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob(".*.tmp")}
+        assert lock_path(folder / "alive").exists()
     assert left == set(others)
+    assert not (folder / "dead.lock").exists()
 
 
 @pytest.mark.parametrize("reason", [errno.EACCES, errno.EROFS])

@@ -16,7 +16,7 @@ import functools
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
@@ -31,6 +31,7 @@ Result = TypeVar("Result")
 Stage = Callable[Concatenate[Settings, Workspace, Rest], Result]
 
 CANT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS)
+_DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.tmp")
 _held: dict[Path, IO[str]] = {}
 
 
@@ -125,14 +126,38 @@ def lock_path(artifact: Path) -> Path:
 
 
 def sweep(artifact: Path) -> None:
-    """Remove what dead processes left of a file, or in a folder, that they were about to put in place."""
-    own = re.compile(rf"\.{re.escape(artifact.name)}(\.manifest\.json)?\.(?P<process>\d+)\.tmp")
-    inside = re.compile(r"\..+\.(?P<process>\d+)\.tmp")
-    for folder, draft in ((artifact.parent, own), (artifact, inside)):
+    """Remove what dead processes left of a file, or in a folder: drafts that they were about to put in place, locks."""
+    sweep_drafts([artifact, artifact.with_name(f"{artifact.name}.manifest.json")])
+    if artifact.is_dir():
+        for path in artifact.iterdir():
+            _unlink_dead_draft(path, None)
+            if path.suffix == ".lock":
+                _unlink_dead_lock(path)
+
+
+def sweep_drafts(paths: Iterable[Path]) -> None:
+    """Remove the drafts of these files that dead processes left beside them."""
+    names: dict[Path, set[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, written in names.items():
         if folder.is_dir():
             for path in folder.iterdir():
-                if (match := draft.fullmatch(path.name)) and not _is_alive(int(match["process"])):
-                    path.unlink(missing_ok=True)
+                _unlink_dead_draft(path, written)
+
+
+def _unlink_dead_draft(path: Path, names: Container[str] | None) -> None:
+    """Remove a draft of one of the `names`, or of any, whose process is dead."""
+    draft = _DRAFT.fullmatch(path.name)
+    if draft is not None and (names is None or draft["name"] in names) and not _is_alive(int(draft["process"])):
+        path.unlink(missing_ok=True)
+
+
+def _unlink_dead_lock(path: Path) -> None:
+    with suppress(BlockingIOError, FileNotFoundError), path.open("r+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_at(path, file):
+            path.unlink()
 
 
 def _take(path: Path, wait: bool) -> IO[str]:

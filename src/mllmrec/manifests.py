@@ -20,7 +20,7 @@ from typing import Any
 
 from mllmrec.artifacts import read_json, sha256, write_json
 from mllmrec.errors import ArtifactError
-from mllmrec.locks import holding
+from mllmrec.locks import holding, sweep_drafts
 from mllmrec.settings.base import StageSettings
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "mllmrec-r1")
@@ -174,6 +174,8 @@ def write_sealed(artifact: Path, manifest: Manifest) -> Manifest:
     manifest = manifest.sealed()
     with holding(artifact):
         write_json(manifest_path(artifact), asdict(manifest))
+        folder = artifact.parent if is_file(artifact) else artifact
+        sweep_drafts(folder / name for name in manifest.outputs)
     return manifest
 
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import Workspace, partial, read_json, sha256, write_json, write_text
+from mllmrec.artifacts import Workspace, partial, read_json, sha256, write_json
 from mllmrec.data.card import card, without_image
 from mllmrec.data.card_table import table
 from mllmrec.data.importers.cleaning import clean, ties
@@ -117,7 +117,8 @@ def _write(
     """From the first file on, a working log tells the next run that a half-written folder is prepare's own."""
     artifact = workspace.card(settings.dataset)
     unmark(artifact)
-    write_text(partial(artifact), "")
+    artifact.parent.mkdir(parents=True, exist_ok=True)
+    partial(artifact).touch()
     write_dataset(workspace, settings.dataset, division, imported.catalogue, raw_ids)
 
 

@@ -53,9 +53,11 @@ def open_baseline(name: str, fitting: Fitting, split: Split) -> Fitted:
         baseline = family.make(family.grid[0], fitting).fit(lines_for(fitting, split))
         return Fitted(baseline=baseline, tuning=None, fit_seconds=time.monotonic() - started, cached=False)
     with locked(_folder(name, fitting), wait=True):
-        if split == "valid" or not fitting.interactions.held_out:
-            return _tuned(name, fitting)
-        return _refitted(name, fitting)
+        of_train = split == "valid" or not fitting.interactions.held_out
+        fitted = _tuned(name, fitting) if of_train else _refitted(name, fitting)
+        for log in _folder(name, fitting).glob("*.partial.jsonl"):
+            log.unlink()
+        return fitted
 
 
 def lines_for(fitting: Fitting, split: Split) -> Sequence[Line]:
@@ -85,10 +87,7 @@ def _tuned(name: str, fitting: Fitting) -> Fitted:
         if judged.rows():
             note(f"{name}: {len(judged)} of {len(FAMILIES[name].grid)} points were judged before.")
         baseline, tuning = tune(name, FAMILIES[name], fitting, judged)
-    fitted = _keep(baseline, tuning, folder, name, fitting, started)
-    for log in folder.parent.glob("*.partial.jsonl"):
-        log.unlink()
-    return fitted
+    return _keep(baseline, tuning, folder, name, fitting, started)
 
 
 def _refitted(name: str, fitting: Fitting) -> Fitted:

@@ -1,0 +1,68 @@
+"""A stage that is killed before any of its file operations comes to the same bytes when it is started again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from test_dependencies import EVERYTHING
+
+from kills import Disturbed, disturbances
+from mllmrec.artifacts import Workspace
+from mllmrec.demo.posters import write_posters
+from mllmrec.demo.raw_tables import write_world
+from mllmrec.demo.world import World
+from mllmrec.settings.base import StageSettings
+from mllmrec.settings.recipe import STAGES, load_recipe
+
+LIGHT = ("prepare", "caption", "pseudo-cot", "candidates")
+"""Stages that load no torch."""
+
+
+def world(root: Path, **blocks: object) -> list[StageSettings]:
+    """A made-up world to begin with, and the stages of a recipe."""
+    write_world(drawn := World(num_items=60, num_users=40), root / "raw")
+    write_posters(drawn, Workspace(root).images("demo"))
+    (root / "recipe.yaml").write_text(yaml.safe_dump({"dataset": "demo", **blocks}))
+    return load_recipe(root / "recipe.yaml").stages(root=str(root))
+
+
+def test_ten_kills_of_stages_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    stages = world(tmp_path / "work", **{verb: EVERYTHING[verb] for verb in LIGHT})
+    rng, kills = random.Random(0), {"prepare": 3, "caption": 2, "pseudo-cot": 2, "candidates": 3}
+    for disturbed in disturbances(stages, tmp_path / "work", tmp_path / "kept"):
+        for number in rng.sample(range(len(disturbed.operations)), kills[disturbed.stage.verb]):
+            disturbed.kill(number)
+
+
+@pytest.fixture
+def everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disturbed]:
+    """Every stage there is: a new one has to be named in EVERYTHING, and is tried then."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    stages = world(tmp_path / "work", **EVERYTHING)
+    assert {stage.verb for stage in stages} == {*STAGES} - {"scorers"}
+    return disturbances(stages, tmp_path / "work", tmp_path / "kept")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(800)
+def test_a_kill_of_every_stage(everything: Iterator[Disturbed]) -> None:
+    rng, tried = random.Random(1), set[str]()
+    for disturbed in everything:
+        if disturbed.operations and disturbed.stage.verb not in tried:
+            tried.add(disturbed.stage.verb)
+            disturbed.kill(rng.randrange(len(disturbed.operations)))
+
+
+@pytest.mark.full
+@pytest.mark.timeout(0)
+def test_a_kill_before_every_operation_of_every_stage(everything: Iterator[Disturbed]) -> None:
+    for disturbed in everything:
+        for number in range(len(disturbed.operations)):
+            disturbed.kill(number)
