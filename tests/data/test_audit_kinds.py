@@ -110,6 +110,13 @@ def test_images_of_target_and_history_with_the_same_bytes(world: Workspace) -> N
     assert {check for check, _ in planted(world)} == {kinds.TWINS}
 
 
+def test_an_image_that_leads_nowhere_is_no_twin(world: Workspace) -> None:
+    write_images(world, lambda item: item)
+    (world.images(NAME) / "i1.jpg").unlink()
+    (world.images(NAME) / "i1.jpg").symlink_to(world.root / "gone.jpg")
+    assert planted(world) == set()
+
+
 def test_a_placeholder_image_makes_no_twins(world: Workspace) -> None:
     write_images(world, lambda item: "no image" if int(item[1:]) % 3 == 0 else item)
     assert planted(world) == set()

@@ -99,11 +99,11 @@ class TargetKinds:
             values = features[name][lists.items]
             if name in MARKS:
                 probability = marked_probability(values > 0, lists.targets, strata)
-                told = _is_told(name, lists, values > 0, probability)
+                separates = _separates(name, lists, values > 0, probability)
             else:
-                probability, told = ordered_probability(values, lists.targets, strata), False
+                probability, separates = ordered_probability(values, lists.targets, strata), False
             better = probability < LEVEL and rates[name] > rates[POPULARITY]
-            yield _finding(where, name, lists, values, rates, probability, told or better)
+            yield _finding(where, name, lists, values, rates, probability, separates or better)
 
     def table(self) -> Table:
         """HR@1 of ranking by one feature alone, a row for each file."""
@@ -166,7 +166,7 @@ def strata_of(popularity: Floats) -> Integers:
     return np.array([strata[count] for count in popularity])
 
 
-def _is_told(name: str, lists: Lists, marked: Bools, probability: float) -> bool:
+def _separates(name: str, lists: Lists, marked: Bools, probability: float) -> bool:
     """Whether a kind tells targets from negatives, on so many lists that it isn't chance.
 
     All of the ones have it and hardly any of the others; or, of titles, hardly a negative lacks what targets may lack.

@@ -7,7 +7,6 @@ nobody asks anything. A placeholder for missing images makes twins of many items
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,8 +44,8 @@ def same_image(folder: Path) -> Groups:
     """Items whose images are the same bytes; only files of one size are read."""
     sizes = defaultdict[int, list[tuple[str, Path]]](list)
     for item, name in image_names(folder).items():
-        path = folder / name
-        sizes[os.stat(path).st_size].append((item, path))
+        if (path := folder / name).is_file():
+            sizes[path.stat().st_size].append((item, path))
     return _groups((sha256(path), item) for files in sizes.values() if len(files) > 1 for item, path in files)
 
 
