@@ -11,7 +11,7 @@ from mllmrec.data.candidates import candidate_rows, freeze, questions
 from mllmrec.data.legacy import draw_legacy
 from mllmrec.data.negatives import VERSION
 from mllmrec.data.protocols import Protocol
-from mllmrec.data.sequences import Interactions, Line
+from mllmrec.data.sequences import Interactions, Line, require_dataset
 from mllmrec.errors import ArtifactError
 from mllmrec.locks import locking
 from mllmrec.making import drop_marker, making
@@ -25,7 +25,13 @@ def candidates_path(settings: CandidatesSettings, workspace: Workspace) -> Path:
     return workspace.candidates(settings.dataset, settings.split, protocol, settings.min_inter, settings.seed)
 
 
-@locking(candidates_path)
+def locked_path(settings: CandidatesSettings, workspace: Workspace) -> Path:
+    """The file that is made, once the dataset is known to be there: a lock would make its folder."""
+    require_dataset(workspace, settings.dataset)
+    return candidates_path(settings, workspace)
+
+
+@locking(locked_path)
 def run(settings: CandidatesSettings, workspace: Workspace) -> Summary:
     """Write processed/<split>_<protocol>_w<min_inter>_s<seed>.jsonl."""
     started = time.monotonic()

@@ -25,7 +25,7 @@ from mllmrec.data.candidates import candidate_rows, questions
 from mllmrec.data.candidates_stage import left_out, lines_asked
 from mllmrec.data.negatives import VERSION, Draw, lots, ordered
 from mllmrec.data.protocols import Protocol
-from mllmrec.data.sequences import Interactions
+from mllmrec.data.sequences import Interactions, require_dataset
 from mllmrec.errors import DataError
 from mllmrec.evaluation.retrieval_scores import catalogue_scores
 from mllmrec.evaluation.shelf import Shelf
@@ -45,7 +45,13 @@ def retrieved_path(settings: RetrieveSettings, workspace: Workspace) -> Path:
     return workspace.candidates(settings.dataset, settings.split, protocol.stem, settings.min_inter, settings.seed)
 
 
-@locking(retrieved_path)
+def locked_path(settings: RetrieveSettings, workspace: Workspace) -> Path:
+    """The file that is made, once the dataset is known to be there: a lock would make its folder."""
+    require_dataset(workspace, settings.dataset)
+    return retrieved_path(settings, workspace)
+
+
+@locking(locked_path)
 def run(settings: RetrieveSettings, workspace: Workspace) -> Summary:
     """Write processed/<split>_<hard19 or rr100>[-<retriever>]_w<min_inter>_s<seed>.jsonl."""
     started = time.monotonic()
