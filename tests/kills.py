@@ -26,8 +26,11 @@ CHANGES = {
 }
 """Audit events that change the disk, with the number of paths they name; `open` is one when it is for writing."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-TIMES = ("seconds", "second", "finished_at", "mtime_ns", "runtime", "train_loss", "flos")
-"""Parts of keys whose values tell how long something took, or that the trainer sums up from where it was resumed."""
+TIMES = ("seconds", "second", "finished_at", "mtime_ns", "seal")
+"""Parts of keys whose values tell when something was made or how long it took, or are hashes of that."""
+
+TRAINING_LOG = "training.jsonl"
+"""Compared in what validation found; what the trainer itself logs at the end counts from where it was resumed."""
 
 
 class Disturbed:
@@ -131,7 +134,8 @@ def _timeless(path: Path) -> Any:
         return path.read_bytes()
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".jsonl":
-        return [_without_times(json.loads(line)) for line in text.splitlines()]
+        rows = [_without_times(json.loads(line)) for line in text.splitlines()]
+        return [row for row in rows if any("valid" in name for name in row)] if path.name == TRAINING_LOG else rows
     return _without_times(json.loads(text))
 
 
