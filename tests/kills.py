@@ -7,6 +7,7 @@ the workspace. What libraries do outside Python (weights) isn't seen; what comes
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -29,6 +30,8 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 TIMES = ("seconds", "second", "finished_at", "mtime_ns", "seal")
 """Parts of keys whose values tell when something was made or how long it took, or are hashes of that."""
 
+SERVER = multiprocessing.get_context("forkserver")
+
 TRAINING_LOG = "training.jsonl"
 """Compared in what validation found; what the trainer itself logs at the end counts from where it was resumed."""
 
@@ -46,7 +49,7 @@ class Disturbed:
         """Kill the stage before its operation `number`, from 0, and start it again: the same must come of it."""
         self._restore()
         where = f"{self.stage.verb} killed before operation {number}, {self.operations[number]}"
-        assert in_child(lambda: self._start(kill_at=number)) == -signal.SIGKILL, f"{where}: it ended before"
+        assert in_child(start, self.stage, self.root, None, number) == -signal.SIGKILL, f"{where}: it ended before"
         self._run(where)
         found = content(self.root)
         assert found.keys() == self.undisturbed.keys(), f"{where}: {sorted(found.keys() ^ self.undisturbed.keys())}"
@@ -60,44 +63,47 @@ class Disturbed:
 
     def _run(self, where: str = "undisturbed") -> list[str]:
         log = self.kept.with_name(f"{self.kept.name}.operations")
-        status = in_child(lambda: self._start(log=log))
+        status = in_child(start, self.stage, self.root, log, None)
         told = log.read_text(encoding="utf-8")
         assert status == 0, f"{where}: started again it ended with {status}: {told[-4000:]}"
         return told.splitlines()
 
-    def _start(self, *, log: Path | None = None, kill_at: int | None = None) -> None:
-        """In a process of its own: run the stage with its operations noted, or killed before one of them."""
-        with open(log or os.devnull, "w", encoding="utf-8") as noted, open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-            os.dup2(nowhere.fileno(), 2)
-            count = 0
 
-            def watch(event: str, arguments: tuple[Any, ...]) -> None:
-                nonlocal count
-                if (told := change(event, arguments, self.root)) is not None:
-                    if count == kill_at:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    count += 1
-                    noted.write(told + "\n")
+def start(stage: StageSettings, root: Path, log: Path | None, kill_at: int | None) -> None:
+    """In a process of its own: run the stage with its operations noted, or killed before one of them."""
+    with open(log or os.devnull, "w", encoding="utf-8") as noted, open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+        count = 0
 
-            sys.addaudithook(watch)
-            try:
-                entry_point(self.stage.verb)(self.stage, Workspace(self.root))
-            except BaseException:
-                noted.write(traceback.format_exc())
-                noted.flush()
-                raise
+        def watch(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal count
+            if (told := change(event, arguments, root)) is not None:
+                if count == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                count += 1
+                noted.write(told + "\n")
 
-
-def in_child(work: Callable[[], None]) -> int:
-    """The exit status of a forked process that does the work; minus the signal that killed it."""
-    if (process := os.fork()) == 0:
+        sys.addaudithook(watch)
         try:
-            work()
-            os._exit(0)
+            entry_point(stage.verb)(stage, Workspace(root))
         except BaseException:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+            noted.write(traceback.format_exc())
+            noted.flush()
+            raise
+
+
+def in_child(work: Callable[..., None], *arguments: Any) -> int:
+    """The exit status of a process that does the work; minus the signal that killed it.
+
+    It is forked from a server that has imported the libraries and never used them: a fork of this process would wait
+    for ever for threads that the libraries have started here.
+    """
+    process = SERVER.Process(target=work, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
 
 
 def change(event: str, arguments: tuple[Any, ...], root: Path) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from test_dependencies import EVERYTHING
 
-from kills import Disturbed, disturbances
+from kills import SERVER, Disturbed, disturbances
 from mllmrec.artifacts import Workspace
 from mllmrec.demo.posters import write_posters
 from mllmrec.demo.raw_tables import write_world
@@ -30,6 +30,7 @@ def world(root: Path, **blocks: object) -> list[StageSettings]:
     return load_recipe(root / "recipe.yaml").stages(root=str(root))
 
 
+@pytest.mark.sockets  # processes are asked for through one
 def test_ten_kills_of_stages_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -43,6 +44,7 @@ def test_ten_kills_of_stages_without_a_model(tmp_path: Path, monkeypatch: pytest
 @pytest.fixture
 def everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disturbed]:
     """Every stage there is: a new one has to be named in EVERYTHING, and is tried then."""
+    SERVER.set_forkserver_preload(["torch", "trl", "peft", "polars", "matplotlib", "rectools", "kills"])
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     stages = world(tmp_path / "work", **EVERYTHING)
