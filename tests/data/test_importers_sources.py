@@ -183,7 +183,7 @@ def test_amazon_metadata_as_python_literals_and_gzipped(tmp_path: Path) -> None:
     ("meta", "message"),
     [
         ('{"asin": "B001"}\n{"asin": \n', r"meta\.jsonl:2: not a JSON object"),
-        ('["B001"]\n', r"meta\.jsonl:1: not a JSON object"),
+        ('["B001"]\n', r"meta\.jsonl: entry 1 of the array is no object"),
         ('{"title": "no id"}\n', r"meta\.jsonl:1: the product id is None"),
         (b'{"asin": "B001", "title": "caf\xe9"}\n', r"meta\.jsonl:1: byte 0xe9 is not UTF-8"),
     ],
@@ -191,6 +191,48 @@ def test_amazon_metadata_as_python_literals_and_gzipped(tmp_path: Path) -> None:
 def test_bad_amazon_metadata_is_an_error_by_line(tmp_path: Path, meta: str | bytes, message: str) -> None:
     lay(tmp_path, {"ratings.csv": "AX1,B001,5,1\n", "meta.jsonl": meta})
     with pytest.raises(DataError, match=message):
+        read(tmp_path, source="amazon")
+
+
+REVIEWS = [
+    {"reviewerID": "AX1", "asin": "B001", "unixReviewTime": 100, "reviewText": 'a "quoted"\nword'},
+    {"reviewerID": "AX1", "asin": "B002", "unixReviewTime": 200, "overall": 1.0},
+    {"reviewerID": None, "asin": "B002", "unixReviewTime": 300},
+]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("Beauty_5.json", {}),
+        ("Beauty.jsonl", {"reviewerID": "user_id", "asin": "parent_asin", "unixReviewTime": "timestamp"}),
+    ],
+)
+def test_amazon_reviews_as_json_lines(tmp_path: Path, packed: bool, name: str, names: dict[str, str]) -> None:
+    rows = [{names.get(key, key): value for key, value in row.items()} for row in REVIEWS]
+    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    files = {f"{name}.gz": gzip.compress(text)} if packed else {name: text}
+    imported = read(lay(tmp_path, {**files, "meta_Beauty.json": META_LINES}), source="amazon")
+    assert imported.rows.rows() == [("AX1", "B001", 100), ("AX1", "B002", 200), ("", "B002", 300)]
+    assert imported.catalogue["B001"].title == "Soap & brush"
+
+
+def test_amazon_splits_are_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = "user_id,parent_asin,rating,timestamp\n"
+    files = {
+        "B.train.csv": f"{head}AX1,B001,5.0,1\n",
+        "B.valid.csv": f"{head}AX1,B002,5.0,2\n",
+        "B.test.csv": f"{head}AX1,B001,5.0,3\n",
+    }
+    imported = read(lay(tmp_path, {**files, "meta_B.jsonl": META_LINES}), source="amazon")
+    assert imported.rows.rows() == [("AX1", "B001", 1), ("AX1", "B002", 2), ("AX1", "B001", 3)]
+    assert "B.train.csv, B.valid.csv, B.test.csv are joined" in capsys.readouterr().err
+
+
+def test_amazon_reviews_without_a_known_field_are_refused(tmp_path: Path) -> None:
+    lay(tmp_path, {"r.jsonl": '{"who": "AX1", "asin": "B001"}\n', "meta.jsonl": META_LINES})
+    with pytest.raises(DataError, match=r"r\.jsonl:1: a review of who, asin\. Expected a user"):
         read(tmp_path, source="amazon")
 
 
@@ -238,6 +280,15 @@ def test_pairs_with_a_titles_file_keep_its_other_columns(tmp_path: Path) -> None
     assert imported.catalogue["a"].title == "Lamp"
     assert imported.catalogue["a"].attributes == (("colour", "red"),)
     assert imported.catalogue.num_duplicates == 1
+
+
+def test_the_item_column_of_a_titles_file_may_have_another_name(tmp_path: Path) -> None:
+    raw = lay(tmp_path / "raw", {"t.csv": pairs(("u1", "a", 1))})
+    titles = str(lay(tmp_path, {"names.tsv": "id\tname\na\tLamp\n"}) / "names.tsv")
+    with pytest.raises(DataError, match=r"no column named item.*--titles-item-column"):
+        read(raw, titles=titles, title_column="name")
+    imported = read(raw, titles=titles, title_column="name", titles_item_column="id")
+    assert imported.catalogue["a"].title == "Lamp"
 
 
 def test_a_titles_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ PAIRS_ONLY = (
     "time_column",
     "title_column",
     "titles",
+    "titles_item_column",
     "delimiter",
     "quoting",
     "time_format",
@@ -69,6 +70,9 @@ class PrepareSettings(DatasetSettings):
     drop_missing_times: bool = knob(False, "Leave out interactions without a time; they are counted.")
     title_column: str = knob(
         "title", "pairs: header name of the title's column, in --titles where given, else in the pairs file itself."
+    )
+    titles_item_column: str = knob(
+        "", "pairs: header name (or number) of the item's column in --titles, where it is another than in the pairs."
     )
     titles: str = knob("", "pairs: a table of item titles with a header; its other columns are kept.", operational=True)
     delimiter: str = knob("auto", "pairs: what separates fields, such as ',' or tab; auto looks at the first line.")

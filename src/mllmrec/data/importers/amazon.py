@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-import gzip
 import html
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import polars as pl
 
+from mllmrec.data.importers.objects import holds_objects, object_table, read_objects
 from mllmrec.data.importers.source import Files, Imported, Importer, Wanted, catalogue_of, locate
 from mllmrec.data.importers.table import interactions, numbered_lines, read_table
 from mllmrec.data.sequences import Catalogue
@@ -26,16 +23,34 @@ TIME_NAMES = ("timestamp", "unixReviewTime")
 HEADLESS = ("user", "item", "rating", "timestamp")
 
 
+META = Wanted(role="meta", patterns=("meta*.jsonl", "meta*.jsonl.gz", "meta*.json", "meta*.json.gz"))
+SPLITS = tuple(Wanted(role=name, patterns=(f"*.{name}.csv", f"*.{name}.csv.gz")) for name in ("train", "valid", "test"))
+REVIEWS = ("ratings*.csv", "*.csv", "*_5.json", "*.jsonl", "*.json")
+
+
 def find(raw: Path, settings: PrepareSettings) -> Files:
-    """The ratings (csv) and the metadata (meta*.jsonl or .json), plain or gzipped."""
-    ratings = Wanted(role="ratings", patterns=("ratings*.csv", "ratings*.csv.gz", "*.csv", "*.csv.gz"))
-    meta = Wanted(role="meta", patterns=("meta*.jsonl", "meta*.jsonl.gz", "meta*.json", "meta*.json.gz"))
-    return locate(raw, settings.source, (ratings, meta))
+    """The ratings (csv, whole or in splits) or the reviews (JSON lines), and the metadata, plain or gzipped."""
+    patterns = tuple(name + packed for name in REVIEWS for packed in ("", ".gz"))
+    ratings = Wanted(role="ratings", patterns=patterns, without="meta*")
+    return locate(raw, settings.source, (*SPLITS, META), (ratings, META))
 
 
 def read(files: Files, settings: PrepareSettings) -> Imported:
-    """Ratings with the titles of the products they name."""
-    ratings, meta = files["ratings"][0], files["meta"][0]
+    """Ratings with the titles of the products they name; the splits of one data set are joined in time."""
+    meta = files["meta"][0]
+    if "ratings" not in files:
+        parts = [files[split.role][0] for split in SPLITS]
+        note(f"{', '.join(path.name for path in parts)} are joined to one table; --split divides it anew.")
+        tables = [_read_ratings(path) for path in parts]
+        rows = [
+            interactions(table, path, settings, user=user, item=item, time=time)
+            for path, (table, user, item, time) in zip(parts, tables, strict=True)
+        ]
+        return Imported(
+            rows=(joined := pl.concat(rows, how="vertical_relaxed")),
+            catalogue=read_meta(meta, set(joined["item"].unique())),
+        )
+    ratings = files["ratings"][0]
     table, user, item, time = _read_ratings(ratings)
     catalogue = read_meta(meta, set(table[item].unique()) | set(table[user].unique() if user == "user" else ()))
     if user == "user" and _is_item_first(table, catalogue):
@@ -51,6 +66,8 @@ def read_meta(path: Path, wanted: set[str]) -> Catalogue:
 
 def _read_ratings(path: Path) -> tuple[pl.DataFrame, str, str, str]:
     """The table and the names of its user, item and time columns; a file without a header has four fields."""
+    if holds_objects(path):
+        return _read_reviews(path)
     names = [name.strip() for name in str(numbered_lines(path)["text"][0]).split(",")]
     found = [next((name for name in known if name in names), None) for known in (USER_NAMES, ITEM_NAMES, TIME_NAMES)]
     user, item, time = found
@@ -65,6 +82,19 @@ def _read_ratings(path: Path) -> tuple[pl.DataFrame, str, str, str]:
     return read_table(path, separator=",", columns=HEADLESS), "user", "item", "timestamp"
 
 
+def _read_reviews(path: Path) -> tuple[pl.DataFrame, str, str, str]:
+    """The same of reviews, one object a line; what the first one names its fields, all do."""
+    _, first = next(read_objects(path), (1, {}))
+    found = [next((name for name in known if name in first), "") for known in (USER_NAMES, ITEM_NAMES, TIME_NAMES)]
+    if not all(found):
+        raise DataError(
+            f"{path}:1: a review of {', '.join(first)[:120]}. Expected a user ({', '.join(USER_NAMES)}), an "
+            f"item ({', '.join(ITEM_NAMES)}) and a time ({', '.join(TIME_NAMES)})."
+        )
+    user, item, time = found
+    return object_table(path, only=found), user, item, time
+
+
 def _is_item_first(table: pl.DataFrame, catalogue: Catalogue) -> bool:
     """Whether a headless table is of the release that writes item,user: its first column is what has metadata."""
     products = list(catalogue)
@@ -73,8 +103,7 @@ def _is_item_first(table: pl.DataFrame, catalogue: Catalogue) -> bool:
 
 
 def _products(path: Path, wanted: set[str]) -> Iterator[Item]:
-    for number, text in _lines(path):
-        row = _object(text, path, number)
+    for number, row in read_objects(path):
         item_id = row.get("parent_asin") or row.get("asin")
         if not isinstance(item_id, str):
             raise DataError(
@@ -87,37 +116,6 @@ def _products(path: Path, wanted: set[str]) -> Iterator[Item]:
             }
             attributes = tuple((name, html.unescape(str(value or ""))) for name, value in fields.items())
             yield Item(item_id=item_id, title=html.unescape(str(row.get("title") or "")), attributes=attributes)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    with _opened(path) as file:
-        for number, data in enumerate(file, 1):
-            try:
-                text = data.decode("utf-8-sig")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path}:{number}: byte 0x{data[error.start]:02x} is not UTF-8. Expected UTF-8 text; convert it."
-                ) from error
-            if text.strip():
-                yield number, text
-
-
-def _opened(path: Path) -> gzip.GzipFile | BinaryIO:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-
-
-def _object(text: str, path: Path, number: int) -> dict[str, Any]:
-    """JSON, or the Python literal that the 2014 release wrote in its place."""
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        try:
-            value = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            value = None
-    if not isinstance(value, dict):
-        raise DataError(f"{path}:{number}: not a JSON object: {text.strip()[:80]!r}. Expected one object a line.")
-    return value
 
 
 AMAZON = Importer(find=find, read=read)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
+from mllmrec.data.importers.contents import is_parquet
+from mllmrec.data.importers.objects import holds_objects, object_table, parquet_table
 from mllmrec.data.importers.source import Files, Imported, Importer, Wanted, catalogue_of, locate
 from mllmrec.data.importers.table import interactions, numbered_lines, read_table, require_columns
 from mllmrec.data.sequences import Catalogue
@@ -17,11 +20,29 @@ from mllmrec.settings.prepare import PrepareSettings, Quoting
 DELIMITERS = ("\t", "::", ",", ";", "|")
 SPELT = {"tab": "\t", "\\t": "\t", "comma": ",", "space": " "}
 NO_TIME = "none"
+TABLES = ("*.inter", "*.csv", "*.tsv", "*.jsonl", "*.json")
+OTHERS = ("*.inter", *(f"{name}.gz" for name in TABLES), "*.jsonl", "*.parquet", "*.json", "*.zip")
+TYPE = re.compile(r":(token|float)(_seq)?$")
+RECBOLE = {
+    "user": ("user_id",),
+    "item": ("item_id",),
+    "title": ("movie_title", "item_title", "product_title", "item_name", "name"),
+}
+"""What a RecBole table calls the columns that a setting names by default."""
 
 
 def find(raw: Path, settings: PrepareSettings) -> Files:
     """The pairs file (--raw itself, or the one table in it) and the titles file when one is named."""
-    names = ("*pairs.csv", "*pairs.tsv", "interactions.csv", "interactions.tsv", "ratings.csv", "*.csv", "*.tsv")
+    names = (
+        "*pairs.csv",
+        "*pairs.tsv",
+        "interactions.csv",
+        "interactions.tsv",
+        "ratings.csv",
+        "*.csv",
+        "*.tsv",
+        *OTHERS,
+    )
     pairs = Wanted(role="pairs", patterns=names)
     files = {"pairs": (raw,)} if raw.is_file() else dict(locate(raw, settings.source, (pairs,)))
     if settings.titles:
@@ -29,15 +50,19 @@ def find(raw: Path, settings: PrepareSettings) -> Files:
         if not titles.is_file():
             raise DataError(f"--titles {titles} is no file. Expected a table with an item and a title column.")
         files["titles"] = (titles,)
+    elif (beside := _items_beside(files["pairs"][0])) is not None:
+        files["titles"] = (beside,)
     return files
 
 
 def read(files: Files, settings: PrepareSettings) -> Imported:
     """The user, item and time columns, and titles from --titles or from the pairs file itself."""
     path = files["pairs"][0]
-    user, item = settings.user_column, settings.item_column
-    time = None if settings.time_column == NO_TIME else settings.time_column
-    table = _table(path, settings.delimiter, [name for name in (user, item, time) if name], settings.quoting)
+    names = [settings.user_column, settings.item_column]
+    names += [] if settings.time_column == NO_TIME else [settings.time_column]
+    table = _table(path, settings.delimiter, names, settings.quoting)
+    user, item, *times = (_resolved(name, table) for name in names)
+    time = times[0] if times else None
     rows = interactions(table, path, settings, user=user, item=item, time=time)
     if "titles" in files:
         catalogue = _titles(files["titles"][0], settings)
@@ -50,8 +75,9 @@ def read(files: Files, settings: PrepareSettings) -> Imported:
 
 
 def _titles(path: Path, settings: PrepareSettings) -> Catalogue:
-    item, title = settings.item_column, settings.title_column
-    table = _table(path, "auto", [item, title], settings.quoting)
+    names = [settings.titles_item_column or settings.item_column, settings.title_column]
+    table = _table(path, "auto", names, settings.quoting)
+    item, title = (_resolved(name, table) for name in names)
     require_columns(table, path, (item, title))
     others = [name for name in table.columns if name not in ("line", item, title)]
     return catalogue_of(
@@ -60,14 +86,39 @@ def _titles(path: Path, settings: PrepareSettings) -> Catalogue:
     )
 
 
+def _items_beside(path: Path) -> Path | None:
+    """The .item file that a RecBole folder has beside its .inter file."""
+    beside = path.with_suffix(".item")
+    return beside if path.suffix == ".inter" and beside.is_file() else None
+
+
+def _resolved(name: str, table: pl.DataFrame) -> str:
+    """The column that a setting names; in a RecBole table without its type, and by RecBole's names by default."""
+    plain = TYPE.sub("", name)
+    if name in table.columns or plain in table.columns:
+        return name if name in table.columns else plain
+    return next((known for known in RECBOLE.get(name, ()) if known in table.columns), name)
+
+
 def _table(path: Path, delimiter: str, names: Sequence[str], quoting: Quoting) -> pl.DataFrame:
-    """The table; when every name is a number the file has no header and its columns are called 1, 2, 3 ..."""
+    """The table; when every name is a number the file has no header and its columns are called 1, 2, 3 ...
+
+    RecBole's headers, in which every name bears a type (`user_id:token`), lose their types.
+    """
+    if is_parquet(path):
+        return parquet_table(path)
+    if holds_objects(path):
+        return object_table(path)
     first = str(numbered_lines(path)["text"][0])
     separator = _separator(first, delimiter, names)
     columns = None
     if all(name.isdigit() for name in names):
         columns = [str(number) for number in range(1, first.count(separator) + 2)]
-    return read_table(path, separator=separator, columns=columns, quoting=quoting)
+    table = read_table(path, separator=separator, columns=columns, quoting=quoting)
+    typed = [name for name in table.columns if TYPE.search(name)]
+    if len(typed) == len(table.columns) - 1:
+        table = table.rename({name: TYPE.sub("", name) for name in typed})
+    return table
 
 
 def _separator(first: str, delimiter: str, names: Sequence[str]) -> str:

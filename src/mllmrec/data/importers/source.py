@@ -40,12 +40,13 @@ class Importer:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A file an importer needs: the patterns its name may follow, best first."""
+    """A file an importer needs: the patterns its name may follow, best first, and one that it may not."""
 
     role: str
     patterns: tuple[str, ...]
     optional: bool = False
     many: bool = False
+    without: str = ""
 
 
 def locate(raw: Path, source: str, *forms: Sequence[Wanted]) -> Files:
@@ -91,7 +92,9 @@ def catalogue_of(rows: Iterable[Item]) -> Catalogue:
 def _matches(raw: Path, wanted: Wanted) -> tuple[Path, ...]:
     for pattern in wanted.patterns:
         for place in (pattern, f"*/{pattern}"):
-            paths = tuple(sorted(path for path in raw.glob(place) if path.is_file()))
+            paths = tuple(
+                sorted(path for path in raw.glob(place) if path.is_file() and not path.match(wanted.without or "/"))
+            )
             if len(paths) > 1 and not wanted.many:
                 names = ", ".join(str(path.relative_to(raw)) for path in paths[:SHOWN])
                 raise DataError(

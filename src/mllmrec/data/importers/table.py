@@ -7,13 +7,12 @@ Files are read as lines and split afterwards: it is as fast as a CSV parser, tak
 from __future__ import annotations
 
 import csv
-import gzip
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
+from mllmrec.data.importers.contents import content, refuse_parquet, text_source, unreadable
 from mllmrec.data.importers.times import parse_times, require_times
 from mllmrec.data.quoting import Delimited, quoted_rows
 from mllmrec.errors import DataError
@@ -45,11 +44,15 @@ def read_table(
 
 
 def numbered_lines(path: Path, encoding: str = "utf-8") -> pl.DataFrame:
-    """Columns `line` (from 1) and `text` of a plain or gzipped text file without its blank lines; never empty."""
+    """Columns `line` (from 1) and `text` of a text file in any wrapping, without its blank lines; never empty.
+
+    `encoding` "latin-1" is for releases that may be in it: what isn't UTF-8 is read so.
+    """
+    refuse_parquet(path)
     try:
-        source = path if encoding == "utf-8" else _content(path).decode(encoding).encode()
+        source = text_source(path, encoding)
         frame = pl.read_lines(source, name="text", row_index_name="line", row_index_offset=1, glob=False)
-    except (pl.exceptions.ComputeError, OSError, zlib.error) as error:
+    except (pl.exceptions.ComputeError, OSError) as error:
         raise _unreadable(path, error) from error
     frame = frame.with_columns(pl.col("text").str.strip_prefix("\ufeff").str.strip_chars_end("\r"))
     frame = frame.filter(pl.col("text").str.strip_chars().str.len_bytes() > 0)
@@ -85,8 +88,9 @@ def require_columns(table: pl.DataFrame, path: Path, names: Sequence[str]) -> No
     if missing:
         there = ", ".join(name for name in table.columns if name != "line")
         raise DataError(
-            f"{path}:1: no column named {', '.join(missing)}. The header has {there}. Name the right ones "
-            "(--user-column, --item-column, --time-column, --title-column with --source pairs), or mend the header."
+            f"{path}:1: no column named {', '.join(missing)}. The header has {there}. Name the right ones with "
+            "--source pairs (--user-column, --item-column, --time-column, --title-column, and "
+            "--titles-item-column for --titles), or mend the header."
         )
 
 
@@ -134,10 +138,8 @@ def _wrong_count(path: Path, number: int, count: int, names: Sequence[str], text
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     """The reason in words; a byte that is no UTF-8 is looked up by line."""
-    if not isinstance(error, pl.exceptions.ComputeError):
-        return DataError(f"{path} can't be read: {error}. Download it again.")
+    data = content(path)
     try:
-        data = _content(path)
         data.decode()
     except UnicodeDecodeError as bad:
         number = data[: bad.start].count(b"\n") + 1
@@ -145,11 +147,4 @@ def _unreadable(path: Path, error: Exception) -> DataError:
             f"{path}:{number}: byte 0x{data[bad.start]:02x} is not UTF-8. Expected UTF-8 text; if the file is latin-1, "
             f"convert it: iconv -f latin1 -t utf-8 {path.name}."
         )
-    except (OSError, EOFError, zlib.error) as broken:
-        return DataError(f"{path} can't be read: {broken}. Download it again.")
-    return DataError(f"{path} can't be read: {error}.")
-
-
-def _content(path: Path) -> bytes:
-    data = path.read_bytes()
-    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    return unreadable(path, error)

@@ -1,0 +1,165 @@
+"""What a file is, by its first bytes: text in any wrapping is handed on as UTF-8, everything else is named.
+
+Nothing is guessed from a suffix. Gzip is unpacked; a zip file may hold one table, at any depth of folders.
+"""
+
+from __future__ import annotations
+
+import codecs
+import fnmatch
+import gzip
+import zipfile
+import zlib
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import IO
+
+from mllmrec.errors import DataError
+from mllmrec.progress import note
+
+GZIP, ZIPS, PARQUET = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06"), b"PAR1"
+HEAD = 4096
+BROKEN = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError)
+"""What unpacking raises on a damaged archive, and on one with a password or an unknown method."""
+TABLES = ("*pairs.*", "interactions.*", "ratings.*", "*.inter", "*.csv", "*.tsv", "*.jsonl", "*.json", "*.parquet")
+NAMED = (
+    (PARQUET, "a parquet file, which --source pairs reads"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel or Office file; save the table as CSV (UTF-8)"),
+    (b"BZh", "compressed with bzip2; unpack it"),
+    (b"\xfd7zXZ", "compressed with xz; unpack it"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it"),
+    (b"7z\xbc\xaf", "a 7z archive; unpack it"),
+    (b"Rar!", "a RAR archive; unpack it"),
+    (b"SQLite format 3\x00", "an SQLite database; export the table as CSV"),
+    (b"\x89HDF", "an HDF5 file; export the table as CSV"),
+    (b"ARROW1", "an Arrow file; save the table as parquet or CSV"),
+    (b"%PDF", "a PDF document; download the data itself"),
+    (b"\x89PNG", "an image; name the table"),
+    (b"\xff\xd8\xff", "an image; name the table"),
+)
+MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def text_source(path: Path, encoding: str = "utf-8") -> Path | bytes:
+    """The file itself where it is plain or gzipped UTF-8, else its text in UTF-8; a DataError names what isn't text.
+
+    With `encoding` "latin-1" text that isn't UTF-8 is taken for latin-1, as old releases are.
+    """
+    head = head_of(path)
+    wide = _wide_encoding(head)
+    if wide:
+        note(f"{path} is {wide.upper()} text and read so.")
+    elif encoding == "utf-8" and not _is_zip(path):
+        return path
+    data = content(path)
+    try:
+        return data.decode(wide or "utf-8").encode()
+    except UnicodeDecodeError:
+        if wide or encoding == "utf-8":
+            return data
+        return data.decode(encoding).encode()
+
+
+def head_of(path: Path) -> bytes:
+    """The first bytes of what a file holds, unpacked; a DataError names what is no text. Empty for an empty file."""
+    try:
+        with closing(opened(path)) as file:
+            head = file.read(HEAD)
+    except BROKEN as error:
+        raise unreadable(path, error) from error
+    for mark, name in NAMED:
+        if head.startswith(mark) and mark != PARQUET:
+            raise _wrong_kind(path, name)
+    if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+        raise _wrong_kind(path, "a web page and no data; download the file again")
+    return head
+
+
+def is_parquet(path: Path) -> bool:
+    return head_of(path).startswith(PARQUET)
+
+
+def refuse_parquet(path: Path) -> None:
+    """A DataError where a reader of text alone is given a parquet file."""
+    if is_parquet(path):
+        raise _wrong_kind(path, dict(NAMED)[PARQUET])
+
+
+def content(path: Path) -> bytes:
+    """All that a file holds, unpacked."""
+    try:
+        with closing(opened(path)) as file:
+            return file.read()
+    except BROKEN as error:
+        raise unreadable(path, error) from error
+
+
+def opened(path: Path) -> IO[bytes] | gzip.GzipFile:
+    """The file as a stream of unpacked bytes; of a zip file its one table."""
+    with path.open("rb") as file:
+        mark = file.read(4)
+    if mark.startswith(GZIP):
+        return gzip.open(path, "rb")
+    if mark in ZIPS:
+        archive = zipfile.ZipFile(path)
+        member = archive.open(_table_in(archive.namelist(), path))
+        return gzip.open(member, "rb") if member.name.endswith(".gz") else member
+    return path.open("rb")
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} can't be read: {error}. Download it again, or unpack it by hand.")
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) in ZIPS
+
+
+def _table_in(names: Sequence[str], path: Path) -> str:
+    if "[Content_Types].xml" in names:
+        raise _wrong_kind(path, "an Excel workbook or another Office file; save the table as CSV (UTF-8)")
+    files = [
+        name
+        for name in names
+        if not name.endswith("/") and not name.startswith("__MACOSX/") and not Path(name).name.startswith(".")
+    ]
+    if len(files) > 1:
+        for pattern in TABLES:
+            chosen = [name for name in files if fnmatch.fnmatch(Path(name).name.removesuffix(".gz"), pattern)]
+            if len(chosen) == 1:
+                note(f"{path} holds {len(files)} files; {chosen[0]} is read.")
+                return chosen[0]
+    if len(files) != 1:
+        raise DataError(
+            f"{path} is a zip file of {len(files)} files: {', '.join(files[:12]) or 'none'}. Expected one table; "
+            "unpack it and point --raw at the folder or the file."
+        )
+    if files[0].lower().endswith((".zip", ".xlsx", ".7z", ".rar")):
+        raise _wrong_kind(path, f"a zip file that holds {files[0]}; unpack it")
+    return files[0]
+
+
+def _wide_encoding(head: bytes) -> str:
+    """UTF-16 or UTF-32 by a mark or, without one, by where the zeros of plain letters lie; nothing for other text."""
+    for mark, name in MARKS:
+        if head.startswith(mark):
+            return name
+    even, odd = head[0::2].count(0), head[1::2].count(0)
+    if not even + odd or 4 * (even + odd) < len(head):
+        return ""
+    return "utf-16-be" if even > odd else "utf-16-le"
+
+
+def _wrong_kind(path: Path, name: str) -> DataError:
+    what, _, remedy = name.partition("; ")
+    remedy = f" {remedy[0].upper()}{remedy[1:]}." if remedy else ""
+    return DataError(
+        f"{path} is {what}. Expected a table as text (CSV, TSV, JSON lines), plain, gzipped or zipped.{remedy}"
+    )
