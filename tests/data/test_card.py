@@ -54,7 +54,11 @@ def test_items_without_title_count_rows_that_are_empty_and_rows_that_are_missing
 def test_items_without_image_are_looked_up_by_id(workspace: Workspace) -> None:
     assert card(workspace, "tiny")["without_image"]["count"] == 7
     lay(workspace.images("tiny"), {"a.jpg": b"", "b.WEBP": b"", "c.txt": b"", "stranger.png": b""})
-    assert card(workspace, "tiny")["without_image"] == {"count": 5, "share": round(5 / 7, 6)}
+    facts = card(workspace, "tiny")
+    assert facts["without_image"] == {"count": 5, "share": round(5 / 7, 6)}
+    # b.WEBP is Bean's; stranger.png is nobody's, and c.txt is no image.
+    assert facts["images_of_no_item"] == 1
+    assert ("image files of no item", "1") in table(facts).rows
 
 
 def test_overlap_shows_a_leak(workspace: Workspace) -> None:

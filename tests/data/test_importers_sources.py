@@ -54,6 +54,13 @@ def test_movielens_1m_from_ratings(tmp_path: Path) -> None:
     assert imported.catalogue["7"].title == LATIN_TITLE
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_movielens_titles_in_either_encoding(tmp_path: Path, encoding: str) -> None:
+    movies = f"7::{LATIN_TITLE}::Comedy\n".encode(encoding)
+    imported = read(lay(tmp_path, {"ratings.dat": "1::7::3.5::99\n", "movies.dat": movies}), source="movielens-1m")
+    assert imported.catalogue["7"].title == LATIN_TITLE
+
+
 SEQUENCES = {
     "sas_to_original_users.txt": "1 50\n2 40\n",
     "sas_to_original_items.txt": "1 700\n2 600\n",
@@ -173,6 +180,39 @@ def test_amazon_ratings_in_the_layouts_of_its_releases(tmp_path: Path, ratings: 
     assert imported.catalogue.num_duplicates == 1
 
 
+@pytest.mark.parametrize(
+    ("raw", "title"),
+    [
+        ("Soap &amp;amp; &quot;brush&quot;", 'Soap & "brush"'),
+        ("<b>Soap</b> for <i>you</i><br/>", "Soap for you"),
+        ('<span id="productTitle">\n Soap\n</span> var aPageStart = (new Date()).getTime(); P.when("A")', "Soap"),
+        ("<script>if (a < b) { run(); }</script>Soap", "Soap"),
+        ("&lt;span&gt;Soap&lt;/span&gt;", "Soap"),
+        ('Soap <span class="cut', "Soap"),
+        ("C++ <vector>, age < 5 > 3, I <3 soap & co", "C++ <vector>, age < 5 > 3, I <3 soap & co"),
+        ("The function (of soap) in window frames; var. red", "The function (of soap) in window frames; var. red"),
+        ("var aPageStart = (new Date()).getTime();", ""),
+    ],
+)
+def test_amazon_titles_are_plain_text(tmp_path: Path, raw: str, title: str) -> None:
+    meta = json.dumps({"asin": "B001", "title": raw}) + "\n"
+    imported = read(lay(tmp_path, {"ratings.csv": "AX1,B001,5,1\n", "meta.jsonl": meta}), source="amazon")
+    assert imported.catalogue["B001"].title == title
+
+
+def test_amazon_titles_of_script_alone_are_counted_and_another_row_helps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = "var aPageStart = (new Date()).getTime();"
+    rows = [("B001", script), ("B002", script), ("B002", "Brush"), ("B003", ""), ("B003", "Comb"), ("B003", "Other")]
+    meta = "".join(json.dumps({"asin": item, "title": title}) + "\n" for item, title in rows)
+    ratings = "".join(f"AX1,{item},5,1\n" for item in ("B001", "B002", "B003"))
+    imported = read(lay(tmp_path, {"ratings.csv": ratings, "meta.jsonl": meta}), source="amazon")
+    titles = {item: imported.catalogue[item].title for item in imported.catalogue}
+    assert titles == {"B001": "", "B002": "Brush", "B003": "Comb"}
+    assert "1 products are titled by markup or script alone (such as B001)" in capsys.readouterr().err
+
+
 def test_amazon_metadata_as_python_literals_and_gzipped(tmp_path: Path) -> None:
     meta = gzip.compress(b"{'asin': 'B001', 'title': \"Soap's brush\"}\n")
     imported = read(lay(tmp_path, {"ratings.csv": "AX1,B001,5,1\n", "meta.json.gz": meta}), source="amazon")
@@ -271,6 +311,11 @@ def test_pairs_hold_their_titles_themselves(tmp_path: Path) -> None:
     rows = 'user,item,timestamp,title\nu1,a,1,"First, of a"\nu2,a,2,Second of a\nu2,b,3,NA\n'
     imported = read(lay(tmp_path, {"t.csv": rows}))
     assert {item: imported.catalogue[item].title for item in imported.catalogue} == {"a": "First, of a", "b": "NA"}
+
+
+def test_the_first_title_that_isnt_empty_counts(tmp_path: Path) -> None:
+    rows = "user,item,timestamp,title\nu1,a,1,\nu2,a,2,Second\nu3,a,3,Third\n"
+    assert read(lay(tmp_path, {"t.csv": rows})).catalogue["a"].title == "Second"
 
 
 def test_pairs_with_a_titles_file_keep_its_other_columns(tmp_path: Path) -> None:

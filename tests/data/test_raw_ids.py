@@ -135,3 +135,14 @@ def test_a_damaged_map_is_an_error(tmp_path: Path, content: str, message: str) -
 
 def test_the_manifest_vouches_for_the_map(shop: Workspace) -> None:
     assert "shop_ids.csv" in read_json(manifest_path(shop.card("shop")))["outputs"]
+
+
+def test_upper_case_suffixes_are_seen_and_lower_case_ones_come_first(tmp_path: Path) -> None:
+    lay(tmp_path / "images", {"a.JPG": b"", "b.JPEG": b"", "c.Png": b"", "d.JPG": b"", "d.jpg": b"", "e.gif": b""})
+    assert image_names(tmp_path / "images") == {"a": "a.JPG", "b": "b.JPEG", "c": "c.Png", "d": "d.jpg"}
+
+
+def test_image_files_of_no_item_are_told(shop: Workspace) -> None:
+    lay(shop.images("shop"), {"b.JPG": b"1", "stranger.jpg": b"2"})
+    summary = run(settings(shop.root / "raw", titles=str(shop.root / "names.csv")), shop)
+    assert any("1 files in images/ are named by no item of shop" in warning for warning in summary.warnings)

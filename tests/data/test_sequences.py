@@ -143,7 +143,7 @@ def test_of_duplicated_rows_the_first_counts_and_they_are_told_once(
     assert catalogue.ids == ["2", "1"]
     assert catalogue["2"].title == "Lamp"
     assert catalogue.num_duplicates == 2
-    assert capsys.readouterr().err == f"{path}: 2 rows repeat an item id; the first row of each counts.\n"
+    assert capsys.readouterr().err == f"{path}: 2 rows repeat an item id; the first of each that has a title counts.\n"
 
 
 def test_further_columns_are_kept_as_attributes(tmp_path: Path) -> None:

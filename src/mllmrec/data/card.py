@@ -51,7 +51,7 @@ def card(workspace: Workspace, dataset: str, *, window: int = 10) -> dict[str, A
         "unseen_targets": {split: unseen_targets(rows, trained) for split, rows in lines.items() if split != "train"},
         "without_title": _share(len(every) - len(titles), len(every)),
         "shared_titles": len(titles) - len(set(titles)),
-        "without_image": without_image(workspace, dataset, every),
+        **image_facts(workspace, dataset, every),
     }
 
 
@@ -99,9 +99,14 @@ def unseen_targets(lines: Sequence[Line], trained: Set[str]) -> dict[str, Any]:
     return {"items": len(set(unseen)), "lines": _share(len(unseen), len(lines))}
 
 
-def without_image(workspace: Workspace, dataset: str, items: Collection[str]) -> dict[str, Any]:
-    """Items for which images/ has no picture by their id."""
-    return _share(len(set(items).difference(image_names(workspace.images(dataset)))), len(items))
+def image_facts(workspace: Workspace, dataset: str, items: Collection[str]) -> dict[str, Any]:
+    """Items for which images/ has no picture by their id, and pictures there that are of no item."""
+    names, known = image_names(workspace.images(dataset)), set(items)
+    of_items = {name for item, name in names.items() if item in known}
+    return {
+        "without_image": _share(len(known.difference(names)), len(known)),
+        "images_of_no_item": len(set(names.values()) - of_items),
+    }
 
 
 def lengths(values: Sequence[int]) -> dict[str, float]:

@@ -28,6 +28,8 @@ def table(facts: Mapping[str, Any]) -> Table:
     rows.append(("items without title", _part(facts["without_title"])))
     rows.append(("titles shared by several items", _count(facts["shared_titles"])))
     rows.append(("items without image", _part(facts["without_image"])))
+    if facts.get("images_of_no_item"):
+        rows.append(("image files of no item", _count(facts["images_of_no_item"])))
     rows += _import_rows(facts["import"]) if "import" in facts else []
     return Table(
         title=f"Data card of {facts['dataset']}", columns=("figure", "value"), rows=tuple(rows), justify="left"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace, partial, read_json, sha256, write_json
-from mllmrec.data.card import card, without_image
+from mllmrec.data.card import card, image_facts
 from mllmrec.data.card_table import table
 from mllmrec.data.importers.cleaning import clean, ties
 from mllmrec.data.importers.ids import kept_ids, with_safe_ids
@@ -142,12 +142,18 @@ def _nothing_to_do(workspace: Workspace, dataset: str) -> Summary:
     """The card as it was made, with the images counted anew, because they come later than the card."""
     artifact = workspace.card(dataset)
     facts = read_json(artifact)
-    images = without_image(workspace, dataset, read_catalogue(workspace.titles(dataset)))
-    if images != facts["without_image"]:
-        facts["without_image"] = images
+    images = image_facts(workspace, dataset, read_catalogue(workspace.titles(dataset)))
+    if any(facts.get(name) != value for name, value in images.items()):
+        facts |= images
         write_json(artifact, facts)
     headline = f"{dataset} is already prepared with these settings from these files; nothing to do."
-    return Summary(headline=headline, artifact=artifact, tables=(table(facts),), facts=facts)
+    return Summary(
+        headline=headline,
+        artifact=artifact,
+        tables=(table(facts),),
+        warnings=tuple(_image_warnings(facts)),
+        facts=facts,
+    )
 
 
 def _summary(workspace: Workspace, settings: PrepareSettings, facts: dict[str, Any], seconds: float) -> Summary:
@@ -156,7 +162,7 @@ def _summary(workspace: Workspace, settings: PrepareSettings, facts: dict[str, A
         headline=f"Prepared {settings.dataset} in {seconds:.1f} s: {figures}.",
         artifact=workspace.card(settings.dataset),
         tables=(table(facts),),
-        warnings=(*_warnings(facts), *_unlinked_images(workspace, settings)),
+        warnings=(*_warnings(facts), *_image_warnings(facts), *_unlinked_images(workspace, settings)),
         facts=facts,
     )
 
@@ -178,6 +184,15 @@ def _warnings(facts: dict[str, Any]) -> list[str]:
             "decided by the order of rows in the file."
         )
     return warnings
+
+
+def _image_warnings(facts: dict[str, Any]) -> list[str]:
+    if not (count := facts["images_of_no_item"]):
+        return []
+    return [
+        f"{count:,} files in images/ are named by no item of {facts['dataset']} and are never read. Expected names of "
+        "item ids, such as 42.jpg, or of raw ids."
+    ]
 
 
 def _unlinked_images(workspace: Workspace, settings: PrepareSettings) -> list[str]:

@@ -192,7 +192,10 @@ def require_dataset(workspace: Workspace, dataset: str) -> Path:
 
 
 def read_catalogue(path: Path) -> Catalogue:
-    """The items of a titles file: header, then item, title and any attributes; of duplicated ids the first counts."""
+    """The items of a titles file: header, then item, title and any attributes.
+
+    Of an item's several rows the first that has a title counts.
+    """
     rows = csv_rows(read_text(path), path)
     _, header = next(rows, (1, []))
     if len(header) < 2:
@@ -209,11 +212,12 @@ def read_catalogue(path: Path) -> Catalogue:
         _check_ids((item_id,), checked, where)
         num_duplicates += item_id in items
         attributes = tuple(zip((name.strip() for name in header[2:]), row[2:], strict=False))
-        items.setdefault(item_id, Item(item_id=item_id, title=title, attributes=attributes))
+        if item_id not in items or (title and not items[item_id].title):
+            items[item_id] = Item(item_id=item_id, title=title, attributes=attributes)
     if not items:
         raise DataError(f"{path} has a header but no items. {PREPARE}")
     if num_duplicates:
-        note(f"{path}: {num_duplicates} rows repeat an item id; the first row of each counts.")
+        note(f"{path}: {num_duplicates} rows repeat an item id; the first of each that has a title counts.")
     return Catalogue(items.values(), num_duplicates)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 
+from mllmrec.data.importers.markup import plain_text
 from mllmrec.data.importers.objects import holds_objects, object_table, read_objects
 from mllmrec.data.importers.source import Files, Imported, Importer, Wanted, catalogue_of, locate
 from mllmrec.data.importers.table import interactions, numbered_lines, read_table
@@ -60,8 +60,13 @@ def read(files: Files, settings: PrepareSettings) -> Imported:
 
 
 def read_meta(path: Path, wanted: set[str]) -> Catalogue:
-    """Titles of the `wanted` products; brand and category are kept, character references (&amp;) are resolved."""
-    return catalogue_of(_products(path, wanted))
+    """Titles of the `wanted` products as plain text, with brand and category; titles of markup alone are counted."""
+    lost: list[str] = []
+    catalogue = catalogue_of(_products(path, wanted, lost))
+    lost = [item for item in dict.fromkeys(lost) if not catalogue[item].title]
+    if lost:
+        note(f"{path}: {len(lost):,} products are titled by markup or script alone (such as {lost[0]}); left untitled.")
+    return catalogue
 
 
 def _read_ratings(path: Path) -> tuple[pl.DataFrame, str, str, str]:
@@ -102,7 +107,7 @@ def _is_item_first(table: pl.DataFrame, catalogue: Catalogue) -> bool:
     return first > second
 
 
-def _products(path: Path, wanted: set[str]) -> Iterator[Item]:
+def _products(path: Path, wanted: set[str], lost: list[str]) -> Iterator[Item]:
     for number, row in read_objects(path):
         item_id = row.get("parent_asin") or row.get("asin")
         if not isinstance(item_id, str):
@@ -114,8 +119,12 @@ def _products(path: Path, wanted: set[str]) -> Iterator[Item]:
                 "brand": row.get("brand") or row.get("store"),
                 "category": row.get("main_category") or row.get("main_cat"),
             }
-            attributes = tuple((name, html.unescape(str(value or ""))) for name, value in fields.items())
-            yield Item(item_id=item_id, title=html.unescape(str(row.get("title") or "")), attributes=attributes)
+            attributes = tuple((name, plain_text(str(value or ""))) for name, value in fields.items())
+            raw = str(row.get("title") or "").strip()
+            title = plain_text(raw)
+            if item_id and raw and not title:
+                lost.append(item_id)
+            yield Item(item_id=item_id, title=title, attributes=attributes)
 
 
 AMAZON = Importer(find=find, read=read)

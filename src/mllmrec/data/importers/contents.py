@@ -20,7 +20,7 @@ from mllmrec.progress import note
 
 GZIP, ZIPS, PARQUET = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06"), b"PAR1"
 HEAD = 4096
-BROKEN = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError)
+BROKEN = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
 """What unpacking raises on a damaged archive, and on one with a password or an unknown method."""
 TABLES = ("*pairs.*", "interactions.*", "ratings.*", "*.inter", "*.csv", "*.tsv", "*.jsonl", "*.json", "*.parquet")
 NAMED = (

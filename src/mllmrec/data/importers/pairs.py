@@ -66,9 +66,10 @@ def read(files: Files, settings: PrepareSettings) -> Imported:
     rows = interactions(table, path, settings, user=user, item=item, time=time)
     if "titles" in files:
         catalogue = _titles(files["titles"][0], settings)
-    elif settings.title_column in table.columns:
-        titled = table.unique(subset=item, keep="first", maintain_order=True).select(item, settings.title_column)
-        catalogue = catalogue_of(Item(item_id=name, title=title) for name, title in titled.iter_rows())
+    elif (title := _resolved(settings.title_column, table)) in table.columns:
+        titled = table.unique(subset=[item, title], keep="first", maintain_order=True).select(item, title)
+        named = catalogue_of(Item(item_id=name, title=text) for name, text in titled.iter_rows())
+        catalogue = Catalogue(named.values())
     else:
         catalogue = Catalogue(())
     return Imported(rows=rows, catalogue=catalogue, timed=time is not None)
