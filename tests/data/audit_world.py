@@ -11,6 +11,7 @@ from typing import Any
 from mllmrec import Workspace
 from mllmrec.artifacts import read_json, read_jsonl, write_json, write_text
 from mllmrec.data.audit import run
+from mllmrec.data.auditing import findings as kinds
 from mllmrec.data.candidates_stage import run as draw
 from mllmrec.records import Summary, example_id
 from mllmrec.settings.audit import AuditSettings
@@ -89,11 +90,32 @@ def audit(workspace: Workspace) -> Summary:
 
 
 def amiss(summary: Summary) -> set[tuple[str, str]]:
-    """(check, verdict) of everything that isn't in order."""
+    """(check, verdict) of everything that isn't in order, but for lists that aren't those of their draw.
+
+    Whatever is planted in splits or lists changes what would be drawn; tests of that ask `drawn_otherwise`.
+    """
     return {
         (finding["check"], finding["verdict"])
         for finding in findings(summary)
-        if finding["verdict"] not in ("ok", "not checked")
+        if finding["verdict"] not in ("ok", "not checked") and finding["check"] != kinds.DRAW
+    }
+
+
+def planted(workspace: Workspace) -> set[tuple[str, str]]:
+    """What is amiss in a workspace; the summary says whether that is a failure."""
+    summary = audit(workspace)
+    found = amiss(summary)
+    failing = any(verdict in ("leak", "wrong") for _, verdict in found) or drawn_otherwise(summary)
+    assert summary.passed == (not failing)
+    return found
+
+
+def drawn_otherwise(summary: Summary) -> dict[str, str]:
+    """What was found on each file whose lists aren't those of its draw."""
+    return {
+        finding["where"]: finding["found"]
+        for finding in findings(summary)
+        if finding["check"] == kinds.DRAW and finding["verdict"] == "wrong"
     }
 
 

@@ -6,10 +6,12 @@ import itertools
 import json
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import audit_world
 import pytest
 from audit_world import (
     ITEMS,
@@ -20,6 +22,7 @@ from audit_world import (
     audit,
     change_lines,
     change_rows,
+    drawn_otherwise,
     findings,
     make_world,
     reference_record,
@@ -30,12 +33,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mllmrec import ArtifactError, Workspace
-from mllmrec.artifacts import read_json, read_jsonl, write_json, write_text
+from mllmrec.artifacts import read_json, read_jsonl, sha256, write_json, write_jsonl, write_text
 from mllmrec.data.auditing import findings as kinds
+from mllmrec.data.candidates import candidate_rows, freeze
 from mllmrec.data.candidates_stage import run as draw
-from mllmrec.data.sequences import is_held_out
+from mllmrec.data.sequences import Interactions, is_held_out
+from mllmrec.evaluation.retrieval import run as retrieve
+from mllmrec.manifests import manifest_path
 from mllmrec.records import example_id
-from mllmrec.settings.candidates import CandidatesSettings
+from mllmrec.settings.candidates import CandidatesSettings, RetrieveSettings
+from workspaces import tsv, write_dataset
 
 CHOSEN = sequences()
 LEGACY = {(kinds.CONSUMED, "warning"), (kinds.SHARED_LISTS, "warning")}
@@ -58,16 +65,14 @@ def lists(workspace: Workspace, split: str = "test", protocol: str = "uni9") -> 
 
 
 def planted(workspace: Workspace) -> set[tuple[str, str]]:
-    """What is amiss beside the known warnings on legacy lists; the summary says whether that is a failure."""
-    summary = audit(workspace)
-    found = amiss(summary)
-    assert summary.passed == (not any(verdict in ("leak", "wrong") for _, verdict in found))
-    return found - LEGACY
+    """What is amiss beside the known warnings on legacy lists."""
+    return audit_world.planted(workspace) - LEGACY
 
 
 def test_a_clean_workspace_passes_and_the_reference_draw_warns(clean: Workspace) -> None:
     summary = audit(clean)
     assert amiss(summary) == LEGACY
+    assert not drawn_otherwise(summary)
     assert summary.passed
     warned = {finding["where"] for finding in findings(summary) if finding["verdict"] == "warning"}
     assert all("legacy" in where for where in warned)
@@ -107,7 +112,6 @@ def test_a_training_line_with_the_test_target(world: Workspace) -> None:
     assert amiss(found) - LEGACY <= {
         (kinds.LATER_TARGETS, "leak"),
         (kinds.CONTENT, "wrong"),
-        (kinds.CONTENT, "warning"),
     }
     (leak,) = [each for each in findings(found) if each["verdict"] == "leak"]
     assert leak["found"].endswith(f"first: line 5 holds {CHOSEN['u4'][-1]}, the test target of user u4")
@@ -420,10 +424,147 @@ def test_lists_that_are_no_lists_of_this_data(
     assert planted(world) == {(kinds.CONTENT, "wrong")}
 
 
-def test_a_frozen_file_that_was_changed_warns(world: Workspace) -> None:
+def test_a_frozen_file_that_was_changed_is_wrong_though_its_lists_are_those_of_its_draw(world: Workspace) -> None:
     path = lists(world)
     write_text(path, "".join(reversed(path.read_text(encoding="utf-8").splitlines(keepends=True))))
-    assert planted(world) == {(kinds.CONTENT, "warning")}
+    assert planted(world) == {(kinds.CONTENT, "wrong")}
+    assert not drawn_otherwise(audit(world))
+
+
+def swap_negative(rows: Rows) -> None:
+    """One negative for an item that the user never met, the least that can be changed."""
+    row = rows[3]
+    unmet = next(item for item in ITEMS if item not in CHOSEN[row["user_id"]] and item not in row["candidates"])
+    row["candidates"][row["candidates"].index(row["target_id"]) - 1] = unmet
+
+
+def rarest_negatives(rows: Rows) -> None:
+    """Negatives that few have chosen, so that popularity alone finds the targets."""
+    counts = Counter(item for items in CHOSEN.values() for item in items)
+    for row in rows:
+        free = sorted(set(ITEMS) - set(CHOSEN[row["user_id"]]), key=lambda item: (counts[item], item))
+        place = row["candidates"].index(row["target_id"])
+        row["candidates"] = [*free[:place], row["target_id"], *free[place:9]]
+
+
+TAMPERING: list[Callable[[Rows], Any]] = [
+    swap_negative,
+    rarest_negatives,
+    lambda rows: rows[3]["candidates"].reverse(),
+    lambda rows: rows[3]["candidates"].pop(0 if rows[3]["candidates"][0] != rows[3]["target_id"] else 1),
+    lambda rows: rows[3]["candidates"].append(next(item for item in ITEMS if item not in rows[3]["candidates"])),
+    lambda rows: rows.pop(3),
+    lambda rows: rows.__delitem__(slice(10, None)),
+    lambda rows: rows.append(rows[3]),
+    lambda rows: rows[3].update(candidates=rows[4]["candidates"]),
+    lambda rows: rows[3].update(history=rows[3]["history"][1:]),
+    lambda rows: rows[3].update(split="valid"),
+]
+
+
+@pytest.mark.parametrize("protocol", ["uni9", "legacy-uni9"])
+@pytest.mark.parametrize("tamper", TAMPERING)
+def test_lists_that_bear_one_of_our_names_are_those_of_its_draw(
+    world: Workspace, tamper: Callable[[Rows], Any], protocol: str
+) -> None:
+    path = lists(world, protocol=protocol)
+    change_rows(path, lambda rows: rows.reverse())
+    assert not drawn_otherwise(audit(world)), "the order of rows means nothing, and no manifest is needed"
+    change_rows(path, tamper)
+    summary = audit(world)
+    assert drawn_otherwise(summary).keys() == {path.name}
+    assert not summary.passed
+
+
+@pytest.mark.parametrize(("version", "told"), [(1, None), (1, "gone"), (1, 1), (2, 2), (2, "gone")])
+def test_lists_are_those_of_the_version_that_their_manifest_tells(
+    world: Workspace, version: int, told: int | str | None
+) -> None:
+    """Manifests of version 0.1 tell of no version, which is the first; without any manifest either will do."""
+    path = lists(world)
+    interactions = Interactions.load(world, NAME)
+    drawn, _ = freeze(interactions, "test", window=WINDOW, num_neg=9, seed=42, version=version)
+    write_jsonl(path, candidate_rows(drawn))
+    manifest = read_json(manifest_path(path))
+    del manifest["outputs"], manifest["details"]["draws"]
+    manifest["details"] |= {"sha256": sha256(path)} | ({"draws": told} if isinstance(told, int) else {})
+    write_json(manifest_path(path), manifest)
+    if told == "gone":
+        manifest_path(path).unlink()
+    assert planted(world) == set()
+    assert not drawn_otherwise(audit(world))
+    if told != "gone":
+        for other in (3 - version, 7, None, [1]):
+            manifest["details"]["draws"] = other
+            write_json(manifest_path(path), manifest)
+            assert not audit(world).passed
+
+
+@pytest.mark.parametrize("other", ["test_pop9_w4_s42", "test_uni9_w4_s43", "train_uni9_w4_s42", "test_uni9_w5_s42"])
+def test_a_copy_under_the_name_of_another_draw(world: Workspace, other: str) -> None:
+    path = lists(world).with_name(f"{other}.jsonl")
+    shutil.copy(lists(world), path)
+    assert drawn_otherwise(audit(world)).keys() == {path.name}
+
+
+@pytest.mark.parametrize("protocol", ["hard3", "rr4", "rr4-popularity"])
+def test_lists_of_a_retriever_are_held_against_their_rules(world: Workspace, protocol: str) -> None:
+    settings: dict[str, Any] = {"dataset": NAME, "root": str(world.root), "min_inter": WINDOW}
+    settings |= {"num": int(protocol.removeprefix("hard").removeprefix("rr")[0]), "rerank": protocol.startswith("rr")}
+    retrieve(RetrieveSettings(**settings, retriever=protocol.partition("-")[2] or "itemknn"), world)
+    path = lists(world, protocol=protocol)
+    assert not drawn_otherwise(audit(world))
+
+    def more(rows: Rows) -> None:
+        free = set(ITEMS) - set(CHOSEN[rows[0]["user_id"]]) - set(rows[0]["candidates"])
+        rows[0]["candidates"].append(min(free))
+
+    def known(rows: Rows) -> None:
+        place = next(at for at, item in enumerate(rows[1]["candidates"]) if item != rows[1]["target_id"])
+        rows[1]["candidates"][place] = CHOSEN[rows[1]["user_id"]][0]
+
+    before = path.read_bytes()
+    for plant in (more, known, lambda rows: rows.pop()):
+        path.write_bytes(before)
+        change_rows(path, plant)
+        assert drawn_otherwise(audit(world)).keys() == {path.name}
+
+
+def test_lists_that_others_made_are_only_told(world: Workspace) -> None:
+    """Consumed negatives, and targets that a retriever missed; none of our names is claimed."""
+    rows = list(read_jsonl(lists(world)))
+    for row in rows[::3]:
+        negative = next(item for item in row["candidates"] if item != row["target_id"])
+        row["candidates"][row["candidates"].index(negative)] = CHOSEN[row["user_id"]][0]
+    rows[1]["candidates"].remove(rows[1]["target_id"])
+    path = world.processed(NAME) / "test_foreign-llmrank_w4_s42.jsonl"
+    write_jsonl(path, rows)
+    found = audit(world)
+    assert found.passed
+    assert amiss(found) - LEGACY <= {(kinds.CONSUMED, "warning")}
+    (told,) = [each for each in findings(found) if each["where"] == path.name and each["verdict"] == "warning"]
+    assert told["found"].startswith("100 (33.3%), first: list 1, user u0: ")
+
+
+@pytest.mark.parametrize(
+    ("targets", "last", "expected"),
+    [(4, 0, set()), (3, 0, set()), (5, 1, {"leak"}), (5, 2, set()), (30, 10, set()), (31, 10, {"leak"})],
+)
+def test_targets_that_histories_repeat_far_more_often_than_they_repeat_anything(
+    tmp_path: Path, targets: int, last: int, expected: set[str]
+) -> None:
+    """Of 450 lists 1 % are 4.5; where last history items come back too, three times as many targets are usual."""
+    lines = {f"u{user}": [f"i{(user + step) % 60}" for step in range(4)] for user in range(450)}
+    for number, items in enumerate(lines.values()):
+        if number < targets:
+            items[-1] = items[0]
+        elif number < targets + last:
+            items[-2] = items[0]
+    train = {user: items[:1] for user, items in lines.items()}
+    workspace = write_dataset(tmp_path, NAME, train=tsv(train), test=tsv(lines))
+    draw(CandidatesSettings(dataset=NAME, root=str(tmp_path), min_inter=WINDOW, num_neg=3), workspace)
+    shares = [each for each in findings(audit(workspace)) if each["where"] == "test_uni3_w4_s42.jsonl, share"]
+    assert {each["verdict"] for each in shares} == (expected or {"ok"})
 
 
 # ---- what can be read and is something else

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from audit_world import ITEMS, NAME, NUM_USERS, WINDOW, amiss, audit, findings, make_world, sequences, trace
+from audit_world import ITEMS, NAME, NUM_USERS, WINDOW, amiss, audit, findings, make_world, planted, sequences, trace
 
 from mllmrec import Workspace
 from mllmrec.artifacts import read_json, write_json
@@ -70,13 +70,6 @@ def cache(workspace: Workspace, name: str, rows: Sequence[Row]) -> Path:
     path = workspace.processed(NAME) / name
     write_json(path, list(rows), indent=None)
     return path
-
-
-def planted(workspace: Workspace) -> set[tuple[str, str]]:
-    summary = audit(workspace)
-    found = amiss(summary)
-    assert summary.passed == (not any(verdict in ("leak", "wrong") for _, verdict in found))
-    return found
 
 
 @pytest.mark.parametrize(

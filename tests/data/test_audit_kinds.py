@@ -13,12 +13,12 @@ from audit_world import (
     NAME,
     WINDOW,
     Rows,
-    amiss,
     audit,
     change_lines,
     change_rows,
     findings,
     make_world,
+    planted,
     sequences,
 )
 
@@ -48,13 +48,6 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def world(clean: Workspace, tmp_path: Path) -> Workspace:
     shutil.copytree(clean.root, tmp_path / "world")
     return Workspace(tmp_path / "world")
-
-
-def planted(workspace: Workspace) -> set[tuple[str, str]]:
-    summary = audit(workspace)
-    found = amiss(summary)
-    assert summary.passed == (not any(verdict in ("leak", "wrong") for _, verdict in found))
-    return found
 
 
 def found(workspace: Workspace, check: str) -> list[str]:

@@ -6,10 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from handmade import SCORES, TARGETS, WriteRun, as_baseline, example_of
+from handmade import SCORES, TARGETS, WriteRun, as_baseline, example_of, freeze_lists
 
-from mllmrec.artifacts import Workspace, sha256, write_jsonl, write_text
-from mllmrec.data.candidates import candidate_rows
+from mllmrec.artifacts import Workspace, sha256, write_text
 from mllmrec.evaluation.rankings import ranking_of
 from mllmrec.evaluation.runs import Run, candidate_file, run_folder, write_run
 from mllmrec.settings.evaluation import RunSettings
@@ -19,8 +18,7 @@ from mllmrec.settings.evaluation import RunSettings
 def shop(tmp_path: Path) -> Workspace:
     """A workspace with a candidate file of four users and the four candidates a, b, c, d."""
     workspace = Workspace(tmp_path)
-    path = workspace.candidates("shop", "test", "uni3", 3, 42)
-    write_jsonl(path, candidate_rows([example_of(user, target) for user, target in TARGETS.items()]))
+    freeze_lists(workspace, [example_of(user, target) for user, target in TARGETS.items()])
     return workspace
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
+from mllmrec.artifacts import Workspace, write_jsonl
+from mllmrec.data.candidates import candidate_rows
 from mllmrec.evaluation.runs import Run
+from mllmrec.manifests import write_manifest
 from mllmrec.records import RankingExample
+from mllmrec.settings.candidates import CandidatesSettings
 from mllmrec.settings.evaluation import BaselinesSettings, RunSettings
 
 ITEMS = ("a", "b", "c", "d")
@@ -35,3 +41,12 @@ def history_of(*items: str) -> RankingExample:
     """A question about a history, for what scores any items."""
     key = " ".join(items) or "nothing"
     return RankingExample(example_id=key, user_id="9", history=items, candidates=(), target_id="a", split="test")
+
+
+def freeze_lists(workspace: Workspace, examples: Iterable[RankingExample]) -> Path:
+    """Write lists as the shop's test_uni3_w3_s42.jsonl, with the manifest that vouches for them."""
+    path = workspace.candidates("shop", "test", "uni3", 3, 42)
+    write_jsonl(path, candidate_rows(examples))
+    settings = CandidatesSettings(dataset="shop", root=str(workspace.root), num_neg=3, min_inter=3)
+    write_manifest(path, settings, {}, started=time.monotonic())
+    return path

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import doctest
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import pytest
-from handmade import example_of
 
 from mllmrec.artifacts import Workspace, read_json, write_json, write_jsonl, write_text
-from mllmrec.data.candidates import candidate_rows
+from mllmrec.data.candidates import candidate_rows, questions
 from mllmrec.data.draws import uniform
 from mllmrec.data.legacy import draw_legacy
-from mllmrec.data.sequences import Line, is_held_out, read_catalogue, read_lines
+from mllmrec.data.sequences import Interactions, Line, is_held_out, read_catalogue, read_lines
 from mllmrec.errors import ArtifactError, DataError, SettingsError
 from mllmrec.evaluation.baselines import base as baselines
 from mllmrec.evaluation.baselines import counts as baselines_counts
@@ -23,7 +24,7 @@ from mllmrec.evaluation.baselines.families import FAMILIES
 from mllmrec.evaluation.metrics import metric_names, per_user
 from mllmrec.evaluation.rankings import position_of, ranking_of
 from mllmrec.evaluation.runs import read_run
-from mllmrec.records import RankingExample
+from mllmrec.records import RankingExample, Split
 from mllmrec.settings.base import validated
 from mllmrec.settings.evaluation import BASELINES, BaselinesSettings
 
@@ -51,10 +52,14 @@ def settings_of(workspace: Workspace, **values: object) -> BaselinesSettings:
 
 
 def freeze_by_hand(workspace: Workspace, split: str, targets: dict[str, str], candidates: str) -> None:
+    """Lists of the last windows of some users, each with the same candidates."""
+    lines = Interactions.load(workspace, "shop").lines(cast(Split, split))
     examples = [
-        RankingExample(**{**vars(example_of(user, target, candidates.split())), "split": split})
-        for user, target in targets.items()
+        replace(example, candidates=tuple(candidates.split()))
+        for example in questions(lines, cast(Split, split), 3)[0]
+        if example.user_id in targets
     ]
+    assert {example.user_id: example.target_id for example in examples} == targets
     write_jsonl(workspace.candidates("shop", split, "uni3", 3, 42), candidate_rows(examples))
 
 
@@ -153,7 +158,10 @@ def test_other_cut_offs_are_told_without_ranking_again(sequences: Workspace, mon
     rankings = (folder / "rankings.jsonl").read_bytes()
     monkeypatch.setattr(baselines_stage, "_rank", None)
     summary = baselines_stage.run(settings_of(sequences, names="markov", top_k="1,2"), sequences)
-    assert summary.tables[0].columns == ("run", "HR@1/uni3", "HR@2/uni3", "NDCG@2/uni3", "MRR/uni3")
+    assert summary.tables[0].columns == (
+        "run",
+        *(f"{name}/foreign-test_uni3_w3_s42" for name in ("HR@1", "HR@2", "NDCG@2", "MRR")),
+    )
     assert (folder / "rankings.jsonl").read_bytes() == rankings
     assert read_run(folder).facts["fit_lines"] == 3
 
@@ -189,7 +197,8 @@ def test_a_slice_by_another_rule_is_no_finished_run(sequences: Workspace) -> Non
 def test_held_out_targets_are_counted_for_test_and_not_for_validation(sequences: Workspace) -> None:
     held_out = next(str(user) for user in range(1000) if is_held_out(str(user)))
     sequences.split("shop", "valid").unlink()
-    write_text(sequences.split("shop", "train"), f"{held_out}\ta b c\n")
+    for split in ("train", "test"):
+        write_text(sequences.split("shop", split), f"{held_out}\ta b c\n")
     for split in ("valid", "test"):
         freeze_by_hand(sequences, split, {held_out: "c"}, "a b c new")
         settings = settings_of(sequences, split=split, names="popularity")

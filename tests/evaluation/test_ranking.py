@@ -444,11 +444,11 @@ def ranking_generator() -> Any:
 
 def test_candidates_of_our_own_by_path(workspace: Workspace, tmp_path: Path) -> None:
     rows = list(read_jsonl(workspace.candidates(DATASET, "test", "uni9", WINDOW, 42)))[:10]
-    path = tmp_path / "test_hard19_w5_s1.jsonl"
+    path = tmp_path / "test_uni9_w5_s1.jsonl"
     write_jsonl(path, rows)
     folder = evaluated(workspace, tag="full", candidates=str(path))
-    assert folder.name == "test_hard19_w5_s1"
-    assert read_json(folder / "metrics.json")["protocol"] == "hard19-itemknn"
+    assert folder.name == "test_uni9_w5_s1"
+    assert read_json(folder / "metrics.json")["protocol"] == "foreign-test_uni9_w5_s1"
     assert len(scores_of(folder)) == 10
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from handmade import SCORES, TARGETS, WriteRun, example_of
 
-from mllmrec.artifacts import Workspace, read_json
+from mllmrec.artifacts import Workspace, read_json, read_jsonl, write_jsonl
 from mllmrec.errors import ArtifactError, DataError, SettingsError
 from mllmrec.evaluation import rankings, reference_files
 from mllmrec.evaluation.rankings import ranking_of, ranking_of_answers, read_rankings, write_rankings
 from mllmrec.evaluation.runs import candidate_file, read_run, run_folder, write_run
 from mllmrec.evaluation.tables import results_table
+from mllmrec.manifests import manifest_path
 from mllmrec.settings.base import validated
 from mllmrec.settings.evaluation import RunSettings
 
@@ -243,6 +244,29 @@ def test_candidates_are_found_by_settings_by_path_and_under_the_root(
     monkeypatch.chdir("/")
     under_root = changed(shop_settings, candidates="data/shop/processed/test_uni3_w3_s42.jsonl")
     assert candidate_file(under_root, shop) == path
+
+
+def test_lists_without_a_manifest_are_ranked_as_foreign_and_told_once(
+    shop: Workspace, shop_settings: RunSettings, make_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = candidate_file(shop_settings, shop)
+    assert make_run().facts["protocol"] == "uni3"
+    assert capsys.readouterr().err == ""
+    manifest_path(path).unlink()
+    run = make_run("nameless")
+    assert run.facts["protocol"] == "foreign-test_uni3_w3_s42"
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "test_uni3_w3_s42.jsonl has no manifest" in told
+    assert "its figures are named foreign-test_uni3_w3_s42" in told
+
+
+def test_lists_that_contradict_their_manifest_are_not_ranked(shop: Workspace, shop_settings: RunSettings) -> None:
+    path = candidate_file(shop_settings, shop)
+    rows = [row | {"candidates": row["candidates"][::-1]} for row in read_jsonl(path)]
+    write_jsonl(path, rows)
+    with pytest.raises(ArtifactError, match=r"test_uni3_w3_s42\.jsonl contradicts its manifest: the bytes are others"):
+        candidate_file(shop_settings, shop)
 
 
 def test_missing_candidates_name_the_command_that_makes_them(shop: Workspace, shop_settings: RunSettings) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from handmade import example_of
+from handmade import example_of, freeze_lists
 
-from mllmrec.artifacts import Workspace, sha256, write_jsonl
-from mllmrec.data.candidates import candidate_rows
+from mllmrec.artifacts import Workspace, sha256
 from mllmrec.evaluation.compare import compare
 from mllmrec.evaluation.rankings import ranking_of
 from mllmrec.evaluation.reporting.ladder import ladder_section, measure, verdict
@@ -29,7 +28,7 @@ def run_of(shop: Workspace, name: str, firsts: range) -> Run:
     path = shop.candidates("shop", "test", "uni3", 3, 42)
     examples = [example_of(str(user), "a") for user in range(USERS)]
     if not path.exists() or len(path.read_text().splitlines()) != USERS:
-        write_jsonl(path, candidate_rows(examples))
+        freeze_lists(shop, examples)
     candidates = candidate_file(settings, shop)
     return write_run(
         run_folder(settings, shop, name, candidates),

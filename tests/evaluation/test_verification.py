@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade import SCORES, TARGETS, WriteRun, as_baseline, example_of
+from handmade import SCORES, TARGETS, WriteRun, as_baseline, example_of, freeze_lists
 from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
 
 from mllmrec.artifacts import Workspace, read_json, read_jsonl, sha256, write_json, write_jsonl
@@ -211,7 +211,7 @@ def test_many_differences_are_told_in_short(make_run: WriteRun) -> None:
 def test_an_interval_too_narrow_for_its_users_is_found(shop: Workspace, shop_settings: RunSettings) -> None:
     rng = np.random.default_rng(1)
     examples = [example_of(str(user), "abcd"[user % 4]) for user in range(200)]
-    write_jsonl(shop.candidates("shop", "test", "uni3", 3, 42), candidate_rows(examples))
+    freeze_lists(shop, examples)
     run = written(shop, shop_settings, [ranking_of(each, rng.random(4).tolist()) for each in examples])
     assert verify(run).passed
     edit_json(run.folder / "metrics.json", lambda m: m["metrics"]["HR@1"].update(low=m["metrics"]["HR@1"]["value"]))
@@ -249,7 +249,7 @@ def test_generated_answers_pass_and_silence_is_recounted(shop: Workspace, shop_s
 
 def test_targets_that_a_retriever_missed_pass(shop: Workspace, shop_settings: RunSettings) -> None:
     examples = [example_of("1", "a"), example_of("2", "z"), example_of("3", "b"), example_of("4", "y")]
-    write_jsonl(shop.candidates("shop", "test", "uni3", 3, 42), candidate_rows(examples))
+    freeze_lists(shop, examples)
     run = written(shop, shop_settings, [ranking_of(each, SCORES[each.user_id]) for each in examples])
     assert run.facts["chance"]["HR@1"] == 0.125
     assert verify(run).passed

@@ -16,10 +16,10 @@ from typing import Any
 
 from mllmrec.artifacts import read_jsonl
 from mllmrec.data.draws import uniform
-from mllmrec.data.negatives import VERSION, Draw, PoolSampler, Sampler
+from mllmrec.data.negatives import VERSION, VERSIONS, Draw, PoolSampler, Sampler
 from mllmrec.data.negatives_v1 import FirstSampler
 from mllmrec.data.sequences import Interactions, Line, Windows, windows
-from mllmrec.errors import DataError
+from mllmrec.errors import ArtifactError, DataError
 from mllmrec.manifests import Manifest
 from mllmrec.records import RankingExample, Split, example_id
 
@@ -115,7 +115,14 @@ def freeze(
 
 def draw_version(manifest: Manifest | None) -> int:
     """The version by which an artifact's lists were drawn; those that don't tell are of the first."""
-    return int(manifest.details.get("draws", 1)) if manifest is not None else 1
+    details = manifest.details if manifest is not None else None
+    version = details.get("draws", 1) if isinstance(details, dict) else 1
+    if version not in VERSIONS:
+        raise ArtifactError(
+            f"A manifest tells of draws of version {version!r}. Expected one of {', '.join(map(str, VERSIONS))}; make the "
+            "lists again with --overwrite, or use the version of the program that drew them."
+        )
+    return int(version)
 
 
 def sliced(examples: Sequence[RankingExample], limit: int | None, seed: int) -> list[RankingExample]:

@@ -10,7 +10,7 @@ from mllmrec.artifacts import Workspace, sha256, write_jsonl
 from mllmrec.data.candidates import candidate_rows, freeze, questions
 from mllmrec.data.legacy import draw_legacy
 from mllmrec.data.negatives import VERSION
-from mllmrec.data.protocols import Protocol
+from mllmrec.data.protocols import protocol_asked_for
 from mllmrec.data.sequences import Interactions, Line, require_dataset
 from mllmrec.errors import ArtifactError
 from mllmrec.locks import locking
@@ -21,8 +21,8 @@ from mllmrec.settings.candidates import CandidatesSettings
 
 
 def candidates_path(settings: CandidatesSettings, workspace: Workspace) -> Path:
-    protocol = Protocol(settings.negatives, settings.num_neg, legacy=settings.legacy).stem
-    return workspace.candidates(settings.dataset, settings.split, protocol, settings.min_inter, settings.seed)
+    protocol = protocol_asked_for(settings)
+    return workspace.candidates(settings.dataset, settings.split, protocol.stem, settings.min_inter, settings.seed)
 
 
 def locked_path(settings: CandidatesSettings, workspace: Workspace) -> Path:

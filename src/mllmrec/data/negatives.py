@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from mllmrec.errors import DataError
 
 VERSION = 2
+VERSIONS = (2, 1)
 NEGATIVES, LOTS, ORDER = range(3)
 ROOM = 4
 """A pool this many times larger than what is asked for and forbidden is drawn from by rejection, others by lot."""

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from mllmrec.data.legacy import CACHE_NAME
-from mllmrec.settings.candidates import DEFAULT_RETRIEVER
+from mllmrec.records import Split
+from mllmrec.settings.candidates import DEFAULT_RETRIEVER, CandidatesSettings, RetrieveSettings
 
 Kind = Literal["uniform", "popularity", "hard", "rerank", "all"]
 """How the items beside a target come about, as --negatives names it."""
@@ -35,7 +36,11 @@ LEGACY_WORDS = (
     "the target among {n} items drawn as the reference implementation draws them, which may include items the user did "
     "meet"
 )
+FOREIGN = "foreign-"
+"""How the name of a protocol begins that isn't ours: lists that were brought along, or that nothing vouches for."""
+
 _NAME = re.compile(r"(legacy-uni|uni|pop|hard|rr|full)(\d*)(?:-([a-z][a-z0-9-]*))?")
+_FILE = re.compile(r"(train|valid|test)_([^_]+)_w(\d+)_s(-?\d+)\.jsonl")
 
 
 class Protocol(NamedTuple):
@@ -90,6 +95,42 @@ def protocol_named(name: str) -> Protocol | None:
         return None
     chosen = retriever or (DEFAULT_RETRIEVER if retrieved else "")
     return Protocol(kind, int(number or 0), chosen, legacy=found[1] != stem)
+
+
+def protocol_asked_for(settings: CandidatesSettings | RetrieveSettings) -> Protocol:
+    """The protocol of the lists that these settings make.
+
+    >>> protocol_asked_for(RetrieveSettings(dataset="shop", rerank=True)).stem
+    'rr100'
+    """
+    if isinstance(settings, RetrieveSettings):
+        return Protocol("rerank" if settings.rerank else "hard", settings.count, settings.retriever)
+    num = 0 if settings.negatives == "all" else settings.num_neg
+    return Protocol(settings.negatives, num, legacy=settings.legacy)
+
+
+class ListsName(NamedTuple):
+    """What the name of a candidate file of ours says about its lists."""
+
+    split: Split
+    protocol: Protocol
+    window: int
+    seed: int
+
+
+def lists_named(path: Path) -> ListsName | None:
+    """The name of a candidate file taken apart; None for one that isn't named our way.
+
+    >>> lists_named(Path("processed/test_pop99_w10_s42.jsonl"))[1:]
+    (Protocol(kind='popularity', num=99, retriever='', legacy=False), 10, 42)
+    >>> lists_named(Path("processed/test_foreign-llmrank_w10_s42.jsonl")) is None
+    True
+    """
+    parts = _FILE.fullmatch(path.name)
+    protocol = protocol_named(parts[2]) if parts is not None else None
+    if parts is None or protocol is None:
+        return None
+    return ListsName(cast(Split, parts[1]), protocol, int(parts[3]), int(parts[4]))
 
 
 def protocol_of(path: Path) -> str:

@@ -13,9 +13,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from mllmrec.artifacts import Workspace
+from mllmrec.data.candidate_files import ranked_lists
 from mllmrec.data.candidates import sliced
 from mllmrec.data.formats import inherited
-from mllmrec.data.legacy import load_candidates
 from mllmrec.data.prompts import TEMPLATE_VERSION
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, SettingsError
@@ -51,7 +51,7 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
         headline = f"{folder} is finished; nothing to do."
         return Summary(headline=headline, artifact=folder, tables=(results_table([there]),))
     interactions = Interactions.load(workspace, settings.dataset)
-    lists = load_candidates(candidates, interactions, window)
+    lists = ranked_lists(candidates, interactions, window)
     examples = sliced(lists, settings.limit, settings.seed)
     check_window(examples, window, choice, candidates)
     job = Job(

@@ -24,7 +24,7 @@ from mllmrec.artifacts import Workspace, sha256, write_jsonl
 from mllmrec.data.candidates import candidate_rows, questions
 from mllmrec.data.candidates_stage import left_out, lines_asked
 from mllmrec.data.negatives import VERSION, Draw, lots, ordered
-from mllmrec.data.protocols import Protocol
+from mllmrec.data.protocols import protocol_asked_for
 from mllmrec.data.sequences import Interactions, require_dataset
 from mllmrec.errors import DataError
 from mllmrec.evaluation.retrieval_scores import catalogue_scores
@@ -41,7 +41,7 @@ Scores = NDArray[np.float64]
 
 def retrieved_path(settings: RetrieveSettings, workspace: Workspace) -> Path:
     """The file of these lists; only those of the default retriever bear no name."""
-    protocol = Protocol("rerank" if settings.rerank else "hard", settings.count, settings.retriever)
+    protocol = protocol_asked_for(settings)
     return workspace.candidates(settings.dataset, settings.split, protocol.stem, settings.min_inter, settings.seed)
 
 

@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mllmrec.artifacts import Workspace, read_json, require, write_json
-from mllmrec.data.protocols import Protocol, protocol_of
+from mllmrec.data.candidate_files import ranked_protocol, refuse_contradiction
+from mllmrec.data.protocols import FOREIGN, Protocol
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.evaluation.metrics import Position, chance, metric_names, per_user, vacuous
 from mllmrec.evaluation.rankings import position_of, read_rankings, write_rankings
 from mllmrec.evaluation.reference_files import reference_files, remove_reference_files, write_reference_files
 from mllmrec.evaluation.statistics import DRAWS, Interval, bootstrap, minimum_detectable_alone
 from mllmrec.manifests import Manifest, hash_files, manifest_path, unmark, write_manifest
+from mllmrec.progress import note
 from mllmrec.records import Ranking
 from mllmrec.settings.evaluation import RunSettings
 
@@ -72,10 +74,15 @@ def candidate_file(settings: RunSettings, workspace: Workspace) -> Path:
         path = beside if beside.exists() and not under_root.exists() else under_root
         require(path, "The candidate file", "Give --candidates the path of a file made by `mllmrec candidates`.")
     else:
-        protocol = protocol_asked(settings)
-        path = workspace.candidates(settings.dataset, settings.split, protocol.stem, settings.min_inter, settings.seed)
-        require(path, "The candidate file", f"Make it with `{_command(settings, protocol)}`.")
+        asked = protocol_asked(settings)
+        path = workspace.candidates(settings.dataset, settings.split, asked.stem, settings.min_inter, settings.seed)
+        require(path, "The candidate file", f"Make it with `{_command(settings, asked)}`.")
+    refuse_contradiction(path)
     _refuse_stale(path, settings, workspace)
+    if (protocol := ranked_protocol(path)) == f"{FOREIGN}{path.stem}":
+        note(
+            f"{path} has no manifest, so that nothing tells how its lists were drawn: its figures are named {protocol}."
+        )
     return path
 
 
@@ -161,7 +168,7 @@ def write_run(
         "dataset": settings.dataset,
         "name": name,
         "method": method,
-        "protocol": protocol_of(candidates),
+        "protocol": ranked_protocol(candidates),
         "candidates": candidates.stem,
         "candidates_sha256": inputs["candidates"],
         **summarise(positions, settings.top_k, settings.seed),

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from mllmrec.artifacts import ID_PATTERN, read_json, sha256
+from mllmrec.artifacts import ID_PATTERN, read_json
 from mllmrec.data.candidates import read_candidates
-from mllmrec.data.protocols import protocol_of
+from mllmrec.data.protocols import protocol_named, protocol_of
 from mllmrec.errors import DataError
-from mllmrec.manifests import Manifest
 from mllmrec.records import RankingExample, Split
 
 
@@ -26,6 +25,11 @@ class CandidateFile:
     def legacy(self) -> bool:
         """Whether it is the reference's draw, whose weaknesses are known and only told."""
         return protocol_of(self.path).startswith("legacy-")
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it was made elsewhere, by rules that its name doesn't tell."""
+        return protocol_named(protocol_of(self.path)) is None
 
     @property
     def drawn(self) -> bool:
@@ -65,11 +69,3 @@ def read_caption_file(path: Path) -> CaptionFile:
         captions={item: text for item, text in texts.items() if isinstance(text, str)},
         odd=[f"item {item} has no caption text" for item, text in texts.items() if not isinstance(text, str)],
     )
-
-
-def was_changed(path: Path) -> bool:
-    """Whether a frozen file isn't the one that its manifest was written for."""
-    manifest = Manifest.read(path)
-    details = manifest.details if manifest is not None else None
-    known = details.get("sha256") if isinstance(details, dict) else None
-    return known is not None and known != sha256(path)

@@ -31,6 +31,7 @@ POSITION = "position of the target"
 LOOKUP = "lookup of positions by target"
 TARGET_KINDS = "targets that differ in kind"
 SAME_NEGATIVES = "negatives that all lists share"
+DRAW = "lists against their draw"
 SHARED_LISTS = "lists shared between files"
 
 CHECKS = (
@@ -53,6 +54,7 @@ CHECKS = (
     LOOKUP,
     TARGET_KINDS,
     SAME_NEGATIVES,
+    DRAW,
     SHARED_LISTS,
 )
 

@@ -1,8 +1,8 @@
 """Candidate lists under audit: what a list gives away about its target by its negatives or by its order.
 
 Ours leave out all that is known of the user at that split and are shuffled for each example, so none of this can
-happen unless a file was changed or made elsewhere. Negatives of the reference's draw may be items that the user did
-consume; that is known, and only told.
+happen unless a file was changed or made elsewhere. Negatives of the reference's draw, and of lists
+that others made, may be items that the user did consume; their names say whose draw it is, so that is only told.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mllmrec.data.auditing import redraws
 from mllmrec.data.auditing.chance import EXPECTED_PER_CELL, LEVEL, Place, evenness, lookup_attack
-from mllmrec.data.auditing.files import CandidateFile, was_changed
+from mllmrec.data.auditing.files import CandidateFile
 from mllmrec.data.auditing.findings import (
     CONSUMED,
     CONTENT,
@@ -22,9 +23,19 @@ from mllmrec.data.auditing.findings import (
     Verdict,
     judged,
 )
-from mllmrec.data.auditing.material import Material, attempt, one_holds
+from mllmrec.data.auditing.material import Material, attempt
+from mllmrec.data.candidate_files import contradiction
+from mllmrec.data.list_faults import Form
 from mllmrec.data.protocols import protocol_of
-from mllmrec.records import RankingExample, example_id
+from mllmrec.records import RankingExample
+
+OTHERS = {
+    "legacy": "The reference's draw excludes only the window, so that a right answer may count as wrong; figures on "
+    "such lists compare with published ones and with nothing else.",
+    "foreign": "Whoever made these lists didn't exclude all that is known of the user, so that a right answer may "
+    "count as wrong; figures on such lists compare with others on the same lists and with nothing else.",
+}
+REPEATED_SHARE, REPEATED_RATIO = 0.01, 3
 
 
 def check_file(material: Material, file: CandidateFile) -> Iterator[Finding]:
@@ -33,14 +44,16 @@ def check_file(material: Material, file: CandidateFile) -> Iterator[Finding]:
     yield _form(file)
     yield from _changed(material, file.path)
     yield _foreign_target_in_history(material, file)
-    yield from check_lists(material, file.path.name, file.examples, legacy=file.legacy)
+    yield _repeated_targets(file)
+    yield from redraws.check(material, file)
+    yield from check_lists(material, file.path.name, file.examples, legacy=file.legacy, foreign=file.foreign)
 
 
 def check_lists(
-    material: Material, where: str, examples: Sequence[RankingExample], *, legacy: bool
+    material: Material, where: str, examples: Sequence[RankingExample], *, legacy: bool, foreign: bool = False
 ) -> Iterator[Finding]:
     """Negatives and order of lists, wherever they come from."""
-    yield _consumed(material, where, examples, legacy)
+    yield _consumed(material, where, examples, OTHERS["legacy" if legacy else "foreign"] if legacy or foreign else "")
     places = [
         Place(
             example_id=example.example_id,
@@ -55,7 +68,8 @@ def check_lists(
     yield _lookup(where, places)
 
 
-def _consumed(material: Material, where: str, examples: Sequence[RankingExample], legacy: bool) -> Finding:
+def _consumed(material: Material, where: str, examples: Sequence[RankingExample], whose: str) -> Finding:
+    """Negatives that are known of the user: a leak unless the lists bear the name of somebody else's draw."""
     nobody, hits = frozenset[str](), []
     for number, example in enumerate(examples, 1):
         known = material.known(example.split).get(example.user_id, nobody)
@@ -64,13 +78,11 @@ def _consumed(material: Material, where: str, examples: Sequence[RankingExample]
             if met:
                 hits.append(f"list {number}, user {example.user_id}: {met[0]}")
     meaning = (
-        "The reference's draw excludes only the window, so that a right answer may count as wrong; figures on such "
-        "lists compare with published ones and with nothing else."
-        if legacy
-        else "A negative the user did choose is no negative, and a model that knows the user is punished for knowing: "
+        whose
+        or "A negative the user did choose is no negative, and a model that knows the user is punished for knowing: "
         "draw the file again with `mllmrec candidates --overwrite`."
     )
-    weight: Verdict = "warning" if legacy else "leak"
+    weight: Verdict = "warning" if whose else "leak"
     return judged(CONSUMED, where, len(examples), "lists", hits, weight, meaning=meaning)
 
 
@@ -116,10 +128,11 @@ def _lookup(where: str, places: Sequence[Place]) -> Finding:
 
 
 def _belonging(material: Material, file: CandidateFile) -> Finding:
+    """Lists that aren't of the dataset."""
     hits = [
-        f"list {number}, user {example.user_id}"
+        f"list {number}, user {example.user_id}, {fault}"
         for number, example in enumerate(file.examples, 1)
-        if not _is_window(material, example)
+        if (fault := material.membership.fault(example))
     ]
     return judged(
         CONTENT,
@@ -128,22 +141,16 @@ def _belonging(material: Material, file: CandidateFile) -> Finding:
         "lists",
         hits,
         "wrong",
-        meaning="The list's user, history and target stand on no line of its split, or its example id is another's: it "
-        "was drawn from other data. Draw it again with `mllmrec candidates --overwrite`.",
+        meaning="A list names what its split doesn't hold: it was drawn from other data. Draw it again with `mllmrec "
+        "candidates --overwrite`.",
     )
 
 
 def _form(file: CandidateFile) -> Finding:
-    """Lists with repeated candidates, without their target (which rerank lists may lack), or that come twice."""
-    may_lack, seen, hits = protocol_of(file.path).startswith(("rr", "full")), set[str](), list(file.odd)
-    for number, example in enumerate(file.examples, 1):
-        if len(set(example.candidates)) < len(example.candidates):
-            hits.append(f"list {number} holds a candidate twice")
-        elif example.target_id not in example.candidates and not may_lack:
-            hits.append(f"list {number} lacks its target {example.target_id}")
-        elif example.example_id in seen:
-            hits.append(f"list {number} is the second one of example {example.example_id}")
-        seen.add(example.example_id)
+    """Lists with repeated candidates, without their target (which some may lack), of one item, or that come twice."""
+    form = Form.of(file.examples, protocol_of(file.path))
+    faults = ((number, form.fault(example)) for number, example in enumerate(file.examples, 1))
+    hits = file.odd + [f"list {number} {fault}" for number, fault in faults if fault]
     return judged(
         CONTENT,
         f"{file.path.name}, form",
@@ -157,13 +164,13 @@ def _form(file: CandidateFile) -> Finding:
 
 
 def _changed(material: Material, path: Path) -> Iterator[Finding]:
-    if attempt(path, was_changed, material.wrong):
+    if denied := attempt(path, contradiction, material.wrong):
         yield Finding(
             check=CONTENT,
             where=path.name,
-            found="its bytes aren't those of its manifest",
-            verdict="warning",
-            meaning="The file was changed after it was frozen, so its name no longer says how it was drawn.",
+            found=f"contradicts its manifest: {denied}",
+            verdict="wrong",
+            meaning="The file isn't what was frozen, so its name no longer says how it was drawn: no ranking takes it.",
         )
 
 
@@ -172,7 +179,7 @@ def _foreign_target_in_history(material: Material, file: CandidateFile) -> Findi
     hits = [
         f"list {number}, user {example.user_id}: {example.target_id}"
         for number, example in enumerate(file.examples, 1)
-        if example.target_id in example.history and not _is_window(material, example)
+        if example.target_id in example.history and not material.membership.on_line(example)
     ]
     return judged(
         TARGET_IN_HISTORY,
@@ -185,12 +192,22 @@ def _foreign_target_in_history(material: Material, file: CandidateFile) -> Findi
     )
 
 
-def _is_window(material: Material, example: RankingExample) -> bool:
-    """Whether an example is what its id says and its window stands on a line of its user in its split.
+def _repeated_targets(file: CandidateFile) -> Finding:
+    """Targets that occur earlier in their windows far more often than the items just before them do.
 
-    Where the split's file is missing or can't be read, the lines are taken on trust.
+    Where people come back to things, they do so at any time, so that the last items of histories tell how often.
     """
-    if example_id(example.user_id, example.target_id, example.history) != example.example_id:
-        return False
-    users = material.all_lines.get(example.split)
-    return users == {} or one_holds((users or {}).get(example.user_id, []), (*example.history, example.target_id))
+    windows = [(*example.history, example.target_id) for example in file.examples]
+    hits = [f"list {number}: {window[-1]}" for number, window in enumerate(windows, 1) if window[-1] in window[:-1]]
+    usual = sum(window[-2] in window[:-2] for window in windows if len(window) > 1)
+    planted = len(hits) >= REPEATED_SHARE * len(windows) and len(hits) > REPEATED_RATIO * usual
+    return judged(
+        TARGET_IN_HISTORY,
+        f"{file.path.name}, share",
+        len(windows),
+        "lists",
+        hits if planted else (),
+        "leak",
+        meaning=f"The answer stands in the prompt far more often than people come back to things here ({usual:,} of "
+        "the items before the targets do): targets were chosen from histories, or written into them.",
+    )

@@ -18,6 +18,7 @@ from mllmrec.data.auditing.findings import CONTENT, Finding
 from mllmrec.data.auditing.title_index import TitleIndex
 from mllmrec.data.auditing.trace_files import TraceFile, TraceTexts, read_trace_file
 from mllmrec.data.legacy import CACHE_NAME
+from mllmrec.data.list_faults import Membership
 from mllmrec.data.naming import Naming
 from mllmrec.data.prompts import plain
 from mllmrec.data.sequences import (
@@ -64,10 +65,15 @@ class Material:
     def trace_texts(self) -> TraceTexts:
         return TraceTexts(row for file in self.traces for row in file.rows)
 
-    @cached_property
-    def all_lines(self) -> dict[Split, dict[str, list[Line]]]:
+    @property
+    def all_lines(self) -> Mapping[Split, dict[str, list[Line]]]:
         """The lines of each user in each split."""
-        return {split: by_user(self.interactions.lines(split)) for split in SPLITS}
+        return self.membership.lines
+
+    @cached_property
+    def membership(self) -> Membership:
+        """The users and items that lists may name."""
+        return Membership.of(self.interactions)
 
     @cached_property
     def lines_by_user(self) -> dict[Split, dict[str, list[Line]]]:

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mllmrec.artifacts import Workspace
+from mllmrec.data.candidate_files import ranked_lists
 from mllmrec.data.candidates import sliced
-from mllmrec.data.legacy import load_candidates
 from mllmrec.data.protocols import protocol_of
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import DataError, SettingsError
@@ -110,7 +110,7 @@ def split_of(examples: Sequence[RankingExample], candidates: Path) -> Split:
 
 
 def _question(settings: BaselinesSettings, interactions: Interactions, candidates: Path) -> Question:
-    lists = load_candidates(candidates, interactions, settings.min_inter)
+    lists = ranked_lists(candidates, interactions, settings.min_inter)
     split = split_of(lists, candidates)
     examples = sliced(lists, settings.limit, settings.seed)
     check_cuts(settings.top_k, examples)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace, read_json
+from mllmrec.data.candidate_files import ranked_lists
 from mllmrec.data.candidates import sliced
-from mllmrec.data.legacy import load_candidates
 from mllmrec.data.sequences import Interactions
 from mllmrec.evaluation.models import ModelChoice, choose_model, prompt_content
 from mllmrec.evaluation.probing.plan import Plan, hints_of, make_plan
@@ -49,7 +49,7 @@ def prepare(settings: ProbeSettings, workspace: Workspace) -> Job:
     artifact = run_folder(whole, workspace, choice.name, candidates) / "probes.json"
     train = hash_files(train=workspace.split(settings.dataset, "train"))
     interactions = Interactions.load(workspace, settings.dataset)
-    examples = load_candidates(candidates, interactions, window)
+    examples = ranked_lists(candidates, interactions, window)
     check_window(examples, window, choice, candidates)
     asked = _asked(settings, artifact)
     users = sliced(examples, settings.limit or len(examples), settings.seed)

@@ -18,7 +18,7 @@ import numpy as np
 
 from mllmrec.artifacts import Workspace, read_json, read_jsonl, write_json, write_jsonl
 from mllmrec.backends.scoring import HuggingFaceScorer
-from mllmrec.data.protocols import protocol_of
+from mllmrec.data.candidate_files import ranked_protocol
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import ArtifactError
 from mllmrec.evaluation.metrics import FloatArray
@@ -115,7 +115,7 @@ def _write(job: Job, rows: Iterator[tuple[str, dict[str, Any]]]) -> None:
     facts = {
         "dataset": job.settings.dataset,
         "name": job.choice.name,
-        "protocol": protocol_of(job.candidates),
+        "protocol": ranked_protocol(job.candidates),
         "candidates": job.candidates.stem,
         "candidates_sha256": job.inputs["candidates"],
         "model": job.choice.base,
