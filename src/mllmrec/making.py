@@ -24,7 +24,7 @@ def making(artifact: Path, settings: StageSettings) -> Iterator[Path]:
     """Mark `artifact` as being made for the block, which ends with its manifest; yields the draft of a folder.
 
     Raises ArtifactError when the user's own file or model is there and `--overwrite` wasn't given. A block that fails
-    leaves no draft.
+    or is interrupted leaves no draft.
     """
     marker = marker_of(artifact)
     if _is_foreign(artifact) and not settings.overwrite:
@@ -40,7 +40,7 @@ def making(artifact: Path, settings: StageSettings) -> Iterator[Path]:
         marker.mkdir(parents=True)
     try:
         yield marker
-    except Exception:
+    except BaseException:
         if not _holds_something(artifact) or Manifest.read(artifact) is not None:
             drop_marker(artifact)
         raise

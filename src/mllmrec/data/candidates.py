@@ -119,8 +119,8 @@ def draw_version(manifest: Manifest | None) -> int:
     version = details.get("draws", 1) if isinstance(details, dict) else 1
     if version not in VERSIONS:
         raise ArtifactError(
-            f"A manifest tells of draws of version {version!r}. Expected one of {', '.join(map(str, VERSIONS))}; make the "
-            "lists again with --overwrite, or use the version of the program that drew them."
+            f"A manifest tells of draws of version {version!r}. Expected one of {', '.join(map(str, VERSIONS))}; make "
+            "the lists again with --overwrite, or use the version of the program that drew them."
         )
     return int(version)
 
