@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from mllmrec.evaluation.rankings import position_of, ranking_of, ranking_of_answ
 from mllmrec.evaluation.runs import Run, write_run
 from mllmrec.evaluation.tables import results_table
 from mllmrec.launch import rank_and_size
-from mllmrec.locks import holding, locked
+from mllmrec.locks import holding, locked, owner_of
 from mllmrec.loglines import read_records
 from mllmrec.manifests import Manifest
 from mllmrec.records import Ranking, RankingExample, Summary
@@ -59,13 +60,26 @@ class Job:
 
     @property
     def logs(self) -> Path:
-        """What the names of all its logs begin with: they hold a short hash of all that decides the scores.
+        return logs_of(self.folder, self.settings, self.inputs)
 
-        An interrupted run goes on only from logs of its own making.
-        """
-        decisive = self.settings.result_settings() | {"top_k": self.settings.num_answers}
-        what = json.dumps([decisive, dict(self.inputs)], sort_keys=True)
-        return self.folder / f"rankings.{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+
+def logs_of(folder: Path, settings: EvaluateSettings, inputs: Mapping[str, str]) -> Path:
+    """What the names of all logs of a RUN begin with: they hold a short hash of all that decides the scores.
+
+    An interrupted run goes on only from logs of its own making.
+    """
+    decisive = settings.result_settings() | {"top_k": settings.num_answers}
+    what = json.dumps([decisive, dict(inputs)], sort_keys=True)
+    return folder / f"rankings.{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+
+
+def clear(folder: Path, settings: EvaluateSettings, inputs: Mapping[str, str]) -> None:
+    """Remove what a process that was killed after the manifest left of a finished RUN; nothing where that can't be."""
+    logs = logs_of(folder, settings, inputs)
+    with suppress(OSError, ArtifactError), locked(folder):
+        for path in folder.glob(f"{logs.name}.*.partial.jsonl"):
+            if owner_of(path) is None:
+                path.unlink(missing_ok=True)
 
 
 def join(job: Job, mine: range) -> Summary:

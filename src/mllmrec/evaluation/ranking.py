@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 from mllmrec.artifacts import Workspace
@@ -21,13 +21,13 @@ from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, SettingsError
 from mllmrec.evaluation.answering import RankChunk, make_ranker
 from mllmrec.evaluation.cutoffs import finished_run
-from mllmrec.evaluation.joining import Job, join, read_chunks
+from mllmrec.evaluation.joining import Job, clear, join, read_chunks
 from mllmrec.evaluation.models import ModelChoice, choose_model, open_model
 from mllmrec.evaluation.raw_rankings import write_raw_rankings
 from mllmrec.evaluation.runs import candidate_file, run_folder, slice_input
 from mllmrec.evaluation.tables import results_table
 from mllmrec.launch import joined, rank_and_size
-from mllmrec.locks import locked, owner_of, sweep
+from mllmrec.locks import locked, owner_of
 from mllmrec.loglines import RecordLog
 from mllmrec.manifests import hash_files
 from mllmrec.progress import progress
@@ -46,8 +46,7 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
     if (there := finished_run(folder, settings, inputs, answers=settings.num_answers)) is not None:
         if settings.raw_ids:
             write_raw_rankings(folder, workspace, settings.dataset)
-        with suppress(OSError):
-            sweep(folder)
+        clear(folder, settings, inputs)
         headline = f"{folder} is finished; nothing to do."
         return Summary(headline=headline, artifact=folder, tables=(results_table([there]),))
     interactions = Interactions.load(workspace, settings.dataset)
