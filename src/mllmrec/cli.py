@@ -32,6 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
             traceback.print_exc()
         remark(describe(error, app))
         sys.exit(status_of(error))
+    finally:
+        app.config = ()
 
 
 def open_closed_streams() -> None:

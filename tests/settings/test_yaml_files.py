@@ -11,6 +11,7 @@ from mllmrec.cli import main
 from mllmrec.errors import SettingsError
 from mllmrec.settings.recipe import load_recipe
 from mllmrec.settings.yaml_files import read_yaml
+from mllmrec.verbs import app
 
 LEVELS = 30
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, LEVELS))
@@ -52,6 +53,7 @@ def test_a_bomb_ends_every_verb_that_reads_it_in_a_paragraph(
         main([word.replace("{}", str(path)) for word in words])
     assert stopped.value.code == 2
     assert "aliases written out" in " ".join(capsys.readouterr().err.split())
+    assert not app.config, "what one command line named doesn't fill the next one's flags"
 
 
 def test_ordinary_aliases_are_read(tmp_path: Path) -> None:

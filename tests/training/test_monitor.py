@@ -373,5 +373,5 @@ def test_a_format_only_reward_in_a_real_run_raises_the_alarm(
     assert stopped in (18, 21, 24, 27), "the first full window holds six validations, three steps apart"
     assert summary.facts["inflation"] == {"alarms": [stopped], "stopped_at": stopped}
     rows = timeline_of(trained_copy.checkpoint(DATASET, "form"))
-    assert rows[-1]["format_share"] > rows[1]["format_share"] + 0.1
+    assert rows[-1]["format_share"] > rows[1]["format_share"] + 0.04
     assert abs(rows[-1]["hit_share"] - rows[1]["hit_share"]) < 0.05
