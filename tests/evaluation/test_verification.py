@@ -30,6 +30,7 @@ from mllmrec.evaluation.verifying import rankings as verification_rankings
 from mllmrec.evaluation.verifying import stage as verification
 from mllmrec.evaluation.verifying.metrics import value_of
 from mllmrec.evaluation.verifying.rankings import place
+from mllmrec.manifests import manifest_path
 from mllmrec.records import Ranking, RankingExample, Summary
 from mllmrec.settings.evaluation import RunSettings, VerifySettings
 from mllmrec.settings.ranking import EvaluateSettings
@@ -168,6 +169,16 @@ def test_another_candidate_file_is_found(make_run: WriteRun, shop: Workspace) ->
     found = failed(verify(run))
     assert len(found["candidate file"]) == 2
     assert found["every example once"] == ["example example5 of user 5 is missing"]
+
+
+def test_lists_that_nothing_vouches_for_are_verified_under_their_foreign_name(
+    shop: Workspace, make_run: WriteRun
+) -> None:
+    manifest_path(shop.candidates("shop", "test", "uni3", 3, 42)).unlink()
+    run = make_run()
+    assert verify(run).passed
+    edit_json(run.folder / "metrics.json", lambda facts: facts.update(protocol="uni3"))
+    assert "protocol is told as 'uni3'" in failed(verify(run))["candidate file"][0]
 
 
 def test_changed_and_missing_and_foreign_reference_files_are_found(make_run: WriteRun) -> None:

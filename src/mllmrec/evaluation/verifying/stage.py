@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mllmrec.artifacts import Workspace, sha256
+from mllmrec.data.candidate_files import ranked_protocol
 from mllmrec.data.candidates import read_candidates, sliced
 from mllmrec.data.legacy import CACHE_NAME, load_candidates
-from mllmrec.data.protocols import protocol_of
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError
 from mllmrec.evaluation.pairing import run_named
@@ -140,7 +140,7 @@ def _check_candidate_file(checks: Checks, told: Run, manifest: Manifest, path: P
     checks.equal("candidate file", f"the sha256 of {path} in metrics.json", told.facts["candidates_sha256"], found)
     checks.equal("candidate file", f"the sha256 of {path} in manifest.json", manifest.inputs.get("candidates"), found)
     if path.stem == told.facts["candidates"]:
-        checks.equal("candidate file", "protocol", told.facts["protocol"], protocol_of(path))
+        checks.equal("candidate file", "protocol", told.facts["protocol"], ranked_protocol(path))
 
 
 def _examples(path: Path, told: Run, settings: RunSettings) -> tuple[dict[str, RankingExample], int]:
