@@ -336,6 +336,33 @@ def test_the_item_column_of_a_titles_file_may_have_another_name(tmp_path: Path) 
     assert imported.catalogue["a"].title == "Lamp"
 
 
+@pytest.mark.parametrize("between", [" ", "\t", ","])
+def test_sequences_are_a_line_a_user(tmp_path: Path, between: str) -> None:
+    text = "".join(between.join(words) + "\n" for words in (["u1", "a", "b", "a"], ["u2", "c"], ["u3"] + ["d"] * 2))
+    raw = lay(
+        tmp_path, {"Beauty.txt": text, "Beauty_sample.txt": "u1 x y\n", "t.csv": "item,title,kind\na,A thing,x\n"}
+    )
+    found = read(raw, source="sequences", titles=str(raw / "t.csv"))
+    assert found.rows.rows() == [
+        ("u1", "a", 0), ("u1", "b", 1), ("u1", "a", 2), ("u2", "c", 3), ("u3", "d", 4), ("u3", "d", 5)
+    ]  # fmt: skip
+    assert (found.catalogue["a"].title, found.catalogue["a"].attributes) == ("A thing", (("kind", "x"),))
+    assert not found.timed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 5\n1 6\n2 7\n", r":2: user 1 has a line already, line 1"),
+        ("1 5\n2 6\n", "has one item in each line"),
+        ("1 5 6\n2\n", r":2: one word alone: '2'"),
+    ],
+)
+def test_bad_sequences_are_errors_by_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(lay(tmp_path, {"s.txt": text}), source="sequences")
+
+
 def test_a_titles_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--titles .*nowhere\.csv is no file"):
         read(lay(tmp_path, {"t.csv": pairs(("u1", "a", 1))}), titles="nowhere.csv")

@@ -76,7 +76,7 @@ def _findings(material: Material, target_kinds: TargetKinds) -> Iterator[Finding
     for file in material.candidate_files():
         yield from lists.check_file(material, file)
         yield from prompts.check(file.path.name, file.examples)
-        yield from target_kinds.check(file.path.name, file.examples)
+        yield from target_kinds.check(file.path.name, file.examples, foreign=file.foreign)
         if file.drawn:
             yield same_negatives.check(file.path.name, file.examples, num_items)
             sharing.add(file.path.name, file.examples, legacy=file.legacy)

@@ -5,6 +5,7 @@
     rr100               what a retriever found; the target may not be there
     full                every item that isn't known of the user
     legacy-uni9         the reference implementation's draw
+    foreign-NAME        lists that others made, imported or lying about without a manifest
 
 Lists of a retriever bear its name, because they are its making: `hard19-popularity`. Files by the default one keep the
 short stem (`test_hard19_w10_s42.jsonl`) and are told as `hard19-itemknn` like any other.
@@ -38,6 +39,8 @@ LEGACY_WORDS = (
 )
 FOREIGN = "foreign-"
 """How the name of a protocol begins that isn't ours: lists that were brought along, or that nothing vouches for."""
+IMPORTED = "imported"
+"""The input under which the manifest of imported lists tells the file that they were read from."""
 
 _NAME = re.compile(r"(legacy-uni|uni|pop|hard|rr|full)(\d*)(?:-([a-z][a-z0-9-]*))?")
 _FILE = re.compile(r"(train|valid|test)_([^_]+)_w(\d+)_s(-?\d+)\.jsonl")

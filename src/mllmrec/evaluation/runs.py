@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from mllmrec.artifacts import Workspace, read_json, require, write_json
 from mllmrec.data.candidate_files import ranked_protocol, refuse_contradiction
-from mllmrec.data.protocols import FOREIGN, Protocol
+from mllmrec.data.protocols import FOREIGN, IMPORTED, Protocol
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.evaluation.metrics import Position, chance, metric_names, per_user, vacuous
 from mllmrec.evaluation.rankings import position_of, read_rankings, write_rankings
@@ -114,7 +114,8 @@ def _refuse_stale(path: Path, settings: RunSettings, workspace: Workspace) -> No
         return
     files = {split: workspace.split(settings.dataset, split) for split in ("train", "valid", "test")}
     now = hash_files(titles=workspace.titles(settings.dataset), **files)
-    changed = sorted(name for name in now.keys() | manifest.inputs.keys() if now.get(name) != manifest.inputs.get(name))
+    names = (now.keys() | manifest.inputs.keys()) - {IMPORTED}
+    changed = sorted(name for name in names if now.get(name) != manifest.inputs.get(name))
     if changed:
         raise ArtifactError(
             f"{path} was made from other data: {', '.join(changed)} changed since. Make it again with `mllmrec "

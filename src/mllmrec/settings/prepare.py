@@ -8,7 +8,9 @@ from pydantic import model_validator
 
 from mllmrec.settings.base import DatasetSettings, knob
 
-Source = Literal["movielens-100k", "movielens-latest", "movielens-1m", "microlens", "netflix-prize", "amazon", "pairs"]
+Source = Literal[
+    "movielens-100k", "movielens-latest", "movielens-1m", "microlens", "netflix-prize", "amazon", "pairs", "sequences"
+]
 Quoting = Literal["auto", "csv", "none"]
 PAIRS_ONLY = (
     "user_column",
@@ -21,6 +23,8 @@ PAIRS_ONLY = (
     "quoting",
     "time_format",
 )
+TITLES_TOO = ("item_column", "title_column", "titles", "titles_item_column", "quoting")
+"""Which of these a sequence file takes as well, because its titles stand in such a table."""
 
 
 class PrepareSettings(DatasetSettings):
@@ -28,8 +32,12 @@ class PrepareSettings(DatasetSettings):
 
     verb: ClassVar[str] = "prepare"
 
-    source: Source = knob(..., "Which files --raw holds; pairs is any table with a user and an item column.")
-    raw: str = knob(..., "Folder of the unpacked raw files; with --source pairs also one file.", operational=True)
+    source: Source = knob(
+        ...,
+        "Which files --raw holds; pairs is any table with a user and an item column, sequences a line "
+        "`user item item ...` for each user.",
+    )
+    raw: str = knob(..., "Folder of the unpacked raw files; with pairs and sequences also one file.", operational=True)
     min_inter: int = knob(
         10,
         "Items in a window (history and target), at least 2. leave-one-out drops users with fewer than min-inter + 2 "
@@ -92,6 +100,7 @@ class PrepareSettings(DatasetSettings):
             )
         fields = type(self).model_fields
         foreign = [name for name in PAIRS_ONLY if getattr(self, name) != fields[name].default]
+        foreign = [name for name in foreign if self.source != "sequences" or name not in TITLES_TOO]
         if foreign and self.source != "pairs":
             raise ValueError(f"{', '.join(foreign)} can only be set with source pairs, not with {self.source}")
         return self

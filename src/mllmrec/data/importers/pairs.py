@@ -10,10 +10,9 @@ import polars as pl
 
 from mllmrec.data.importers.contents import is_parquet
 from mllmrec.data.importers.objects import holds_objects, object_table, parquet_table
-from mllmrec.data.importers.source import Files, Imported, Importer, Wanted, catalogue_of, locate
+from mllmrec.data.importers.source import Files, Imported, Importer, Wanted, catalogue_of, locate, named_titles
 from mllmrec.data.importers.table import interactions, numbered_lines, read_table, require_columns
 from mllmrec.data.sequences import Catalogue
-from mllmrec.errors import DataError
 from mllmrec.records import Item
 from mllmrec.settings.prepare import PrepareSettings, Quoting
 
@@ -45,14 +44,9 @@ def find(raw: Path, settings: PrepareSettings) -> Files:
     )
     pairs = Wanted(role="pairs", patterns=names)
     files = {"pairs": (raw,)} if raw.is_file() else dict(locate(raw, settings.source, (pairs,)))
-    if settings.titles:
-        titles = Path(settings.titles).expanduser()
-        if not titles.is_file():
-            raise DataError(f"--titles {titles} is no file. Expected a table with an item and a title column.")
-        files["titles"] = (titles,)
-    elif (beside := _items_beside(files["pairs"][0])) is not None:
-        files["titles"] = (beside,)
-    return files
+    if (named := named_titles(settings)) or (beside := _items_beside(files["pairs"][0])) is None:
+        return files | named
+    return files | {"titles": (beside,)}
 
 
 def read(files: Files, settings: PrepareSettings) -> Imported:
@@ -65,7 +59,7 @@ def read(files: Files, settings: PrepareSettings) -> Imported:
     time = times[0] if times else None
     rows = interactions(table, path, settings, user=user, item=item, time=time)
     if "titles" in files:
-        catalogue = _titles(files["titles"][0], settings)
+        catalogue = titles_table(files["titles"][0], settings)
     elif (title := _resolved(settings.title_column, table)) in table.columns:
         titled = table.unique(subset=[item, title], keep="first", maintain_order=True).select(item, title)
         named = catalogue_of(Item(item_id=name, title=text) for name, text in titled.iter_rows())
@@ -75,7 +69,8 @@ def read(files: Files, settings: PrepareSettings) -> Imported:
     return Imported(rows=rows, catalogue=catalogue, timed=time is not None)
 
 
-def _titles(path: Path, settings: PrepareSettings) -> Catalogue:
+def titles_table(path: Path, settings: PrepareSettings) -> Catalogue:
+    """The item and title columns of a table of titles; its other columns are kept as attributes."""
     names = [settings.titles_item_column or settings.item_column, settings.title_column]
     table = _table(path, "auto", names, settings.quoting)
     item, title = (_resolved(name, table) for name in names)

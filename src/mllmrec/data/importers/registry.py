@@ -7,6 +7,7 @@ from mllmrec.data.importers.microlens import MICROLENS
 from mllmrec.data.importers.movielens import MOVIELENS_1M, MOVIELENS_100K, MOVIELENS_LATEST
 from mllmrec.data.importers.netflix import NETFLIX_PRIZE
 from mllmrec.data.importers.pairs import PAIRS
+from mllmrec.data.importers.sequences import SEQUENCES
 from mllmrec.data.importers.source import Importer
 from mllmrec.settings.prepare import Source
 
@@ -18,4 +19,5 @@ IMPORTERS: dict[Source, Importer] = {
     "netflix-prize": NETFLIX_PRIZE,
     "amazon": AMAZON,
     "pairs": PAIRS,
+    "sequences": SEQUENCES,
 }

@@ -70,6 +70,16 @@ def locate(raw: Path, source: str, *forms: Sequence[Wanted]) -> Files:
     )
 
 
+def named_titles(settings: PrepareSettings) -> dict[str, tuple[Path, ...]]:
+    """The file that --titles names, by its role; nothing without one."""
+    if not settings.titles:
+        return {}
+    titles = Path(settings.titles).expanduser()
+    if not titles.is_file():
+        raise DataError(f"--titles {titles} is no file. Expected a table with an item and a title column.")
+    return {"titles": (titles,)}
+
+
 def catalogue_of(rows: Iterable[Item]) -> Catalogue:
     """A catalogue in which the first row of an item that has a title counts; further rows of it are only counted.
 
