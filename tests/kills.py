@@ -29,6 +29,8 @@ CHANGES = {
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 TIMES = ("seconds", "second", "finished_at", "mtime_ns", "seal")
 """Parts of keys whose values tell when something was made or how long it took, or are hashes of that."""
+SINCE_RESUMED = ("budget", "budget_since_step")
+"""What the manifest of a training counts from the step on from which it was resumed, and that step."""
 
 SERVER = multiprocessing.get_context("forkserver")
 
@@ -142,7 +144,10 @@ def _timeless(path: Path) -> Any:
     if path.suffix == ".jsonl":
         rows = [_without_times(json.loads(line)) for line in text.splitlines()]
         return [row for row in rows if any("valid" in name for name in row)] if path.name == TRAINING_LOG else rows
-    return _without_times(json.loads(text))
+    told = _without_times(json.loads(text))
+    if "checkpoints" in path.parts and path.name == "manifest.json":
+        told["details"] = {name: value for name, value in told["details"].items() if name not in SINCE_RESUMED}
+    return told
 
 
 def _without_times(value: Any) -> Any:

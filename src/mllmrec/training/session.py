@@ -53,6 +53,7 @@ class Session:
         self.settings, self.folder, self.inputs, self.started = settings, folder, inputs, started
         self.chosen = replace(chosen, template=encoder.chat.version)
         self.encoder, self.trainer, self.draws = encoder, trainer, draws
+        self.resumed_at = 0
         self.interrupt = InterruptCallback()
         self.validated: ValidationCallback | None = None
         self.monitor: MonitorCallback | None = None
@@ -92,6 +93,7 @@ class Session:
 
     def train(self, resume_from: Path | None, counts: dict[str, Any], model_name: str) -> Summary:
         """Train to the end and finish the folder; KeyboardInterrupt after Ctrl-C, with a checkpoint kept."""
+        self.resumed_at = checkpoints.step_of(resume_from) if resume_from else 0
         try:
             with answers_only():
                 self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
@@ -143,6 +145,7 @@ class Session:
             "best_step": self.validated.best_step if self.validated else None,
             "validation": {str(step): metrics for step, metrics in sorted(readings.items())},
             "budget": dict(self.encoder.renderer.budget),
+            **({"budget_since_step": self.resumed_at} if self.resumed_at else {}),
             **(self.monitor.details() if self.monitor else {}),
         }
 
