@@ -110,9 +110,13 @@ def test_what_is_told_and_kept_adds_up_and_is_drawn(gallery: Workspace) -> None:
     assert fates["kept"] == str(kept)
     assert fates["names the target's title"] == "8"
     assert "prediction consistency" in summary.warnings[-1]
-    picture = (gallery.results(DATASET) / "assessed_cot.png").read_bytes()
-    assert picture.startswith(b"\x89PNG")
-    assert len(picture) > 20_000
+    picture = gallery.results(DATASET) / "assessed_cot.png"
+    drawn = picture.read_bytes()
+    assert drawn.startswith(b"\x89PNG")
+    assert len(drawn) > 20_000
+    picture.unlink()
+    assert "nothing to do" in assess(gallery).headline
+    assert picture.read_bytes() == drawn, "a picture that is gone is drawn again"
 
 
 @pytest.mark.usefixtures("no_picture")

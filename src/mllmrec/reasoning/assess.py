@@ -50,6 +50,8 @@ def run(settings: AssessSettings, workspace: Workspace) -> Summary:
         if assessed := work.nothing_to_do(keys):
             outcome, changed = decide_again(path, choice)
             if not changed:
+                if not (picture := _picture(settings, workspace)).exists():
+                    draw(outcome, picture, settings.dataset)
                 return summary(path, _manifest(path), outcome, headline=f"{path.name} is there already; nothing to do.")
         else:
             _assess(work, keys, settings, workspace, subjects, shares)
@@ -124,10 +126,14 @@ def _manifest(path: Path) -> Manifest:
     return manifest
 
 
+def _picture(settings: AssessSettings, workspace: Workspace) -> Path:
+    return workspace.results(settings.dataset) / "assessed_cot.png"
+
+
 def _told(
     settings: AssessSettings, workspace: Workspace, manifest: Manifest, outcome: Outcome, begin: str = ""
 ) -> Summary:
-    path, picture = workspace.assessed_cot(settings.dataset), workspace.results(settings.dataset) / "assessed_cot.png"
+    path, picture = workspace.assessed_cot(settings.dataset), _picture(settings, workspace)
     draw(outcome, picture, settings.dataset)
     headline = f"{begin}{manifest.counts['kept']:,} of {len(outcome.verdicts):,} traces are kept in {path.name}; the "
     return summary(path, manifest, outcome, headline=headline + f"distributions are drawn in {picture}.")

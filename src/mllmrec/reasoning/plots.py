@@ -12,6 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from mllmrec.artifacts import replacing
+from mllmrec.locks import sweep_drafts
 from mllmrec.reasoning.confidence import LESS_TRUSTED, Parts, Verdict
 from mllmrec.reasoning.verdicts import Outcome
 
@@ -42,6 +43,7 @@ def draw_assessment(outcome: Outcome, path: Path, dataset: str) -> None:
     _draw_scores(confidence, outcome, lambda _, verdict: verdict.confidence or None, _upper)
     _caption(confidence, "Confidence", "weighted geometric mean of the parts; rejected traces have none")
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep_drafts([path])
     with replacing(path, "wb") as file:
         figure.savefig(file, format="png", metadata={"Software": "mllmrec"})
 
