@@ -80,6 +80,18 @@ FORMS = {
         ],
         indent=1,
     ),
+    "Python lists": "".join(f"{user}\t{items}\n" for user, items, _ in ROWS),
+    "JSON lists after a comma": "".join(f"{user},[{', '.join(items)}]\n" for user, items, _ in ROWS),
+    "tuples": "user;negatives\n" + "".join(f"{user};({', '.join(items)})\n" for user, items, _ in ROWS),
+    "both lists": "".join(
+        json.dumps({"user": user, "candidates": [target, *items], "negatives": items}) + "\n"
+        for user, items, target in ROWS
+    ),
+    "labels true and false": "".join(
+        json.dumps({"user": user, "item": item, "label": item == target}) + "\n"
+        for user, items, target in ROWS
+        for item in [target, *items]
+    ),
     "JSON object": json.dumps({user: list(map(int, items)) for user, items, _ in ROWS}, indent=1),
 }
 
@@ -162,6 +174,20 @@ def test_items_without_a_title_are_told(tmp_path: Path) -> None:
         ('{"user": 7, "candidates": 20}\n', "not a list of ids"),
         ('{"user": 7.5, "candidates": [20, 21]}\n', "7.5 is no id"),
         ("user,item,label\n7,20,1\n7,21,1\n", "user 7 has a second target, 21"),
+        ("user,item,label\n7,20,1.0\n7,21,0.0\n", "user 7 has target 20"),
+        ("user,item,label\n7,20,TRUE\n7,21,FALSE\n", "user 7 has target 20"),
+        ("user,item,label\n7,20,0\n7,4,5\n", ":3: the label is '5'. Expected 1 for the target and 0"),
+        ("user,item,target\n7,20,21\n7,21,21\n", "user 7 has target 21"),
+        ("user,item,target\n7,20,0\n7,4,1\n", "second target, 1. .*call a column of 0 and 1 label"),
+        ('7,"20 21 22"\n', ":1: the items are quoted or in brackets"),
+        ("user;negatives\n7;{20, 21, 22}\n", ":2: the items are quoted or in brackets"),
+        ("user,negatives\n7,[20 21 22]\n", ":2: not a list"),
+        ("7\t1 2 3\t20 21 22\n", r":1: the items are separated in several ways \('\\t', ' '\), as columns are"),
+        ("user|history|negatives\n7|1 2 3|20 21 22\n", ":1: 'user|history|negatives' looks like a header"),
+        ("7 20 21\r8 23 24\r9 26 27\r", ":1: carriage returns alone"),
+        ('{"user": 7, "items": [2, 3], "negatives": [20, 21]}\n', ":1: items lacks 20, which is one of negatives"),
+        ('{"7": [20, 21], "8": [23, 24], "7": [26, 27]}', "user 7 has two lists"),
+        ("{7: [20, 21], 8: [23, 24]}", ":1: not a JSON object"),
     ],
 )
 def test_what_does_not_fit_is_named(shop: Workspace, text: str, words: str) -> None:

@@ -336,7 +336,7 @@ def test_the_item_column_of_a_titles_file_may_have_another_name(tmp_path: Path) 
     assert imported.catalogue["a"].title == "Lamp"
 
 
-@pytest.mark.parametrize("between", [" ", "\t", ","])
+@pytest.mark.parametrize("between", [" ", "\t", ",", ", ", "|", ";"])
 def test_sequences_are_a_line_a_user(tmp_path: Path, between: str) -> None:
     text = "".join(between.join(words) + "\n" for words in (["u1", "a", "b", "a"], ["u2", "c"], ["u3"] + ["d"] * 2))
     raw = lay(
@@ -356,6 +356,11 @@ def test_sequences_are_a_line_a_user(tmp_path: Path, between: str) -> None:
         ("1 5\n1 6\n2 7\n", r":2: user 1 has a line already, line 1"),
         ("1 5\n2 6\n", "has one item in each line"),
         ("1 5 6\n2\n", r":2: one word alone: '2'"),
+        ("user_id items\n1 5 6\n", r":1: 'user_id items' looks like a header"),
+        ("1 5 6\n2\t[7, 8]\n", r":2: the items are quoted or in brackets: '\[7, 8\]'"),
+        ('1,"5 6"\n', r":1: the items are quoted or in brackets"),
+        ("1 5 6\n2\t7 8\t900 901\n", r":2: the items are separated in several ways"),
+        ("1 5 6\r2 7 8\r", r":1: carriage returns alone"),
     ],
 )
 def test_bad_sequences_are_errors_by_line(tmp_path: Path, text: str, message: str) -> None:

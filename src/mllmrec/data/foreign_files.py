@@ -12,20 +12,23 @@ field are separated by spaces, commas or bars, or written as JSON.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mllmrec.data.importers.contents import content
+from mllmrec.data.importers.lines import USERS, item_words, user_and_items
 from mllmrec.data.importers.objects import holds_objects, read_objects
 from mllmrec.data.importers.table import numbered_lines, read_table
 from mllmrec.errors import DataError
 
 NAMES = {
-    "user": ("user", "user_id", "userid", "uid", "session_id"),
+    "user": USERS,
     "candidates": ("candidates", "candidate_ids", "candidate_items", "candidate_list", "items"),
     "negatives": ("negatives", "negative_ids", "negative_items", "negative_list", "neg_items", "neg_ids"),
     "target": ("target", "target_id", "target_item", "positive", "pos_item", "ground_truth"),
@@ -34,11 +37,11 @@ NAMES = {
     "label": ("label", "is_target", "clicked"),
 }
 """What a column or a key may be called, best first."""
+TRUE, FALSE = ("1", "1.0", "true"), ("0", "0.0", "-1", "-1.0", "false")
 EXPECTED = (
     "Expected a user and its items in each line, or columns or JSON keys named user and candidates (or negatives), "
     "with target where lists don't end a user's line; see docs/protocols.md"
 )
-BETWEEN = re.compile(r"[,|;\s]+")
 TYPE = re.compile(r":(token|float)(_seq)?$")
 SEPARATORS = ("\t", ",", ";")
 
@@ -72,10 +75,12 @@ def read_foreign_lists(path: Path) -> list[ForeignList]:
 
 def _of_lines(path: Path) -> Iterator[ForeignList]:
     for number, text in numbered_lines(path).iter_rows():
-        user, *items = BETWEEN.split(text.strip().rstrip(",;|"))
+        where = f"{path}:{number}"
+        user, rest = user_and_items(text, where)
+        items = _ids(rest, where)
         if len(items) < 2:
-            raise DataError(f"{path}:{number}: no list: {text.strip()[:80]!r}. {EXPECTED}.")
-        yield ForeignList(where=f"{path}:{number}", user=user, items=tuple(items))
+            raise DataError(f"{where}: no list: {text.strip()[:80]!r}. {EXPECTED}.")
+        yield ForeignList(where=where, user=user, items=items)
 
 
 def _of_table(path: Path, separator: str, header: Mapping[str, str]) -> Iterator[ForeignList]:
@@ -108,13 +113,23 @@ def _of_objects(path: Path) -> Iterator[ForeignList]:
 
 def _one_object(path: Path) -> dict[str, Any] | None:
     """The one object {user: [items]} that a file may be; None for another file."""
+    repeated = list[str]()
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        repeated.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        return dict(pairs)
+
     try:
-        value = json.loads(content(path))
+        value = json.loads(content(path), object_pairs_hook=once)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or not value or "user" in _columns(value):
         return None
-    return value if all(isinstance(items, list) for items in value.values()) else None
+    if not all(isinstance(items, list) for items in value.values()):
+        return None
+    if repeated:
+        raise DataError(f"{path}: user {repeated[0]} has two lists. Expected each user once; take one away.")
+    return value
 
 
 def _columns(names: Iterable[str]) -> dict[str, str]:
@@ -134,6 +149,7 @@ def _whole(where: str, row: Mapping[str, Any], header: Mapping[str, str]) -> For
         raise DataError(f"{where}: no user or no candidates among {', '.join(row)}. {EXPECTED}.")
     target = row.get(header["target"]) if "target" in header else row.get(header["item"]) if "item" in header else None
     history = row.get(header["history"]) if "history" in header else None
+    _refuse_another_list(where, row, header)
     return ForeignList(
         where=where,
         user=_id(row[header["user"]], where),
@@ -142,6 +158,18 @@ def _whole(where: str, row: Mapping[str, Any], header: Mapping[str, str]) -> For
         history=None if history in (None, "") else _ids(history, where),
         negatives=role == "negatives",
     )
+
+
+def _refuse_another_list(where: str, row: Mapping[str, Any], header: Mapping[str, str]) -> None:
+    """A DataError where candidates don't hold the negatives beside them: they may be what the user chose."""
+    if "candidates" not in header or row.get(header.get("negatives", "")) in (None, ""):
+        return
+    listed, negatives = (header[role] for role in ("candidates", "negatives"))
+    if lacking := {*_ids(row[negatives], where)} - {*_ids(row[listed], where)}:
+        raise DataError(
+            f"{where}: {listed} lacks {min(lacking)}, which is one of {negatives}. Expected candidates that hold the "
+            "negatives, or one of the two alone; take the other away."
+        )
 
 
 def _gathered(
@@ -155,28 +183,50 @@ def _gathered(
         user, item = _id(row.get(header["user"]), where), _id(row.get(header["item"]), where)
         items.setdefault(user, []).append(item)
         wheres.setdefault(user, where)
-        if "label" in header and _id(row.get(header["label"]), where) in ("1", "true", "True"):
-            if user in targets:
-                raise DataError(f"{where}: user {user} has a second target, {item}. Expected one label of 1 a user.")
-            targets[user] = item
+        for target in _targets(row, item, header, where):
+            if targets.setdefault(user, target) != target:
+                raise DataError(
+                    f"{where}: user {user} has a second target, {target}. Expected one target a user; call a column "
+                    "of 0 and 1 label."
+                )
     for user, own in items.items():
         yield ForeignList(where=wheres[user], user=user, items=tuple(own), target=targets.get(user))
+
+
+def _targets(row: Mapping[str, Any], item: str, header: Mapping[str, str], where: str) -> Iterator[str]:
+    """What a candidate's row tells of the target: that a label makes it this item, or its id in a column of its own."""
+    if "label" in header and _is_true(row.get(header["label"]), header["label"], where):
+        yield item
+    if "target" in header and row.get(header["target"]) not in (None, ""):
+        yield _id(row[header["target"]], where)
+
+
+def _is_true(value: Any, name: str, where: str) -> bool:
+    """Whether a label says target: 1, 1.0 and true do; 0, -1 and false don't."""
+    text = str(value).strip().lower()
+    if text not in (*TRUE, *FALSE):
+        raise DataError(f"{where}: the {name} is {value!r}. Expected 1 for the target and 0 for the other candidates.")
+    return text in TRUE
 
 
 def _ids(value: Any, where: str) -> tuple[str, ...]:
     """The ids of a field: a list, JSON in a text, or words."""
     if isinstance(value, str):
         text = value.strip()
-        if text.startswith("["):
-            try:
-                value = json.loads(text.replace("'", '"'))
-            except ValueError:
-                raise DataError(f"{where}: not a list: {text[:80]!r}. {EXPECTED}.") from None
-        else:
-            value = [word for word in BETWEEN.split(text) if word]
+        value = _literal(text, where) if text[:1] in ("[", "(") else item_words(text, where)
     if not isinstance(value, Sequence):
         raise DataError(f"{where}: not a list of ids: {str(value)[:80]!r}. {EXPECTED}.")
     return tuple(_id(item, where) for item in value)
+
+
+def _literal(text: str, where: str) -> Any:
+    """A list as JSON or Python writes it."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    raise DataError(f"{where}: not a list: {text[:80]!r}. {EXPECTED}.")
 
 
 def _id(value: Any, where: str) -> str:

@@ -108,7 +108,7 @@ def _object(text: str, path: Path, number: int) -> dict[str, Any]:
             value = ast.literal_eval(text.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             value = None
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise DataError(f"{path}:{number}: not a JSON object: {text.strip()[:80]!r}. Expected one object a line.")
     return value
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import polars as pl
 
+from mllmrec.data.importers.lines import item_words, user_and_items
 from mllmrec.data.importers.pairs import titles_table
 from mllmrec.data.importers.source import Files, Imported, Importer, Wanted, locate, named_titles
 from mllmrec.data.importers.table import numbered_lines
@@ -15,7 +15,6 @@ from mllmrec.errors import DataError
 from mllmrec.settings.prepare import PrepareSettings
 
 PATTERNS = ("*sequences.txt", "*sequential_data.txt", "*.txt", "*.txt.gz", "*.tsv", "*.seq")
-BETWEEN = re.compile(r"[,\s]+")
 
 
 def find(raw: Path, settings: PrepareSettings) -> Files:
@@ -31,7 +30,8 @@ def read(files: Files, settings: PrepareSettings) -> Imported:
     users, items = list[str](), list[str]()
     lines: dict[str, int] = {}
     for number, text in numbered_lines(path).iter_rows():
-        user, *sequence = BETWEEN.split(text.strip())
+        user, rest = user_and_items(text, f"{path}:{number}")
+        sequence = item_words(rest, f"{path}:{number}")
         if not sequence:
             raise DataError(f"{path}:{number}: one word alone: {text.strip()[:60]!r}. Expected a user and its items.")
         if user in lines:
