@@ -218,6 +218,9 @@ def test_a_flag_without_its_value_is_told(capsys: pytest.CaptureFixture[str]) ->
 
 def test_comparing_needs_two_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "expected two RUN folders or more, such as result/" in refused(capsys, "compare", "a")
+    assert refused(capsys, "verify") == (
+        "Wrong settings: expected a RUN folder or more, such as result/shop/markov/test_uni9_w10_s42."
+    )
 
 
 def test_a_stage_runs_and_tells_what_it_did(shop: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,7 +105,7 @@ def test_the_files_of_a_dataset_are_counted_and_the_missing_ones_named(workspace
     add_dataset(workspace)
     files = states(run(DoctorSettings(), workspace), "Dataset films")
     assert files["train.tsv"] == ("2 lines", "")
-    assert files["films_titles.csv"] == ("4 lines", "")
+    assert files["films_titles.csv"] == ("4 lines with the header", "")
     assert files["images"] == ("1 images", "")
     assert files["films_captions.json"][0].startswith("absent")
     assert files["processed/test_*.jsonl"] == ("missing", "mllmrec candidates --dataset films")
@@ -296,7 +296,7 @@ def test_files_that_may_not_be_read_are_told_and_the_rest_is_looked_at(workspace
         for path in closed:
             path.chmod(0o755)
     assert states(found, "Dataset films")["train.tsv"][0] == "unreadable: Permission denied"
-    assert states(found, "Dataset films")["films_titles.csv"][0] == "4 lines"
+    assert states(found, "Dataset films")["films_titles.csv"][0] == "4 lines with the header"
     assert states(found, "Dataset books")["train.tsv"][0] == "unreadable: Permission denied"
     assert states(found, "Model folders")["closed"][0].startswith("unreadable: ")
     assert states(found, "Model folders")["tiny"][0] == "complete"

@@ -54,6 +54,15 @@ def verb_of(words: list[str]) -> App | None:
     return group
 
 
+def test_help_lists_the_verbs_as_the_readme_does(capsys: pytest.CaptureFixture[str]) -> None:
+    table = (ROOT / "README.md").read_text(encoding="utf-8").split("## Verbs")[1].split("\n## ")[0]
+    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    told = dict.fromkeys(name.split()[0] for cell in cells for name in re.findall("`([^`]+)`", cell))
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert re.findall(r"│ ([a-z][a-z-]*) {2,}[A-Z]", capsys.readouterr().out) == list(told)
+
+
 COMMANDS = list(commands())
 
 

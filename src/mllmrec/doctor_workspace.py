@@ -134,7 +134,7 @@ def _files(workspace: Workspace, dataset: str) -> Iterator[Row]:
         (workspace.split(dataset, "train"), _lines, "missing", prepare),
         (workspace.split(dataset, "valid"), _lines, "absent: a tenth of the users validates", ""),
         (workspace.split(dataset, "test"), _lines, "absent: training works, evaluation on test doesn't", prepare),
-        (workspace.titles(dataset), _lines, "missing", prepare),
+        (workspace.titles(dataset), _with_header, "missing", prepare),
         (workspace.images(dataset), _images, "absent: prompts hold text alone", ""),
         (workspace.captions(dataset), _size, "absent: prompts hold titles alone", f"mllmrec caption {flag}"),
         (workspace.pseudo_cot(dataset), _size, "absent: --use-cot has nothing to show", f"mllmrec pseudo-cot {flag}"),
@@ -168,6 +168,10 @@ def _lines(path: Path) -> str:
     with path.open("rb") as file:
         count = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
     return f"{count:,} lines"
+
+
+def _with_header(path: Path) -> str:
+    return f"{_lines(path)} with the header"
 
 
 def _images(folder: Path) -> str:

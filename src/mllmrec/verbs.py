@@ -258,3 +258,12 @@ def doctor(*, settings: Annotated[DoctorSettings | None, FLAT] = None) -> None:
 
     chosen = settings or DoctorSettings()
     finish(run(chosen, Workspace(chosen.root)))
+
+
+ORDER = (
+    *("prepare", "fetch", "caption", "pseudo-cot", "refine", "assess", "audit", "backbone", "candidates", "retrieve"),
+    *("baselines", "sft", "merge", "grpo", "evaluate", "compare", "verify", "probe", "report", "run", "demo", "doctor"),
+)
+"""The verbs in the order in which they are used, which is that of --help."""
+for place, verb in enumerate(ORDER):
+    app[verb].sort_key = place

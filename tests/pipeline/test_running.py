@@ -38,6 +38,7 @@ def recipe(toy_copy: Workspace, tmp_path: Path) -> Path:
         "merge": {"tag": "sft"},
         "grpo": {"sft_tag": "sft-merged", "tag": "grpo", "num_generations": 4, "max_completion_length": 8, **QUICK},
         "evaluate": [{"sft_tag": "sft-merged", "limit": 30}, {"sft_tag": "sft-merged", "tag": "grpo", "limit": 30}],
+        "report": {"cases": 2},
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))
@@ -46,8 +47,9 @@ def recipe(toy_copy: Workspace, tmp_path: Path) -> Path:
 
 def test_a_recipe_runs_once_and_is_then_finished(recipe: Path, toy_copy: Workspace) -> None:
     summary = run(RunRecipeSettings(recipe=str(recipe)))
-    assert summary.headline == "All 7 stages are done."
-    baselines, ladder, steps, _ = summary.tables
+    page = toy_copy.results(DATASET) / "report.html"
+    assert summary.headline == f"All 8 stages are done. See {page}."
+    _, baselines, ladder, steps = summary.tables
     assert [row[0] for row in baselines.rows] == ["random", "popularity", "chance"]
     assert [row[0] for row in ladder.rows][:3] == ["sft-merged limit30", "grpo limit30", "chance"]
     assert [row[0] for row in steps.rows] == ["grpo limit30\n- sft-merged limit30"]
@@ -61,7 +63,7 @@ def test_a_recipe_runs_once_and_is_then_finished(recipe: Path, toy_copy: Workspa
 def test_lanes_make_what_one_stage_after_the_other_makes(recipe: Path, toy_copy: Workspace) -> None:
     """The second run finds all of it finished; here and there a thread more or less may change a last digit."""
     summary = run(RunRecipeSettings(recipe=str(recipe), lanes=2))
-    assert summary.tables[-1].rows[-1][0] == "all, up to 2 at a time"
+    assert summary.tables[0].rows[-1][0] == "all, up to 2 at a time"
     beside = {path: read_rankings(path) for path in toy_copy.results(DATASET).rglob("rankings.jsonl")}
     assert len(beside) == 4
     before = digests(toy_copy.root)

@@ -68,7 +68,7 @@ def run(settings: CandidatesSettings, workspace: Workspace) -> Summary:
         write_jsonl(path, candidate_rows(examples))
         digest = sha256(path)
         write_manifest(path, settings, inputs, started=started, counts=counts, details={"sha256": digest, **drawn})
-    headline = f"{len(examples)} {_lists(settings, counts)} in {path.name}{left_out(counts)}"
+    headline = f"{len(examples):,} {_lists(settings, counts)} in {path.name}{left_out(counts)}"
     warnings = tuple(_import_warnings(counts)) if settings.import_ else ()
     return Summary(headline=headline, artifact=path, warnings=warnings, facts={"sha256": digest, **counts})
 
@@ -88,11 +88,11 @@ def left_out(counts: Mapping[str, int]) -> str:
     """What isn't in the file, or is there for want of better, in words; nothing where there is nothing to tell."""
     told = ""
     if counts["too_short"] + counts["duplicates"]:
-        told += f"; {counts['too_short']} lines too short, {counts['duplicates']} duplicates"
+        told += f"; {counts['too_short']:,} lines too short, {counts['duplicates']:,} duplicates"
     if counts.get("targets_added"):
-        told += f"; {counts['targets_added']} targets were added, because the lists came without theirs"
+        told += f"; {counts['targets_added']:,} targets were added, because the lists came without theirs"
     if counts.get("with_unseen"):
-        told += f"; {counts['with_unseen']} lists hold items that training never saw, because the others were too few"
+        told += f"; {counts['with_unseen']:,} lists hold items that training never saw, because the others were too few"
     return told
 
 

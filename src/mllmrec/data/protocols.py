@@ -37,6 +37,10 @@ LEGACY_WORDS = (
     "the target among {n} items drawn as the reference implementation draws them, which may include items the user did "
     "meet"
 )
+FOREIGN_WORDS = (
+    "lists that weren't drawn here, such as imported ones: what stands beside the target was others' choice, and "
+    "figures compare with others on the same lists alone"
+)
 FOREIGN = "foreign-"
 """How the name of a protocol begins that isn't ours: lists that were brought along, or that nothing vouches for."""
 IMPORTED = "imported"

@@ -67,7 +67,7 @@ def run(settings: CompareSettings, workspace: Workspace) -> Summary:
     return Summary(
         headline=(
             f"Compared {', '.join(other.label for other in others)} with {first.label} on the same "
-            f"{first.runs[0].facts['num_users']} users: {found} of {family} differences hold after Holm's correction."
+            f"{first.runs[0].facts['num_users']:,} users: {found} of {family} differences hold after Holm's correction."
         ),
         tables=_noted_once([_table(first, other, rows, family) for other, rows in pairs]),
         facts={

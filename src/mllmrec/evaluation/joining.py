@@ -88,7 +88,7 @@ def join(job: Job, mine: range) -> Summary:
     Raises ArtifactError when a chunk is missing that no shard is there for, or when another process has made the RUN in
     another way meanwhile.
     """
-    headline = f"Ranked the candidates of {len(job.examples)} users with {job.choice.name}: {job.folder}"
+    headline = f"Ranked the candidates of {len(job.examples):,} users with {job.choice.name}: {job.folder}"
     if rank_and_size()[0]:
         return Summary(headline=headline, artifact=job.folder)
     shard = f"Shard {job.settings.shard} is ranked; " if job.settings.shard else ""

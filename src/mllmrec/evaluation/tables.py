@@ -62,10 +62,11 @@ def users_of(facts: Mapping[str, Any]) -> str:
     """Over whom a RUN's means are, in words.
 
     >>> users_of({"num_users": 1000, "slice": {"of": 6040}}), users_of({"num_users": 6040})
-    ('1000 of 6040 users, drawn by hash', '6040 users')
+    ('1,000 of 6,040 users, drawn by hash', '6,040 users')
     """
     sliced = facts.get("slice")
-    return f"{facts['num_users']} of {sliced['of']} users, drawn by hash" if sliced else f"{facts['num_users']} users"
+    users = f"{facts['num_users']:,}"
+    return f"{users} of {sliced['of']:,} users, drawn by hash" if sliced else f"{users} users"
 
 
 def ceiling_of(facts: Mapping[str, Any]) -> str:
@@ -74,7 +75,7 @@ def ceiling_of(facts: Mapping[str, Any]) -> str:
     if found is None:
         return ""
     return (
-        f"The target is in the lists of {found} of {facts['num_users']} users: no metric can exceed "
+        f"The target is in the lists of {found:,} of {facts['num_users']:,} users: no metric can exceed "
         f"{found / facts['num_users']:.3f}."
     )
 
@@ -102,8 +103,9 @@ def check_same_question(runs: Sequence[Run], *, same_file: bool = True) -> None:
                 "the same file; rank it with both through --candidates."
             )
         if run.facts["num_users"] != first.facts["num_users"]:
+            ours, theirs = (f"{a['num_users']:,}" for a in (first.facts, run.facts))
             raise DataError(
-                f"{first.folder} ranked {first.facts['num_users']} users and {run.folder} {run.facts['num_users']}. "
+                f"{first.folder} ranked {ours} users and {run.folder} {theirs}. "
                 "Expected the same users; give both the same --limit."
             )
 

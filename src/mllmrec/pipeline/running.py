@@ -89,11 +89,13 @@ def run_stages(
     ranked = {index: _runs(summary) for index, summary in sorted(schedule.summaries.items())}
     models = [folder for index, folders in ranked.items() if stages[index].verb == "evaluate" for folder in folders]
     tables = (
+        _time_table(schedule, time.monotonic() - began),
         *_ladders([folder for folders in ranked.values() for folder in folders]),
         *_steps(models, below or {}),
-        _time_table(schedule, time.monotonic() - began),
     )
-    return Summary(headline=f"All {len(stages)} stages are done.", tables=tables)
+    pages = [str(each.artifact) for index, each in sorted(schedule.summaries.items()) if stages[index].verb == "report"]
+    where = f" See {', '.join(pages)}." if pages else ""
+    return Summary(headline=f"All {len(stages)} stages are done.{where}", tables=tables)
 
 
 def cores() -> int:

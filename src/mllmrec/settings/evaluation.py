@@ -125,5 +125,12 @@ class VerifySettings(StageSettings):
 
     verb: ClassVar[str] = "verify"
 
-    runs: tuple[str, ...] = knob(..., "RUN folders to check.", min_length=1)
+    runs: tuple[str, ...] = knob(..., "RUN folders to check.")
     candidates: str | None = knob(None, "Candidate file they ranked; by default the one their settings name.")
+
+    @field_validator("runs")
+    @classmethod
+    def _at_least_one(cls, runs: tuple[str, ...]) -> tuple[str, ...]:
+        if not runs:
+            raise ValueError("expected a RUN folder or more, such as result/shop/markov/test_uni9_w10_s42")
+        return runs

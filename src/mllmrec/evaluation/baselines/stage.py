@@ -79,7 +79,7 @@ def run(settings: BaselinesSettings, workspace: Workspace) -> Summary:
 
     known = {0: "", len(runs): "; nothing to do, all were there"}.get(num_there, f"; {num_there} were there")
     return Summary(
-        headline=f"Ranked the candidates of {len(question.window)} users with {', '.join(names)}{known}.",
+        headline=f"Ranked the candidates of {len(question.window):,} users with {', '.join(names)}{known}.",
         artifact=workspace.results(settings.dataset),
         tables=(results_table(runs),),
         facts={"runs": [str(each.folder) for each in runs]},

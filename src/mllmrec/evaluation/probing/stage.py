@@ -52,7 +52,7 @@ def run(settings: ProbeSettings, workspace: Workspace) -> Summary:
             started=started,
             counts={"users": len(job.plan.users), "scorings": sum(len(part.examples) for part in parts.values())},
         )
-    told = f"Probed {job.choice.name} on {len(job.plan.users)} users: {job.artifact}"
+    told = f"Probed {job.choice.name} on {len(job.plan.users):,} users: {job.artifact}"
     return Summary(headline=told, artifact=job.artifact) if manifest is None else _summary(job, told)
 
 

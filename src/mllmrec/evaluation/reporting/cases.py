@@ -135,7 +135,7 @@ def _case(ranking: Ranking, drawn: Drawn, posters: Posters, trace: Reasoning | N
             Choice(
                 poster=posters(ranking.candidates[index]),
                 place=_place_in_list(ranking, order, index),
-                score=_score(ranking.scores[index]),
+                score=figure(ranking.scores[index]),
                 share=lengths[index],
                 is_target=_is_target(ranking, index),
             )
@@ -159,8 +159,14 @@ def _place_in_list(ranking: Ranking, order: Sequence[int], index: int) -> str:
     return f"{order.index(index) + 1}"
 
 
-def _score(score: float) -> str:
-    return f"{score:.2f}".replace("-", "−") if score % 1 else f"{score:.0f}".replace("-", "−")
+def figure(score: float) -> str:
+    """A score with two decimals, or with two digits that tell where it is smaller than they show.
+
+    >>> figure(-1.234), figure(3.0), figure(0.00321), figure(0.0000021)
+    ('−1.23', '3', '0.0032', '2.1e−06')
+    """
+    form = ".2g" if 0 < abs(score) < 0.1 else ".2f" if score % 1 else ".0f"
+    return f"{score:{form}}".replace("-", "−")
 
 
 def _place(position: Position) -> str:

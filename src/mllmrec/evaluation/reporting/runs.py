@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.artifacts import Workspace
-from mllmrec.data.protocols import STEMS, protocol_named
+from mllmrec.data.protocols import FOREIGN, FOREIGN_WORDS, STEMS, protocol_named
 from mllmrec.evaluation.runs import Run, read_run
 from mllmrec.evaluation.tables import users_of
 from mllmrec.manifests import Manifest
@@ -106,13 +106,17 @@ def _place(ladder: Ladder) -> tuple[int, int, int, int, str]:
 
 
 def in_words(protocol: str) -> str:
-    """What is asked of a ranker; empty for a protocol of another name.
+    """What is asked of a ranker; of lists that others made what isn't known of them; empty for any other name.
 
     >>> in_words("full")
     "the target among all items that the user isn't known to have met"
+    >>> in_words("foreign-llmrank")[:29]
+    "lists that weren't drawn here"
     """
     found = protocol_named(protocol)
-    return found.words if found is not None else ""
+    if found is None:
+        return FOREIGN_WORDS if protocol.startswith(FOREIGN) else ""
+    return found.words
 
 
 def _rung(workspace: Workspace, dataset: str, folder: Path, manifest: Manifest) -> Rung:
