@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,23 @@ def test_the_next_step_follows_the_pipeline(workspace: Workspace) -> None:
         "mllmrec evaluate --dataset films --sft-tag whole --tag aligned",
         "mllmrec report --dataset films",
     ]
+
+
+def test_a_report_that_is_older_than_a_run_is_asked_for_again(workspace: Workspace) -> None:
+    add_dataset(workspace)
+    workspace.processed("films").mkdir()
+    (workspace.processed("films") / "test_uni9_w10_s42.jsonl").write_text("{}\n")
+    add_checkpoint(workspace, "whole", "merge", adapters=False)
+    add_checkpoint(workspace, "aligned", "grpo", adapters=True, sft_tag="whole")
+    add_run(workspace, "aligned")
+    page = workspace.results("films") / "report.html"
+    page.write_text("<!doctype html>")
+    [run_manifest] = workspace.results("films").glob("*/*/manifest.json")
+    os.utime(run_manifest, (1000, 1000))
+    os.utime(page, (1001, 1001))
+    assert next_step(workspace, "films") == f"nothing is left, and {page} shows it"
+    os.utime(run_manifest, (1002, 1002))
+    assert next_step(workspace, "films") == "mllmrec report --dataset films"
 
 
 def test_a_model_trained_in_full_needs_no_merge(workspace: Workspace) -> None:

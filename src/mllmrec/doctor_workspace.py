@@ -85,7 +85,8 @@ def _next_command(workspace: Workspace, dataset: str) -> str:
     if not models and not by_verb:
         return f"mllmrec fetch backbone Qwen/Qwen3-4B, or without a GPU mllmrec backbone tiny {flag}"
     if "grpo" in by_verb and by_verb["grpo"].name in _ranked(workspace, dataset):
-        return f"mllmrec report {flag}"
+        page = workspace.results(dataset) / "report.html"
+        return f"nothing is left, and {page} shows it" if _is_latest(page) else f"mllmrec report {flag}"
     if "grpo" in by_verb:
         manifest = checkpoints[by_verb["grpo"]]
         base = manifest.settings.get("sft_tag", "") if manifest else ""
@@ -101,6 +102,12 @@ def _next_command(workspace: Workspace, dataset: str) -> str:
 def _ranked(workspace: Workspace, dataset: str) -> set[str]:
     """The names of recommenders that have a RUN."""
     return {manifest.parent.parent.name for manifest in workspace.results(dataset).glob("*/*/manifest.json")}
+
+
+def _is_latest(page: Path) -> bool:
+    """Whether a report was written after every RUN beside it."""
+    made = [manifest.stat().st_mtime_ns for manifest in page.parent.glob("*/*/manifest.json")]
+    return page.exists() and page.stat().st_mtime_ns >= max(made)
 
 
 def model_folders(workspace: Workspace) -> list[Path]:

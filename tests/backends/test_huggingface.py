@@ -104,6 +104,8 @@ def test_an_unknown_name_lists_the_models_that_are_here(toy: Workspace) -> None:
     assert "There is no model 'Qwen3-4B'" in str(error.value)
     assert f"Models under {toy.root}: tiny." in str(error.value)
     assert "mllmrec fetch backbone Qwen/Qwen3-4B" in str(error.value)
+    with pytest.raises(ArtifactError, match=r"no model 'little'.*mllmrec fetch backbone Qwen/Qwen3-4B`"):
+        resolve(toy, "little")
 
 
 def test_adapters_folded_into_float32_weights_score_alike(trained: Workspace) -> None:

@@ -126,9 +126,10 @@ def resolve(workspace: Workspace, name: str) -> str:
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name
     models = sorted(path.parent.name for path in workspace.root.glob("*/config.json"))
+    known = name if name.startswith("Qwen") else "Qwen3-4B"
     raise ArtifactError(
         f"There is no model {name!r}: {workspace.root / name} is no folder. Models under {workspace.root}: "
-        f"{', '.join(models) or 'none'}. Fetch one with `mllmrec fetch backbone Qwen/{name}`, or make a small one "
+        f"{', '.join(models) or 'none'}. Fetch one with `mllmrec fetch backbone Qwen/{known}`, or make a small one "
         "with `mllmrec backbone tiny`."
     )
 
