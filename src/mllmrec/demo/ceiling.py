@@ -23,6 +23,7 @@ from mllmrec.demo.oracle import FloatArray, Oracle
 from mllmrec.demo.world import World, make_things
 from mllmrec.evaluation.metrics import Position, metric_names, per_user
 from mllmrec.evaluation.statistics import bootstrap
+from mllmrec.locks import sweep_drafts
 from mllmrec.records import RankingExample
 
 TOP_K = (3, 5, 10)
@@ -35,6 +36,7 @@ def write_ceiling(world: World, workspace: Workspace, dataset: str, candidates: 
     past = {line.user_id: line.items[:-1] for line in read_lines(workspace.split(dataset, "test"))}
     names, values = metric_names(TOP_K), expected(world, examples, past)
     path = workspace.ceiling(dataset)
+    sweep_drafts([path])
     write_json(
         path,
         {

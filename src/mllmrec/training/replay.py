@@ -27,6 +27,7 @@ from mllmrec.data.sequences import Interactions
 from mllmrec.evaluation.metrics import FloatArray, per_user
 from mllmrec.evaluation.rankings import position_of, ranking_of
 from mllmrec.evaluation.statistics import Interval, bootstrap
+from mllmrec.locks import sweep_drafts
 from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample, Summary, Table
 from mllmrec.settings.training import GrpoSettings
@@ -63,6 +64,7 @@ def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
     path = base.with_name(f"{base.name}.replay.json")
     if is_main_process():
         told = {"settings": settings.result_settings(), "inputs": training_inputs(settings, workspace, str(base))}
+        sweep_drafts([path])
         write_json(path, {**report, **told, "seconds": round(time.monotonic() - started, 1)})
     return Summary(
         headline=f"{path}: suggested {report['suggested']['text']}",
