@@ -422,3 +422,9 @@ def test_version_and_help_are_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 if __name__ == "__main__":
     print("\n".join(flags(app)))
+
+
+@pytest.mark.parametrize("rate", ["inf", "nan"])
+def test_numbers_are_finite(capsys: pytest.CaptureFixture[str], rate: str) -> None:
+    told = refused(capsys, "sft", "--dataset", "s", "--lr", rate)
+    assert f"--lr {rate}: input should be a finite number" in told

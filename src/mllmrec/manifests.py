@@ -106,12 +106,23 @@ def finished(
             "Expected the same settings and inputs. Give the same ones, choose another name, or replace it with "
             "--overwrite."
         )
-    if lost := [name for name in altered(artifact, manifest) if name not in remade]:
+    refuse_altered(artifact, manifest, manifest.outputs.keys() - {*remade})
+    return manifest
+
+
+def refuse_altered(artifact: Path, manifest: Manifest, names: Collection[str]) -> None:
+    """Raise an ArtifactError where one of these outputs is gone or no longer what the manifest vouches for."""
+    if lost := [name for name in altered(artifact, manifest) if name in names]:
         raise ArtifactError(
             f"{artifact} is no longer what `mllmrec {manifest.verb}` finished: {_fates(artifact, lost)}. Expected the "
             f"files that {manifest_path(artifact)} vouches for. Put them back, or make it again with --overwrite."
         )
-    return manifest
+
+
+def refuse_altered_weights(folder: Path) -> None:
+    """Raise an ArtifactError where weights aren't those that were made; a model that no manifest tells of passes."""
+    if (manifest := Manifest.read(folder)) is not None:
+        refuse_altered(folder, manifest, [name for name in manifest.outputs if name.endswith(".safetensors")])
 
 
 def altered(artifact: Path, manifest: Manifest, *, thorough: bool = False) -> list[str]:

@@ -59,6 +59,19 @@ def test_a_model_is_found_below_the_root_and_by_any_path(toy: Workspace, monkeyp
     assert load(toy, "tiny", device="cpu").names == (str(folder),)
 
 
+def test_weights_that_were_altered_after_training_are_refused(trained: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "full"
+    shutil.copytree(trained.checkpoint(DATASET, "full"), folder)
+    assert load(trained, str(folder), device="cpu").names == (str(folder),)
+    weights = folder / "model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    with pytest.raises(ArtifactError, match=r"no longer what .* finished: model\.safetensors was altered"):
+        load(trained, str(folder), device="cpu")
+    (folder / "manifest.json").unlink()
+    assert load(trained, str(folder), device="cpu").names == (str(folder),), "nothing vouches for it"
+
+
 def test_a_name_of_two_parts_is_a_hub_id(toy: Workspace) -> None:
     assert resolve(toy, "Qwen/Qwen3-4B") == "Qwen/Qwen3-4B"
     with pytest.raises(BackendError, match=r"no-such-owner/no-such-model can't be loaded: .*`mllmrec fetch backbone`"):

@@ -184,7 +184,7 @@ def test_items_without_a_title_are_told(tmp_path: Path) -> None:
         ("user,negatives\n7,[20 21 22]\n", ":2: not a list"),
         ("7\t1 2 3\t20 21 22\n", r":1: the items are separated in several ways \('\\t', ' '\), as columns are"),
         ("user|history|negatives\n7|1 2 3|20 21 22\n", ":1: 'user|history|negatives' looks like a header"),
-        ("7 20 21\r8 23 24\r9 26 27\r", ":1: carriage returns alone"),
+        ("7 20 21\r8 23 24\r9 26 27\r", "its lines end in carriage returns alone"),
         ('{"user": 7, "items": [2, 3], "negatives": [20, 21]}\n', ":1: items lacks 20, which is one of negatives"),
         ('{"7": [20, 21], "8": [23, 24], "7": [26, 27]}', "user 7 has two lists"),
         ("{7: [20, 21], 8: [23, 24]}", ":1: not a JSON object"),

@@ -360,12 +360,17 @@ def test_sequences_are_a_line_a_user(tmp_path: Path, between: str) -> None:
         ("1 5 6\n2\t[7, 8]\n", r":2: the items are quoted or in brackets: '\[7, 8\]'"),
         ('1,"5 6"\n', r":1: the items are quoted or in brackets"),
         ("1 5 6\n2\t7 8\t900 901\n", r":2: the items are separated in several ways"),
-        ("1 5 6\r2 7 8\r", r":1: carriage returns alone"),
+        ("1 5 6\r2 7 8\r", r"its lines end in carriage returns alone"),
     ],
 )
 def test_bad_sequences_are_errors_by_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(lay(tmp_path, {"s.txt": text}), source="sequences")
+
+
+def test_one_column_is_not_read_as_two(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"name user, item, item\. Expected different columns"):
+        read(lay(tmp_path, {"t.csv": pairs(("u1", "a", 1))}), time_column="item")
 
 
 def test_a_titles_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from handmade import SCORES, TARGETS, WriteRun, example_of
 
-from mllmrec.artifacts import Workspace, read_json, read_jsonl, write_jsonl
+from mllmrec.artifacts import Workspace, read_json, read_jsonl, write_json, write_jsonl
 from mllmrec.errors import ArtifactError, DataError, SettingsError
 from mllmrec.evaluation import rankings, reference_files
 from mllmrec.evaluation.rankings import ranking_of, ranking_of_answers, read_rankings, write_rankings
@@ -137,6 +137,13 @@ def test_a_run_cut_short_is_incomplete(make_run: WriteRun) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
     with pytest.raises(ArtifactError, match=r"holds 3 rankings and metrics.json counts 4"):
         list(read_run(run.folder).rankings())
+
+
+def test_metrics_that_are_no_object_are_named(make_run: WriteRun) -> None:
+    folder = make_run().folder
+    write_json(folder / "metrics.json", [])
+    with pytest.raises(DataError, match=r"metrics\.json holds no object"):
+        read_run(folder)
 
 
 def test_no_rankings_make_no_run(make_run: WriteRun, shop: Workspace) -> None:

@@ -14,7 +14,7 @@ from transformers import Qwen3ForCausalLM
 from mllmrec.artifacts import Workspace, read_json, write_json, write_text
 from mllmrec.backends.huggingface import load
 from mllmrec.errors import ArtifactError, BackendError
-from mllmrec.manifests import Manifest, hash_model
+from mllmrec.manifests import Manifest, hash_model, vouched
 from mllmrec.records import Summary
 from mllmrec.settings.training import MergeSettings
 from mllmrec.training.merge import run, stored_dtype
@@ -34,10 +34,17 @@ def logits(workspace: Workspace, name: str, adapter: Path | None = None) -> torc
     return found
 
 
+def vouch_for_all(folder: Path) -> None:
+    """The manifest of a folder tells of its files as they are now."""
+    path = folder / "manifest.json"
+    write_json(path, read_json(path) | {"outputs": vouched(folder)})
+
+
 def in_bfloat16(workspace: Workspace) -> None:
-    """Store the backbone of the adapters in bfloat16; the adapters' manifest follows."""
+    """Store the backbone of the adapters in bfloat16; the manifests follow."""
     folder = workspace.checkpoint(DATASET, "full")
     load(workspace, folder, device="cpu").model.to(torch.bfloat16).save_pretrained(folder)
+    vouch_for_all(folder)
     path = workspace.checkpoint(DATASET, "sft") / "manifest.json"
     manifest = read_json(path)
     manifest["inputs"]["model"] = hash_model(folder)

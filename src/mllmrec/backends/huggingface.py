@@ -29,7 +29,7 @@ from mllmrec.data.formats import PromptFormat
 from mllmrec.data.model_folders import lacking
 from mllmrec.data.visible_answer import visible_answer
 from mllmrec.errors import ArtifactError, BackendError, SettingsError
-from mllmrec.manifests import Manifest, hash_model
+from mllmrec.manifests import Manifest, hash_model, refuse_altered_weights
 from mllmrec.progress import note
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -61,13 +61,16 @@ def load(
 
     It is asked in the chat format that it was trained with; `thinking` is a teacher's, see `Chat`.
 
-    Raises ArtifactError when the folder is incomplete, or the adapter was trained on another model (unless `force`) or
-    doesn't fit this one, SettingsError when the device isn't there, BackendError when the library can't read the model.
+    Raises ArtifactError when a folder is incomplete or no longer what its manifest vouches for, or the adapter was
+    trained on another model (unless `force`) or doesn't fit this one, SettingsError when the device isn't there,
+    BackendError when the library can't read the model.
     """
     quieten()
     source = resolve(workspace, str(name))
+    refuse_altered_weights(Path(source))
     if adapter is not None:
         require_adapter(adapter)
+        refuse_altered_weights(adapter)
     chosen_device, chosen_dtype = choose_device(device), choose_dtype(dtype, choose_device(device))
     config = read_config(source)
     tokenizer = read_pretrained(AutoTokenizer, source)

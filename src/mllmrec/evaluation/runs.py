@@ -231,9 +231,12 @@ def summarise(positions: Sequence[Position], top_k: Sequence[int], seed: int) ->
 
 
 def read_run(folder: Path) -> Run:
-    """A finished RUN; an ArtifactError when it is missing or unfinished."""
+    """A finished RUN; an ArtifactError when it is missing or unfinished, a DataError when its metrics are none."""
     require_finished(folder)
-    return Run(folder=folder, facts=read_json(folder / "metrics.json"))
+    facts = read_json(folder / "metrics.json")
+    if not isinstance(facts, dict):
+        raise DataError(f"{folder / 'metrics.json'} holds no object. Make the RUN again with --overwrite.")
+    return Run(folder=folder, facts=facts)
 
 
 def require_finished(folder: Path) -> None:

@@ -49,7 +49,7 @@ Fold = Annotated[str, AfterValidator(part_of_parts)]
 class StageSettings(BaseModel):
     """Base of every stage's settings; subclasses set `verb` and add knobs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     verb: ClassVar[str] = ""
 
     root: str = knob(".", "Folder that holds data/, checkpoints/ and result/.", operational=True)

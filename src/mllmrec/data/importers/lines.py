@@ -14,8 +14,6 @@ USERS = ("user", "user_id", "userid", "uid", "session_id")
 
 def user_and_items(text: str, where: str) -> tuple[str, str]:
     """The first word of a line, and its other words as they stand; a DataError where the line is a header."""
-    if "\r" in text.strip():
-        raise DataError(f"{where}: carriage returns alone stand between lines. Expected line feeds; convert the file.")
     user, *rest = BETWEEN.split(text.strip(), maxsplit=1)
     if user.strip("\"'").partition(":")[0].lower() in USERS:
         raise DataError(

@@ -13,6 +13,7 @@ from mllmrec.data.importers.objects import holds_objects, object_table, parquet_
 from mllmrec.data.importers.source import Files, Imported, Importer, Wanted, catalogue_of, locate, named_titles
 from mllmrec.data.importers.table import interactions, numbered_lines, read_table, require_columns
 from mllmrec.data.sequences import Catalogue
+from mllmrec.errors import SettingsError
 from mllmrec.records import Item
 from mllmrec.settings.prepare import PrepareSettings, Quoting
 
@@ -55,7 +56,12 @@ def read(files: Files, settings: PrepareSettings) -> Imported:
     names = [settings.user_column, settings.item_column]
     names += [] if settings.time_column == NO_TIME else [settings.time_column]
     table = _table(path, settings.delimiter, names, settings.quoting)
-    user, item, *times = (_resolved(name, table) for name in names)
+    user, item, *times = columns = [_resolved(name, table) for name in names]
+    if len({*columns}) < len(columns):
+        raise SettingsError(
+            f"--user-column, --item-column and --time-column name {', '.join(columns)}. Expected different columns; "
+            "--time-column none is for rows that are in order of time."
+        )
     time = times[0] if times else None
     rows = interactions(table, path, settings, user=user, item=item, time=time)
     if "titles" in files:

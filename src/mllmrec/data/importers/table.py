@@ -58,6 +58,8 @@ def numbered_lines(path: Path, encoding: str = "utf-8") -> pl.DataFrame:
     frame = frame.filter(pl.col("text").str.strip_chars().str.len_bytes() > 0)
     if frame.is_empty():
         raise DataError(f"{path} is empty. Expected lines of text; download or unpack it again.")
+    if frame.height == 1 and "\r" in frame["text"][0]:
+        raise DataError(f"{path}: its lines end in carriage returns alone. Expected line feeds; convert the file.")
     return frame
 
 
