@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllmrec.backends import completions, waiting
 from mllmrec.backends.base import Request
 from mllmrec.backends.completions import is_passing, read_completion
 
@@ -21,13 +19,6 @@ USAGE = {"prompt_tokens": 12, "completion_tokens": 3}
 def body(content: Any = "Step 1: warm", reason: Any = "stop", usage: Any = USAGE, **message: Any) -> str:
     choice = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": reason}
     return json.dumps({"choices": [choice], "usage": usage})
-
-
-@pytest.mark.parametrize("module", [completions, waiting], ids=lambda module: module.__name__)
-def test_the_examples_hold(module: Any) -> None:
-    results = doctest.testmod(module)
-    assert results.attempted
-    assert not results.failed
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import doctest
-
 import pytest
 
-from mllmrec.backends import refusals
 from mllmrec.backends.refusals import refused_setting
-
-
-def test_the_examples_hold() -> None:
-    assert not doctest.testmod(refusals).failed
 
 
 @pytest.mark.parametrize(

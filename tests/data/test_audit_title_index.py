@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
-
 import pytest
 
 from mllmrec.data.auditing.title_index import Strength, TitleIndex
@@ -59,10 +56,3 @@ def test_titles_in_texts(text: str, expected: dict[str, Strength]) -> None:
 
 def test_the_surest_way_counts() -> None:
     assert INDEX.named("an amber lantern, I mean Amber Lantern, the amber lantern")["1"] == LETTERS
-
-
-@pytest.mark.parametrize("module", ["title_index", "chance", "findings"])
-def test_examples_in_docstrings(module: str) -> None:
-    results = doctest.testmod(importlib.import_module(f"mllmrec.data.auditing.{module}"))
-    assert results.attempted
-    assert not results.failed

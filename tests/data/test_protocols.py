@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import doctest
 from pathlib import Path
 
 import pytest
 
 from mllmrec import Workspace
-from mllmrec.data import protocols
 from mllmrec.data.protocols import Protocol, protocol_named, protocol_of
 
 NAMES = [
@@ -57,9 +55,3 @@ def test_words_say_what_was_asked() -> None:
     assert "19 other items that markov, fitted on train alone," in Protocol("hard", 19, "markov").words
     assert "counts as missed" in Protocol("rerank", 100, "itemknn").words
     assert "did meet" in Protocol("uniform", 9, legacy=True).words
-
-
-def test_doctests_hold() -> None:
-    result = doctest.testmod(protocols)
-    assert result.attempted
-    assert not result.failed

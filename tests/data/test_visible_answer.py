@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import doctest
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllmrec.data import visible_answer as module
 from mllmrec.data.prompts import Answer, parse
 from mllmrec.data.visible_answer import is_mark, open_thought, visible_answer
 
@@ -47,10 +44,6 @@ WRAPPERS = {
     "fence with a language": ("```text\n", "\n```"),
     "both": ("<answer><|begin_of_box|>", "<|end_of_box|></answer>"),
 }
-
-
-def test_the_examples_hold() -> None:
-    assert doctest.testmod(module) == (0, doctest.testmod(module).attempted)
 
 
 @pytest.mark.parametrize(("opening", "closing"), THOUGHTS.values(), ids=THOUGHTS)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import doctest
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import cast
 
 import pytest
@@ -17,7 +15,6 @@ from mllmrec.data.legacy import draw_legacy
 from mllmrec.data.sequences import Interactions, Line, is_held_out, read_catalogue, read_lines
 from mllmrec.errors import ArtifactError, DataError, SettingsError
 from mllmrec.evaluation.baselines import base as baselines
-from mllmrec.evaluation.baselines import counts as baselines_counts
 from mllmrec.evaluation.baselines import stage as baselines_stage
 from mllmrec.evaluation.baselines.counts import Markov, Popularity, Random
 from mllmrec.evaluation.baselines.families import FAMILIES
@@ -61,13 +58,6 @@ def freeze_by_hand(workspace: Workspace, split: str, targets: dict[str, str], ca
     ]
     assert {example.user_id: example.target_id for example in examples} == targets
     write_jsonl(workspace.candidates("shop", split, "uni3", 3, 42), candidate_rows(examples))
-
-
-@pytest.mark.parametrize("module", [baselines, baselines_counts])
-def test_doctests_hold(module: ModuleType) -> None:
-    result = doctest.testmod(module)
-    assert result.attempted
-    assert not result.failed
 
 
 def test_the_registry_is_what_the_settings_offer() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import warnings
 from pathlib import Path
 
@@ -16,7 +15,6 @@ pytest.importorskip("implicit", reason="the extra `baselines` isn't installed")
 
 from implicit.utils import ParameterWarning
 
-from mllmrec.evaluation.baselines import itemknn as baselines_itemknn
 from mllmrec.evaluation.baselines.itemknn import KINDS, UNSEEN, ItemKnn, users_by_items
 
 TWO_SHELVES = [
@@ -84,7 +82,3 @@ def test_what_is_kept_scores_the_same(tmp_path: Path) -> None:
     again = ItemKnn("bm25", K=2, decay=0.9).restore(tmp_path, [])
     asked, items = [history_of("a"), history_of("x", "y")], [*"abcxyz", "new"]
     assert (again.score_items(asked, items) == model.score_items(asked, items)).all()
-
-
-def test_doctests_hold() -> None:
-    assert not doctest.testmod(baselines_itemknn).failed

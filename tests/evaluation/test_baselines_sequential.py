@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import logging
 from pathlib import Path
 
@@ -17,7 +16,6 @@ pytest.importorskip("rectools", reason="the extra `baselines` isn't installed")
 
 import torch
 
-from mllmrec.evaluation.baselines import sequential as baselines_sequential
 from mllmrec.evaluation.baselines.base import Baseline
 from mllmrec.evaluation.baselines.sequential import Bert4Rec, SasRec, SequentialBaseline, dataset_of
 
@@ -127,7 +125,3 @@ def test_the_trainer_says_nothing(capfd: pytest.CaptureFixture[str], caplog: pyt
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
     assert not Path("lightning_logs").exists()
-
-
-def test_doctests_hold() -> None:
-    assert not doctest.testmod(baselines_sequential).failed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,6 @@ from mllmrec.evaluation.cutoffs import finished_run
 from mllmrec.evaluation.runs import candidate_file
 from mllmrec.settings.base import validated
 from mllmrec.settings.evaluation import BaselinesSettings, RunSettings
-
-
-def test_doctests_hold() -> None:
-    result = doctest.testmod(cutoffs)
-    assert result.attempted
-    assert not result.failed
 
 
 @pytest.fixture

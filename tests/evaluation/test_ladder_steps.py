@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pytest
 from handmade import WriteRun
 from test_compare import PERFECT
 
-from mllmrec.evaluation import steps
 from mllmrec.evaluation.statistics import verdict
 from mllmrec.evaluation.steps import paired_gaps, pairs_of, steps_table
-
-
-def test_doctests_hold() -> None:
-    assert doctest.testmod(steps).failed == 0
 
 
 def test_a_step_over_the_row_above_by_hand(make_run: WriteRun) -> None:

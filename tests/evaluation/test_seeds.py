@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pytest
 from scipy.stats import binom, t, ttest_rel
 
 from mllmrec.errors import DataError
-from mllmrec.evaluation import seeds
 from mllmrec.evaluation.seeds import compare_over_seeds
 
 Runs = list[np.ndarray]
@@ -26,12 +23,6 @@ def two_configurations(
         return users + rng.normal(0, between, repetitions) + rng.normal(0, 0.3, users.shape)
 
     return [run() for _ in range(num_runs[0])], [run() for _ in range(num_runs[1])]
-
-
-def test_doctests_hold() -> None:
-    result = doctest.testmod(seeds)
-    assert result.attempted
-    assert not result.failed
 
 
 def test_of_single_runs_it_is_the_paired_t_test() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import itertools
 import tracemalloc
 
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from mllmrec.errors import DataError
-from mllmrec.evaluation import statistics
 from mllmrec.evaluation.statistics import (
     bootstrap,
     holm,
@@ -21,12 +19,6 @@ from mllmrec.evaluation.statistics import (
     minimum_detectable_alone,
     randomisation_p_values,
 )
-
-
-def test_doctests_hold() -> None:
-    result = doctest.testmod(statistics)
-    assert result.attempted >= 5
-    assert result.failed == 0
 
 
 def test_the_interval_of_a_proportion_is_the_normal_one() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import importlib
 import json
 from dataclasses import replace
@@ -283,10 +282,3 @@ def test_an_embedder_that_is_not_installed_is_told_with_the_command(gallery: Wor
 def test_two_ways_to_choose_are_one_too_many() -> None:
     with pytest.raises(ValueError, match="keep and threshold are two ways to choose"):
         AssessSettings(dataset=DATASET, keep=0.5, threshold=0.5)
-
-
-@pytest.mark.parametrize("module", ["confidence", "form", "leakage", "prediction", "repetition"])
-def test_examples_in_docstrings(module: str) -> None:
-    results = doctest.testmod(importlib.import_module(f"mllmrec.reasoning.{module}"))
-    assert results.attempted
-    assert not results.failed

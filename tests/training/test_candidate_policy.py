@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mllmrec.data.draws import uniform
-from mllmrec.training import candidate_policy, exact
 from mllmrec.training.candidate_policy import advantages, distribution, draw, kl, moments, objective, outside_mass
 
 HIT = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
@@ -157,10 +155,3 @@ def test_the_shares_of_many_draws_are_the_chances() -> None:
     chances = [0.1, 0.05, 0.6, 0.25]
     drawn = [draw(chances, uniform(7, "draw", str(number))) for number in range(20_000)]
     assert [drawn.count(place) / 20_000 for place in range(4)] == pytest.approx(chances, abs=0.012)
-
-
-def test_examples_in_docstrings() -> None:
-    for module in (candidate_policy, exact):
-        found = doctest.testmod(module)
-        assert found.attempted
-        assert not found.failed

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import doctest
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mllmrec.records import RankingExample
-from mllmrec.training import rewards
 from mllmrec.training.rewards import REWARDS, for_trainer, outcome, reference, strict
 
 EXAMPLE = RankingExample(
@@ -47,12 +44,6 @@ SEVERAL = (
 )
 HELD_TO_THE_RULE = sorted(set(REWARDS) - {"reference"})
 VALID, INVALID = GOLDEN + THOUGHT + MISSES, FOREIGN + MALFORMED + SEVERAL
-
-
-def test_doctests_hold() -> None:
-    result = doctest.testmod(rewards)
-    assert result.attempted
-    assert not result.failed
 
 
 @pytest.mark.parametrize("text", GOLDEN + THOUGHT)

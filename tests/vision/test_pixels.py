@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import subprocess
 import sys
 from pathlib import Path
@@ -13,19 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import BLACK, RED, WHITE, flat, noisy
 
-from mllmrec.vision import caption_rules, colours, lexicon, pixels, wording
 from mllmrec.vision.decoding import read_rgb
 from mllmrec.vision.images import ImageFolder
 from mllmrec.vision.pixels import WORKING_PIXELS, describe
-
-
-@pytest.mark.parametrize(
-    "module", [caption_rules, colours, lexicon, pixels, wording], ids=lambda module: module.__name__
-)
-def test_examples_in_docstrings(module: object) -> None:
-    results = doctest.testmod(module)
-    assert results.attempted
-    assert not results.failed
 
 
 def test_a_red_image() -> None:

@@ -23,7 +23,7 @@ def marked_probability(marked: Bools, labels: Bools, strata: Integers) -> float:
     """Two-sided probability that so many, or so few, labelled candidates are marked; exact.
 
     >>> labels, strata = np.array([True, False, False, False] * 2), np.repeat([0, 1], 4)
-    >>> marked_probability(labels, labels, strata)
+    >>> round(marked_probability(labels, labels, strata), 9)
     0.125
     """
     law, offset = np.ones(1), 0

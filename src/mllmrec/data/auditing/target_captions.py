@@ -44,7 +44,7 @@ def target_shares(
     """The share of targets among items of about an item's popularity.
 
     >>> target_shares(["a", "b", "c"], {"a": 2, "b": 1}, {"a"})
-    {'c': 0.0, 'a': 0.5, 'b': 0.5}
+    {'c': 0.0, 'b': 0.5, 'a': 0.5}
     """
     ranked = sorted(items, key=lambda item: (popularity.get(item, 0), item))
     never = [item for item in ranked if not popularity.get(item, 0)]
