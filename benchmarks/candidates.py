@@ -13,12 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from mllmrec.artifacts import Workspace
-from mllmrec.data import candidates_stage, prepare
-from mllmrec.demo.raw_tables import write_world
+from mllmrec.data import prepare
+from mllmrec.data.candidates import stage as candidates_stage
+from mllmrec.demo.habits import write_world
 from mllmrec.demo.world import World
-from mllmrec.settings.candidates import CandidatesSettings
-from mllmrec.settings.prepare import PrepareSettings
+from mllmrec.settings.data import CandidatesSettings, PrepareSettings
+from mllmrec.storage.workspace import Workspace
 
 ROUNDS = 5
 

@@ -19,16 +19,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mllmrec.artifacts import Workspace, sha256, write_jsonl
-from mllmrec.data.candidates import candidate_rows
-from mllmrec.evaluation import compare
-from mllmrec.evaluation.rankings import ranking_of
-from mllmrec.evaluation.runs import candidate_file, run_folder, write_run
-from mllmrec.evaluation.seeds import compare_over_seeds
-from mllmrec.evaluation.statistics import bootstrap, randomisation_p_values
+from mllmrec.data.candidates.drawing import candidate_rows
+from mllmrec.evaluation.comparison import stage as compare
+from mllmrec.evaluation.comparison.pairing import compare_over_seeds
+from mllmrec.evaluation.comparison.statistics import bootstrap, randomisation_p_values
+from mllmrec.evaluation.ranking.rankings import ranking_of
+from mllmrec.evaluation.ranking.runs import candidate_file, run_folder, write_run
 from mllmrec.evaluation.verifying import stage as verification
 from mllmrec.records import RankingExample
 from mllmrec.settings.evaluation import CompareSettings, RunSettings, VerifySettings
+from mllmrec.storage.workspace import Workspace, sha256, write_jsonl
 
 USERS, RUNS, METRICS, ROUNDS = 6040, 6, 7, 5
 

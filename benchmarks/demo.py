@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mllmrec.artifacts import read_json
+from mllmrec.storage.workspace import read_json
 
 
 def main(size: str) -> None:

@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mllmrec.backends.asking import ask_all
-from mllmrec.backends.base import Request
-from mllmrec.backends.endpoint import EndpointTeacher
-from mllmrec.settings.long import TeacherSettings
-from mllmrec.work import open_work
+from mllmrec.models.base import Request
+from mllmrec.models.server.asking import ask_all
+from mllmrec.models.server.endpoint import EndpointTeacher
+from mllmrec.settings.texts import TeacherSettings
+from mllmrec.storage.record_log import open_work
 
 SERVER = Path(__file__).parents[1] / "tests" / "faulty_server.py"
 IN_FLIGHT, SERVER_MILLISECONDS, NUM_REQUESTS, WARM_REQUESTS, ROUNDS = 32, 200, 3200, 320, 3

@@ -14,13 +14,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mllmrec.artifacts import Workspace
-from mllmrec.data import candidates_stage, prepare
-from mllmrec.demo.raw_tables import write_world
+from mllmrec.data import prepare
+from mllmrec.data.candidates import stage as candidates_stage
+from mllmrec.demo.habits import write_world
 from mllmrec.demo.world import World
-from mllmrec.settings.backbone import BackboneSettings
-from mllmrec.settings.candidates import CandidatesSettings
-from mllmrec.settings.prepare import PrepareSettings
+from mllmrec.settings.data import CandidatesSettings, PrepareSettings
+from mllmrec.settings.training import BackboneSettings
+from mllmrec.storage.workspace import Workspace
 from mllmrec.training import backbones
 
 COUNTS = (755, 1510, 3020, 6040)

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from mllmrec.artifacts import Workspace, write_text
-from mllmrec.settings.captions import CaptionSettings
+from mllmrec.settings.texts import CaptionSettings
+from mllmrec.storage.workspace import Workspace, write_text
 from mllmrec.vision import captions
-from mllmrec.vision.decoding import read_rgb
+from mllmrec.vision.images import read_rgb
 from mllmrec.vision.pixels import WORKING_PIXELS, describe, measure
 
 COUNT, ROUNDS = 400, 5

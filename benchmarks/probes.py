@@ -14,21 +14,20 @@ import time
 
 import numpy as np
 
-from mllmrec.artifacts import Workspace, read_json, write_json
-from mllmrec.data import candidates_stage, prepare
-from mllmrec.data.candidates import questions
+from mllmrec.data import prepare
+from mllmrec.data.candidates import stage as candidates_stage
+from mllmrec.data.candidates.drawing import questions
 from mllmrec.data.sequences import Interactions, Line
-from mllmrec.demo.raw_tables import write_world
+from mllmrec.demo.habits import write_world
 from mllmrec.demo.world import World
 from mllmrec.evaluation.probing import stage
 from mllmrec.evaluation.probing.findings import Study, findings
-from mllmrec.evaluation.probing.plan import make_plan
-from mllmrec.evaluation.probing.traces import HintedExamples
+from mllmrec.evaluation.probing.plan import HintedExamples, make_plan
 from mllmrec.records import RankingExample, example_id
-from mllmrec.settings.backbone import BackboneSettings
-from mllmrec.settings.candidates import CandidatesSettings
-from mllmrec.settings.prepare import PrepareSettings
-from mllmrec.settings.probes import PROBES, ProbeSettings
+from mllmrec.settings.data import CandidatesSettings, PrepareSettings
+from mllmrec.settings.evaluation import PROBES, ProbeSettings
+from mllmrec.settings.training import BackboneSettings
+from mllmrec.storage.workspace import Workspace, read_json, write_json
 from mllmrec.training import backbones
 
 USERS, MANY = 64, 6040

@@ -16,19 +16,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from mllmrec.artifacts import Workspace, sha256
-from mllmrec.data import candidates_stage, prepare
-from mllmrec.data.candidates import read_candidates
+from mllmrec.data import prepare
+from mllmrec.data.candidates import stage as candidates_stage
+from mllmrec.data.candidates.drawing import read_candidates
 from mllmrec.data.draws import uniform
-from mllmrec.demo.raw_tables import write_world
+from mllmrec.demo.habits import write_world
 from mllmrec.demo.world import World
 from mllmrec.evaluation.baselines import stage as baselines_stage
-from mllmrec.evaluation.rankings import ranking_of
-from mllmrec.evaluation.runs import run_folder, write_run
-from mllmrec.settings.candidates import CandidatesSettings
-from mllmrec.settings.evaluation import BaselinesSettings
-from mllmrec.settings.prepare import PrepareSettings
-from mllmrec.settings.ranking import EvaluateSettings
+from mllmrec.evaluation.ranking.rankings import ranking_of
+from mllmrec.evaluation.ranking.runs import run_folder, write_run
+from mllmrec.settings.data import CandidatesSettings, PrepareSettings
+from mllmrec.settings.evaluation import BaselinesSettings, EvaluateSettings
+from mllmrec.storage.workspace import Workspace, sha256
 
 ROUNDS = 3
 MODELS = ("backbone", "sft", "grpo")

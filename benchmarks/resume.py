@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mllmrec.settings.long import TeacherSettings
-from mllmrec.streams import write_list
-from mllmrec.work import open_work
+from mllmrec.settings.texts import TeacherSettings
+from mllmrec.storage.json_streams import write_list
+from mllmrec.storage.record_log import open_work
 
 SIZES = (0, 10_000, 100_000)
 REASONING = " ".join(

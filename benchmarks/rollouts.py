@@ -20,15 +20,15 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from mllmrec.artifacts import Workspace
-from mllmrec.backends.encoding import Encoder
-from mllmrec.backends.huggingface import load
 from mllmrec.data.sequences import Interactions
+from mllmrec.models.chat import Encoder
+from mllmrec.models.huggingface import load
 from mllmrec.settings.training import GrpoSettings
-from mllmrec.training import grpo
+from mllmrec.storage.workspace import Workspace
 from mllmrec.training.compact import answers_only
 from mllmrec.training.datasets import training_examples
-from mllmrec.training.start import as_trained, full_model
+from mllmrec.training.grpo import stage as grpo
+from mllmrec.training.setup import as_trained, full_model
 
 WAYS = ("generate", "candidates", "exact")
 PROMPTS, SIZE = 8, 8

@@ -16,15 +16,15 @@ from collections.abc import Callable
 
 import torch
 
-from mllmrec.artifacts import Workspace
-from mllmrec.backends.base import ScoringTask
-from mllmrec.backends.encoding import Encoder
-from mllmrec.backends.huggingface import HuggingFaceGenerator, load
-from mllmrec.backends.scoring import HuggingFaceScorer
-from mllmrec.data.candidates import freeze
-from mllmrec.data.formats import PromptFormat
+from mllmrec.data.candidates.drawing import freeze
+from mllmrec.data.prompts import PromptFormat
 from mllmrec.data.sequences import Interactions
-from mllmrec.manifests import Manifest
+from mllmrec.models.base import ScoringTask
+from mllmrec.models.chat import Encoder
+from mllmrec.models.huggingface import HuggingFaceGenerator, load
+from mllmrec.models.scoring import HuggingFaceScorer
+from mllmrec.storage.manifests import Manifest
+from mllmrec.storage.workspace import Workspace
 
 ROUNDS = 3
 

@@ -1,6 +1,6 @@
 """What the small things of training cost, as ratios in one run, on the backbone that comes with the demo.
 
-    OMP_NUM_THREADS=1 python benchmarks/training.py
+    OMP_NUM_THREADS=1 PYTHONPATH=tools python benchmarks/training.py
 
 Writing prompts: with an encoder for all of them against a new one for each, which keeps no line and no place to begin
 the search for what fits. Fine-tuning: a LoRA step forward and back whose last layer makes nothing but keys and values
@@ -23,16 +23,16 @@ import torch
 from peft import get_peft_model
 from trl.trainer.utils import add_fused_lm_head
 
-from mllmrec.artifacts import Workspace
-from mllmrec.backends.encoding import Encoder
-from mllmrec.backends.huggingface import LoadedModel, load
-from mllmrec.backends.scoring import score_rows
-from mllmrec.backends.tries import Row, make_rows
+from demo_backbone.lessons import Shape
+from demo_backbone.sheets import lessons
 from mllmrec.data.sequences import Catalogue
-from mllmrec.demo.backbone_files import install
-from mllmrec.demo.lessons import Shape
-from mllmrec.demo.sheets import lessons
+from mllmrec.demo.stage import install
+from mllmrec.models.chat import Encoder
+from mllmrec.models.huggingface import LoadedModel, load
+from mllmrec.models.scoring import score_rows
+from mllmrec.models.tries import Row, make_rows
 from mllmrec.records import Item, RankingExample
+from mllmrec.storage.workspace import Workspace
 from mllmrec.training.compact import IGNORED, answers_last, answers_only, without_padding_mask
 from mllmrec.training.lora_targets import find_targets
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-
-from mllmrec.artifacts import Workspace
 from small_models import copy_of, make_backbone, make_workspace, train_all
 from small_vision_models import make_text_model, make_vision_model
+
+from mllmrec.storage.workspace import Workspace
 
 # Models here are so small that a second thread only waits for the first one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,60 +15,50 @@ PACKAGE = Path(mllmrec.__file__).parent
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 ROOMS = {
-    **dict.fromkeys(("errors", "records", "artifacts", "manifests", "progress", "settings"), "ground"),
-    **dict.fromkeys(("launch", "locks", "loglines", "making", "streams", "work", "worklogs"), "ground"),
-    **{room: room for room in ("data", "backends", "evaluation", "vision", "reasoning", "training", "serving", "demo")},
-    **dict.fromkeys(
-        (
-            "cli",
-            "verbs",
-            "screen",
-            "stages",
-            "mistakes",
-            "pipeline",
-            "tour",
-            "doctor",
-            "doctor_memory",
-            "doctor_workspace",
-            "__main__",
-        ),
-        "top",
-    ),
-    "__init__": "ground",
+    **dict.fromkeys(("__init__", "errors", "records", "progress", "launch", "storage", "settings"), "ground"),
+    **{
+        room: room
+        for room in ("data", "models", "evaluation", "vision", "reasoning", "training", "doctor", "pipeline", "demo")
+    },
+    "stages": "stages",
+    "cli": "cli",
+    "__main__": "cli",
 }
 FLOORS = {
     "ground": 0,
     "data": 1,
-    "backends": 2,
-    **dict.fromkeys(("evaluation", "vision", "reasoning"), 3),
-    **dict.fromkeys(("training", "serving", "demo"), 4),
-    "top": 5,
+    "models": 2,
+    **dict.fromkeys(("evaluation", "vision", "reasoning", "doctor"), 3),
+    "training": 4,
+    "stages": 5,
+    "pipeline": 6,
+    "demo": 7,
+    "cli": 8,
 }
-# Where each heavy library may be imported. The doctor tells which devices torch sees; adapters load in backends.
+# Where each heavy library may be imported. The doctor tells which devices torch sees; adapters load in models.
 HEAVY = {
     "torch": (
-        "backends/",
+        "models/",
         "training/",
-        "demo/pretrain",
-        "doctor.py",
+        "doctor/report.py",
         "launch.py",
         "evaluation/baselines/sequential.py",
     ),
-    "transformers": ("backends/", "training/", "demo/pretrain"),
-    "trl": ("training/", "backends/small_qwen3.py"),
-    "peft": ("training/", "backends/"),
+    "transformers": ("models/", "training/"),
+    "trl": ("training/", "models/small_qwen3.py"),
+    "peft": ("training/", "models/"),
     "datasets": ("training/",),
     "polars": ("data/importers/",),
     "PIL": ("vision/", "demo/", "evaluation/reporting/"),
     "fastapi": ("serving/",),
     "uvicorn": ("serving/",),
-    "matplotlib": ("evaluation/reporting/", "reasoning/plots.py"),
-    "openai": ("backends/endpoint.py",),
+    "matplotlib": ("evaluation/reporting/", "reasoning/assessment/plots.py"),
+    "openai": ("models/server/endpoint.py",),
     "rectools": ("evaluation/baselines/sequential.py",),
-    "implicit": ("evaluation/baselines/itemknn.py",),
+    "implicit": ("evaluation/baselines/neighbours.py",),
     "pandas": ("evaluation/baselines/sequential.py",),
     "jinja2": ("evaluation/reporting/",),
-    "sentence_transformers": ("backends/embedding.py",),
+    "sentence_transformers": ("models/embedding.py",),
 }
 MODULE_LINES, FUNCTION_LINES = 400, 60
 
@@ -146,6 +137,13 @@ def test_sizes_keep_to_their_budgets(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_every_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_a_module_that_a_docstring_names_is_there(path: Path) -> None:
+    named = set(re.findall(r"`(?!benchmarks/)([a-z0-9_/]+\.py)`", path.read_text(encoding="utf-8")))
+    gone = [name for name in named if not any(f"/{relative(module)}".endswith(f"/{name}") for module in MODULES)]
+    assert not gone
 
 
 def test_the_init_of_a_room_holds_a_docstring_only() -> None:

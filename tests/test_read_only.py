@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mllmrec.artifacts import Workspace
-from mllmrec.data.candidates_stage import run as candidates
-from mllmrec.evaluation.baselines.stage import run as baselines
-from mllmrec.reasoning.pseudo_cot import run as pseudo_cot
-from mllmrec.reasoning.refine import run as refine
-from mllmrec.records import Summary
-from mllmrec.settings.candidates import CandidatesSettings
-from mllmrec.settings.evaluation import BaselinesSettings
-from mllmrec.settings.reasoning import PseudoCotSettings, RefineSettings
 from unprivileged import unprivileged
 from workspaces import tsv, write_dataset
+
+from mllmrec.data.candidates.stage import run as candidates
+from mllmrec.evaluation.baselines.stage import run as baselines
+from mllmrec.reasoning.writing.pseudo_cot import run as pseudo_cot
+from mllmrec.reasoning.writing.refine import run as refine
+from mllmrec.records import Summary
+from mllmrec.settings.data import CandidatesSettings
+from mllmrec.settings.evaluation import BaselinesSettings
+from mllmrec.settings.texts import PseudoCotSettings, RefineSettings
+from mllmrec.storage.workspace import Workspace
 
 LINES = tsv({str(user): [f"i{(user * 3 + step * 7) % 40}" for step in range(12)] for user in range(20)})
 

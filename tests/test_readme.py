@@ -13,9 +13,9 @@ import pytest
 from cyclopts import App
 from PIL import Image
 
-from mllmrec.cli import main, take_globals
+from mllmrec.cli.main import main, take_globals
+from mllmrec.cli.verbs import app
 from mllmrec.settings.recipe import load_recipe
-from mllmrec.verbs import app
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

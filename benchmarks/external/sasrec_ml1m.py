@@ -26,7 +26,7 @@ from mllmrec.data.sequences import Line
 from mllmrec.evaluation.baselines.base import Baseline
 from mllmrec.evaluation.baselines.sequential import SasRec
 from mllmrec.evaluation.metrics import means, per_user
-from mllmrec.evaluation.rankings import position_of, ranking_of
+from mllmrec.evaluation.ranking.rankings import position_of, ranking_of
 from mllmrec.records import RankingExample, Split, example_id
 
 METRICS = ("NDCG@10", "HR@10")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mllmrec.artifacts import Workspace
 from mllmrec.errors import ArtifactError
 from mllmrec.progress import note
 from mllmrec.records import Summary
-from mllmrec.settings.reasoning import PseudoCotSettings
-from mllmrec.settings.report import ReportSettings
+from mllmrec.settings.evaluation import ReportSettings
+from mllmrec.settings.texts import PseudoCotSettings
+from mllmrec.storage.workspace import Workspace
 
 Run = Callable[[Any, Workspace], Summary]
 WRITER_PIXELS = 262_144
@@ -27,7 +27,7 @@ def entry_point(verb: str) -> Run:
 
 def run_pseudo_cot(settings: PseudoCotSettings, workspace: Workspace) -> Summary:
     """Write traces; a vision model is handed the history's images, which reasoning can't open by itself."""
-    from mllmrec.reasoning.pseudo_cot import run
+    from mllmrec.reasoning.writing.pseudo_cot import run
     from mllmrec.vision.images import ImageFolder
 
     images = ImageFolder(workspace.images(settings.dataset))
@@ -59,11 +59,11 @@ def _data_stage(verb: str) -> Run | None:
 
             return prepare
         case "candidates":
-            from mllmrec.data.candidates_stage import run as candidates
+            from mllmrec.data.candidates.stage import run as candidates
 
             return candidates
         case "audit":
-            from mllmrec.data.audit import run as audit
+            from mllmrec.data.auditing.stage import run as audit
 
             return audit
     return None
@@ -78,11 +78,11 @@ def _reasoning_stage(verb: str) -> Run | None:
         case "pseudo-cot":
             return run_pseudo_cot
         case "refine":
-            from mllmrec.reasoning.refine import run as refine
+            from mllmrec.reasoning.writing.refine import run as refine
 
             return refine
         case "assess":
-            from mllmrec.reasoning.assess import run as assess
+            from mllmrec.reasoning.assessment.stage import run as assess
 
             return assess
     return None
@@ -95,7 +95,7 @@ def _model_stage(verb: str) -> Run | None:
 
             return backbone
         case "retrieve":
-            from mllmrec.evaluation.retrieval import run as retrieve
+            from mllmrec.evaluation.retrieval.stage import run as retrieve
 
             return retrieve
         case "baselines":
@@ -111,11 +111,11 @@ def _model_stage(verb: str) -> Run | None:
 
             return merge
         case "grpo":
-            from mllmrec.training.grpo import run as grpo
+            from mllmrec.training.grpo.stage import run as grpo
 
             return grpo
         case "evaluate":
-            from mllmrec.evaluation.ranking import run as evaluate
+            from mllmrec.evaluation.ranking.stage import run as evaluate
 
             return evaluate
         case "probe":

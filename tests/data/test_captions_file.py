@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mllmrec import ArtifactError, DataError, Workspace
-from mllmrec.artifacts import write_json
-from mllmrec.data.captions import CaptionMode, read_captions
+from mllmrec.data.item_files import CaptionMode, read_captions
+from mllmrec.storage.workspace import write_json
 
 ROWS = {"1": {"title": "Lamp", "caption": "A brass lamp."}, "B-2": {"title": "NA", "caption": "天空"}}
 

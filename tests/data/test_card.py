@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from raw_files import lay
 
 from mllmrec import Workspace
-from mllmrec.data.card import card, overlaid
-from mllmrec.data.card_table import table
+from mllmrec.data.card import card, overlaid, table
 from mllmrec.errors import ArtifactError
 
 TRAIN = "1\ta b c d\n2\tb c d e\n3\ta a b c\n"

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from mllmrec import SettingsError
-from mllmrec.data.formats import PromptFormat, inherited
-from mllmrec.data.prompts import TEMPLATE_VERSION
-from mllmrec.manifests import Manifest, write_manifest
+from mllmrec.data.prompts import TEMPLATE_VERSION, PromptFormat, inherited
 from mllmrec.settings.training import SftSettings
+from mllmrec.storage.manifests import Manifest, write_manifest
 
 TRAINED = PromptFormat(window=10, captions=True, max_prompt_tokens=2048, hint_share=0.1)
 

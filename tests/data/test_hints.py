@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from mllmrec import ArtifactError, DataError, Workspace
-from mllmrec.artifacts import write_json
-from mllmrec.data.candidates import questions
-from mllmrec.data.hints import HintDraw, Hints, draw_hints, find_usable, read_hints
-from mllmrec.data.sequences import Interactions
-from mllmrec.manifests import hash_files, write_manifest
-from mllmrec.records import RankingExample
-from mllmrec.settings.assess import AssessSettings
-from mllmrec.streams import write_list
 from traces import key, own, reference
 from workspaces import write_dataset
+
+from mllmrec import ArtifactError, DataError, Workspace
+from mllmrec.data.candidates.drawing import questions
+from mllmrec.data.hints import HintDraw, Hints, draw_hints, find_usable, read_hints
+from mllmrec.data.sequences import Interactions
+from mllmrec.records import RankingExample
+from mllmrec.settings.texts import AssessSettings
+from mllmrec.storage.json_streams import write_list
+from mllmrec.storage.manifests import hash_files, write_manifest
+from mllmrec.storage.workspace import write_json
 
 TRAIN = "1\tx a b c\n\n2\ta b c\n1\td e f\n"
 TITLES = "item,title\nc,The Copper Kettle (1995)\n" + "".join(f"{item},Thing {item}\n" for item in "abdefx")

@@ -12,10 +12,10 @@ import pytest
 from raw_files import lay, pairs, prepare
 
 from mllmrec import Workspace
-from mllmrec.artifacts import partial, read_json
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, DataError
-from mllmrec.manifests import manifest_path
+from mllmrec.storage.manifests import manifest_path
+from mllmrec.storage.workspace import partial, read_json
 
 ROWS = [
     *[("10", item, time) for time, item in enumerate(("tea", "cup", "jam", "tea", "pot"))],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from raw_files import lay, prepare, read
 
-from mllmrec.data.movie_links import read_links
+from mllmrec.data.fetching.tmdb import read_links
 from mllmrec.data.sequences import read_catalogue
 from mllmrec.errors import DataError
 

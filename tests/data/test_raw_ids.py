@@ -11,13 +11,13 @@ import pytest
 from raw_files import lay, pairs, prepare, settings
 
 from mllmrec import Workspace
-from mllmrec.artifacts import read_json
-from mllmrec.data.images_folder import image_names
+from mllmrec.data.item_files import image_names
 from mllmrec.data.prepare import run
 from mllmrec.data.raw_ids import RawIds, safe_ids
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, DataError
-from mllmrec.manifests import manifest_path
+from mllmrec.storage.manifests import manifest_path
+from mllmrec.storage.workspace import read_json
 
 RAW = ["cat/i3", "Crème brûlée", "кофе", "a+b==", "u1@example.org", ".hidden", "../up", "a b", "shop:item:1"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from workspaces import titles_csv, tsv, write_dataset
 
 from mllmrec import ArtifactError, DataError, Workspace
 from mllmrec.data.sequences import (
@@ -20,7 +21,6 @@ from mllmrec.data.sequences import (
     windows,
 )
 from mllmrec.records import Item
-from workspaces import titles_csv, tsv, write_dataset
 
 
 def lay(tmp_path: Path, content: str | bytes, name: str = "train.tsv") -> Path:
@@ -282,7 +282,7 @@ def test_held_out_targets_are_known_at_every_split(without_valid: Interactions) 
 def test_windows_are_all_runs_of_their_length(items: tuple[str, ...], length: int) -> None:
     every = windows(items, length, "all")
     assert len(every) == max(0, len(items) - length + 1)
-    assert all(span == items[start : start + length] for start, span in enumerate(every))
+    assert every == [items[start : start + length] for start in range(len(every))]
     assert windows(items, length, "last") == every[-1:]
 
 

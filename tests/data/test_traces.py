@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from traces import key, own, reference
+from workspaces import write_dataset
 
 from mllmrec import ArtifactError, DataError, Workspace
-from mllmrec.artifacts import write_json, write_text
 from mllmrec.data.sequences import Interactions
 from mllmrec.data.traces import TraceJoin, TrainWindows, usable_traces, written_traces
 from mllmrec.records import example_id
-from mllmrec.streams import read_list
-from traces import key, own, reference
-from workspaces import write_dataset
+from mllmrec.storage.json_streams import read_list
+from mllmrec.storage.workspace import write_json, write_text
 
 TRAIN = "1\tx a b c\n\n2\ta b c\n1\td e f\n"
 VALID = "1\tx a b c d\n2\ta b c g\n"

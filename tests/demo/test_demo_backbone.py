@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
-from mllmrec.artifacts import Workspace, write_text
-from mllmrec.backends.huggingface import LoadedModel, load
+from demo_backbone.lessons import Shape
+from demo_backbone.pretrain_exam import Mark, mark
 from mllmrec.data.model_folders import lacking, stored_parameters
-from mllmrec.demo.backbone_files import SHIPPED, install
-from mllmrec.demo.lessons import Shape
-from mllmrec.demo.pretrain_exam import Mark, mark
+from mllmrec.demo.stage import SHIPPED, install
 from mllmrec.errors import ArtifactError
+from mllmrec.models.huggingface import LoadedModel, load
+from mllmrec.storage.workspace import Workspace, write_text
 
 SEED, QUESTIONS = 31337, 60
 
@@ -66,7 +66,7 @@ def test_what_it_says_freely_is_mostly_on_the_list(shipped: LoadedModel) -> None
 
 def test_its_card_says_what_it_is() -> None:
     card = (SHIPPED / "README.md").read_text(encoding="utf-8")
-    for needed in ("license: apache-2.0", "mllmrec.demo.pretrain", "steps", "seconds", "HR@1"):
+    for needed in ("license: apache-2.0", "demo_backbone.pretrain", "steps", "seconds", "HR@1"):
         assert needed in card
 
 

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mllmrec.artifacts import sha256
 from mllmrec.data.draws import generator
+from mllmrec.demo.canvas import PALETTES
 from mllmrec.demo.motifs import MOTIFS
-from mllmrec.demo.palettes import PALETTES
-from mllmrec.demo.posters import encoded, poster, write_posters
-from mllmrec.demo.scenery import VIEWS
+from mllmrec.demo.posters import VIEWS, encoded, poster, write_posters
 from mllmrec.demo.world import KINDS, PLACES, TINTS, Thing, World, make_things
+from mllmrec.storage.workspace import sha256
 from mllmrec.vision.pixels import describe
 
 MAIN = {

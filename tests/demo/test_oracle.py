@@ -9,12 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from mllmrec.data.candidates import with_candidates
+from mllmrec.data.candidates.drawing import with_candidates
+from mllmrec.data.candidates.negatives import PoolSampler
 from mllmrec.data.draws import generator
-from mllmrec.data.negatives import PoolSampler
-from mllmrec.demo.ceiling import ROWS, expected
 from mllmrec.demo.habits import TASTES, Habits, Taste
-from mllmrec.demo.oracle import FloatArray, Oracle
+from mllmrec.demo.oracle import ROWS, FloatArray, Oracle, expected
 from mllmrec.demo.world import World, make_things
 from mllmrec.records import RankingExample
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mllmrec.demo.raw_tables import write_world
+from mllmrec.demo.habits import write_world
 from mllmrec.demo.world import KINDS, PLACES, SIZES, TINTS, World, make_things
 from mllmrec.errors import SettingsError
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from handmade import SCORES, TARGETS, WriteRun, as_baseline, example_of, freeze_lists
 
-from mllmrec.artifacts import Workspace, sha256, write_text
-from mllmrec.evaluation.rankings import ranking_of
-from mllmrec.evaluation.runs import Run, candidate_file, run_folder, write_run
+from mllmrec.evaluation.ranking.rankings import ranking_of
+from mllmrec.evaluation.ranking.runs import Run, candidate_file, run_folder, write_run
 from mllmrec.settings.evaluation import RunSettings
+from mllmrec.storage.workspace import Workspace, sha256, write_text
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_metrics_are_the_average_over_every_order_of_tied_candidates(case: tuple
     orders = [
         order
         for order in itertools.permutations(range(size))
-        if all(scores[first] >= scores[second] for first, second in itertools.pairwise(order))
+        if not any(scores[first] < scores[second] for first, second in itertools.pairwise(order))
     ]
     positions = [order.index(target) + 1 for order in orders]
     higher, ties = rank_of(scores, target)

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import yaml
 
-from mllmrec.artifacts import Workspace
+from mllmrec.demo.habits import write_world
 from mllmrec.demo.posters import write_posters
-from mllmrec.demo.raw_tables import write_world
+from mllmrec.demo.stage import demo_recipe
 from mllmrec.demo.world import World
-from mllmrec.pipeline.dependencies import ties, waits_for
+from mllmrec.pipeline.schedule import ties, waits_for
+from mllmrec.settings.evaluation import EvaluateSettings
 from mllmrec.settings.pipeline import DemoSettings
-from mllmrec.settings.ranking import EvaluateSettings
 from mllmrec.settings.recipe import STAGES, load_recipe
 from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings
 from mllmrec.stages import entry_point
-from mllmrec.tour import demo_recipe
+from mllmrec.storage.workspace import Workspace
 
 ALONE = {"report"}
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kills import SERVER, Disturbed, disturbances
 from test_dependencies import EVERYTHING
 
-from kills import SERVER, Disturbed, disturbances
-from mllmrec.artifacts import Workspace
+from mllmrec.demo.habits import write_world
 from mllmrec.demo.posters import write_posters
-from mllmrec.demo.raw_tables import write_world
 from mllmrec.demo.world import World
 from mllmrec.settings.base import StageSettings
 from mllmrec.settings.recipe import STAGES, load_recipe
+from mllmrec.storage.workspace import Workspace
 
 LIGHT = ("prepare", "caption", "pseudo-cot", "candidates")
 """Stages that load no torch."""

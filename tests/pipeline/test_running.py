@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import yaml
-
-from mllmrec import Workspace
-from mllmrec.artifacts import sha256
-from mllmrec.cli import main
-from mllmrec.errors import SettingsError
-from mllmrec.evaluation.rankings import read_rankings
-from mllmrec.pipeline.running import command_of, run
-from mllmrec.settings.pipeline import RunRecipeSettings
 from small_models import DATASET, WINDOW
 from workspaces import tsv, write_dataset
+
+from mllmrec import Workspace
+from mllmrec.cli.main import main
+from mllmrec.errors import SettingsError
+from mllmrec.evaluation.ranking.rankings import read_rankings
+from mllmrec.pipeline.stage import command_of, run
+from mllmrec.settings.pipeline import RunRecipeSettings
+from mllmrec.storage.workspace import sha256
 
 QUICK = {"limit": 16, "batch": 8, "accum": 1, "eval_users": 8, "eval_steps": 1000, "num_neg": 4}
 
@@ -122,7 +122,7 @@ def test_an_interrupted_stage_is_named_too(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt("stopped at step 3; go on with --resume")
 
-    monkeypatch.setattr("mllmrec.data.candidates_stage.run", interrupt)
+    monkeypatch.setattr("mllmrec.data.candidates.stage.run", interrupt)
     path = write_recipe(tmp_path, candidates={})
     assert failing(capsys, 130, str(path))[1] == (
         "Interrupted: stopped at step 3; go on with --resume. This was stage 1 of 1, candidates; "

@@ -15,19 +15,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from workspaces import SUPPORT
 
-from mllmrec.artifacts import Workspace
 from mllmrec.errors import BackendError, DataError
 from mllmrec.pipeline.lanes import LaneError
 from mllmrec.pipeline.schedule import Schedule, one_by_one, side_by_side, time_needed
 from mllmrec.progress import Board, Said, note, progress
 from mllmrec.records import Summary
 from mllmrec.settings.base import StageSettings
-from mllmrec.settings.candidates import CandidatesSettings
-from mllmrec.settings.captions import CaptionSettings
-from mllmrec.settings.prepare import PrepareSettings
-from mllmrec.settings.report import ReportSettings
+from mllmrec.settings.data import CandidatesSettings, PrepareSettings
+from mllmrec.settings.evaluation import ReportSettings
+from mllmrec.settings.texts import CaptionSettings
 from mllmrec.stages import Run
+from mllmrec.storage.workspace import Workspace
 
 
 class TwoArgumentsError(Exception):
@@ -253,7 +253,7 @@ def at_work(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
 
     def start(todo: str) -> subprocess.Popen[str]:
         (tmp_path / "script.py").write_text(INTERRUPTED)
-        path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+        path = os.pathsep.join([str(Path(__file__).parent), str(SUPPORT), *filter(None, sys.path)])
         with (tmp_path / "told").open("w") as told:
             process = subprocess.Popen(
                 [sys.executable, str(tmp_path / "script.py"), str(tmp_path), todo],

@@ -6,7 +6,7 @@ import pytest
 
 from mllmrec import SettingsError
 from mllmrec.settings.base import validated
-from mllmrec.settings.reasoning import RefineSettings
+from mllmrec.settings.texts import RefineSettings
 
 
 def test_a_key_given_where_its_variable_is_named_is_refused_and_not_repeated() -> None:

@@ -19,7 +19,7 @@ from mllmrec.settings.base import (
     split_commas,
     validated,
 )
-from mllmrec.settings.candidates import CandidatesSettings
+from mllmrec.settings.data import CandidatesSettings
 from mllmrec.settings.evaluation import CompareSettings
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
 from mllmrec.settings.recipe import STAGES

@@ -10,20 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import DATASET, make_backbone, random_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 from trl.chat_template_utils import qwen3_chat_template
 
-from mllmrec.artifacts import Workspace, sha256, write_text
-from mllmrec.backends.small_qwen3 import SPECIAL_TOKENS
-from mllmrec.backends.training_state import keep_state, kept_place
 from mllmrec.data.sequences import Interactions, is_held_out
 from mllmrec.errors import ArtifactError, DataError
-from mllmrec.manifests import Manifest
-from mllmrec.settings.backbone import BackboneSettings
-from mllmrec.training import pretrain as pretrain_module
+from mllmrec.models.small_qwen3 import SPECIAL_TOKENS
+from mllmrec.settings.training import BackboneSettings
+from mllmrec.storage.manifests import Manifest
+from mllmrec.storage.workspace import Workspace, sha256, write_text
+from mllmrec.training import pretraining as pretrain_module
 from mllmrec.training.backbones import run, train_tokenizer
-from mllmrec.training.pretrain import IGNORED, SequenceGame, copy_batch
-from small_models import DATASET, make_backbone, random_model
+from mllmrec.training.pretraining import IGNORED, SequenceGame, copy_batch, keep_state, kept_place
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mllmrec.artifacts import read_json, read_jsonl, write_json, write_jsonl, write_text
 from mllmrec.errors import ArtifactError
 from mllmrec.settings.training import GrpoSettings, SftSettings
+from mllmrec.storage.workspace import read_json, read_jsonl, write_json, write_jsonl, write_text
 from mllmrec.training.checkpoints import begin, clear, draws_of, last_checkpoint, place_best, refuse_own_input
 
 INPUTS = {"train": "a", "model": "b"}

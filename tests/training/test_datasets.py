@@ -7,20 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_models import DATASET, WINDOW, grpo_settings, sft_settings
 
-from mllmrec.artifacts import Workspace, write_json, write_text
-from mllmrec.data.folds import in_fold
+from mllmrec.data.draws import in_fold
 from mllmrec.data.sequences import Interactions, is_held_out
 from mllmrec.errors import DataError
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import SftSettings, TrainingSettings
+from mllmrec.storage.workspace import Workspace, write_json, write_text
 from mllmrec.training.datasets import (
     TrainingExamples,
     refuse_leaks,
     training_examples,
     validation_examples,
 )
-from small_models import DATASET, WINDOW, grpo_settings, sft_settings
 
 
 @pytest.fixture(scope="module")

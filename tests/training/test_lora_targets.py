@@ -11,17 +11,17 @@ import pytest
 import torch
 import transformers
 from peft import get_peft_model
+from small_models import DATASET, SIZES, WIDE, naive_scores, sft_settings, weights_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mllmrec.artifacts import Workspace, read_json
-from mllmrec.backends.adapters import fold, folded_meanwhile, put_on
-from mllmrec.backends.base import ScoringTask
-from mllmrec.backends.scoring import HuggingFaceScorer
 from mllmrec.errors import BackendError, SettingsError
+from mllmrec.models.adapters import fold, folded_meanwhile, put_on
+from mllmrec.models.base import ScoringTask
+from mllmrec.models.scoring import HuggingFaceScorer
 from mllmrec.settings.training import MergeSettings
+from mllmrec.storage.workspace import Workspace, read_json
 from mllmrec.training import merge, sft
 from mllmrec.training.lora_targets import find_targets, lora_for
-from small_models import DATASET, SIZES, WIDE, naive_scores, sft_settings, weights_of
 
 PLAIN = {name: SIZES[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")}
 EXPERTS = SIZES | {"num_local_experts": 4}

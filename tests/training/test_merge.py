@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from small_models import DATASET, weights_of
 from transformers import Qwen3ForCausalLM
 
-from mllmrec.artifacts import Workspace, read_json, write_json, write_text
-from mllmrec.backends.huggingface import load
 from mllmrec.errors import ArtifactError, BackendError
-from mllmrec.manifests import Manifest, hash_model, vouched
+from mllmrec.models.huggingface import load
 from mllmrec.records import Summary
 from mllmrec.settings.training import MergeSettings
+from mllmrec.storage.manifests import Manifest, hash_model, vouched
+from mllmrec.storage.workspace import Workspace, read_json, write_json, write_text
 from mllmrec.training.merge import run, stored_dtype
-from small_models import DATASET, weights_of
 
 IDS = torch.tensor([[7, 8, 9, 10, 11, 12, 300, 301, 302, 5, 6]])
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from mllmrec.artifacts import Workspace
-from mllmrec.data.formats import PromptFormat
-from mllmrec.evaluation.models import ModelChoice, prompt_content
-from mllmrec.manifests import write_manifest
-from mllmrec.settings.ranking import EvaluateSettings
+from mllmrec.data.prompts import PromptFormat
+from mllmrec.evaluation.ranking.models import ModelChoice, prompt_content
+from mllmrec.settings.evaluation import EvaluateSettings
 from mllmrec.settings.training import GrpoSettings, SftSettings
-from mllmrec.training.start import as_trained
+from mllmrec.storage.manifests import write_manifest
+from mllmrec.storage.workspace import Workspace
+from mllmrec.training.setup import as_trained
 
 FORMAT = PromptFormat(window=7, captions=False, max_prompt_tokens=360)
 

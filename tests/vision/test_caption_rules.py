@@ -6,14 +6,7 @@ import pytest
 
 from mllmrec.data.sequences import Catalogue
 from mllmrec.records import Item
-from mllmrec.vision.caption_rules import (
-    EMPTY,
-    NAMES_TITLE,
-    TOO_LONG,
-    CaptionRules,
-    caption_prompt,
-    first_sentence,
-)
+from mllmrec.vision.captions import EMPTY, NAMES_TITLE, TOO_LONG, CaptionRules, caption_prompt, first_sentence
 
 TITLES = {
     "1": "Paper Moons (1996)",

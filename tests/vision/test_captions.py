@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faulty_server import faulty_server
 from pictures import RED, encoded, flat, noisy, write_pictures
 from PIL import Image
 
-from faulty_server import faulty_server
 from mllmrec import ArtifactError, BackendError, Workspace
-from mllmrec.artifacts import partial, read_json
-from mllmrec.backends.base import Reply, Request
-from mllmrec.data.captions import read_captions
-from mllmrec.manifests import Manifest
+from mllmrec.data.item_files import read_captions
+from mllmrec.models.base import Reply, Request
 from mllmrec.records import Summary
-from mllmrec.settings.captions import CaptionSettings
+from mllmrec.settings.texts import CaptionSettings
+from mllmrec.storage.manifests import Manifest
+from mllmrec.storage.workspace import partial, read_json
 from mllmrec.vision.captions import item_of, run
 from mllmrec.vision.pixels import describe
 

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 from pictures import encoded, noisy, write_pictures
+from workspaces import SUPPORT
 
 from mllmrec import ArtifactError, Workspace
-from mllmrec.artifacts import partial
-from mllmrec.manifests import Manifest
-from mllmrec.settings.captions import CaptionSettings
+from mllmrec.settings.texts import CaptionSettings
+from mllmrec.storage.manifests import Manifest
+from mllmrec.storage.workspace import partial
 from mllmrec.vision import captions
 
-PROGRAM = Path(__file__).with_name("slow_captions.py")
+PROGRAM = SUPPORT / "slow_captions.py"
 COUNT, KILLS = 200, 10
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,8 @@ from pictures import BLUE, RED, WHITE, encoded, flat, noisy
 from PIL import Image, ImageOps
 
 from mllmrec.errors import DataError
-from mllmrec.vision import decoding
-from mllmrec.vision.decoding import ImageError, count_pixels, read_picture, read_rgb
+from mllmrec.vision import images as decoding
+from mllmrec.vision.images import ImageError, count_pixels, read_picture, read_rgb
 
 LARGE = 1 << 20
 REASONS = {"empty file", "not an image", "truncated", "corrupt", "too many pixels", "too narrow"}

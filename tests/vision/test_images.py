@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 from pictures import BLUE, RED, encoded, flat
+from unprivileged import unprivileged
 
 from mllmrec.vision import images
-from mllmrec.vision.decoding import ImageError
-from mllmrec.vision.images import ImageFolder
-from unprivileged import unprivileged
+from mllmrec.vision.images import ImageError, ImageFolder
 
 PNG = encoded(flat(RED, 8, 8))
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import BLACK, RED, WHITE, flat, noisy
+from workspaces import SUPPORT
 
-from mllmrec.vision.decoding import read_rgb
-from mllmrec.vision.images import ImageFolder
+from mllmrec.vision.images import ImageFolder, read_rgb
 from mllmrec.vision.pixels import WORKING_PIXELS, describe
 
 
@@ -67,10 +67,9 @@ def test_other_processes_and_thread_counts_say_the_same() -> None:
         "from mllmrec.vision.pixels import describe; print([describe(noisy(seed)) for seed in range(40)])"
     )
     expected = f"{[describe(noisy(seed)) for seed in range(40)]}\n"
-    folder = Path(__file__).parent
     for threads in ("1", "4"):
-        environment = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "PYTHONPATH": str(folder.parent)}
-        command = [sys.executable, "-c", program, str(folder)]
+        environment = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "PYTHONPATH": str(SUPPORT)}
+        command = [sys.executable, "-c", program, str(SUPPORT)]
         assert subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout == expected
 
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from mllmrec.vision.colours import COLOURS, Shares
 from mllmrec.vision.composition import Composition
-from mllmrec.vision.lexicon import ACCENTS, OTHER_NAMES
-from mllmrec.vision.wording import Measured, sentence, series
+from mllmrec.vision.wording import ACCENTS, OTHER_NAMES, Measured, sentence, series
 
 EVEN = ((0.5, 0.5, 0.5),) * 3
 

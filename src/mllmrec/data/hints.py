@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import Workspace
 from mllmrec.data.draws import uniform
 from mllmrec.data.naming import Naming
 from mllmrec.data.sequences import Interactions
-from mllmrec.data.trace_records import was_conditioned
-from mllmrec.data.traces import TraceJoin, usable_traces, verify_assessed, written_traces
+from mllmrec.data.traces import TraceJoin, usable_traces, verify_assessed, was_conditioned, written_traces
 from mllmrec.progress import note
 from mllmrec.records import RankingExample, Trace
+from mllmrec.storage.workspace import Workspace
 
 TOLD = {
     "mismatched": "belong to no window of the train split",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from mllmrec.data.written_words import Place
+from mllmrec.data.title_spellings import Place
 
 _QUOTES, _UNQUOTES = "\"'“‘«[(", "\"'”’»]),.;:!?"
 _EMPHASIS = "*_"

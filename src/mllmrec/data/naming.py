@@ -1,27 +1,39 @@
-"""Whether a text names an item, by id or by title.
+"""Whether a text names an item, by id or by title; and, of many items, which ones it may name.
 
-A title is looked for as it may be written: the spellings of `title_spellings.py`, compared by the words of
-`written_words.py`, so that possessives, subtitles, hyphens, &, numerals, case and accents make no difference. What may
-be ordinary words counts only where it is written like a name (`name_contexts.py`): a one-word title that is an ordinary
-word (it occurs elsewhere in the catalogue, or is very short or a number), a title of nothing but function words, and a
-subtitle alone. Another one-word title doesn't count in small letters behind "a", "this" or "her".
-What is a title of the history is no other title: where "Toy Story 2" was met, it doesn't name "Toy Story", while "Toy
-Story" doesn't hide that "Toy Story 2" is named.
+A title is looked for as it may be written: the spellings and words of `title_spellings.py`, so that possessives,
+subtitles, hyphens, &, numerals, case and accents make no difference. What may be ordinary words counts only where it is
+written like a name (`name_contexts.py`): a one-word title that is an ordinary word (it occurs elsewhere in the
+catalogue, or is very short or a number), a title of nothing but function words, and a subtitle alone. Another one-word
+title doesn't count in small letters behind "a", "this" or "her". What is a title of the history is no other title:
+where "Toy Story 2" was met, it doesn't name "Toy Story", while "Toy Story" doesn't hide that "Toy Story 2" is named.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from mllmrec.data.id_mentions import mentions_id
 from mllmrec.data.name_contexts import FUNCTION_WORDS, has_year, is_name, is_rare_name, is_written_as_title
 from mllmrec.data.sequences import Catalogue
-from mllmrec.data.title_spellings import TitleSpellings, title_spellings
-from mllmrec.data.written_words import ARTICLES, Place, Spelling, WrittenWords
+from mllmrec.data.title_spellings import ARTICLES, Place, Spelling, TitleSpellings, WrittenWords, title_spellings
 
 SHORT_WORD = 4
+
+MIXED_ID, LONGEST_ANNOUNCEMENT = 5, 32
+
+# What may stand between "item" and an id: a few marks within the sentence, "id", "no." or "number".
+_MARKS = r"(?:_|[^\w.,;!?\n]){0,4}"
+_KINDS = "item|id|movie|film|title|candidate|option|product|book|video"
+_ID_COMES = re.compile(rf"(?:(?<![^\W_])(?:{_KINDS})|#|№){_MARKS}(?:(?:id|no\.?|nr\.?|number){_MARKS})?\Z")
+_ID_ENDS, _ID_STARTS = re.compile(r"(?![\w.-]*[^\W_])"), re.compile(r"(?<![^\W_])(?<![.-])")
+_BRACKETED_ID = re.compile(r"\[item_([a-z0-9_-][a-z0-9._-]*)\]")
+# "rated the movie 9 out of 10", "saw the film 3 times": numbers that count something.
+_COUNTED = re.compile(
+    r"\s*(?:out of|of\b|/\s*\d|times|years?|hours?|minutes?|days?|stars?|points?|percent|%|[-\s]year)", re.IGNORECASE
+)
+_KIND = re.compile(rf"(?<![^\W_])(?:movie|film|title|candidate|option|product|book|video){_MARKS}\Z")
 
 
 class Naming:
@@ -101,9 +113,68 @@ class Naming:
         )
 
     def is_ordinary(self, word: str) -> bool:
-        """Whether a word alone, as `written_words.py` compares it, may mean anything."""
+        """Whether a word alone, as `title_spellings.py` compares it, may mean anything."""
         return len(word) < SHORT_WORD or word.isdigit() or self._titled[word] > 1 or word in self._described
 
 
 def _distinct(text: str) -> set[str]:
     return {word for reading in WrittenWords(text).readings for word in reading.words}
+
+
+def mentions_id(text: str, item_id: str) -> bool:
+    """`[ITEM_12]`, `item 12`, `movie 12`, `[12]`, `id: 12`, `#12`; an id of letters and digits also by itself.
+
+    >>> [mentions_id(text, "12") for text in ("Candidate 12", "as in [12]", "12 of them", "the film 12 times")]
+    [True, True, False, False]
+    """
+    text, folded = text.casefold(), item_id.casefold()
+    if folded not in text:
+        return False
+    if folded in _BRACKETED_ID.findall(text) or f"[{folded}]" in text:
+        return True
+    text = _BRACKETED_ID.sub("[]", text)
+    alone = len(folded) >= MIXED_ID and not folded.isdigit() and not folded.isalpha()
+    return any(
+        _ID_ENDS.match(text, at + len(folded))
+        and (_is_announced(text, at, at + len(folded)) or (alone and _ID_STARTS.match(text, at)))
+        for at in _occurrences(text, folded)
+    )
+
+
+def _is_announced(text: str, start: int, stop: int) -> bool:
+    before = text[max(0, start - LONGEST_ANNOUNCEMENT) : start]
+    if not _ID_COMES.search(before):
+        return False
+    return not (_KIND.search(before) and _COUNTED.match(text, stop))
+
+
+def _occurrences(text: str, part: str) -> Iterator[int]:
+    at = text.find(part)
+    while at >= 0:
+        yield at
+        at = text.find(part, at + 1)
+
+
+class SpellingIndex:
+    """The spellings of items, their `subtitles` too if wanted, to be looked for in texts all at once."""
+
+    def __init__(self, naming: Naming, items: Iterable[str], *, subtitles: bool = False) -> None:
+        self._items = defaultdict[Spelling, list[str]](list)
+        self._lengths = defaultdict[str, set[int]](set)
+        for item_id in items:
+            for spelling in naming.all_spellings(item_id) if subtitles else naming.spellings(item_id):
+                self._items[spelling].append(item_id)
+                self._lengths[spelling[0]].add(len(spelling))
+
+    def at(self, written: tuple[str, ...], start: int) -> Iterator[tuple[int, list[str]]]:
+        """The items that are written from the word `start` on, the longest spelling first, with its number of words.
+
+        >>> from mllmrec.data.sequences import Catalogue
+        >>> from mllmrec.records import Item
+        >>> shelf = Catalogue([Item(item_id="1", title="Paper"), Item(item_id="2", title="Paper Moon (1996)")])
+        >>> list(SpellingIndex(Naming(shelf), shelf).at(("a", "paper", "moon"), 1))
+        [(2, ['2']), (1, ['1'])]
+        """
+        for length in sorted(self._lengths.get(written[start], ()), reverse=True):
+            if items := self._items.get(written[start : start + length]):
+                yield length, items

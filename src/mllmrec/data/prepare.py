@@ -4,6 +4,8 @@
 
 The card is the artifact: its manifest is written last and marks the whole folder as finished. Files that prepare
 did not write are never replaced unless told to.
+
+The importer of each source name.
 """
 
 from __future__ import annotations
@@ -13,25 +15,37 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import Workspace, partial, read_json, sha256, write_json
-from mllmrec.data.card import card, image_facts
-from mllmrec.data.card_table import table
-from mllmrec.data.importers.cleaning import clean, ties
-from mllmrec.data.importers.ids import kept_ids, with_safe_ids
-from mllmrec.data.importers.registry import IMPORTERS
-from mllmrec.data.importers.source import Files, Imported
-from mllmrec.data.importers.splitting import Division, divide
-from mllmrec.data.importers.writer import write_dataset
+from mllmrec.data.card import card, image_facts, table
+from mllmrec.data.importers.amazon import AMAZON
+from mllmrec.data.importers.cleaning import clean, kept_ids, ties, with_safe_ids
+from mllmrec.data.importers.microlens import MICROLENS
+from mllmrec.data.importers.movielens import MOVIELENS_1M, MOVIELENS_100K, MOVIELENS_LATEST
+from mllmrec.data.importers.netflix import NETFLIX_PRIZE
+from mllmrec.data.importers.pairs import PAIRS, SEQUENCES
+from mllmrec.data.importers.source import Files, Imported, Importer
+from mllmrec.data.importers.splitting import Division, divide, write_dataset
 from mllmrec.data.raw_ids import RawIds
 from mllmrec.data.sequences import read_catalogue
 from mllmrec.errors import ArtifactError
-from mllmrec.locks import locking
-from mllmrec.manifests import Manifest, finished, manifest_path, unmark, write_manifest
 from mllmrec.progress import progress
 from mllmrec.records import Summary
-from mllmrec.settings.prepare import PrepareSettings
+from mllmrec.settings.data import PrepareSettings, Source
+from mllmrec.storage.locks import locking
+from mllmrec.storage.manifests import Manifest, finished, manifest_path, unmark, write_manifest
+from mllmrec.storage.workspace import Workspace, partial, read_json, sha256, write_json
 
 IMAGE_FOLDERS = ("images", "covers", "posters")
+
+IMPORTERS: dict[Source, Importer] = {
+    "movielens-100k": MOVIELENS_100K,
+    "movielens-latest": MOVIELENS_LATEST,
+    "movielens-1m": MOVIELENS_1M,
+    "microlens": MICROLENS,
+    "netflix-prize": NETFLIX_PRIZE,
+    "amazon": AMAZON,
+    "pairs": PAIRS,
+    "sequences": SEQUENCES,
+}
 
 
 @locking(lambda settings, workspace: workspace.card(settings.dataset))

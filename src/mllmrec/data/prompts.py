@@ -5,6 +5,12 @@ training and evaluation. The wording knows no domain: an item is an id, a title 
 about its image. Titles and captions are data: control characters collapse to spaces, and anything in angle brackets
 that could spell a control token (`<|im_end|>`, `<think>`) has its brackets replaced by ‹ and ›, which every tokenizer
 reads as plain text. A tokenizer that has control tokens in other spellings (`[INST]`) breaks those up as well.
+
+The prompt format a checkpoint was trained with, which every later verb inherits.
+
+A model that was trained on windows of ten titles with captions must not be asked about windows of five without: the
+format lies in the checkpoint's manifest, and a conflict is refused. The date that a chat template shows is part of the
+template's version, so that a checkpoint keeps its own.
 """
 
 from __future__ import annotations
@@ -13,14 +19,15 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mllmrec.data.sequences import Catalogue
 from mllmrec.data.visible_answer import visible_answer
-from mllmrec.errors import DataError
+from mllmrec.errors import DataError, SettingsError
 from mllmrec.records import RankingExample
+from mllmrec.storage.manifests import Manifest
 
 TEMPLATE_VERSION = "2026-11.3"
 """Of the wording of prompts, and of what the model's chat template makes of them (backends/chat_templates.py)."""
@@ -39,6 +46,10 @@ KEPT = 100_000
 Encoded = TypeVar("Encoded", bound=Sequence[object])
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+
+FORMER_TEMPLATE = "2026-11.2"
+"""The version before, with the same wording. It let the chat template show the day of training: its checkpoints keep
+that day, as `2026-11.2 of 2026-10-31`."""
 
 
 def plain(text: str) -> str:
@@ -249,3 +260,62 @@ def shorter_hints(hint: str | None) -> Iterator[str | None]:
 
 def _rows(hint: str) -> list[str]:
     return [row for row in map(plain, hint.splitlines()) if row]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptFormat:
+    """What decides how a prompt looks; `hint_share` is told but bound to training alone."""
+
+    window: int
+    captions: bool
+    max_prompt_tokens: int
+    template: str = TEMPLATE_VERSION
+    hint_share: float = 0.0
+
+    def to_details(self) -> dict[str, Any]:
+        return {"prompt_format": asdict(self)}
+
+    @classmethod
+    def of(cls, manifest: Manifest | None) -> PromptFormat | None:
+        """The format in a checkpoint's manifest, or None when it holds none (a plain backbone)."""
+        details = manifest.details.get("prompt_format") if manifest is not None else None
+        if not details:
+            return None
+        if set(details) - set(cls.__dataclass_fields__):
+            raise SettingsError(
+                f"The checkpoint's prompt format holds {', '.join(sorted(details))}, and this version knows "
+                f"{', '.join(cls.__dataclass_fields__)}. Use the version that trained it, or train anew."
+            )
+        if manifest is not None and details.get("template") == FORMER_TEMPLATE:
+            details = details | {"template": f"{FORMER_TEMPLATE} of {manifest.finished_at[:10] or TODAY}"}
+        return cls(**details)
+
+    @property
+    def is_former(self) -> bool:
+        """Whether the model knows prompts as the version before wrote them."""
+        return self.template.split(" ")[0] == FORMER_TEMPLATE
+
+    @property
+    def date(self) -> str:
+        """The date (ISO 8601) that the chat template showed the model in training, where it shows one."""
+        return self.template.partition(" of ")[2] or TODAY
+
+
+def inherited(trained: PromptFormat | None, asked: Mapping[str, Any], name: str) -> PromptFormat | None:
+    """`trained`, after checking that nothing `asked` for contradicts it.
+
+    `asked` maps field names to values the user gave explicitly. Raises SettingsError naming the conflict, also when
+    the checkpoint was trained with another version of the prompt template.
+    """
+    if trained is None:
+        return None
+    conflicts = [
+        f"{field} is {value!r}, and {name} was trained with {getattr(trained, field)!r}"
+        for field, value in asked.items()
+        if value != getattr(trained, field)
+    ]
+    if trained.template != TEMPLATE_VERSION and not trained.is_former:
+        conflicts.append(f"this version writes template {TEMPLATE_VERSION}, and {name} knows {trained.template}")
+    if conflicts:
+        raise SettingsError(f"{'; '.join(conflicts)}. Leave the setting out to inherit it, or train anew.")
+    return trained

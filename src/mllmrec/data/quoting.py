@@ -3,6 +3,8 @@
 In files with commas or semicolons a quotation mark opens a field, which may run over line ends. In other files (tabs,
 bars) it is a character of the text unless a field is quoted whole on its own line, because their writers rarely quote.
 Lines that were read as one row are counted, and refused where each of them looks like a row of its own.
+
+Text files that others wrote: UTF-8, or an error that names the line.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from mllmrec.errors import DataError
 from mllmrec.progress import note
-from mllmrec.settings.prepare import Quoting
+from mllmrec.settings.data import Quoting
 
 STANDARD = (",", ";")
 EITHER_WAY = (
@@ -125,3 +127,16 @@ def _swallowed(start: int, end: int, text: Delimited) -> DataError:
         f"lines between look like rows of their own with {text.width} fields each. Expected a quotation to end on its "
         f"own line. {EITHER_WAY}"
     )
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file, with or without a byte order mark; a DataError names the line of the first bad byte."""
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = data[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path}:{number}: byte 0x{data[error.start]:02x} is not UTF-8. Expected UTF-8 text; if the file is "
+            f"latin-1, convert it: iconv -f latin1 -t utf-8 {path.name}."
+        ) from error

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mllmrec.artifacts import ID_PATTERN, replacing
-from mllmrec.data.quoting import csv_rows
-from mllmrec.data.text_files import read_text
+from mllmrec.data.quoting import csv_rows, read_text
 from mllmrec.errors import DataError
+from mllmrec.storage.workspace import ID_PATTERN, replacing
 
 Kind = Literal["user", "item"]
 COLUMNS = ["kind", "raw", "id"]

@@ -17,12 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mllmrec.artifacts import ID_PATTERN, Workspace, require
-from mllmrec.data.quoting import csv_rows
-from mllmrec.data.text_files import read_text
+from mllmrec.data.quoting import csv_rows, read_text
 from mllmrec.errors import DataError
 from mllmrec.progress import note
 from mllmrec.records import Item, Split
+from mllmrec.storage.workspace import ID_PATTERN, Workspace, require
 
 Windows = Literal["last", "all"]
 VALIDATION_SHARE = 0.1

@@ -4,6 +4,8 @@ Our own records hold an example id, the hash of user, target and history. Where 
 any more the file is stale, and using the rest of it would be guessing: that is an error which tells how many, the first
 one, and the command that mends it. Records of the reference implementation hold a line number: it is the physical line,
 verified by user, history and target; what doesn't fit is counted and never used. Records are read one at a time.
+
+What a record of a reasoning file says, ours or the reference implementation's.
 """
 
 from __future__ import annotations
@@ -11,16 +13,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mllmrec.artifacts import Workspace, require, sha256
 from mllmrec.data.sequences import Interactions, Line, by_user
-from mllmrec.data.trace_records import read_content
 from mllmrec.errors import ArtifactError, DataError
-from mllmrec.manifests import Manifest
 from mllmrec.progress import note
-from mllmrec.records import Trace
-from mllmrec.streams import read_list
+from mllmrec.records import Trace, example_id
+from mllmrec.storage.json_streams import read_list
+from mllmrec.storage.manifests import Manifest
+from mllmrec.storage.workspace import ID_PATTERN, Workspace, require, sha256
 
 Joined = tuple[Trace, dict[str, Any]]
 
@@ -163,3 +164,46 @@ def holds(items: Sequence[str], span: Sequence[str]) -> bool:
     """
     length = len(span)
     return any(items[at : at + length] == span for at in range(len(items) - length + 1) if items[at] == span[0])
+
+
+class TraceContent(NamedTuple):
+    """Whose trace a record is, and its words, which may be none."""
+
+    user_id: str
+    history: tuple[str, ...]
+    target_id: str
+    reasoning: str
+
+    @property
+    def span(self) -> tuple[str, ...]:
+        return (*self.history, self.target_id)
+
+    @property
+    def example_id(self) -> str:
+        return example_id(self.user_id, self.target_id, self.history)
+
+
+def read_content(record: Mapping[str, Any]) -> TraceContent | None:
+    """The content of a record, ours or the reference's; None where its user, history or target is missing or no id."""
+    items, text = record.get("history_items"), record.get("reasoning")
+    found = [_id(record.get("user_id")), _id(record.get("target_item"))]
+    found += [_id(item) for item in items] if isinstance(items, list) and items else [None]
+    ids = [each for each in found if each is not None]
+    if len(ids) < len(found):
+        return None
+    user_id, target_id, *history = ids
+    reasoning = text.strip() if isinstance(text, str) else ""
+    return TraceContent(user_id=user_id, history=tuple(history), target_id=target_id, reasoning=reasoning)
+
+
+def was_conditioned(record: Mapping[str, Any], *, refined: bool) -> bool:
+    """Whether the writer of a record was shown the target. Ours say so; the reference's refiner always is."""
+    told = record.get("answer_conditioned")
+    return refined if told is None else bool(told)
+
+
+def _id(value: Any) -> str | None:
+    """The id of the reference's {item_id, ...} object, or a plain one; None where it can't be one."""
+    found = value.get("item_id") if isinstance(value, dict) else value
+    usable = isinstance(found, (str, int)) and not isinstance(found, bool)
+    return str(found) if usable and ID_PATTERN.fullmatch(str(found)) else None

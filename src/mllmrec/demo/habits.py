@@ -10,20 +10,25 @@ part of the catalogue that fits, so that every factor is 1 on the average, and 1
 `title` when its place is liked, `poster` when its tint is (without a poster the factor is 1), `order` when its kind is
 the one that follows the kind of the last thing (1 for the first thing of all). The lift of `popular` falls
 from fifth f to fifth of the catalogue as 1 / (f sqrt f); of 400 things the first fifth are those without a number.
+
+The made-up world written down: two plain tables, as anyone's raw data might be.
 """
 
 from __future__ import annotations
 
 import bisect
+import csv
 import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from mllmrec.data.draws import generator, uniform
-from mllmrec.demo.world import KINDS, PLACES, TINTS, Thing, World
+from mllmrec.demo.world import KINDS, PLACES, TINTS, Thing, World, make_things
+from mllmrec.storage.workspace import replacing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,3 +116,16 @@ def factor(share: float, fits: bool, part: float) -> float:
 
 def _fall(fifth: int) -> float:
     return 1 / (fifth * math.sqrt(fifth))
+
+
+def write_world(world: World, folder: Path) -> None:
+    """Write pairs.csv (user, item, timestamp) and titles.csv (item, title, place), the same for the same world."""
+    things = make_things(world)
+    with replacing(folder / "titles.csv") as file:
+        rows = ((item, thing.title, thing.place) for item, thing in things.items())
+        csv.writer(file).writerows(itertools.chain([("item", "title", "place")], rows))
+    with replacing(folder / "pairs.csv") as file:
+        writer = csv.writer(file)
+        writer.writerow(("user", "item", "timestamp"))
+        for user, chosen in Habits(world, things).everyone():
+            writer.writerows((user, item, step) for step, item in enumerate(chosen))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from mllmrec.demo.canvas import Canvas, Point, around, star
-from mllmrec.demo.palettes import Palette
+from mllmrec.demo.canvas import Canvas, Palette, Point, around, star
 
 FOOT = 111.0
 SIXTHS = tuple(part / 6 for part in range(7))

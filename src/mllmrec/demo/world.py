@@ -2,7 +2,7 @@
 
 Each thing has a place and a kind, and its title says so: `Ocean Lantern 2` is the second lantern of the ocean. Its
 poster has a tint, which no title tells. Here is what there is; what people do with it is told in `habits.py`, and
-`raw_tables.py` writes it down.
+`habits.py` writes it down.
 """
 
 from __future__ import annotations

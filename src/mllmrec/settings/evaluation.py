@@ -1,4 +1,11 @@
-"""Knobs of the verbs that measure: baselines and compare, and what every verb that writes a RUN shares."""
+"""Knobs of the verbs that measure: baselines and compare, and what every verb that writes a RUN shares.
+
+Settings of `mllmrec evaluate`, and what every verb shares that ranks with a model.
+
+Settings of `mllmrec probe`.
+
+Settings of `mllmrec report`.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +16,24 @@ from pydantic import field_validator
 
 from mllmrec.records import Split
 from mllmrec.settings.base import DatasetSettings, Integers, Names, StageSettings, knob
-from mllmrec.settings.candidates import DEFAULT_RETRIEVER, known_retriever
+from mllmrec.settings.data import DEFAULT_RETRIEVER, known_retriever
 
 BASELINES = ("random", "popularity", "recency", "markov", "itemknn", "textknn", "sasrec", "bert4rec")
 DEFAULT_BASELINES = ("random", "popularity", "markov")
 RAW_IDS = knob(
     False, "Also write the rankings in the ids that the raw files had: rankings.raw-ids.jsonl.", operational=True
+)
+
+PROBES = (
+    "position",
+    "popularity",
+    "length",
+    "shuffled",
+    "last-item",
+    "no-history",
+    "caption-swap",
+    "title-mask",
+    "hint",
 )
 
 
@@ -134,3 +153,109 @@ class VerifySettings(StageSettings):
         if not runs:
             raise ValueError("expected a RUN folder or more, such as result/shop/markov/test_uni9_w10_s42")
         return runs
+
+
+class ModelRunSettings(RunSettings):
+    """Which model ranks the candidates, and what its prompts hold."""
+
+    backbone: str = knob("Qwen3-4B", "Model folder under the root, any path, or hub id.", operational=True)
+    sft_tag: str = knob("", "Merged (or full) SFT model, in place of the backbone.", operational=True)
+    tag: str = knob("", "Checkpoint: adapters on the model, or a full model.", operational=True)
+    score: Literal["answer", "id"] = knob("answer", "What is scored: the whole answer, or its id alone.")
+    captions: Literal["auto", "on", "off"] = knob("auto", "Captions in prompts; auto: as the checkpoint was trained.")
+    max_prompt_tokens: int = knob(
+        4096, "Budget of a prompt, as trained unless given; captions shorten first, then old history.", ge=64
+    )
+    batch_tokens: int = knob(
+        8192, "Tokens in one forward pass, padding included; at most 2,048 on a CPU.", ge=256, operational=True
+    )
+    force: bool = knob(False, "Load adapters on another model than they were trained on.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = knob("auto", "Where to compute.", operational=True)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob(
+        "auto", "Number format of the weights; auto: bfloat16 on a GPU, float32 elsewhere."
+    )
+
+
+class EvaluateSettings(ModelRunSettings):
+    """Rank frozen candidates with a model, and tell HR, NDCG and MRR with intervals."""
+
+    verb: ClassVar[str] = "evaluate"
+
+    method: Literal["score", "generate"] = knob("score", "Exact scores of all candidates, or generated answers.")
+    list_prompt: bool = knob(False, "With generate: ask for K ids in one answer, as the reference does.")
+    max_answer_tokens: int = knob(64, "Longest generated answer, for each of its lines.", ge=8)
+    raw_ids: bool = RAW_IDS
+    batch: int = knob(1, "Users generated for at a time.", ge=1, operational=True)
+    shard: str = knob(
+        "", "Rank part i of n of the users only, written i/n; parts join by themselves.", operational=True
+    )
+    distributed: bool = knob(False, "Accepted for compatibility; the launcher's environment decides.", operational=True)
+
+    @property
+    def num_answers(self) -> int:
+        """How many answers a user's ranking is made of; 0 when it is made of scores."""
+        return max(self.top_k) if self.method == "generate" else 0
+
+    @field_validator("shard")
+    @classmethod
+    def _shard(cls, value: str) -> str:
+        part, slash, parts = value.partition("/")
+        if value and not (slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+            raise ValueError(f"shard = {value!r}: expected i/n with i from 1 to n, such as 1/4")
+        return value
+
+
+class ProbeSettings(ModelRunSettings):
+    """Ask the same questions in other words, and tell what the model goes by."""
+
+    verb: ClassVar[str] = "probe"
+
+    probes: Names = knob(PROBES, f"Probes to make, comma-separated: {', '.join(PROBES)}.", operational=True)
+    rotations: int = knob(
+        10,
+        "Rotations of each candidate list, evenly spaced, the list as it stands included; never more than candidates.",
+        operational=True,
+        ge=2,
+    )
+    top_k: Integers = knob(
+        (3, 5, 10), "Cut-offs K of HR@K and NDCG@K, comma-separated; HR@1 and MRR are always told.", operational=True
+    )
+    limit: int | None = knob(
+        None, "Probe a fixed slice of N users, drawn by hash; a larger N later extends it.", operational=True, ge=1
+    )
+
+    @field_validator("probes")
+    @classmethod
+    def _known(cls, probes: tuple[str, ...]) -> tuple[str, ...]:
+        if not probes:
+            raise ValueError(f"probes is empty: expected some of {', '.join(PROBES)}")
+        for name in probes:
+            if name not in PROBES:
+                close = difflib.get_close_matches(name, PROBES, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"expected some of {', '.join(PROBES)}"
+                raise ValueError(f"probes: there is no probe {name!r}; {hint}")
+        return tuple(name for name in PROBES if name in probes)
+
+
+class ReportSettings(DatasetSettings):
+    """Write one page that shows all that is known of a dataset's models.
+
+    Nothing is trained or ranked for it, so it takes seconds, and it is written anew each time.
+    """
+
+    verb: ClassVar[str] = "report"
+
+    metric: str = knob("NDCG@3", "Metric of the figures and of the verdict, where a RUN tells it: NDCG@K, HR@K or MRR.")
+    cases: int = knob(20, "Worked cases to show; users are drawn by hash.", ge=0)
+    run: str = knob("", "Name of the RUN whose cases are shown; none: the last model of the ladder.")
+    audit: bool = knob(True, "Audit the dataset's files for leaks, which takes a few seconds.")
+    raw_ids: bool = knob(False, "Name users and untitled items by the ids that the raw files had.", operational=True)
+    seed: int = knob(42, "Seed of the resampling and of the draws.", ge=0)
+
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, metric: str) -> str:
+        kind, _, cut = metric.partition("@")
+        if metric != "MRR" and not (kind in ("HR", "NDCG") and cut.isdecimal() and int(cut) > 0):
+            raise ValueError(f"metric = {metric!r}: expected NDCG@K, HR@K or MRR, such as NDCG@3")
+        return metric

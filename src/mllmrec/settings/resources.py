@@ -8,7 +8,7 @@ from pydantic import AfterValidator, StringConstraints, model_validator
 
 from mllmrec.settings.addresses import Address
 from mllmrec.settings.base import Names, StageSettings, knob
-from mllmrec.settings.long import LongStageSettings, VariableName
+from mllmrec.settings.texts import LongStageSettings, VariableName
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
 

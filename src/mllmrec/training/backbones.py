@@ -3,7 +3,7 @@
 The architecture, the chat template and the special tokens are Qwen3's own, only smaller, so that every later stage
 runs the code that a 4B model runs. The vocabulary is byte-level BPE trained on the dataset's titles, the prompt
 template, and the captions and traces where there are any; an item's number becomes one token where the vocabulary has
-room. What pre-training does is told in `pretrain.py`; without steps the weights are random.
+room. What pre-training does is told in `pretraining.py`; without steps the weights are random.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from mllmrec.artifacts import Workspace, named
-from mllmrec.backends.huggingface import quieten
-from mllmrec.backends.small_qwen3 import build_model, make_tokenizer, save
-from mllmrec.data.captions import read_captions
+from mllmrec.data.item_files import read_captions
 from mllmrec.data.prompts import LIST_QUESTION, Renderer
 from mllmrec.data.sequences import Catalogue, Interactions
-from mllmrec.locks import locking
-from mllmrec.making import drop_marker, making, settle
-from mllmrec.manifests import finished, hash_files, write_manifest
+from mllmrec.models.huggingface import quieten
+from mllmrec.models.small_qwen3 import build_model, make_tokenizer, save
 from mllmrec.records import RankingExample, Summary
-from mllmrec.settings.backbone import BackboneSettings
-from mllmrec.streams import read_list
+from mllmrec.settings.training import BackboneSettings
+from mllmrec.storage.json_streams import read_list
+from mllmrec.storage.locks import locking
+from mllmrec.storage.manifests import drop_marker, finished, hash_files, making, settle, write_manifest
+from mllmrec.storage.workspace import Workspace, named
 from mllmrec.training.datasets import refuse_leaks
-from mllmrec.training.pretrain import pretrain
+from mllmrec.training.pretraining import pretrain
 
 STATE = "pretraining"
 ID_WEIGHT = 20

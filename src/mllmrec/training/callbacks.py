@@ -16,16 +16,16 @@ import numpy as np
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from mllmrec.artifacts import read_jsonl
-from mllmrec.backends.adapters import folded_meanwhile
-from mllmrec.backends.base import ScoringTask
-from mllmrec.backends.scoring import HuggingFaceScorer
 from mllmrec.evaluation.metrics import FloatArray, means, per_user
-from mllmrec.evaluation.rankings import position_of, ranking_of
+from mllmrec.evaluation.ranking.rankings import position_of, ranking_of
+from mllmrec.models.adapters import folded_meanwhile
+from mllmrec.models.base import ScoringTask
+from mllmrec.models.scoring import HuggingFaceScorer
 from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample
-from mllmrec.training.candidate_policy import distribution
+from mllmrec.storage.workspace import read_jsonl
 from mllmrec.training.checkpoints import BEST, DRAFT, LOG, VALIDATED
+from mllmrec.training.grpo.candidate_policy import distribution
 
 METRICS = ("HR@1", "HR@3", "NDCG@3")
 WATCHED = "NDCG@3"

@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import read_json, write_json, write_jsonl
+from mllmrec.data.candidates.negatives import VERSION
 from mllmrec.data.model_folders import damage, weight_files
-from mllmrec.data.negatives import VERSION
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.launch import rank_and_size
-from mllmrec.loglines import read_records
-from mllmrec.manifests import Manifest, differences, manifest_path
 from mllmrec.progress import note
 from mllmrec.settings.training import TrainingSettings
+from mllmrec.storage.log_lines import read_records
+from mllmrec.storage.manifests import Manifest, differences, manifest_path
+from mllmrec.storage.workspace import read_json, write_json, write_jsonl
 
 UNFINISHED = "unfinished.json"
 BEST, DRAFT = "best", ".best"

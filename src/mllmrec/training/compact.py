@@ -24,10 +24,9 @@ import torch
 from torch.nn import functional
 from trl.trainer import utils as trl_utils
 
-from mllmrec.backends.positions import causal_lm, reach
-from mllmrec.backends.prompt_cache import PromptCache
-from mllmrec.backends.scoring import additive
 from mllmrec.errors import BackendError
+from mllmrec.models.positions import PromptCache, causal_lm, reach
+from mllmrec.models.scoring import additive
 
 SWITCH = "_use_triton"
 LABELS, MASK, POSITIONS = "labels", "attention_mask", "position_ids"

@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from mllmrec.artifacts import Workspace
-from mllmrec.data.candidates import freeze, make_sampler, questions, with_candidates
-from mllmrec.data.draws import generator, uniform
-from mllmrec.data.folds import in_fold
+from mllmrec.data.candidates.drawing import freeze, make_sampler, questions, with_candidates
+from mllmrec.data.candidates.negatives import VERSION, Sampler
+from mllmrec.data.draws import generator, in_fold, uniform
 from mllmrec.data.hints import HintDraw, Hints, read_hints
-from mllmrec.data.negatives import VERSION, Sampler
 from mllmrec.data.sequences import Interactions, Line
 from mllmrec.errors import DataError
 from mllmrec.progress import note
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import TrainingSettings
+from mllmrec.storage.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from mllmrec.backends.positions import causal_lm, reach
-from mllmrec.backends.pretrained import read_config
 from mllmrec.errors import BackendError, SettingsError
+from mllmrec.models.huggingface import read_config
+from mllmrec.models.positions import causal_lm, reach
 from mllmrec.progress import note
 
 LINEAR = (torch.nn.Linear, Conv1D)

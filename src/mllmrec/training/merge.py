@@ -13,19 +13,16 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from mllmrec.artifacts import Workspace, require
-from mllmrec.backends.adapters import fold
-from mllmrec.backends.huggingface import LoadedModel, load, portable, resolve
-from mllmrec.backends.pretrained import read_config, read_weights, save_weights
-from mllmrec.data.adapter_folders import is_adapter
-from mllmrec.data.formats import PromptFormat
-from mllmrec.data.prompts import QUESTION
+from mllmrec.data.model_folders import is_adapter
+from mllmrec.data.prompts import QUESTION, PromptFormat
 from mllmrec.errors import ArtifactError, BackendError
-from mllmrec.locks import locking
-from mllmrec.making import drop_marker, making, settle
-from mllmrec.manifests import Manifest, finished, hash_model, write_manifest
+from mllmrec.models.adapters import fold
+from mllmrec.models.huggingface import LoadedModel, load, portable, read_config, read_weights, resolve, save_weights
 from mllmrec.records import Summary
 from mllmrec.settings.training import MergeSettings
+from mllmrec.storage.locks import locking
+from mllmrec.storage.manifests import Manifest, drop_marker, finished, hash_model, making, settle, write_manifest
+from mllmrec.storage.workspace import Workspace, require
 from mllmrec.training.checkpoints import UNFINISHED
 
 CARRIED = ("validation", "best_step")

@@ -10,14 +10,14 @@ from typing import Any
 
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from mllmrec.backends.encoding import Encoder
-from mllmrec.data.formats import PromptFormat
-from mllmrec.data.negatives import VERSION
+from mllmrec.data.candidates.negatives import VERSION
+from mllmrec.data.prompts import PromptFormat
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import SettingsError
-from mllmrec.manifests import write_manifest
+from mllmrec.models.chat import Encoder
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.training import GrpoSettings, TrainingSettings
+from mllmrec.storage.manifests import write_manifest
 from mllmrec.training import checkpoints
 from mllmrec.training.callbacks import (
     EXPECTED_REWARD,
@@ -29,8 +29,8 @@ from mllmrec.training.callbacks import (
 )
 from mllmrec.training.compact import answers_only
 from mllmrec.training.datasets import validation_examples
-from mllmrec.training.monitor import MonitorCallback
-from mllmrec.training.rewards import Reward
+from mllmrec.training.grpo.monitor import MonitorCallback
+from mllmrec.training.grpo.rewards import Reward
 from mllmrec.training.setup import is_main_process, validation_steps
 
 VALIDATION_TOKENS = 8192

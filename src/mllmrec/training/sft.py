@@ -16,17 +16,25 @@ from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from mllmrec.artifacts import Workspace
-from mllmrec.backends.encoding import Encoder
-from mllmrec.backends.huggingface import Dtype, LoadedModel, choose_device, load, portable, resolve
-from mllmrec.backends.positions import verify_scaling
-from mllmrec.backends.pretrained import quantization, read_config
 from mllmrec.data.sequences import Interactions, require_dataset
 from mllmrec.errors import BackendError
-from mllmrec.locks import locking
-from mllmrec.manifests import finished
+from mllmrec.models.chat import Encoder
+from mllmrec.models.huggingface import (
+    Dtype,
+    LoadedModel,
+    choose_device,
+    load,
+    portable,
+    quantization,
+    read_config,
+    resolve,
+)
+from mllmrec.models.positions import verify_scaling
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.training import SftSettings
+from mllmrec.storage.locks import locking
+from mllmrec.storage.manifests import finished
+from mllmrec.storage.workspace import Workspace
 from mllmrec.training import checkpoints
 from mllmrec.training.compact import IGNORED, answers_last, without_padding_mask
 from mllmrec.training.datasets import TrainingExamples, training_examples

@@ -2,19 +2,54 @@
 
 The folder is listed once, so that a missing image costs nothing. It may itself be a link to where the images lie; a
 link in it that leads out of it is refused, and so is whatever isn't a plain file, before a byte of it is read.
+
+From a file's bytes to an upright RGB array of bounded size.
+
+Posters come from the web: palettes, alpha, CMYK, 16 bits, phones that leave the turning to the reader, animations, HTML
+with the suffix of an image. Whatever can be shown is turned into plain RGB; whatever can't raises `ImageError` with a
+reason of a few stable words, by which failures are counted. Only five formats are tried, whatever the suffix says,
+because Pillow also knows formats that call other programs.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mllmrec.backends.base import Picture
-from mllmrec.data.images_folder import image_names
-from mllmrec.vision.decoding import ImageError, read_picture
+import numpy as np
+
+from mllmrec.data.item_files import image_names
+from mllmrec.errors import DataError
+from mllmrec.models.base import Picture
 
 BYTES_LIMIT = 64 << 20
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF87a", b"GIF89a")
+# What a picture may have before it is decoded, by what its header says.
+PIXEL_LIMIT = 50_000_000
+SIDE_RATIO_LIMIT = 100
+JPEG_QUALITY = 95
+ORIENTATION = 0x0112
+TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 
 
 class ImageFolder:
@@ -72,3 +107,131 @@ class ImageFolder:
             return hashlib.sha256(self.read(item_id)).hexdigest()[:16]
         except ImageError as error:
             return error.reason
+
+
+class ImageError(DataError):
+    """An image that can't be used; `reason` is a few stable words that failures can be counted by."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+def read_rgb(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    """The image as (height, width, 3), upright, over white where it is transparent, of at most `max_pixels`."""
+    with _opened(data) as image:
+        return np.asarray(_shown(image, max_pixels))
+
+
+def read_picture(data: bytes, max_pixels: int) -> Picture:
+    """The image as models take it. `encoded` is the file itself where that is plain RGB of the right size already."""
+    with _opened(data) as image:
+        bare = image.mode == "RGB" and "exif" not in image.info and getattr(image, "n_frames", 1) == 1
+        as_it_is = bare and image.width * image.height <= max_pixels
+        shown = _shown(image, max_pixels)
+        rgb = np.asarray(shown)
+        if as_it_is and image.format == "JPEG":
+            return Picture(rgb=rgb, encoded=data, media_type="image/jpeg")
+        if as_it_is and image.format == "PNG":
+            return Picture(rgb=rgb, encoded=data, media_type="image/png")
+        file = io.BytesIO()
+        shown.save(file, "JPEG", quality=JPEG_QUALITY)
+        return Picture(rgb=rgb, encoded=file.getvalue(), media_type="image/jpeg")
+
+
+def count_pixels(data: bytes) -> int:
+    """Width times height by the header alone."""
+    with _opened(data) as image:
+        return image.width * image.height
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image]:
+    """A verified image that is still to be decoded. Whatever goes wrong inside the block is an ImageError.
+
+    A decoder that is fed arbitrary bytes fails in arbitrary ways, so every exception counts as the image's fault.
+    """
+    if not data:
+        raise ImageError("empty file")
+    try:
+        with warnings.catch_warnings():
+            # What Pillow remarks on odd files is of no use here: an image is read, or it is a failure.
+            warnings.simplefilter("ignore")
+            with _open(data) as image:
+                _check_size(*image.size)
+                image.verify()
+            with _open(data) as image:
+                yield image
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(_reason(error, data), f"{type(error).__name__}: {error}") from error
+
+
+def _open(data: bytes) -> Image:
+    from PIL import Image
+
+    return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _check_size(width: int, height: int) -> None:
+    """Refuse decompression bombs, and slivers that vision models can't take."""
+    if width * height > PIXEL_LIMIT:
+        raise ImageError("too many pixels", f"{width} x {height}; at most {PIXEL_LIMIT} are decoded")
+    if max(width, height) > SIDE_RATIO_LIMIT * min(width, height):
+        raise ImageError("too narrow", f"{width} x {height}; sides may differ {SIDE_RATIO_LIMIT} times")
+
+
+def _reason(error: Exception, data: bytes) -> str:
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(error, (Image.DecompressionBombError, MemoryError)):
+        return "too many pixels"
+    if isinstance(error, UnidentifiedImageError) and not data.startswith(SIGNATURES):
+        return "not an image"
+    return "truncated" if "truncated" in str(error).lower() else "corrupt"
+
+
+def _shown(image: Image, max_pixels: int) -> Image:
+    """The first frame as bounded RGB, turned the way its EXIF orientation says."""
+    from PIL import Image
+
+    shrink = (max_pixels / (image.width * image.height)) ** 0.5
+    if shrink < 1:
+        # A JPEG can be decoded at a half, a quarter or an eighth of its size: here never below what is wanted.
+        image.draft(None, (int(image.width * shrink) + 1, int(image.height * shrink) + 1))
+    turn = _turn(image)
+    shown = _bounded(_rgb(image), max_pixels)
+    return shown.transpose(Image.Transpose[turn]) if turn else shown
+
+
+def _turn(image: Image) -> str | None:
+    """What EXIF wants done to the image; nothing where it can't be understood, since no pixel depends on it."""
+    try:
+        return TURNS.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:
+        return None
+
+
+def _rgb(image: Image) -> Image:
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        # Pillow would clip 16 bits at 255.
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        shown = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
+    return image.convert("RGB")
+
+
+def _bounded(image: Image, max_pixels: int) -> Image:
+    """The image with at most `max_pixels`, its sides in proportion as before, up to rounding."""
+    from PIL import Image
+
+    width, height = image.size
+    if width * height <= max_pixels:
+        return image
+    scale = (max_pixels / (width * height)) ** 0.5
+    width = max(1, int(width * scale))
+    return image.resize((width, max(1, min(int(height * scale), max_pixels // width))), Image.Resampling.LANCZOS)

@@ -6,6 +6,8 @@
 Every measurement is cut into a few named levels and shares are rounded to 5 %, so that like images read alike. Colours
 come first because prompts shorten captions from the end. A title may be made of these very words (`Red`): what would
 spell it is said in other words, or left out.
+
+The words of the pixel captioner: second names of colours, levels of measurements, names of places.
 """
 
 from __future__ import annotations
@@ -15,20 +17,6 @@ from dataclasses import dataclass
 
 from mllmrec.vision.colours import Shares
 from mllmrec.vision.composition import Composition
-from mllmrec.vision.lexicon import (
-    ACCENTS,
-    BRIGHTNESS,
-    CONTRAST,
-    DETAIL,
-    HORIZONTAL,
-    OTHER_NAMES,
-    PLACES,
-    SATURATION,
-    SYMMETRY,
-    VERTICAL,
-    WARMTH,
-    level,
-)
 
 Taken = Callable[[str], bool]
 
@@ -38,6 +26,74 @@ LISTED_COLOURS, LISTED_SHARE, ACCENT_SHARE = 3, 0.04, 0.015
 RIM_SHARE, THIRD_SHARE, WHOLE_SHARE = 0.6, 0.4, 0.9
 # Differences of mean brightness between fields of the image, in its range.
 EVEN_LIGHT, LEAD, CENTRE_LEAD = 0.12, 0.05, 0.1
+
+Levels = Sequence[tuple[float, str]]
+
+OTHER_NAMES = {
+    "black": "jet",
+    "dark grey": "charcoal",
+    "grey": "ash",
+    "light grey": "silver",
+    "white": "snow",
+    "cream": "ivory",
+    "beige": "sand",
+    "tan": "camel",
+    "brown": "chestnut",
+    "dark red": "maroon",
+    "red": "scarlet",
+    "orange": "tangerine",
+    "peach": "apricot",
+    "pink": "rose",
+    "magenta": "fuchsia",
+    "gold": "amber",
+    "yellow": "lemon",
+    "olive": "khaki",
+    "green": "emerald",
+    "dark green": "pine",
+    "lime": "chartreuse",
+    "teal": "petrol",
+    "turquoise": "cyan",
+    "light blue": "azure",
+    "blue": "cobalt",
+    "dark blue": "navy",
+    "slate blue": "steel",
+    "purple": "violet",
+    "lilac": "lavender",
+}
+"""What a colour is called where its own name must not be used."""
+
+ACCENTS = frozenset(
+    {"red", "orange", "pink", "magenta", "gold", "yellow", "green", "lime", "teal", "turquoise", "light blue", "blue"}
+    | {"purple", "lilac"}
+)
+"""Colours that catch the eye where there is little of them."""
+
+# Each level begins at its number; an empty one goes without saying.
+BRIGHTNESS: Levels = ((0, "very dark"), (0.15, "dark"), (0.35, "mid-toned"), (0.55, "bright"), (0.75, "very bright"))
+WARMTH: Levels = ((-1, "cool"), (-0.012, ""), (0.025, "warm"))
+SATURATION: Levels = ((0, "colourless"), (0.012, "muted"), (0.035, ""), (0.085, "vivid"))
+CONTRAST: Levels = ((0, "no"), (0.02, "soft"), (0.2, "medium"), (0.3, "strong"))
+DETAIL: Levels = ((0, "no"), (0.005, "little"), (0.2, "medium"), (0.32, "fine"))
+SYMMETRY: Levels = ((-1, "lopsided"), (0.1, ""), (0.65, "nearly symmetric"), (0.9, "symmetric"))
+
+VERTICAL, HORIZONTAL = ("top", "middle", "bottom"), ("left", "centre", "right")
+PLACES = {
+    ("top", "left"): "at the upper left",
+    ("top", "centre"): "at the top centre",
+    ("top", "right"): "at the upper right",
+    ("top", ""): "at the top",
+    ("middle", "left"): "at the left",
+    ("middle", "centre"): "in the centre",
+    ("middle", "right"): "at the right",
+    ("middle", ""): "across the middle",
+    ("bottom", "left"): "at the lower left",
+    ("bottom", "centre"): "at the bottom centre",
+    ("bottom", "right"): "at the lower right",
+    ("bottom", ""): "at the bottom",
+    ("", "left"): "down the left",
+    ("", "centre"): "down the centre",
+    ("", "right"): "down the right",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,3 +206,12 @@ def _leading(part: Shares, whole: Shares, share: float) -> str | None:
     """The colour that holds `share` of a part and isn't nearly all there is."""
     name = max(part, key=lambda name: part[name])
     return name if part[name] >= share and whole[name] < WHOLE_SHARE else None
+
+
+def level(levels: Levels, value: float) -> str:
+    """The name of the level that `value` reaches.
+
+    >>> level(BRIGHTNESS, 0.2), level(BRIGHTNESS, 0.75)
+    ('dark', 'very bright')
+    """
+    return [name for begin, name in levels if value >= begin][-1]

@@ -4,23 +4,27 @@ None of their prompts is ever shown to a model here, but published figures may s
 that implementation leave traces in them: reasoning of training in test prompts, looked up by a row number that is
 another user's; reasoning that was written with the answer in view; the same lists for every stage; files that were
 made from other data than their names let believe.
+
+Reading the prompt caches of the reference implementation, a row at a time.
+
+    test_generate_seed42_neg9.json                 [{"prompt", "target_id", "candidates"}]
+    train_train_seed42_neg9_cot_0.1_int_10.json    [{"messages": [user, assistant]}]
+
+A cache holds neither users nor lines: its rows are the lines of the split that are long enough, in their order. Items
+are written `[ITEM_<id>] <title>`, the history first and the candidates next; a hint stands in think tags. The
+instruction may spell an example id, which is told from the lists by standing behind the same words in every prompt.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
-from mllmrec.data.auditing.cache_files import (
-    IN_EVERY_PROMPT,
-    CachedPrompt,
-    CacheName,
-    Mention,
-    instructions,
-    read_rows,
-)
 from mllmrec.data.auditing.findings import (
     CONTENT,
     FOREIGN_HINTS,
@@ -30,9 +34,12 @@ from mllmrec.data.auditing.findings import (
     Finding,
     judged,
 )
-from mllmrec.data.auditing.material import Material
+from mllmrec.data.auditing.material import Material, TraceTexts
+from mllmrec.data.candidates.legacy import CACHE_NAME
+from mllmrec.data.prompts import parse
 from mllmrec.data.sequences import Line
-from mllmrec.records import RankingExample, example_id
+from mllmrec.records import RankingExample, Split, example_id
+from mllmrec.storage.json_streams import read_list
 
 STALE = (
     "The rows don't belong to the lines of today's split: the cache was made from other data or another --min-inter, "
@@ -48,6 +55,22 @@ FOREIGN = (
 )
 NAMED = "The reasoning in these prompts names the right answer, which is then only read off. Remove the cache."
 TOLD = "The prompt names the right answer beside the candidate list. Remove the cache."
+
+SAMPLED_ROWS, CONTEXT_CHARACTERS = 200, 12
+ASKING = ("system", "user")
+ROLES = (*ASKING, "assistant")
+IN_EVERY_PROMPT = 0.9
+"""Share of the sampled prompts that an instruction stands in; some may be cut."""
+
+_MARK = r"(?:seed:)?(?:think|thinking|thoughts?|reasoning|reflection)"
+_THOUGHT = re.compile(
+    rf"(?:<(?P<tag>{_MARK})>(?P<words>.*?)(?:</(?P=tag)>|\Z)"
+    rf"|\[(?P<square>{_MARK})\](?P<within>.*?)\[/(?P=square)\]"
+    r"|◁think▷(?P<between>.*?)(?:◁/think▷|\Z))",
+    re.DOTALL | re.IGNORECASE,
+)
+_STEP = re.compile(r"^\W*step\W*(\d)\b", re.IGNORECASE | re.MULTILINE)
+_MENTION = re.compile(r"\[ITEM_([^\]\s]+)\]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,3 +184,142 @@ def _owners(material: Material, hint: Hint) -> bool | None:
 def _names_target(material: Material, hint: Hint) -> bool:
     history = hint.line.items[:-1] if hint.line is not None else ()
     return material.naming.names(hint.text, hint.target_id, history) is not None
+
+
+class Mention(NamedTuple):
+    """An id in a prompt, with the characters before it on its line."""
+
+    item_id: str
+    context: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedPrompt:
+    """One row: the prompt, the right answer, and the candidates where the row lists them. Rows count from 0."""
+
+    number: int
+    text: str
+    target_id: str
+    candidates: tuple[str, ...] | None
+
+    def hint(self, traces: TraceTexts) -> str:
+        """The reasoning that the prompt carries: in think tags, as numbered steps, or a known trace."""
+        thoughts = " ".join(
+            match["words"] or match["within"] or match["between"] or "" for match in _THOUGHT.finditer(self.text)
+        ).split()
+        if thoughts:
+            return " ".join(thoughts)
+        steps = list(_STEP.finditer(self.text))
+        if len({step[1] for step in steps}) > 1:
+            return self.text[steps[0].start() :]
+        return traces.lines_of(self.text)
+
+    def mentions(self) -> list[Mention]:
+        """The ids that stand outside the reasoning, in their order."""
+        text = _THOUGHT.sub(" ", self.text)
+        return [
+            Mention(match[1], text[max(0, match.start() - CONTEXT_CHARACTERS) : match.start()].rpartition("\n")[2])
+            for match in _MENTION.finditer(text)
+        ]
+
+    def lists(
+        self, history: Sequence[str], num_candidates: int, instructions: Collection[Mention] = ()
+    ) -> tuple[tuple[str, ...] | None, list[str]]:
+        """The candidates in the order of the prompt, None where it shows none, and the ids named beside them.
+
+        `num_candidates` is what the cache's name says. It decides about ids that `instructions` hold: where all
+        prompts list the same items these stand behind the same words too, and count as candidates.
+        """
+        mentions = self.mentions()
+        own = [mention.item_id for mention in mentions if mention not in instructions]
+        if self.candidates is not None:
+            return self.candidates, list((Counter(own) - Counter(self.candidates)).elements())
+        every = [mention.item_id for mention in mentions]
+        for named in (own, every):
+            rest = _after(named, history)
+            if rest is not None and len(set(rest)) >= num_candidates:
+                break
+        if rest is None:
+            return None, []
+        distinct = tuple(dict.fromkeys(rest))
+        if named is every and instructions:
+            distinct = distinct[:num_candidates]
+        repeated = list((Counter(rest) - Counter(distinct)).elements())
+        return distinct or None, [*history, *repeated]
+
+
+def instructions(rows: Iterable[CachedPrompt | str]) -> frozenset[Mention]:
+    """The ids that stand behind the same words in every prompt, judged by the first of them."""
+    prompts = [row for row in islice(rows, SAMPLED_ROWS) if not isinstance(row, str)]
+    counts = Counter(mention for prompt in prompts for mention in set(prompt.mentions()))
+    least = max(2.0, IN_EVERY_PROMPT * len(prompts))
+    return frozenset(mention for mention, count in counts.items() if count >= least)
+
+
+def _after(named: Sequence[str], history: Sequence[str]) -> list[str] | None:
+    """The ids behind the first place where the history stands; None where it doesn't."""
+    length = len(history)
+    for start in range(len(named) - length + 1):
+        if tuple(named[start : start + length]) == tuple(history):
+            return list(named[start + length :])
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheName:
+    """What a cache's name says about it; older names don't tell the window."""
+
+    path: Path
+    split: Split
+    mode: str
+    window: int
+    num_candidates: int
+
+    @classmethod
+    def of(cls, path: Path, window: int) -> CacheName:
+        named = CACHE_NAME.fullmatch(path.name)
+        assert named is not None, "only files that are named like caches are read as such"
+        return cls(
+            path=path,
+            split=cast(Split, named["split"]),
+            mode=named["mode"],
+            window=int(named["window"] or window),
+            num_candidates=int(named["num_neg"]) + 1,
+        )
+
+    def kept(self, lines: Sequence[Line]) -> list[Line]:
+        """The lines that the rows of the cache stand for."""
+        return [line for line in lines if len(line.items) >= self.window]
+
+
+def read_rows(path: Path) -> Iterator[CachedPrompt | str]:
+    """The rows of a cache; a row that is no prompt is a text that says so."""
+    for number, row in enumerate(read_list(path)):
+        prompt = _from_messages(number, row) if "messages" in row else _from_prompt(number, row)
+        yield prompt or f"row {number} holds no prompt with its answer"
+
+
+def _from_prompt(number: int, row: Mapping[str, Any]) -> CachedPrompt | None:
+    target, candidates, text = row.get("target_id"), row.get("candidates"), _turns(row.get("prompt"), ROLES)
+    if not isinstance(target, (str, int)) or not isinstance(candidates, list) or text is None:
+        return None
+    return CachedPrompt(number=number, text=text, target_id=str(target), candidates=tuple(map(str, candidates)))
+
+
+def _from_messages(number: int, row: Mapping[str, Any]) -> CachedPrompt | None:
+    messages = row["messages"]
+    text, answer = _turns(messages, ASKING), _turns(messages, ("assistant",))
+    target = parse(answer).item_id if answer else None
+    if text is None or target is None:
+        return None
+    return CachedPrompt(number=number, text=text, target_id=target, candidates=None)
+
+
+def _turns(prompt: Any, roles: Collection[str]) -> str | None:
+    """The text of a prompt: a plain one, or the turns of `roles` in a list of messages."""
+    if isinstance(prompt, str):
+        return prompt
+    if not isinstance(prompt, list):
+        return None
+    turns = [turn.get("content") for turn in prompt if isinstance(turn, dict) and turn.get("role") in roles]
+    return "\n".join(turn for turn in turns if isinstance(turn, str)) if turns else None

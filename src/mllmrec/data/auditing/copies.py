@@ -4,20 +4,29 @@ People who walk through the same pages leave the same windows, the more often th
 likeness bring is seen where nothing can leak: in how often the last training window of a user stands on another
 user's line. Later windows that do so more often than that were copied. A window still counts when one item of its
 history was replaced, left out or put in.
+
+Twins under audit: another item of the target's title, or with an image of the same bytes, in the user's own line.
+
+Who has met a twin has as good as met the target, and a model that goes by titles or images reads the answer off. An
+item that is catalogued twice is met by chance as well; how often is seen at the last item before the target, of which
+nobody asks anything. A placeholder for missing images makes twins of many items, and of both alike.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mllmrec.data.auditing.chance import LEVEL, at_least
-from mllmrec.data.auditing.findings import DUPLICATES, Finding, Verdict, judged
-from mllmrec.data.auditing.material import Material
+from mllmrec.data.auditing.findings import DUPLICATES, TWINS, Finding, Verdict, judged
+from mllmrec.data.auditing.material import SPLITS, Material
 from mllmrec.data.auditing.splits import lines_of, name_of
-from mllmrec.data.sequences import Line
+from mllmrec.data.item_files import image_names
+from mllmrec.data.sequences import Catalogue, Line
 from mllmrec.records import Split
+from mllmrec.storage.workspace import sha256
 
 SHORTEST_CHANGED = 5
 """Windows of fewer items count only as they are: of those, too many differ by one item."""
@@ -25,6 +34,10 @@ TIMES_EXPECTED = 2.0
 CONTROL = "likeness"
 EARLIER: tuple[tuple[Split, tuple[Split, ...]], ...] = (("train", ("valid", "test")), ("valid", ("test",)))
 Window = tuple[str, ...]
+
+LEAST_SHARE, TWINS_EXPECTED = 0.01, 2
+Groups = Mapping[str, frozenset[str]]
+"""The twins of each item that has some, itself included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +126,7 @@ def one_change(window: Window, other: Window) -> bool:
     return rest[1:] == others if len(rest) > len(others) else rest == others[1:]
 
 
-def check(material: Material) -> Iterator[Finding]:
+def check_copies(material: Material) -> Iterator[Finding]:
     """Windows of later splits on earlier lines of other users."""
     for earlier, later in EARLIER:
         lines, windows = lines_of(material, earlier), Windows(length=material.window)
@@ -124,10 +137,10 @@ def check(material: Material) -> Iterator[Finding]:
             copies = windows.on(lines)
             for split in later:
                 where = f"{name_of(material, earlier)} against {name_of(material, split)}, other users"
-                yield _finding(windows.totals, copies, earlier, split, where)
+                yield _copies_finding(windows.totals, copies, earlier, split, where)
 
 
-def _finding(
+def _copies_finding(
     totals: dict[str, int], copies: dict[str, list[Copy]], earlier: Split, later: Split, where: str
 ) -> Finding:
     """A line that holds a later window says nothing of likeness, since the copy of a user is alike throughout."""
@@ -148,3 +161,68 @@ def _finding(
         meaning = "Two users have the same history and target: chance where windows are short, a copied account else."
     hits = [f"user {user} of {later} and user {copy.owner} of {earlier}" for user, copy in users.items()]
     return judged(DUPLICATES, where, total, "windows", hits, weight, meaning=meaning)
+
+
+def check_twins(material: Material) -> Iterator[Finding]:
+    """The lines of each split whose target has a twin before it."""
+    images = material.workspace.images(material.dataset)
+    kinds = {"title": same_title(material.interactions.catalogue), "image": same_image(images)}
+    for kind, groups in kinds.items():
+        for split in SPLITS:
+            if lines_of(material, split) and (groups or kind == "title"):
+                yield _twins_finding(material, split, groups, kind)
+
+
+def same_title(catalogue: Catalogue) -> Groups:
+    """Items of one title, whatever its case and spaces."""
+    return _groups((" ".join(item.title.casefold().split()), key) for key, item in catalogue.items() if item.title)
+
+
+def same_image(folder: Path) -> Groups:
+    """Items whose images are the same bytes; only files of one size are read."""
+    sizes = defaultdict[int, list[tuple[str, Path]]](list)
+    for item, name in image_names(folder).items():
+        if (path := folder / name).is_file():
+            sizes[path.stat().st_size].append((item, path))
+    return _groups((sha256(path), item) for files in sizes.values() if len(files) > 1 for item, path in files)
+
+
+def _groups(pairs: Iterator[tuple[str, str]]) -> Groups:
+    members = defaultdict[str, set[str]](set)
+    for key, item in pairs:
+        members[key].add(item)
+    return {item: frozenset(items) for items in members.values() if len(items) > 1 for item in items}
+
+
+def _twins_finding(material: Material, split: Split, groups: Groups, kind: str) -> Finding:
+    lines = [line for line in lines_of(material, split) if len(line.items) > 2]
+    hits, alike = [], 0
+    for line in lines:
+        known = _known(material, split, line)
+        target, last = line.items[-1], line.items[-2]
+        if twins := (groups.get(target, frozenset()) - {target}) & known:
+            hits.append(f"line {line.line_index + 1}, user {line.user_id}: {target} and {min(twins)}")
+        alike += bool((groups.get(last, frozenset()) - {last}) & known)
+    where = f"{name_of(material, split)}, {kind}s"
+    if len(hits) <= TWINS_EXPECTED * alike:
+        found = f"{len(hits):,}, {alike:,} at the last items before them" if hits else "none"
+        return Finding(check=TWINS, where=where, total=len(lines), noun="lines", found=found, verdict="ok")
+    unlikely = at_least(len(hits), len(lines), (alike + 1) / (len(lines) + 1)) < LEVEL
+    weight: Verdict = "leak" if unlikely and len(hits) >= LEAST_SHARE * len(lines) and split != "train" else "warning"
+    return judged(
+        TWINS,
+        where,
+        len(lines),
+        "lines",
+        hits,
+        weight,
+        meaning=f"The user has met another item of the target's {kind}, more often than such items are met in a row "
+        "else, so the list is read as if the target were known: give twins one id.",
+    )
+
+
+def _known(material: Material, split: Split, line: Line) -> frozenset[str]:
+    """What the user has met before the target: on this line, and on those of earlier splits."""
+    before = SPLITS[: SPLITS.index(split)]
+    earlier = [each for name in before for each in material.lines_by_user[name].get(line.user_id, [])]
+    return frozenset(line.items[:-1]).union(*(each.items for each in earlier))

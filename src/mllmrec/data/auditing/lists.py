@@ -3,31 +3,47 @@
 Ours leave out all that is known of the user at that split and are shuffled for each example, so none of this can
 happen unless a file was changed or made elsewhere. Negatives of the reference's draw, and of lists
 that others made, may be items that the user did consume; their names say whose draw it is, so that is only told.
+
+Candidate files against their names: `test_uni9_w10_s42.jsonl` says which lists it holds, so they are drawn again.
+
+What a retriever chose isn't retrieved again. Its lists are held against their rules: as many items as the name says,
+the target among them where it has to be, and nothing that is known of the user.
+
+Negatives under audit: lists that all hold the same ones ask one question again and again.
+
+Whoever has seen a few of them knows the negatives by heart, and the target is what is new. Lists drawn at random share
+some items, the more the smaller the catalogue is; this looks only where they could well differ.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from mllmrec.data.auditing import redraws
 from mllmrec.data.auditing.chance import EXPECTED_PER_CELL, LEVEL, Place, evenness, lookup_attack
-from mllmrec.data.auditing.files import CandidateFile
 from mllmrec.data.auditing.findings import (
     CONSUMED,
     CONTENT,
+    DRAW,
     LOOKUP,
     POSITION,
+    SAME_NEGATIVES,
     TARGET_IN_HISTORY,
     Finding,
     Verdict,
     judged,
 )
-from mllmrec.data.auditing.material import Material, attempt
-from mllmrec.data.candidate_files import contradiction
-from mllmrec.data.list_faults import Form
-from mllmrec.data.protocols import protocol_of
+from mllmrec.data.auditing.material import SPLITS, CandidateFile, Material, attempt
+from mllmrec.data.candidates.drawing import draw_version, freeze, questions
+from mllmrec.data.candidates.files import Form, contradiction
+from mllmrec.data.candidates.legacy import draw_legacy
+from mllmrec.data.candidates.negatives import VERSIONS
+from mllmrec.data.candidates.protocols import ListsName, lists_named, protocol_of
+from mllmrec.data.sequences import Interactions
 from mllmrec.records import RankingExample
+from mllmrec.storage.manifests import Manifest
 
 OTHERS = {
     "legacy": "The reference's draw excludes only the window, so that a right answer may count as wrong; figures on "
@@ -37,6 +53,17 @@ OTHERS = {
 }
 REPEATED_SHARE, REPEATED_RATIO = 0.01, 3
 
+OTHERWISE = (
+    "The lists aren't those that the file's name promises, because they were edited, drawn from other data, or named "
+    "after another draw: figures on them mean something else. Draw the file again with `mllmrec candidates "
+    "--overwrite` (`mllmrec retrieve` for lists of a retriever), or give it a name of your own."
+)
+
+FEWEST_LISTS, ROOM, MOST = 20, 5, 0.5
+"""Lists to judge by; items for each negative that must be there to draw from; share of lists that may be alike."""
+FOR_ONE_CHANGE = 5
+"""Negatives from which on one in ten may be another, since nobody's negatives hold what that user has met."""
+
 
 def check_file(material: Material, file: CandidateFile) -> Iterator[Finding]:
     """All that can be said of one candidate file of ours."""
@@ -45,7 +72,7 @@ def check_file(material: Material, file: CandidateFile) -> Iterator[Finding]:
     yield from _changed(material, file.path)
     yield _foreign_target_in_history(material, file)
     yield _repeated_targets(file)
-    yield from redraws.check(material, file)
+    yield from check_draw(material, file)
     yield from check_lists(material, file.path.name, file.examples, legacy=file.legacy, foreign=file.foreign)
 
 
@@ -210,4 +237,98 @@ def _repeated_targets(file: CandidateFile) -> Finding:
         "leak",
         meaning=f"The answer stands in the prompt far more often than people come back to things here ({usual:,} of "
         "the items before the targets do): targets were chosen from histories, or written into them.",
+    )
+
+
+def check_draw(material: Material, file: CandidateFile) -> Iterator[Finding]:
+    """The finding on a file that is named our way; none on another."""
+    named = lists_named(file.path)
+    if named is None:
+        return
+    if not _is_readable(material, named):
+        yield Finding(check=DRAW, where=file.path.name, found="drawn from what can't be read", verdict="not checked")
+        return
+    found = attempt(file.path, lambda _: _least(material, named, file), material.wrong)
+    if found is not None:
+        yield judged(DRAW, file.path.name, len(file.examples), "lists", found, "wrong", meaning=OTHERWISE)
+
+
+def _least(material: Material, named: ListsName, file: CandidateFile) -> list[str]:
+    """What differs from the draw by the version that the manifest tells; without one, by the version that fits best."""
+    manifest = attempt(file.path, Manifest.read, [])
+    versions = VERSIONS if manifest is None else (draw_version(manifest),)
+    return min((_faults(material, named, file, version) for version in versions), key=len)
+
+
+def _faults(material: Material, named: ListsName, file: CandidateFile, version: int) -> list[str]:
+    expected = _expected(material.interactions, named, version)
+    lists = {example.example_id: example for example in file.examples}
+    hits = [
+        f"list {number}, user {example.user_id}, {fault}"
+        for number, example in enumerate(file.examples, 1)
+        if (fault := _fault(material, named, example, expected.get(example.example_id)))
+    ]
+    hits += [f"no list for user {example.user_id}" for key, example in expected.items() if key not in lists]
+    if len(lists) < len(file.examples):
+        hits.append(f"{len(file.examples) - len(lists):,} lists come twice")
+    return hits
+
+
+def _is_readable(material: Material, named: ListsName) -> bool:
+    """Whether all that a draw hangs on was read; what wasn't is a finding of its own."""
+    interactions, there = material.interactions, material.workspace
+    missing = [split for split in SPLITS if not interactions.lines(split)]
+    closed = any(there.split(material.dataset, split).exists() for split in missing)
+    return bool(interactions.catalogue) and not closed and named.split not in missing
+
+
+def _expected(interactions: Interactions, named: ListsName, version: int) -> dict[str, RankingExample]:
+    """The examples that a name promises; of a retriever's file without candidates."""
+    split, protocol, window, seed = named
+    lines, drawn = interactions.lines(split), list[RankingExample]()
+    if protocol.legacy:
+        pool = interactions.catalogue.ids
+        drawn = draw_legacy(lines, pool, split, window=window, num_neg=protocol.num, seed=seed)
+    elif protocol.retriever:
+        drawn, _ = questions(lines, split, window)
+    else:
+        knobs = {"window": window, "num_neg": protocol.num, "seed": seed}
+        drawn, _ = freeze(interactions, split, **knobs, negatives=protocol.kind, version=version)
+    return {example.example_id: example for example in drawn}
+
+
+def _fault(material: Material, named: ListsName, example: RankingExample, own: RankingExample | None) -> str:
+    if own is None or replace(own, candidates=example.candidates) != example:
+        return "asks what no line of the split does"
+    if not named.protocol.retriever:
+        return "" if example.candidates == own.candidates else "holds other candidates or another order"
+    negatives = set(example.candidates) - {example.target_id}
+    if named.protocol.kind == "hard" and len(negatives) != named.protocol.num:
+        return f"holds {len(negatives)} items beside its target"
+    if named.protocol.kind == "rerank" and len(set(example.candidates)) != named.protocol.num:
+        return f"holds {len(set(example.candidates))} items"
+    known = material.known(named.split).get(example.user_id, frozenset())
+    return f"holds {min(negatives & known)}, which is known of the user" if negatives & known else ""
+
+
+def check_same_negatives(where: str, examples: Sequence[RankingExample], num_items: int) -> Finding:
+    """Whether most lists take their negatives from the same few items."""
+    lists = [frozenset(example.candidates) - {example.target_id} for example in examples]
+    length = max(map(len, lists), default=0)
+    if len(lists) < FEWEST_LISTS or num_items < ROOM * length:
+        few = f"fewer than {FEWEST_LISTS} lists, or than {ROOM} items for each negative"
+        return Finding(check=SAME_NEGATIVES, where=where, found=few, verdict="not checked")
+    changes = max(1, length // 10) if length >= FOR_ONE_CHANGE else 0
+    counts = Counter(item for items in lists for item in items)
+    commonest = {item for item, _ in counts.most_common(length + changes)}
+    alike = [at for at, items in enumerate(lists, 1) if items and len(items & commonest) >= len(items) - changes]
+    return judged(
+        SAME_NEGATIVES,
+        where,
+        len(lists),
+        "lists",
+        [f"list {at}" for at in alike] if len(alike) > MOST * len(lists) else [],
+        "leak",
+        meaning="The negatives are the same from list to list, so that the target is the one candidate that isn't "
+        "known from the others: draw the lists again with `mllmrec candidates`.",
     )

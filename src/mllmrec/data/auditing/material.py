@@ -2,23 +2,27 @@
 
 A file that is missing or closed to the reader is the usual error. One that can be read and holds something else than
 it should is a finding, and the other checks go on without it.
+
+Candidate and caption files as an audit reads them: whatever a row may hold, the other rows are looked at.
+
+Reading reasoning files for an audit: ours and the reference implementation's, and finding their texts again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 
-from mllmrec.artifacts import Workspace, require
-from mllmrec.data.auditing.files import CandidateFile, CaptionFile, read_candidate_file, read_caption_file
 from mllmrec.data.auditing.findings import CONTENT, Finding
 from mllmrec.data.auditing.title_index import TitleIndex
-from mllmrec.data.auditing.trace_files import TraceFile, TraceTexts, read_trace_file
-from mllmrec.data.legacy import CACHE_NAME
-from mllmrec.data.list_faults import Membership
+from mllmrec.data.candidates.drawing import read_candidates
+from mllmrec.data.candidates.files import Membership
+from mllmrec.data.candidates.legacy import CACHE_NAME
+from mllmrec.data.candidates.protocols import protocol_named, protocol_of
 from mllmrec.data.naming import Naming
 from mllmrec.data.prompts import plain
 from mllmrec.data.sequences import (
@@ -32,12 +36,18 @@ from mllmrec.data.sequences import (
     read_lines,
     require_dataset,
 )
-from mllmrec.data.traces import holds
-from mllmrec.errors import MllmrecError
-from mllmrec.records import Split
+from mllmrec.data.traces import holds, read_content, was_conditioned
+from mllmrec.errors import DataError, MllmrecError
+from mllmrec.records import RankingExample, Split
+from mllmrec.storage.json_streams import read_list
+from mllmrec.storage.workspace import ID_PATTERN, Workspace, read_json, require
 
 Content = TypeVar("Content")
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+KEY_WORDS = 8
+KEY_CHARACTERS = 400
+COMPARED_WORDS = 40
 
 
 @dataclass(kw_only=True)
@@ -159,3 +169,155 @@ def one_holds(lines: list[Line], span: tuple[str, ...]) -> bool:
 def ends_with(lines: list[Line], span: tuple[str, ...]) -> bool:
     """Whether one of `lines` ends with `span`, its target last."""
     return any(line.items[-len(span) :] == span for line in lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateFile:
+    """A frozen candidate file, ours or drawn as the reference does; `odd` tells which rows are no lists of a split."""
+
+    path: Path
+    examples: list[RankingExample]
+    odd: list[str] = field(default_factory=list)
+
+    @property
+    def legacy(self) -> bool:
+        """Whether it is the reference's draw, whose weaknesses are known and only told."""
+        return protocol_of(self.path).startswith("legacy-")
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it was made elsewhere, by rules that its name doesn't tell."""
+        return protocol_named(protocol_of(self.path)) is None
+
+    @property
+    def drawn(self) -> bool:
+        """Whether its negatives are drawn at random, so that two lists have little in common."""
+        return protocol_of(self.path).removeprefix("legacy-").startswith(("uni", "pop"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionFile:
+    """The captions of a file by item; `odd` tells which entries aren't captions."""
+
+    captions: dict[str, str] = field(default_factory=dict)
+    odd: list[str] = field(default_factory=list)
+
+
+def read_candidate_file(path: Path) -> CandidateFile:
+    """The lists of a candidate file whose ids are ids and whose split is one."""
+    file = CandidateFile(path=path, examples=[])
+    for number, example in enumerate(read_candidates(path), 1):
+        ids = (example.example_id, example.user_id, example.target_id, *example.history, *example.candidates)
+        if not all(map(ID_PATTERN.fullmatch, ids)):
+            file.odd.append(f"list {number} holds what is no id")
+        elif example.split not in get_args(Split):
+            file.odd.append(f"list {number} is of no split that there is: {example.split}")
+        else:
+            file.examples.append(example)
+    return file
+
+
+def read_caption_file(path: Path) -> CaptionFile:
+    """The captions of {item: {title, caption}}. Raises DataError when the file is no such object."""
+    rows = read_json(path)
+    if not isinstance(rows, dict):
+        raise DataError(f"{path} is a {type(rows).__name__}. Expected an object {{item: {{title, caption}}}}.")
+    texts = {item: row.get("caption") if isinstance(row, dict) else None for item, row in rows.items()}
+    return CaptionFile(
+        captions={item: text for item, text in texts.items() if isinstance(text, str)},
+        odd=[f"item {item} has no caption text" for item, text in texts.items() if not isinstance(text, str)],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceRow:
+    """One trace: record `number` (from 1) of its file. `own` marks records of this program, joined by example id.
+
+    `intact` says that the example id is still the hash of user, target and history; others have none to compare.
+    """
+
+    number: int
+    user_id: str
+    history: tuple[str, ...]
+    target_id: str
+    reasoning: str
+    line_index: int | None
+    own: bool
+    intact: bool
+    kept: bool
+    conditioned: bool
+
+    @property
+    def span(self) -> tuple[str, ...]:
+        return (*self.history, self.target_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceFile:
+    """The traces of a file that have a text; `odd` tells which records aren't traces at all."""
+
+    path: Path
+    rows: list[TraceRow] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+
+    @cached_property
+    def of_reference(self) -> bool:
+        return bool(self.rows) and not any(row.own for row in self.rows)
+
+
+class TraceTexts:
+    """Finds the traces whose text stands in another text, by their first words."""
+
+    def __init__(self, rows: Iterable[TraceRow]) -> None:
+        self._by_start = defaultdict[tuple[str, ...], list[tuple[tuple[str, ...], TraceRow]]](list)
+        for row in rows:
+            words = tuple(row.reasoning.split())
+            if len(words) >= KEY_WORDS:
+                self._by_start[words[:KEY_WORDS]].append((words[:COMPARED_WORDS], row))
+
+    def within(self, text: str) -> list[TraceRow]:
+        """The traces that begin anywhere in `text`."""
+        words = tuple(text.split()) if self._by_start else ()
+        return [row for start in range(len(words) - KEY_WORDS + 1) for row in self._at(words, start)]
+
+    def lines_of(self, text: str) -> str:
+        """`text` from the first line on that begins a trace; nothing when none does. Lines of items are passed over."""
+        start = 0
+        for line in text.splitlines(keepends=True) if self._by_start else ():
+            if not line.startswith("[ITEM_"):
+                words = tuple(text[start : start + KEY_CHARACTERS].split(None, KEY_WORDS)[:KEY_WORDS])
+                if words in self._by_start:
+                    return text[start:]
+            start += len(line)
+        return ""
+
+    def _at(self, words: tuple[str, ...], start: int) -> list[TraceRow]:
+        found = self._by_start.get(words[start : start + KEY_WORDS], ())
+        return [row for begin, row in found if words[start : start + len(begin)] == begin]
+
+
+def read_trace_file(path: Path) -> TraceFile:
+    """All records of a reasoning file, one at a time; failures of the reference (no text) are passed over."""
+    rows, odd = [], []
+    for number, record in enumerate(read_list(path), 1):
+        row = _row(number, record, refined="deepseek" in path.name)
+        if row is None:
+            odd.append(f"record {number} lacks ids of its user, history or target")
+        elif row.reasoning:
+            rows.append(row)
+    return TraceFile(path=path, rows=rows, odd=odd)
+
+
+def _row(number: int, record: Mapping[str, Any], *, refined: bool) -> TraceRow | None:
+    content, line_index = read_content(record), record.get("line_idx")
+    if content is None:
+        return None
+    return TraceRow(
+        number=number,
+        **content._asdict(),
+        line_index=line_index if isinstance(line_index, int) else None,
+        own="example_id" in record,
+        intact=record.get("example_id") in (None, content.example_id),
+        kept=record.get("keep") is not False,
+        conditioned=was_conditioned(record, refined=refined),
+    )

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from mllmrec.data.auditing.findings import DUPLICATES, LATER_TARGETS, TARGET_IN_HISTORY, Finding, Verdict, judged
 from mllmrec.data.auditing.material import SPLITS, Material, attempt, one_holds
 from mllmrec.data.sequences import Line
-from mllmrec.manifests import Manifest
 from mllmrec.records import Split
+from mllmrec.storage.manifests import Manifest
 
 PAIRS: tuple[tuple[Split, Split], ...] = (("train", "valid"), ("train", "test"), ("valid", "test"))
 

@@ -20,12 +20,11 @@ from functools import cached_property
 
 import numpy as np
 
-from mllmrec.data.auditing.chance import LEVEL
+from mllmrec.data.auditing.chance import LEVEL, Bools, Floats, Integers, marked_probability, ordered_probability
 from mllmrec.data.auditing.findings import TARGET_KINDS, Finding
 from mllmrec.data.auditing.material import SPLITS, Material
-from mllmrec.data.auditing.permutation import Bools, Floats, Integers, marked_probability, ordered_probability
-from mllmrec.data.candidates import item_counts
-from mllmrec.data.images_folder import image_names
+from mllmrec.data.candidates.drawing import item_counts
+from mllmrec.data.item_files import image_names
 from mllmrec.records import RankingExample, Split, Table
 
 FEW = 0.001

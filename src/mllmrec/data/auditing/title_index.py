@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 
-from mllmrec.data.naming import Naming
+from mllmrec.data.naming import Naming, SpellingIndex
 from mllmrec.data.sequences import Catalogue
-from mllmrec.data.spellings import SpellingIndex
-from mllmrec.data.written_words import WrittenWords, words
+from mllmrec.data.title_spellings import WrittenWords, words
 
 SURE_WORDS = 4
 

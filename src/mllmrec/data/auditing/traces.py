@@ -16,8 +16,7 @@ from mllmrec.data.auditing.findings import (
     Finding,
     judged,
 )
-from mllmrec.data.auditing.material import Material, ends_with, one_holds
-from mllmrec.data.auditing.trace_files import TraceFile, TraceRow
+from mllmrec.data.auditing.material import Material, TraceFile, TraceRow, ends_with, one_holds
 from mllmrec.records import Split
 
 LATER: tuple[Split, ...] = ("test", "valid")

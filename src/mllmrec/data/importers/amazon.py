@@ -1,21 +1,25 @@
-"""Amazon reviews: a table of ratings, and metadata with one product a line, as three releases lay them out."""
+"""Amazon reviews: a table of ratings, and metadata with one product a line, as three releases lay them out.
+
+Titles that were cut out of web pages: without character references, tags and script.
+"""
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 
-from mllmrec.data.importers.markup import plain_text
-from mllmrec.data.importers.objects import holds_objects, object_table, read_objects
+from mllmrec.data.importers.contents import holds_objects, object_table, read_objects
 from mllmrec.data.importers.source import Files, Imported, Importer, Wanted, catalogue_of, locate
 from mllmrec.data.importers.table import interactions, numbered_lines, read_table
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import DataError
 from mllmrec.progress import note
 from mllmrec.records import Item
-from mllmrec.settings.prepare import PrepareSettings
+from mllmrec.settings.data import PrepareSettings
 
 USER_NAMES = ("user_id", "user", "reviewerID")
 ITEM_NAMES = ("parent_asin", "asin", "item")
@@ -26,6 +30,20 @@ HEADLESS = ("user", "item", "rating", "timestamp")
 META = Wanted(role="meta", patterns=("meta*.jsonl", "meta*.jsonl.gz", "meta*.json", "meta*.json.gz"))
 SPLITS = tuple(Wanted(role=name, patterns=(f"*.{name}.csv", f"*.{name}.csv.gz")) for name in ("train", "valid", "test"))
 REVIEWS = ("ratings*.csv", "*.csv", "*_5.json", "*.jsonl", "*.json")
+
+TAGS = (
+    "a|abbr|article|b|big|body|br|center|cite|code|div|em|font|form|h[1-6]|head|hr|html|i|img|input|label|li|link|meta|"
+    "noscript|ol|option|p|pre|s|script|section|select|small|span|strong|style|sub|sup|table|tbody|td|th|title|tr|tt|u|ul"
+)
+HIDDEN = re.compile(r"<(script|style|noscript)\b[^>]*>.*?(?:</\1\s*>|$)|<!--.*?(?:-->|$)", re.DOTALL | re.IGNORECASE)
+TAG = re.compile(rf"</?(?:{TAGS})(?:\s[^<>]*|\s*/)?>|<(?:{TAGS})\s+[\w-]+\s*=[^<>]*$", re.IGNORECASE)
+SCRIPT = re.compile(
+    r"\bvar\s+\w+\s*=|\bfunction\s*\w*\s*\([^)]*\)\s*\{|\bP\.when\s*\(|\(new Date\(\)\)|\bwindow\.\w+\s*[=.(\[]|"
+    r"\bdocument\.\w+\s*[=.(]|\bue_t0\b|\.getTime\(\)"
+)
+"""Where script begins that was left without its tags."""
+ROUNDS = 3
+"""How often references may stand in references, as in &amp;amp;quot;."""
 
 
 def find(raw: Path, settings: PrepareSettings) -> Files:
@@ -128,3 +146,19 @@ def _products(path: Path, wanted: set[str], lost: list[str]) -> Iterator[Item]:
 
 
 AMAZON = Importer(find=find, read=read)
+
+
+def plain_text(text: str) -> str:
+    """The words of a title; nothing where it is script alone. Angle brackets that are no tag stay.
+
+    >>> plain_text('<span id="productTitle"> Tea &amp; Kettle </span> var aPageStart = (new Date()).getTime();')
+    'Tea & Kettle'
+    >>> plain_text("C++ <vector>, age < 5, I <3 tea")
+    'C++ <vector>, age < 5, I <3 tea'
+    """
+    for _ in range(ROUNDS):
+        text = html.unescape(text)
+    bare = TAG.sub(" ", HIDDEN.sub(" ", text))
+    if (script := SCRIPT.search(bare)) is not None:
+        bare = bare[: script.start()]
+    return text if bare == text else " ".join(bare.split())

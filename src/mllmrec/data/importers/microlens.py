@@ -11,7 +11,7 @@ from mllmrec.data.importers.table import interactions, numbered_lines, read_tabl
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import DataError
 from mllmrec.records import Item
-from mllmrec.settings.prepare import PrepareSettings
+from mllmrec.settings.data import PrepareSettings
 
 COLUMNS = ("user", "item", "timestamp")
 

@@ -10,7 +10,7 @@ from mllmrec.data.importers.source import Files, Imported, Importer, Wanted, cat
 from mllmrec.data.importers.table import interactions, read_table, require_columns
 from mllmrec.errors import DataError
 from mllmrec.records import Item
-from mllmrec.settings.prepare import PrepareSettings
+from mllmrec.settings.data import PrepareSettings
 
 MOVIES_DAT = Wanted(role="movies", patterns=("movies.dat",))
 USERS_MAP = Wanted(role="users_map", patterns=("sas_to_original_users.txt",))

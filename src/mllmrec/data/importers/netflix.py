@@ -12,7 +12,7 @@ from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import DataError
 from mllmrec.progress import progress
 from mllmrec.records import Item
-from mllmrec.settings.prepare import PrepareSettings
+from mllmrec.settings.data import PrepareSettings
 
 
 def find(raw: Path, settings: PrepareSettings) -> Files:

@@ -1,4 +1,7 @@
-"""Any table with a user and an item column: a header, or columns by number; the delimiter looked up or given."""
+"""Any table with a user and an item column: a header, or columns by number; the delimiter looked up or given.
+
+Sequence files: a line for each user, `user item item ...`, oldest first, as S3-Rec and its heirs publish them.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from pathlib import Path
 
 import polars as pl
 
-from mllmrec.data.importers.contents import is_parquet
-from mllmrec.data.importers.objects import holds_objects, object_table, parquet_table
+from mllmrec.data.importers.contents import holds_objects, is_parquet, object_table, parquet_table
+from mllmrec.data.importers.lines import item_words, user_and_items
 from mllmrec.data.importers.source import Files, Imported, Importer, Wanted, catalogue_of, locate, named_titles
 from mllmrec.data.importers.table import interactions, numbered_lines, read_table, require_columns
 from mllmrec.data.sequences import Catalogue
-from mllmrec.errors import SettingsError
+from mllmrec.errors import DataError, SettingsError
 from mllmrec.records import Item
-from mllmrec.settings.prepare import PrepareSettings, Quoting
+from mllmrec.settings.data import PrepareSettings, Quoting
 
 DELIMITERS = ("\t", "::", ",", ";", "|")
 SPELT = {"tab": "\t", "\\t": "\t", "comma": ",", "space": " "}
@@ -29,6 +32,8 @@ RECBOLE = {
     "title": ("movie_title", "item_title", "product_title", "item_name", "name"),
 }
 """What a RecBole table calls the columns that a setting names by default."""
+
+PATTERNS = ("*sequences.txt", "*sequential_data.txt", "*.txt", "*.txt.gz", "*.tsv", "*.seq")
 
 
 def find(raw: Path, settings: PrepareSettings) -> Files:
@@ -136,3 +141,41 @@ def _separator(first: str, delimiter: str, names: Sequence[str]) -> str:
 
 
 PAIRS = Importer(find=find, read=read)
+
+
+def find_sequences(raw: Path, settings: PrepareSettings) -> Files:
+    """The sequence file (--raw itself, or the one in it) and the titles file when one is named."""
+    wanted = Wanted(role="sequences", patterns=PATTERNS, without="*_sample*")
+    files = {"sequences": (raw,)} if raw.is_file() else dict(locate(raw, settings.source, (wanted,)))
+    return files | named_titles(settings)
+
+
+def read_sequences(files: Files, settings: PrepareSettings) -> Imported:
+    """One interaction for each item of a line, in the order of the line; titles from --titles."""
+    path = files["sequences"][0]
+    users, items = list[str](), list[str]()
+    lines: dict[str, int] = {}
+    for number, text in numbered_lines(path).iter_rows():
+        user, rest = user_and_items(text, f"{path}:{number}")
+        sequence = item_words(rest, f"{path}:{number}")
+        if not sequence:
+            raise DataError(f"{path}:{number}: one word alone: {text.strip()[:60]!r}. Expected a user and its items.")
+        if user in lines:
+            raise DataError(
+                f"{path}:{number}: user {user} has a line already, line {lines[user]}. Expected one line a user, all "
+                "its items in the order of time; a file with a row for each interaction is read with --source pairs."
+            )
+        lines[user] = number
+        users += [user] * len(sequence)
+        items += sequence
+    if len(items) == len(lines):
+        raise DataError(
+            f"{path} has one item in each line. Expected whole sequences, `user item item ...`; a file with a row for "
+            "each interaction is read with --source pairs."
+        )
+    rows = pl.DataFrame({"user": users, "item": items}).with_row_index("timestamp").select("user", "item", "timestamp")
+    catalogue = titles_table(files["titles"][0], settings) if "titles" in files else Catalogue(())
+    return Imported(rows=rows.with_columns(pl.col("timestamp").cast(pl.Int64)), catalogue=catalogue, timed=False)
+
+
+SEQUENCES = Importer(find=find_sequences, read=read_sequences)

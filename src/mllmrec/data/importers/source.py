@@ -12,7 +12,7 @@ from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import DataError
 from mllmrec.progress import note
 from mllmrec.records import Item
-from mllmrec.settings.prepare import PrepareSettings
+from mllmrec.settings.data import PrepareSettings
 
 Files = Mapping[str, tuple[Path, ...]]
 SHOWN = 12

@@ -2,21 +2,41 @@
 
 Files are read as lines and split afterwards: it is as fast as a CSV parser, takes separators of several characters
 (`::`), and a line with too few fields is an error at that line and not a shifted column.
+
+The time column of a table as numbers: whole or broken as they stand, or dates of any common form as seconds.
+
+A date without a zone is UTC. Forms may be mixed in precision and zone within a column, but not in the order of day and
+month, and a column in which that order can't be seen is refused.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
 from mllmrec.data.importers.contents import content, refuse_parquet, text_source, unreadable
-from mllmrec.data.importers.times import parse_times, require_times
 from mllmrec.data.quoting import Delimited, quoted_rows
 from mllmrec.errors import DataError
-from mllmrec.settings.prepare import PrepareSettings, Quoting
+from mllmrec.progress import note
+from mllmrec.settings.data import PrepareSettings, Quoting
+
+MISSING = ("", "na", "n/a", "nan", "nat", "none", "null", "\\n", "<na>")
+CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9}))?)?"
+ZONE = r"(?P<zone>[Zz]|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?"
+YEAR_FIRST = rf"^(?P<year>\d{{4}})[-/.](?P<month>\d{{1,2}})[-/.](?P<day>\d{{1,2}})(?:[Tt ] *{CLOCK})? *{ZONE}$"
+YEAR_LAST = (
+    r"^(?P<first>\d{1,2})(?P<mark>[-/.])(?P<other>\d{1,2})[-/.](?P<year>\d{4})"
+    rf"(?:,?[Tt ] *{CLOCK} *(?P<half>[AaPp]\.?[Mm]\.?)?)? *{ZONE}$"
+)
+ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S")
+"""The forms that big files have; they are read faster than by the pattern, which takes them too."""
+NAMED_MONTHS = ("%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z", "%a %b %d %H:%M:%S %Y")
+UNITS = (("seconds", 10**8), ("milliseconds", 10**11), ("microseconds", 10**14), ("nanoseconds", 10**17))
+"""What times since 1970 are counted in, and the smallest number that is taken for one: all mean a day in 1973."""
 
 
 def read_table(
@@ -150,3 +170,128 @@ def _unreadable(path: Path, error: Exception) -> DataError:
             f"convert it: iconv -f latin1 -t utf-8 {path.name}."
         )
     return unreadable(path, error)
+
+
+def parse_times(table: pl.DataFrame, path: Path, column: str, form: str = "") -> pl.Series:
+    """The column as numbers, null where it is empty or says so; `form` is a strftime format that all dates have."""
+    missing = table[column].str.to_lowercase().is_in(MISSING)
+    text = table.select(pl.when(~missing).then(pl.col(column)).alias(column)).to_series()
+    if missing.all():
+        raise DataError(
+            f"{path}: column {column} holds no time at all. Expected numbers or dates; name another with "
+            "--time-column, or take the order of rows with --time-column none."
+        )
+    readers: list[Callable[[pl.Series], pl.Series]] = [partial(_formatted, form=form)]
+    if not form:
+        iso, named = ([partial(_formatted, form=known) for known in forms] for forms in (ISO, NAMED_MONTHS))
+        readers = [_whole, _broken, *iso, _year_first, partial(_year_last, path=path), *named]
+    readings = []
+    for read in readers:
+        readings.append(read(text))
+        if readings[-1].null_count() == text.null_count():
+            return _in_one_unit(readings[-1], table["line"], path)
+    closest = min(readings, key=lambda reading: reading.null_count())
+    index = (closest.is_null() & ~missing).arg_max() or 0
+    expected = f"not of the form {form} (--time-format)" if form else "no number and no date of a form known here"
+    raise DataError(
+        f"{path}:{table['line'][index]}: the timestamp {text[index]!r} in column {column} is {expected}, or is unlike "
+        "the others. Expected numbers, or dates such as 2005-09-06, 2005-09-06T12:30:00.5+02:00 or Tue Sep 06 12:30:00 "
+        "+0000 2005. Mend this line, or say how dates are written: --source pairs --time-format '%d.%m.%Y %H:%M'."
+    )
+
+
+def require_times(times: pl.Series, lines: pl.Series, path: Path) -> None:
+    """A DataError with their number where times are missing."""
+    if count := times.null_count():
+        raise DataError(
+            f"{path}:{lines[times.is_null().arg_max() or 0]}: the time is empty, as on {count:,} of {len(times):,} "
+            "rows. Expected a time for each interaction. Fill them in, leave these rows out with --drop-missing-times, "
+            "or take the order of rows with --source pairs --time-column none."
+        )
+
+
+def _whole(text: pl.Series) -> pl.Series:
+    return text.cast(pl.Int64, strict=False)
+
+
+def _broken(text: pl.Series) -> pl.Series:
+    numbers = text.cast(pl.Float64, strict=False).to_frame("number")
+    return numbers.select(pl.when(pl.col("number").is_finite()).then("number")).to_series()
+
+
+def _year_first(text: pl.Series) -> pl.Series:
+    return _seconds(_groups(text, YEAR_FIRST))
+
+
+def _year_last(text: pl.Series, path: Path) -> pl.Series:
+    """Day and month in the order that the column shows: by a number over 12, or by dots, which mean the day first."""
+    groups = _groups(text, YEAR_LAST)
+    first, other = (groups[name].cast(pl.Int64) for name in ("first", "other"))
+    day_first = (first > 12).any() or (groups["mark"] == ".").any()
+    if groups["year"].null_count() == text.null_count() and not day_first and not (other > 12).any():
+        raise DataError(
+            f"{path}: dates such as {text.drop_nulls()[0]!r} may have the day or the month first, and no row shows "
+            "which. Say so with --time-format '%d/%m/%Y' or '%m/%d/%Y' (--source pairs), with %H:%M:%S where they have "
+            "a time."
+        )
+    return _seconds(
+        groups.with_columns(
+            (first if day_first else other).alias("day"), (other if day_first else first).alias("month")
+        )
+    )
+
+
+def _formatted(text: pl.Series, form: str) -> pl.Series:
+    try:
+        times = text.str.to_datetime(form, strict=False, time_unit="us")
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"--time-format {form!r} can't be used: {error}. Expected codes such as %Y-%m-%d.") from error
+    return _of_microseconds(times.dt.epoch("us"))
+
+
+def _groups(text: pl.Series, pattern: str) -> pl.DataFrame:
+    return text.to_frame("text").select(pl.col("text").str.extract_groups(pattern)).unnest("text")
+
+
+def _seconds(groups: pl.DataFrame) -> pl.Series:
+    """Seconds since 1970 of dates in parts; null where a part is missing or out of range."""
+    parts = {name: pl.col(name).cast(pl.Int64) for name in ("year", "month", "day")}
+    parts |= {name: pl.col(name).cast(pl.Int64).fill_null(0) for name in ("hour", "minute", "second")}
+    if "half" in groups.columns:
+        after_noon = pl.col("half").str.to_lowercase().str.starts_with("p")
+        in_half = pl.when(parts["hour"].is_between(1, 12)).then(parts["hour"] % 12 + 12 * after_noon.cast(pl.Int64))
+        parts["hour"] = pl.when(pl.col("half").is_null()).then(parts["hour"]).otherwise(in_half)
+    written = pl.format("{}-{}-{} {}:{}:{}", *(part.cast(pl.String).str.zfill(2) for part in parts.values()))
+    whole = written.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us").dt.epoch("us")
+    fraction = pl.col("fraction").str.pad_end(6, "0").str.slice(0, 6).cast(pl.Int64).fill_null(0)
+    digits = pl.col("zone").str.replace_all(":", "").str.extract(r"([+-]\d+)").str.pad_end(5, "0")
+    minutes = digits.str.slice(1, 2).cast(pl.Int64) * 60 + digits.str.slice(3, 2).cast(pl.Int64)
+    offset = pl.when(digits.str.starts_with("-")).then(-minutes).otherwise(minutes).fill_null(0)
+    return _of_microseconds(groups.select(whole + fraction - offset * 60_000_000).to_series())
+
+
+def _of_microseconds(times: pl.Series) -> pl.Series:
+    """Seconds: whole numbers, where all are."""
+    return times // 1_000_000 if (times % 1_000_000 == 0).all() else times / 1_000_000
+
+
+def _in_one_unit(times: pl.Series, lines: pl.Series, path: Path) -> pl.Series:
+    """Times in the finest unit that occurs; a note where several do, which only their size shows."""
+    floors: Sequence[int] = [floor for _, floor in UNITS]
+    size = pl.Series("unit", [0] * len(times), dtype=pl.Int64)
+    for floor in floors:
+        size = size + (times >= floor).fill_null(False).cast(pl.Int64)
+    present = sorted(set(size.unique()) - {0})
+    if len(present) < 2:
+        return times
+    finest = present[-1]
+    factors = size.replace_strict(
+        {unit: 1000 ** (finest - unit) for unit in present}, default=1000 ** (finest - present[0])
+    )
+    counts = ", ".join(f"{(size == unit).sum():,} in {UNITS[unit - 1][0]}" for unit in present)
+    line = lines[(size == finest).arg_max() or 0]
+    note(
+        f"{path}: by their size, times are written in several units: {counts} (the first of these on line {line}). All "
+        f"were taken to {UNITS[finest - 1][0]}."
+    )
+    return times * factors

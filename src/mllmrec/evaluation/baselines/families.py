@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mllmrec.artifacts import Workspace
-from mllmrec.data.captions import read_captions
+from mllmrec.data.item_files import read_captions
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.baselines.base import Baseline
 from mllmrec.evaluation.baselines.counts import Markov, Popularity, Random, Recency
+from mllmrec.storage.workspace import Workspace
 
 Params = Mapping[str, Any]
 INSTALL = "pip install 'mllmrec-r1[baselines]'"
@@ -54,7 +54,7 @@ class Family:
 
 
 def _itemknn(params: Params, _fitting: Fitting) -> Baseline:
-    from mllmrec.evaluation.baselines.itemknn import ItemKnn
+    from mllmrec.evaluation.baselines.neighbours import ItemKnn
 
     return ItemKnn(**params)
 
@@ -72,8 +72,8 @@ def _bert4rec(params: Params, fitting: Fitting) -> Baseline:
 
 
 def _textknn(params: Params, fitting: Fitting) -> Baseline:
-    from mllmrec.backends.embedding import make_embedders
-    from mllmrec.evaluation.baselines.text import TextKnn
+    from mllmrec.evaluation.baselines.neighbours import TextKnn
+    from mllmrec.models.embedding import make_embedders
 
     captions = fitting.captions() if params["captions"] else {}
     catalogue = fitting.interactions.catalogue

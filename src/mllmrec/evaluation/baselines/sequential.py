@@ -32,11 +32,11 @@ from rectools.models import BERT4RecModel, SASRecModel
 from rectools.models.nn.item_net import IdEmbeddingsItemNet
 from safetensors.torch import load_file, save_file
 
-from mllmrec.artifacts import read_json, write_json
 from mllmrec.data.sequences import Line
 from mllmrec.errors import DataError
 from mllmrec.evaluation.baselines.base import Baseline, CatalogueBaseline, Floats
 from mllmrec.records import RankingExample
+from mllmrec.storage.workspace import read_json, write_json
 
 WEIGHTS, ITEMS = "model.safetensors", "items.json"
 LIBRARY = {"n_blocks": 2, "n_heads": 2, "n_factors": 64, "loss": "softmax", "lr": 1e-3, "batch_size": 128}

@@ -12,25 +12,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mllmrec.artifacts import Workspace
-from mllmrec.data.candidate_files import ranked_lists
-from mllmrec.data.candidates import sliced
-from mllmrec.data.protocols import protocol_of
+from mllmrec.data.candidates.drawing import sliced
+from mllmrec.data.candidates.files import ranked_lists
+from mllmrec.data.candidates.protocols import protocol_of
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import DataError, SettingsError
 from mllmrec.evaluation.baselines.base import with_full_history
 from mllmrec.evaluation.baselines.families import FAMILIES, Fitting, check_installed
-from mllmrec.evaluation.baselines.fitted import Fitted, fit_inputs, lines_for, open_baseline
-from mllmrec.evaluation.catalogue import check_cuts, ranked
-from mllmrec.evaluation.cutoffs import finished_run
-from mllmrec.evaluation.raw_rankings import write_raw_rankings
-from mllmrec.evaluation.runs import Run, candidate_file, run_folder, slice_input, write_run
-from mllmrec.evaluation.tables import chooser_of, results_table
-from mllmrec.locks import locked
-from mllmrec.manifests import hash_files
+from mllmrec.evaluation.baselines.fitting import Fitted, fit_inputs, lines_for, open_baseline
+from mllmrec.evaluation.comparison.tables import chooser_of, results_table
+from mllmrec.evaluation.ranking.cutoffs import finished_run
+from mllmrec.evaluation.ranking.runs import Run, candidate_file, run_folder, slice_input, write_raw_rankings, write_run
+from mllmrec.evaluation.retrieval.catalogue import check_cuts, ranked
 from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample, Split, Summary
 from mllmrec.settings.evaluation import BaselinesSettings
+from mllmrec.storage.locks import locked
+from mllmrec.storage.manifests import hash_files
+from mllmrec.storage.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 
 from mllmrec.data.draws import generator
+from mllmrec.evaluation.comparison.statistics import Interval, bootstrap
 from mllmrec.evaluation.metrics import FloatArray, Position, chance, metric_names, per_user, vacuous
-from mllmrec.evaluation.rankings import position_of, ranking_of
-from mllmrec.evaluation.statistics import Interval, bootstrap
+from mllmrec.evaluation.ranking.rankings import position_of, ranking_of
 from mllmrec.records import RankingExample
 
 Scores = Sequence[FloatArray]

@@ -5,33 +5,44 @@ in one respect: candidates turned around, histories shuffled, cut or taken away,
 meaning, a hint more. Each answer is a set of exact scores, so a difference is the model's and no sampling's. Chunks of
 users under one condition are appended as they are scored; probes.scores.jsonl keeps them, so that more probes, more
 users or other cut-offs later ask only what is new. RUN/probes.json is what is told of them.
+
+What one `mllmrec probe` is about: the model, the candidate file, the plan, and where it goes.
+
+Asking the model: exact scores of examples under one condition, in the order of their own candidates.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mllmrec.artifacts import Workspace, read_json, read_jsonl, write_json, write_jsonl
-from mllmrec.backends.scoring import HuggingFaceScorer
-from mllmrec.data.candidate_files import ranked_protocol
-from mllmrec.data.sequences import Catalogue
+from mllmrec.data.candidates.drawing import sliced
+from mllmrec.data.candidates.files import ranked_lists, ranked_protocol
+from mllmrec.data.sequences import Catalogue, Interactions
 from mllmrec.errors import ArtifactError
 from mllmrec.evaluation.metrics import FloatArray
-from mllmrec.evaluation.models import ModelChoice, open_model
-from mllmrec.evaluation.probing.asking import Asker
+from mllmrec.evaluation.probing.conditions import MASKED, Condition, changed, swapped
 from mllmrec.evaluation.probing.findings import Study, findings
-from mllmrec.evaluation.probing.job import Job, prepare
-from mllmrec.evaluation.probing.plan import Part
+from mllmrec.evaluation.probing.plan import Part, Plan, hints_of, make_plan, trace_file
 from mllmrec.evaluation.probing.tables import tables
+from mllmrec.evaluation.ranking.chunks import scoring_task
+from mllmrec.evaluation.ranking.models import ModelChoice, choose_model, open_model, prompt_content
+from mllmrec.evaluation.ranking.runs import candidate_file, run_folder
+from mllmrec.evaluation.ranking.stage import check_window, run_inputs, window_of
+from mllmrec.models.base import CandidateScorer
+from mllmrec.models.chat import Encoder
+from mllmrec.models.scoring import HuggingFaceScorer
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary
-from mllmrec.settings.probes import ProbeSettings
-from mllmrec.work import Work, open_work
+from mllmrec.settings.evaluation import PROBES, ProbeSettings
+from mllmrec.storage.manifests import Manifest, hash_files
+from mllmrec.storage.record_log import Work, open_work
+from mllmrec.storage.workspace import Workspace, read_json, read_jsonl, write_json, write_jsonl
 
 
 def run(settings: ProbeSettings, workspace: Workspace) -> Summary:
@@ -139,3 +150,123 @@ def _check(job: Job, examples: Sequence[RankingExample], row: Mapping[str, Any])
 def _summary(job: Job, headline: str) -> Summary:
     facts = read_json(job.artifact)
     return Summary(headline=headline, artifact=job.artifact, tables=tables(facts), facts=facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One model on one candidate file, and what is asked of it; `asked` tells which knobs probes.json was made with."""
+
+    settings: ProbeSettings
+    choice: ModelChoice
+    window: int
+    candidates: Path
+    artifact: Path
+    inputs: Mapping[str, str]
+    interactions: Interactions
+    num_lists: int
+    plan: Plan
+    asked: Mapping[str, Any]
+
+    @property
+    def scores(self) -> Path:
+        return self.artifact.with_name("probes.scores.jsonl")
+
+
+def prepare(settings: ProbeSettings, workspace: Workspace) -> Job:
+    """Everything but the model itself."""
+    choice = choose_model(settings, workspace)
+    window = window_of(settings, choice)
+    candidates = candidate_file(settings.model_copy(update={"min_inter": window}), workspace)
+    whole = settings.model_copy(update={"limit": None})
+    artifact = run_folder(whole, workspace, choice.name, candidates) / "probes.json"
+    train = hash_files(train=workspace.split(settings.dataset, "train"))
+    interactions = Interactions.load(workspace, settings.dataset)
+    examples = ranked_lists(candidates, interactions, window)
+    check_window(examples, window, choice, candidates)
+    asked = _asked(settings, artifact)
+    users = sliced(examples, settings.limit or len(examples), settings.seed)
+    traces = trace_file(workspace, settings.dataset) if "hint" in asked["probes"] else None
+    plan = make_plan(
+        asked["probes"],
+        users,
+        prompt_content(settings, workspace, choice, window)[0],
+        hints_of(traces, interactions, users, settings.seed),
+        rotations=asked["rotations"],
+    )
+    return Job(
+        settings=settings,
+        choice=choice,
+        window=window,
+        candidates=candidates,
+        artifact=artifact,
+        inputs=run_inputs(settings, workspace, candidates, choice) | train,
+        interactions=interactions,
+        num_lists=len(examples),
+        plan=plan,
+        asked=asked,
+    )
+
+
+def _asked(settings: ProbeSettings, artifact: Path) -> dict[str, Any]:
+    """The probes asked for, and those that were made of the same users before: a later one adds to them."""
+    names = ("probes", "rotations", "top_k", "limit")
+    asked = settings.model_dump(mode="json", include=set(names))
+    before = read_json(artifact)["asked"] if Manifest.read(artifact) and artifact.exists() else {}
+    if settings.overwrite or before.get("limit", -1) != settings.limit:
+        return asked
+    if "position" not in settings.probes:
+        asked["rotations"] = before["rotations"]
+    asked["probes"] = [name for name in PROBES if name in (*settings.probes, *before["probes"])]
+    return asked
+
+
+class Asker:
+    """A scorer with the prompts of every condition; `scored` is `answer` or `id`, as in `mllmrec evaluate`.
+
+    `budget` counts what prompts had to leave out since it was last taken.
+    """
+
+    def __init__(self, scorer: CandidateScorer, encoder: Encoder, *, scored: str, seed: int) -> None:
+        self.scorer, self.scored, self.seed = scorer, scored, seed
+        self._encoders = {(False, False): encoder}
+
+    def ask(
+        self, condition: Condition, examples: Sequence[RankingExample], hints: Mapping[str, str]
+    ) -> list[list[float]]:
+        """The scores of each example's candidates. `hints` are by example id and for hinted conditions only."""
+        encoder = self._encoder(condition)
+        tasks = []
+        for example in examples:
+            hint = hints[example.example_id] if condition.hinted else None
+            assert hint is None or example.split == "train", "hints are for examples of the train split"
+            tasks.append(scoring_task(changed(example, condition, self.seed), encoder, self.scored, hint))
+        scores = dict(self.scorer.score(tasks))
+        return [_turned_back(scores[index], condition) for index in range(len(tasks))]
+
+    def take_budget(self) -> dict[str, Any]:
+        """What the prompts since the last call had to leave out."""
+        taken: dict[str, Any] = {}
+        for encoder in self._encoders.values():
+            for name, count in encoder.renderer.budget.items():
+                taken[name] = taken.get(name, 0) + count
+            encoder.renderer.budget.clear()
+        return taken
+
+    def _encoder(self, condition: Condition) -> Encoder:
+        kind = (condition.swapped_captions, condition.masked_titles)
+        if kind not in self._encoders:
+            plain = self._encoders[False, False]
+            renderer = plain.renderer
+            self._encoders[kind] = Encoder.make(
+                plain.chat,
+                MASKED if condition.masked_titles else renderer.catalogue,
+                swapped(renderer.captions, self.seed) if condition.swapped_captions else renderer.captions,
+                renderer.max_prompt_tokens,
+            )
+        return self._encoders[kind]
+
+
+def _turned_back(scores_C: list[float], condition: Condition) -> list[float]:
+    """Scores of a rotated list in the order that the list had before."""
+    shift = condition.shift(len(scores_C))
+    return scores_C[len(scores_C) - shift :] + scores_C[: len(scores_C) - shift]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mllmrec.evaluation.probing.sentences import bounds, chance, headline
+from mllmrec.evaluation.probing.findings import bounds, chance, headline
 from mllmrec.records import Table
 
 Facts = Mapping[str, Any]

@@ -1,33 +1,46 @@
 """Worked cases: what some users chose, what they were offered, how it was scored, and where the target came out.
 
 Users are drawn by hash and not picked, so that the cases show what a RUN does on an ordinary day, its misses included.
+
+Posters small enough to travel inside the page, each made once.
+
+Opening images that nobody vouches for is the business of another room, so a function that does it is handed in; here
+the picture it returns is only encoded again, small.
 """
 
 from __future__ import annotations
 
+import base64
 import heapq
+import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mllmrec.artifacts import Workspace, sha256
-from mllmrec.data.candidates import read_candidates
+from PIL import Image
+
+from mllmrec.data.candidates.drawing import read_candidates
+from mllmrec.data.candidates.legacy import load_candidates
 from mllmrec.data.draws import uniform
-from mllmrec.data.legacy import load_candidates
-from mllmrec.data.sequences import Interactions
+from mllmrec.data.raw_ids import RawIds
+from mllmrec.data.sequences import Catalogue, Interactions
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.metrics import Position
 from mllmrec.evaluation.reporting.ladder import Measured
-from mllmrec.evaluation.reporting.page import Case, Cases, Choice, Reasoning, Section
-from mllmrec.evaluation.reporting.pictures import Posters
+from mllmrec.evaluation.reporting.page import Case, Cases, Choice, Poster, Reasoning, Section
 from mllmrec.evaluation.reporting.runs import Ladder, Rung
+from mllmrec.models.base import Picture
 from mllmrec.records import Ranking, RankingExample
+from mllmrec.storage.workspace import Workspace, sha256
 
 SHOWN = 10
 LOG_PROBABILITIES = "Bars are a candidate's share of the probability of all candidates; figures are log-probabilities."
 ANSWERS = "Figures count down from the first answer that was generated; 0 was not named."
 POINTS = "Bars lie between the lowest and the highest score of the list."
+
+LoadPicture = Callable[[str], Picture | None]
+QUALITY = 72
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,3 +186,36 @@ def _place(position: Position) -> str:
     """The expected rank of a target; a dash where it was ranked nowhere."""
     higher, ties, count, _ = position
     return "–" if higher == count else f"{higher + 1 + ties / 2:g}"
+
+
+class Posters:
+    """The items of a dataset as the page shows them."""
+
+    def __init__(
+        self, catalogue: Catalogue, load_picture: LoadPicture | None = None, raw_ids: RawIds | None = None
+    ) -> None:
+        self._catalogue, self._load, self._raw_ids = catalogue, load_picture, raw_ids or RawIds()
+        self._uris: dict[str, str | None] = {}
+
+    def __call__(self, item_id: str, *, pictured: bool = True) -> Poster:
+        """The item with its title, and with its picture where there is one and it is wanted."""
+        uri = self._uri(item_id) if pictured else None
+        raw, item = self._raw_ids.item(item_id), self._catalogue.get(item_id)
+        return Poster(item_id=raw, title=item.title if item and item.title else f"Item {raw}", uri=uri)
+
+    def user(self, user_id: str) -> str:
+        """A user's id as the page shows it."""
+        return self._raw_ids.user(user_id)
+
+    def _uri(self, item_id: str) -> str | None:
+        if item_id not in self._uris:
+            picture = self._load(item_id) if self._load is not None else None
+            self._uris[item_id] = _encoded(picture) if picture is not None else None
+        return self._uris[item_id]
+
+
+def _encoded(picture: Picture) -> str:
+    """A JPEG as a data URI."""
+    file = io.BytesIO()
+    Image.fromarray(picture.rgb).save(file, "JPEG", quality=QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mllmrec.artifacts import Workspace, read_jsonl
 from mllmrec.evaluation.reporting.page import Block, Facts, Origins, Prose, Section, Sheet
-from mllmrec.manifests import Manifest
 from mllmrec.records import Table
+from mllmrec.storage.manifests import Manifest
+from mllmrec.storage.workspace import Workspace, read_jsonl
 
 COLUMNS = ("stage", "artifact", "finished, UTC", "time", "calls", "tokens in", "tokens out", "money")
 DIGITS = 16

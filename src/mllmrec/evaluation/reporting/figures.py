@@ -19,8 +19,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from mllmrec.evaluation.comparison.statistics import Interval
 from mllmrec.evaluation.reporting.page import Drawing, Key
-from mllmrec.evaluation.statistics import Interval
 
 PAINT = {"ink": "#0a0b0c", "muted": "#0a0b0d", "rule": "#0a0b0e", "paper": "#0a0b0f", "alarm": "#0a0b10"}
 SERIES = tuple(f"#0a0c{number:02x}" for number in range(6))

@@ -1,4 +1,10 @@
-"""The ladder on the page: every RUN with intervals, what each step up brings, and the verdict in words."""
+"""The ladder on the page: every RUN with intervals, what each step up brings, and the verdict in words.
+
+All protocols side by side, one column each: what a stranger looks at before any single ladder.
+
+A column is one candidate file and its users, with one metric; nothing in it compares with another column, because the
+negatives decide how hard a question is.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mllmrec.evaluation.ceilings import NOTE, ceiling_rows
+from mllmrec.evaluation.comparison.pairing import paired_positions
+from mllmrec.evaluation.comparison.statistics import FOUND, Verdict, holm
+from mllmrec.evaluation.comparison.statistics import verdict as verdict_of
+from mllmrec.evaluation.comparison.steps import MAIN, Gap, paired_gaps
+from mllmrec.evaluation.comparison.tables import NOTE, ceiling_of, ceiling_rows, chooser_of, own_note, users_of
 from mllmrec.evaluation.metrics import Position, means, per_user
-from mllmrec.evaluation.pairing import paired_positions
 from mllmrec.evaluation.reporting.figures import draw_hit_rates, draw_intervals
 from mllmrec.evaluation.reporting.page import Block, Figure, Figures, Section, Sheet
 from mllmrec.evaluation.reporting.runs import Ladder, Rung, in_words
-from mllmrec.evaluation.statistics import FOUND, Verdict, holm
-from mllmrec.evaluation.statistics import verdict as verdict_of
-from mllmrec.evaluation.steps import MAIN, Gap, paired_gaps
-from mllmrec.evaluation.tables import ceiling_of, chooser_of, own_note, users_of
 from mllmrec.records import Table
 
 LONGEST_CUT = 20
@@ -248,3 +253,73 @@ def _signed(value: float) -> str:
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def overview_section(ladders: Sequence[Ladder]) -> Section | None:
+    """A row for each recommender, a column for each ladder; None where there are fewer than two ladders."""
+    if len(ladders) < 2:
+        return None
+    columns = [{name_of(rung): rung for rung in ladder.rungs} for ladder in ladders]
+    names = in_order(columns)
+    rows = tuple(
+        (name, *(_cell(ladder, column, name) for ladder, column in zip(ladders, columns, strict=True)))
+        for name in names
+    )
+    strong = frozenset(
+        (names.index(name), number)
+        for number, (ladder, column) in enumerate(zip(ladders, columns, strict=True), 1)
+        for name, rung in column.items()
+        if math.isclose(rung.value(ladder.metric), max(each.value(ladder.metric) for each in ladder.rungs))
+    )
+    chance = ("chance", *(f"{ladder.facts['chance'][ladder.metric]:.3f}" for ladder in ladders))
+    return Section(
+        key="overview",
+        title="Every protocol at a glance",
+        short="Overview",
+        lead="Each column asks another question, so figures compare down a column and never across. The sections below "
+        "hold all metrics, and which differences are found.",
+        blocks=(
+            Sheet(
+                table=Table(
+                    title="",
+                    columns=("recommender", *_headings(ladders)),
+                    rows=rows,
+                    note="Means over users with 95 % bootstrap intervals; the highest of a column is bold. "
+                    "n/a: it chose the negatives. Empty: not ranked.",
+                ),
+                foot=(chance,),
+                strong=strong,
+            ),
+        ),
+    )
+
+
+def name_of(rung: Rung) -> str:
+    """What a RUN is called whatever users it ranked."""
+    return f"{rung.run.facts['name']}{' generate' if rung.run.facts['method'] == 'generate' else ''}"
+
+
+def in_order(columns: Sequence[dict[str, Rung]]) -> list[str]:
+    """All names: baselines before models, each where the first ladder that knows it has it."""
+    firsts: dict[str, Rung] = {}
+    for column in columns:
+        firsts = {**firsts, **{name: rung for name, rung in column.items() if name not in firsts}}
+    return sorted(firsts, key=lambda name: firsts[name].is_model)
+
+
+def _cell(ladder: Ladder, column: dict[str, Rung], name: str) -> str:
+    if name in column:
+        return with_interval(column[name], ladder.metric)
+    return "n/a" if name.removesuffix("-full") == chooser_of(ladder.facts["protocol"]) else ""
+
+
+def _headings(ladders: Sequence[Ladder]) -> list[str]:
+    """Metric and protocol of each column, with the slice of users, and the candidate file where that isn't enough."""
+    plain = [
+        ladder.shown(ladder.metric) + (f", {ladder.facts['num_users']:,} users" if "slice" in ladder.facts else "")
+        for ladder in ladders
+    ]
+    return [
+        told if plain.count(told) == 1 else f"{told}, {ladder.facts['candidates']}"
+        for told, ladder in zip(plain, ladders, strict=True)
+    ]

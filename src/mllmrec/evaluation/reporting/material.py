@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import Workspace, read_json
-from mllmrec.data.audit import run as audit
-from mllmrec.data.captions import read_captions
+from mllmrec.data.auditing.stage import run as audit
 from mllmrec.data.card import card
-from mllmrec.data.card_table import table as card_table
+from mllmrec.data.card import table as card_table
 from mllmrec.data.draws import uniform
+from mllmrec.data.item_files import read_captions
 from mllmrec.data.traces import usable_traces
+from mllmrec.evaluation.reporting.cases import Posters
 from mllmrec.evaluation.reporting.figures import draw_histogram
 from mllmrec.evaluation.reporting.page import (
     Block,
@@ -27,10 +27,10 @@ from mllmrec.evaluation.reporting.page import (
     Section,
     Sheet,
 )
-from mllmrec.evaluation.reporting.pictures import Posters
 from mllmrec.records import Table
-from mllmrec.settings.audit import AuditSettings
-from mllmrec.streams import read_list
+from mllmrec.settings.data import AuditSettings
+from mllmrec.storage.json_streams import read_list
+from mllmrec.storage.workspace import Workspace, read_json
 
 CAPTIONS, KEPT, LEFT_OUT = 8, 3, 2
 SCORES = {"confidence": "confidence", "modality": "modality", "prediction": "prediction", "lift": "lift, nats"}

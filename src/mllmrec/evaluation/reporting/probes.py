@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mllmrec.artifacts import read_json
 from mllmrec.errors import ArtifactError
-from mllmrec.evaluation.probing.sentences import headline
+from mllmrec.evaluation.comparison.statistics import Interval
+from mllmrec.evaluation.probing.findings import headline
 from mllmrec.evaluation.probing.tables import tables
 from mllmrec.evaluation.reporting.figures import draw_intervals, draw_points
 from mllmrec.evaluation.reporting.page import Block, Figure, Figures, Section, Sheet
 from mllmrec.evaluation.reporting.runs import Ladder, Rung
-from mllmrec.evaluation.statistics import Interval
+from mllmrec.storage.workspace import read_json
 
 Facts = Mapping[str, Any]
 

@@ -13,11 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import Workspace
-from mllmrec.data.protocols import FOREIGN, FOREIGN_WORDS, STEMS, protocol_named
-from mllmrec.evaluation.runs import Run, read_run
-from mllmrec.evaluation.tables import users_of
-from mllmrec.manifests import Manifest
+from mllmrec.data.candidates.protocols import FOREIGN, FOREIGN_WORDS, STEMS, protocol_named
+from mllmrec.evaluation.comparison.tables import users_of
+from mllmrec.evaluation.ranking.runs import Run, read_run
+from mllmrec.storage.manifests import Manifest
+from mllmrec.storage.workspace import Workspace
 
 STAGES = {"sft": 1, "merge": 1, "grpo": 2}
 

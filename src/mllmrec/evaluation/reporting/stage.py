@@ -13,14 +13,12 @@ from datetime import datetime
 from pathlib import Path
 
 from mllmrec import __version__
-from mllmrec.artifacts import Workspace, require, write_text
 from mllmrec.data.raw_ids import RawIds
 from mllmrec.data.sequences import PREPARE, read_catalogue, require_dataset
 from mllmrec.errors import SettingsError
-from mllmrec.evaluation.reporting.cases import Drawn, cases_section, draw_cases
+from mllmrec.evaluation.reporting.cases import Drawn, LoadPicture, Posters, cases_section, draw_cases
 from mllmrec.evaluation.reporting.costs import Made, costs_section, read_made, settings_section
-from mllmrec.evaluation.reporting.ladder import Measured, ladder_section, measure, verdict
-from mllmrec.evaluation.reporting.markdown import to_markdown
+from mllmrec.evaluation.reporting.ladder import Measured, ladder_section, measure, overview_section, verdict
 from mllmrec.evaluation.reporting.material import (
     audit_section,
     captions_section,
@@ -28,15 +26,14 @@ from mllmrec.evaluation.reporting.material import (
     read_traces,
     traces_section,
 )
-from mllmrec.evaluation.reporting.overview import overview_section
-from mllmrec.evaluation.reporting.page import Page, Section, to_html
-from mllmrec.evaluation.reporting.pictures import LoadPicture, Posters
+from mllmrec.evaluation.reporting.page import Page, Section, to_html, to_markdown
 from mllmrec.evaluation.reporting.probes import probes_section
 from mllmrec.evaluation.reporting.runs import read_ladders
 from mllmrec.evaluation.reporting.training import training_section
-from mllmrec.locks import locking
 from mllmrec.records import Summary
-from mllmrec.settings.report import ReportSettings
+from mllmrec.settings.evaluation import ReportSettings
+from mllmrec.storage.locks import locking
+from mllmrec.storage.workspace import Workspace, require, write_text
 
 WINDOW = 10
 COMMANDS = {

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import Workspace, read_jsonl
 from mllmrec.evaluation.reporting.figures import draw_columns, draw_lines, finite
 from mllmrec.evaluation.reporting.page import Block, Figure, Figures, Prose, Section
-from mllmrec.manifests import Manifest
+from mllmrec.storage.manifests import Manifest
+from mllmrec.storage.workspace import Workspace, read_jsonl
 
 LOG, TIMELINE = "training.jsonl", "metrics.jsonl"
 Points = list[tuple[float, float]]

@@ -1,8 +1,19 @@
-"""What one verification looked at and what it found to differ, by check."""
+"""What one verification looked at and what it found to differ, by check.
+
+What metrics.json and manifest.json have to look like before anything can be held against them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+
+from mllmrec.settings.base import explain
+from mllmrec.settings.evaluation import BaselinesSettings, EvaluateSettings, RunSettings
+from mllmrec.storage.manifests import Manifest
 
 SHOWN = 3
 CLOSE = 1e-9
@@ -26,6 +37,12 @@ ORDER = (
     "speed",
     "reference files",
 )
+
+METRICS, MANIFEST = "the shape of metrics.json", "manifest.json"
+SETTINGS: dict[str, type[RunSettings]] = {"evaluate": EvaluateSettings, "baselines": BaselinesSettings}
+Kind = TypeVar("Kind")
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1)]
 
 
 class Checks:
@@ -71,3 +88,102 @@ class Checks:
             if found:
                 more = f"; and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
                 yield f"{name}: {'; '.join(found[:SHOWN])}{more}."
+
+
+class Bounds(BaseModel):
+    """A metric and the ends of its interval."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    value: Number
+    low: Number
+    high: Number
+
+
+class Resampling(BaseModel):
+    """How the intervals came about."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    level: Share
+    draws: PositiveInt
+    seed: NonNegativeInt
+
+
+class Slice(BaseModel):
+    """Which part of the candidate file was ranked."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    of: PositiveInt
+    by: str
+
+
+class Figures(BaseModel):
+    """metrics.json; what else stands there is a note of the verb that wrote it and no figure."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    dataset: str
+    name: str
+    method: Literal["score", "generate"]
+    protocol: str
+    candidates: str
+    candidates_sha256: str
+    num_users: PositiveInt
+    num_candidates: PositiveInt
+    top_k: Annotated[list[PositiveInt], Field(min_length=1)]
+    metrics: dict[str, Bounds]
+    vacuous: list[str]
+    chance: dict[str, Share]
+    minimum_detectable: dict[str, Number | None]
+    interval: Resampling
+    invalid_share: Share
+    seconds: Annotated[float, Field(allow_inf_nan=False, ge=0)]
+    users_per_second: Annotated[float, Field(allow_inf_nan=False, ge=0)]
+    world_size: PositiveInt
+    num_listed: NonNegativeInt | None = None
+    slice: Slice | None = None
+    length_normalised: dict[str, Share] | None = None
+    length_normalised_places: list[tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt]] | None = None
+
+
+def read_figures(checks: Checks, folder: Path) -> dict[str, Any] | None:
+    """The content of metrics.json as it is written; None, and every difference in shape, where it can't be used."""
+    found = _read(checks, METRICS, folder / "metrics.json", Figures)
+    return found.model_dump(mode="json", exclude_unset=True) if found is not None else None
+
+
+def read_manifest(checks: Checks, folder: Path) -> Manifest | None:
+    """The manifest; None, and every difference in shape, where it can't be used."""
+    return _read(checks, MANIFEST, folder / "manifest.json", Manifest)
+
+
+def read_settings(checks: Checks, manifest: Manifest) -> RunSettings | None:
+    """The settings that the manifest tells, as the verb reads them; None where it wouldn't take them."""
+    model = SETTINGS.get(manifest.verb)
+    if not checks.look(MANIFEST, model is not None, f"verb is {manifest.verb!r}, expected {' or '.join(SETTINGS)}"):
+        return None
+    assert model is not None
+    try:
+        settings = model.model_validate(manifest.settings)
+    except ValidationError as error:
+        checks.look(MANIFEST, False, f"settings: {explain(error, model)}")
+        return None
+    for name, value in settings.model_dump(mode="json").items():
+        checks.equal(MANIFEST, f"{name} of settings", manifest.settings.get(name, value), value)
+    return settings
+
+
+def _read(checks: Checks, check: str, path: Path, kind: type[Kind]) -> Kind | None:
+    adapter = TypeAdapter(kind)
+    try:
+        value = adapter.validate_json(path.read_bytes(), strict=True)
+    except FileNotFoundError:
+        checks.look(check, False, f"{path.name} is missing")
+    except ValidationError as error:
+        checks.look(check, False, explain(error))
+    else:
+        checks.look(check, True, "")
+        return value
+    return None

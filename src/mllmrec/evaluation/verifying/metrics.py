@@ -2,7 +2,14 @@
 
 The first one (`metrics.py`) has closed formulas of how many candidates stand above the target and beside it. Here all
 positions that a tied target may stand at are written down and the textbook's metric is averaged over them. Intervals
-are in `intervals.py`.
+are in the second half of this module.
+
+The second computation of intervals and of what the users of a RUN could show.
+
+An interval is checked twice. Its seed makes the resamples anew: the same users are drawn, their metrics are gathered
+and averaged one resample at a time, and the two quantiles are read off the sorted means, where the first implementation
+multiplies a matrix of counts. And, whatever the seed, it has to lie about where the normal approximation puts it,
+widened by what skewness and whole users allow.
 """
 
 from __future__ import annotations
@@ -12,12 +19,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from mllmrec.data.draws import generator
 from mllmrec.evaluation.verifying.checks import Checks
-from mllmrec.evaluation.verifying.intervals import check_intervals
 from mllmrec.evaluation.verifying.rankings import Placed
 
 ROUNDED = 1.01e-6
 """Length-normalised metrics are written with six digits."""
+
+CHECK = "intervals"
+LEVEL, DRAWS, DRAWN_AT_ONCE = 0.95, 10_000, 64
+CLOSE, NO_SPREAD = 1e-9, 1e-12
+ENOUGH_USERS = 50
+DETECTABLE = 1.959963984540054 + 0.8416212335729143
+"""The normal quantiles of a two-sided test at 5 % and of a power of 80 %."""
 
 
 def check_metrics(checks: Checks, facts: Mapping[str, Any], users: Sequence[Placed], seed: int) -> None:
@@ -111,3 +127,80 @@ def _check_normalised(checks: Checks, facts: Mapping[str, Any], names: Sequence[
 
 def _positions(higher: int, ties: int, num_candidates: int) -> range:
     return range(higher + 1, higher + ties + 2) if higher < num_candidates else range(0)
+
+
+def check_intervals(checks: Checks, facts: Mapping[str, Any], values: Mapping[str, Sequence[float]], seed: int) -> None:
+    """Hold the bounds of each metric against its users' `values`; `seed` is the one that the manifest tells."""
+    expected = {"level": LEVEL, "draws": DRAWS, "seed": seed}
+    for name, value in expected.items():
+        checks.equal(CHECK, f"{name} of interval", facts["interval"].get(name), value)
+    names = [name for name in values if name in facts["metrics"] and len(values[name])]
+    again = resampled([values[name] for name in names], seed) if names else []
+    for name, (low, high) in zip(names, again, strict=True):
+        bounds = facts["metrics"][name]
+        where = f"the interval of {name} [{bounds['low']!r}, {bounds['high']!r}]"
+        alike = abs(bounds["low"] - low) <= CLOSE and abs(bounds["high"] - high) <= CLOSE
+        checks.look(CHECK, alike, f"{where} comes out as [{low!r}, {high!r}] from the same resamples")
+        _check_place(checks, where, bounds, values[name])
+    for name in values:
+        _check_detectable(checks, name, facts["minimum_detectable"], values[name])
+
+
+def resampled(columns: Sequence[Sequence[float]], seed: int) -> list[tuple[float, float]]:
+    """(low, high) of each column's mean over users drawn again with replacement, the 2.5 % and 97.5 % quantiles.
+
+    >>> [(low, high)] = resampled([[0.0, 1.0] * 200], seed=42)
+    >>> round(low, 2), round(high, 2)
+    (0.45, 0.55)
+    """
+    num_users = len(columns[0])
+    rng = np.random.default_rng(generator(seed, "statistics", "bootstrap").getrandbits(128))
+    index_type = np.uint16 if num_users <= 1 << 16 else np.uint32
+    arrays = [np.asarray(column, dtype=np.float64) for column in columns]
+    means: list[list[float]] = [[] for _ in columns]
+    for start in range(0, DRAWS, DRAWN_AT_ONCE):
+        shape = (min(DRAWN_AT_ONCE, DRAWS - start), num_users)
+        users = rng.integers(0, num_users, shape, dtype=index_type)
+        for own, array in zip(means, arrays, strict=True):
+            own.extend(array[users].mean(axis=1).tolist())
+    tail = (1 - LEVEL) / 2
+    return [(_quantile(ordered, tail), _quantile(ordered, 1 - tail)) for ordered in map(sorted, means)]
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """The value at `share` of the way through sorted values, between its two neighbours in proportion.
+
+    >>> _quantile([0.0, 1.0, 4.0], 0.75)
+    2.5
+    """
+    at = share * (len(ordered) - 1)
+    below = min(int(at), len(ordered) - 2)
+    return ordered[below] + (at - below) * (ordered[below + 1] - ordered[below])
+
+
+def _check_place(checks: Checks, where: str, bounds: Mapping[str, Any], values: Sequence[float]) -> None:
+    """The bounds enclose the value, about 1.96 standard errors away on each side."""
+    enclosed = bounds["low"] - CLOSE <= bounds["value"] <= bounds["high"] + CLOSE
+    if not checks.look(CHECK, enclosed, f"{where} leaves the value out") or len(values) < ENOUGH_USERS:
+        return
+    centre = math.fsum(values) / len(values)
+    spread = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / len(values))
+    error = spread / math.sqrt(len(values))
+    third = math.fsum((value - centre) ** 3 for value in values) / len(values)
+    skewness = third / spread**3 if spread else 0.0
+    slack = (0.2 + abs(skewness) / math.sqrt(len(values))) * error + 1 / len(values)
+    expected = centre - 1.96 * error, centre + 1.96 * error
+    alike = abs(bounds["low"] - expected[0]) <= slack and abs(bounds["high"] - expected[1]) <= slack
+    checks.look(CHECK, alike, f"{where} is far from the normal one [{expected[0]:.6f}, {expected[1]:.6f}]")
+
+
+def _check_detectable(checks: Checks, name: str, reported: Mapping[str, Any], values: Sequence[float]) -> None:
+    """2.80 standard errors of the difference of two independent runs as spread as this one; none without a spread."""
+    check, what = "minimum detectable differences", f"the minimum detectable difference of {name}"
+    centre = math.fsum(values) / max(len(values), 1)
+    variance = math.fsum((value - centre) ** 2 for value in values) / max(len(values) - 1, 1)
+    expected = DETECTABLE * math.sqrt(2 * variance / max(len(values), 1))
+    if expected > NO_SPREAD:
+        checks.near(check, what, reported.get(name), expected)
+    else:
+        checks.equal(check, what, reported.get(name), None)

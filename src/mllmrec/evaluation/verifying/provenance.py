@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mllmrec.artifacts import Workspace, sha256
 from mllmrec.evaluation.verifying.checks import Checks
-from mllmrec.manifests import Manifest, altered, hash_model
 from mllmrec.settings.evaluation import RunSettings
+from mllmrec.storage.manifests import Manifest, altered, hash_model
+from mllmrec.storage.workspace import Workspace, sha256
 
 CHECK, INPUTS, SPEED, FILES = "manifest.json", "inputs", "speed", "files as they were written"
 RULE = "users by hash of seed, split and user"

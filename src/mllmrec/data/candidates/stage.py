@@ -1,0 +1,154 @@
+"""`mllmrec candidates`: draw the candidate lists of a split once, or import them, and freeze them in a hashed file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mllmrec.data.candidates.drawing import candidate_rows, freeze, questions
+from mllmrec.data.candidates.foreign_lists import foreign_examples
+from mllmrec.data.candidates.legacy import draw_legacy
+from mllmrec.data.candidates.negatives import VERSION
+from mllmrec.data.candidates.protocols import FOREIGN, IMPORTED, protocol_asked_for
+from mllmrec.data.sequences import Interactions, Line, require_dataset
+from mllmrec.errors import ArtifactError
+from mllmrec.records import RankingExample, Split, Summary
+from mllmrec.settings.data import CandidatesSettings
+from mllmrec.storage.locks import locking
+from mllmrec.storage.manifests import drop_marker, finished, hash_files, making, unmark, write_manifest
+from mllmrec.storage.workspace import Workspace, sha256, write_jsonl
+
+OF_LISTS = ("without_target", "holding_known_items")
+WEAKNESSES = {
+    "without_line": "lists are of users without a line in this split and were left out.",
+    "repeated_lists": "lists are of an example that has one already and were left out.",
+    "repeated_items": "items stood in their list twice and count once.",
+    "unknown_items": "items of lists are in neither titles nor sequences and were left out, so that lists differ in "
+    "length and figures from published ones.",
+    "untitled_items": "items have no title; they are named by their id, which tells a model nothing.",
+    "without_target": "lists lack their target, which counts as missed.",
+    "holding_known_items": "lists hold items that the user is known to have met, so that a right answer may count as "
+    "wrong: figures compare with others on the same lists alone.",
+}
+"""What is told of imported lists, by the count that it goes with."""
+
+
+def candidates_path(settings: CandidatesSettings, workspace: Workspace) -> Path:
+    stem = f"{FOREIGN}{settings.foreign_name}" if settings.import_ else protocol_asked_for(settings).stem
+    return workspace.candidates(settings.dataset, settings.split, stem, settings.min_inter, settings.seed)
+
+
+def locked_path(settings: CandidatesSettings, workspace: Workspace) -> Path:
+    """The file that is made, once the dataset is known to be there: a lock would make its folder."""
+    require_dataset(workspace, settings.dataset)
+    return candidates_path(settings, workspace)
+
+
+@locking(locked_path)
+def run(settings: CandidatesSettings, workspace: Workspace) -> Summary:
+    """Write processed/<split>_<protocol>_w<min_inter>_s<seed>.jsonl."""
+    started = time.monotonic()
+    path = candidates_path(settings, workspace)
+    inputs = hash_files(
+        titles=workspace.titles(settings.dataset),
+        **{split: workspace.split(settings.dataset, split) for split in ("train", "valid", "test")},
+        **_imported_file(settings),
+    )
+    if finished(path, settings, inputs) is not None:
+        drop_marker(path)
+        return Summary(headline=f"{path.name} is there already; nothing to do.", artifact=path)
+    interactions = Interactions.load(workspace, settings.dataset)
+    examples, counts = _lists_of(settings, workspace, interactions)
+    counts["examples"] = len(examples)
+    drawn = {} if settings.legacy or settings.import_ or settings.negatives == "all" else {"draws": VERSION}
+    with making(path, settings):
+        unmark(path)
+        write_jsonl(path, candidate_rows(examples))
+        digest = sha256(path)
+        write_manifest(path, settings, inputs, started=started, counts=counts, details={"sha256": digest, **drawn})
+    headline = f"{len(examples):,} {_lists(settings, counts)} in {path.name}{left_out(counts)}"
+    warnings = tuple(_import_warnings(counts)) if settings.import_ else ()
+    return Summary(headline=headline, artifact=path, warnings=warnings, facts={"sha256": digest, **counts})
+
+
+def lines_asked(interactions: Interactions, dataset: str, split: Split) -> list[Line]:
+    """The lines of a split; an ArtifactError where there are none."""
+    lines = interactions.lines(split)
+    if not lines:
+        raise ArtifactError(
+            f"The dataset {dataset} has no {split} lines: {split}.tsv is missing or empty. Choose another --split, or "
+            "add the file."
+        )
+    return lines
+
+
+def left_out(counts: Mapping[str, int]) -> str:
+    """What isn't in the file, or is there for want of better, in words; nothing where there is nothing to tell."""
+    told = ""
+    if counts["too_short"] + counts["duplicates"]:
+        told += f"; {counts['too_short']:,} lines too short, {counts['duplicates']:,} duplicates"
+    if counts.get("targets_added"):
+        told += f"; {counts['targets_added']:,} targets were added, because the lists came without theirs"
+    if counts.get("with_unseen"):
+        told += f"; {counts['with_unseen']:,} lists hold items that training never saw, because the others were too few"
+    return told
+
+
+def _imported_file(settings: CandidatesSettings) -> dict[str, Path]:
+    """The file of --import among the inputs."""
+    if not settings.import_:
+        return {}
+    path = Path(settings.import_).expanduser()
+    if not path.is_file():
+        raise ArtifactError(f"--import {path} is no file. Expected a file of candidate lists; see docs/protocols.md.")
+    return {IMPORTED: path}
+
+
+def _import_warnings(counts: Mapping[str, int]) -> Iterator[str]:
+    """The weaknesses of imported lists, one sentence each; nothing that there is none of."""
+    for name, text in WEAKNESSES.items():
+        if counts[name]:
+            share = f" ({counts[name] / counts['examples']:.1%})" if name in OF_LISTS else ""
+            yield f"{counts[name]:,}{share} {text}"
+
+
+def _lengths(counts: Mapping[str, int]) -> str:
+    shortest, longest = counts["shortest"], counts["longest"]
+    return str(longest) if shortest == longest else f"{shortest} to {longest}"
+
+
+def _lists(settings: CandidatesSettings, counts: Mapping[str, int]) -> str:
+    if settings.import_:
+        return f"imported lists of {_lengths(counts)} candidates ({FOREIGN}{settings.foreign_name})"
+    if settings.negatives == "all":
+        return "questions about the whole catalogue"
+    return f"lists of {settings.num_neg + 1} candidates"
+
+
+def _lists_of(
+    settings: CandidatesSettings, workspace: Workspace, interactions: Interactions
+) -> tuple[list[RankingExample], dict[str, int]]:
+    """The examples of the file, imported or drawn, and how many were left out and why."""
+    lines = lines_asked(interactions, settings.dataset, settings.split)
+    if settings.import_:
+        return foreign_examples(settings, workspace, interactions)
+    if not settings.legacy:
+        return freeze(
+            interactions,
+            settings.split,
+            window=settings.min_inter,
+            num_neg=settings.num_neg,
+            seed=settings.seed,
+            negatives=settings.negatives,
+        )
+    _, counts = questions(lines, settings.split, settings.min_inter)
+    examples = draw_legacy(
+        lines,
+        interactions.catalogue.ids,
+        settings.split,
+        window=settings.min_inter,
+        num_neg=settings.num_neg,
+        seed=settings.seed,
+    )
+    return examples, counts

@@ -1,0 +1,158 @@
+"""`mllmrec demo`: the whole pipeline on a made-up world, with the backbone that comes with the package.
+
+The demo supplies what a user would bring: two raw tables, posters, a model folder and a recipe. Everything else is done
+by the stages that a 4B model goes through, in the order of `mllmrec run`. Because the world's law is known, one thing
+more can be told here: the best that any ranking could reach on the same candidate lists.
+
+The backbone that comes with the package, as a model folder like any other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mllmrec.demo.habits import write_world
+from mllmrec.demo.world import KINDS, PLACES, SIZES, World
+from mllmrec.errors import ArtifactError
+from mllmrec.pipeline.stage import command_of, cores, run_stages
+from mllmrec.progress import note
+from mllmrec.records import Summary
+from mllmrec.settings.data import CandidatesSettings
+from mllmrec.settings.pipeline import DemoSettings
+from mllmrec.settings.recipe import Recipe, load_recipe
+from mllmrec.stages import Run, entry_point
+from mllmrec.storage.workspace import Workspace, read_json, sha256, write_json
+
+SHARES = ("title", "poster", "order", "popular")
+EXTRA = "itemknn"
+TRAINED_ON = {"s": 0.5, "m": 1.0, "l": 2.0}
+"""How much each size trains, against the recipe's own limits."""
+SECONDS = {
+    "caption": 3,
+    "pseudo-cot": 5,
+    "candidates": 2,
+    "baselines": 13,
+    "sft fold-1": 23,
+    "sft fold-2": 21,
+    "assess": 22,
+    "sft sft-adapters": 51,
+    "sft sft-captions-adapters": 89,
+    "grpo grpo": 64,
+    "evaluate": 28,
+    "evaluate grpo 1/2": 17,
+    "evaluate grpo 2/2": 17,
+    "probe grpo": 9,
+    "report": 5,
+}
+"""What stages take, two at a time on two cores, others a second, for telling the time left."""
+
+SHIPPED = Path(__file__).parent / "backbone"
+CARD = "README.md"
+
+
+def run_demo(settings: DemoSettings) -> Summary:
+    """Write the made-up world, its posters and the backbone into a folder, and run the demo's recipe there.
+
+    Each stage computes on one thread, so what it makes doesn't depend on how many cores there are.
+    """
+    from mllmrec.demo.posters import write_posters
+
+    workspace, recipe = Workspace(Path(settings.root).expanduser() / settings.out), demo_recipe(settings)
+    world, raw, dataset = world_of(settings), workspace.root / "raw", recipe.shared["dataset"]
+    refuse_other_world(world, raw / "world.json", replacing=settings.overwrite)
+    write_world(world, raw)
+    write_posters(world, workspace.images(dataset), again=settings.overwrite)
+    write_json(raw / "world.json", description(world))
+    install(workspace.root / "backbone")
+    recipe.blocks["prepare"][0] |= {"raw": str(raw), "titles": str(raw / "titles.csv")}
+    overrides: dict[str, Any] = {"root": str(workspace.root), "seed": settings.seed, "overwrite": settings.overwrite}
+    return run_stages(
+        recipe.stages(**overrides),
+        command_of(settings),
+        entry=partial(with_ceiling, world),
+        usual={name: seconds * TRAINED_ON[settings.size] for name, seconds in SECONDS.items()},
+        lanes=min(settings.lanes, cores()),
+        threads=1,
+    )
+
+
+def world_of(settings: DemoSettings) -> World:
+    """The world of this size, with the shares that were asked for."""
+    shares = {name: share for name in SHARES if (share := getattr(settings, f"{name}_share")) is not None}
+    return dataclasses.replace(SIZES[settings.size], seed=settings.seed, **shares)
+
+
+def demo_recipe(settings: DemoSettings) -> Recipe:
+    """The demo's recipe for one size and one kind of rollouts, without the baseline that isn't installed."""
+    recipe = load_recipe("demo")
+    for verb in ("scorers", "sft", "grpo"):
+        for block in recipe.blocks[verb]:
+            block["limit"] = round(block["limit"] * TRAINED_ON[settings.size])
+    recipe.blocks["grpo"][0]["rollouts"] = settings.rollouts
+    names = recipe.blocks["baselines"][0]["names"]
+    if EXTRA in names and importlib.util.find_spec("rectools") is None:
+        names.remove(EXTRA)
+        note(f"{EXTRA} is left out of the baselines: it needs `pip install 'mllmrec-r1[baselines]'`.")
+    return recipe
+
+
+def description(world: World) -> dict[str, Any]:
+    """What decides a world's files, as JSON has it: its settings, and the words that its titles are made of."""
+    words = {"places": " ".join(PLACES), "kinds": " ".join(KINDS)}
+    return dataclasses.asdict(world) | {"length": list(world.length)} | words
+
+
+def refuse_other_world(world: World, told: Path, *, replacing: bool) -> None:
+    """An ArtifactError where the folder holds the files of another world."""
+    if replacing or not told.exists():
+        return
+    before, now = read_json(told), description(world)
+    pairs = {name: (before.get(name, "not told"), value) for name, value in now.items()}
+    changed = [f"{name} {there} there, {here} now" for name, (there, here) in pairs.items() if there != here]
+    if changed:
+        raise ArtifactError(
+            f"{told.parent.parent} holds another made-up world ({'; '.join(changed)}). Choose another --out, or "
+            "replace it with --overwrite."
+        )
+
+
+def with_ceiling(world: World, verb: str) -> Run:
+    """The `run` of a verb; once candidates are frozen, what could be reached on them is told beside them."""
+    run = entry_point(verb)
+    if verb != "candidates":
+        return run
+
+    def freeze_and_tell(settings: CandidatesSettings, workspace: Workspace) -> Summary:
+        from mllmrec.demo.oracle import write_ceiling
+
+        summary = run(settings, workspace)
+        assert summary.artifact is not None, "the stage candidates tells its file"
+        write_ceiling(world, workspace, settings.dataset, summary.artifact)
+        return summary
+
+    return freeze_and_tell
+
+
+def install(folder: Path) -> Path:
+    """Copy the shipped backbone to `folder`, so that a recipe can name it; one that lies there already stays.
+
+    Raises ArtifactError when another model is in its place.
+    """
+    for source in sorted(path for path in SHIPPED.iterdir() if path.is_file()):
+        copy = folder / source.name
+        if not copy.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            fresh = copy.with_name(f".{copy.name}.new")
+            shutil.copyfile(source, fresh)
+            fresh.replace(copy)
+        elif source.name != CARD and sha256(copy) != sha256(source):
+            raise ArtifactError(
+                f"{copy} is not the file that comes with the package: {folder} holds another model. Move it away, or "
+                "choose another folder."
+            )
+    return folder

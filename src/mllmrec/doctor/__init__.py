@@ -1,0 +1,1 @@
+"""`mllmrec doctor`: what is here, what fits, what is missing."""

@@ -1,0 +1,240 @@
+"""How much GPU memory each stage of a recipe takes, by arithmetic alone: no model is loaded.
+
+With P parameters, L layers, hidden width d, h = heads x head size, k = key-value heads x head size, MLP width f and
+vocabulary V, in bytes:
+
+    weights                 2 P (bfloat16); 18 P when all weights are trained (float32 weight 4, its bfloat16 copy 2,
+                            gradient 4, Adam 8); 4 P while merging (float32)
+    adapters                16 A (float32 weight, gradient, two Adam moments), A = r L sum of (in + out) of the seven
+                            linear layers
+    a, saved by a layer     23 d + 15 h + 4 k + 9 f for each token (`Shape.saved_bytes` says of what), in training
+                            without dropout 5 d + h + f less
+    a training step         n tokens: n (2 d L + 1.5 a) with gradient checkpointing, n (L + 0.5) a without
+    no gradients            0.7 a n
+    logits in training      TRL projects in tiles: min(n, 4096) x min(V, 32768) x 2
+    logits when scoring     2048 rows x V x 10 (bfloat16, float32 and the log-sum-exp's copy)
+    logits when generating  sequences x V x 12
+    logits of exact GRPO    12 V for every token of every candidate: all of them are kept for the gradient
+    key-value cache         4 k L for each token of each sequence
+
+The largest moment of a stage is added to what it holds all the time, then 0.7 GiB for the CUDA context and a tenth of
+the moment for what the allocator can't reuse. The factors 1.5, 0.5 and 0.7 come from counting live tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mllmrec.data.fetching.model_shapes import Shape
+from mllmrec.records import Table
+
+GIB = 1 << 30
+CONTEXT_BYTES = 0.7 * GIB
+SLACK = 0.1
+NO_GRAD_SHARE = 0.7
+TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
+PROJECTED_ROWS = 2048
+VALIDATION_TOKENS = 8192
+
+# Tokens of the parts of a prompt, on the long side; a prompt never passes --max-prompt-tokens.
+TEMPLATE_TOKENS, ITEM_TOKENS, CAPTION_TOKENS, HINT_TOKENS, ANSWER_TOKENS = 60, 26, 70, 200, 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """What one stage needs, in GiB; `moment` names its largest moment, `advice` is empty when it fits."""
+
+    stage: str
+    weights: float
+    adapters: float
+    moment: str
+    working: float
+    reserve: float
+    advice: str = ""
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.adapters + self.working + self.reserve
+
+
+def memory_plan(config: Mapping[str, Any], blocks: Mapping[str, Mapping[str, Any]], gpu_gb: float) -> list[StagePlan]:
+    """The plan of each stage of `blocks` on a GPU of `gpu_gb` GiB.
+
+    A key of `blocks` is the stage's name in the plan and starts with its verb (sft, merge, grpo or evaluate); a block
+    holds the settings of that verb. `config` is the model's config.json.
+    """
+    shape = Shape.of(config)
+    plans = []
+    for stage, block in blocks.items():
+        plan = plan_stage(stage, shape, block)
+        if plan.total > gpu_gb:
+            plan = StagePlan(**{**vars(plan), "advice": _advice(stage, shape, block, gpu_gb, plan.total)})
+        plans.append(plan)
+    return plans
+
+
+def plan_stage(stage: str, shape: Shape, block: Mapping[str, Any]) -> StagePlan:
+    """What a stage needs, whatever the GPU."""
+    verb = stage.split()[0].rstrip(",")
+    weights, adapters = 2.0 * shape.num_parameters, 0.0
+    if verb == "merge":
+        weights *= 2
+    elif block.get("peft") == "none":
+        weights *= 9
+    elif verb in ("sft", "grpo"):
+        adapters = 16.0 * shape.adapter_parameters(block["rank"])
+    moments = dict(_moments(verb, shape, block))
+    moment = max(moments, key=lambda name: moments[name])
+    working = moments[moment]
+    return StagePlan(
+        stage=stage,
+        weights=weights / GIB,
+        adapters=adapters / GIB,
+        moment=moment,
+        working=working / GIB,
+        reserve=(CONTEXT_BYTES + SLACK * working) / GIB,
+    )
+
+
+def _moments(verb: str, shape: Shape, block: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """(name, bytes) of the moments in which a stage may need most."""
+    if verb == "merge":
+        yield "comparing logits", 0.1 * shape.num_parameters + 64 * shape.vocabulary * 4
+        return
+    prompt = prompt_tokens(block)
+    if verb == "sft":
+        yield "a training step", _training_step(shape, block, prompt + ANSWER_TOKENS)
+    elif verb == "grpo":
+        yield from _grpo_moments(shape, block, prompt)
+    elif block["method"] == "generate":
+        lines = max(block["top_k"]) if block["list_prompt"] else 1
+        sequences = block["batch"] * (1 if block["list_prompt"] else max(block["top_k"]))
+        yield "generating", _generating(shape, sequences, prompt, lines * block["max_answer_tokens"])
+    else:
+        yield "scoring", _scoring(shape, block["batch_tokens"], prompt, block["num_neg"] + 1)
+    if verb in ("sft", "grpo"):
+        yield "validation", _scoring(shape, VALIDATION_TOKENS, prompt, block["num_neg"] + 1)
+
+
+def _grpo_moments(shape: Shape, block: Mapping[str, Any], prompt: int) -> Iterator[tuple[str, float]]:
+    """Where answers come from decides what a step holds: rows of one answer each, or of a whole candidate list."""
+    answers, completion = block["batch"] * block["accum"], block["max_completion_length"]
+    if block["rollouts"] == "exact":
+        yield "a training step", _exact_step(shape, block, prompt)
+        return
+    yield "a training step", _training_step(shape, block, prompt + completion)
+    if block["rollouts"] == "generate":
+        yield "sampling answers", _generating(shape, answers, prompt, completion)
+
+
+def prompt_tokens(block: Mapping[str, Any]) -> int:
+    """The length of a long prompt: template, history and candidates with their captions, a hint."""
+    items: int = block["min_inter"] - 1 + block["num_neg"] + 1
+    item = ITEM_TOKENS + (CAPTION_TOKENS if block["captions"] != "off" else 0)
+    hint = HINT_TOKENS if block.get("use_cot") else 0
+    budget: int = block["max_prompt_tokens"]
+    return min(TEMPLATE_TOKENS + items * item + hint, budget)
+
+
+def _training_step(shape: Shape, block: Mapping[str, Any], length: int) -> float:
+    tokens: int = block["batch"] * length
+    kept = tokens * _kept_of_a_token(shape, block)
+    return kept + 2 * min(tokens, TILE_TOKENS) * min(shape.vocabulary, TILE_VOCABULARY)
+
+
+def _exact_step(shape: Shape, block: Mapping[str, Any], prompt: int) -> float:
+    """Rows of a prompt with all its candidates behind it, as many as a forward pass takes."""
+    prompts = max(1, block["batch"] * block["accum"] // block["num_generations"])
+    rows: int = min(block["batch"], prompts)
+    answers: int = (block["num_neg"] + 1) * ANSWER_TOKENS
+    kept = rows * (prompt + answers) * _kept_of_a_token(shape, block)
+    return kept + 12 * rows * answers * shape.vocabulary
+
+
+def _kept_of_a_token(shape: Shape, block: Mapping[str, Any]) -> float:
+    """Bytes that the layers keep of each token until its gradient is known."""
+    drops_out = block.get("peft") != "none" and block.get("lora_dropout", 0) > 0
+    saved = shape.saved_bytes - (0 if drops_out else shape.mask_bytes)
+    if block["gradient_checkpointing"] == "off":
+        return (shape.layers + 0.5) * saved
+    return 2 * shape.hidden * shape.layers + 1.5 * saved
+
+
+def _generating(shape: Shape, sequences: int, prompt: int, answer: int) -> float:
+    cache = sequences * (prompt + answer) * shape.cache_bytes
+    return cache + sequences * (NO_GRAD_SHARE * shape.saved_bytes * prompt + 12 * shape.vocabulary)
+
+
+def _scoring(shape: Shape, batch_tokens: int, prompt: int, candidates: int) -> float:
+    row = prompt + candidates * ANSWER_TOKENS
+    users = max(1, batch_tokens // row)
+    rows = min(PROJECTED_ROWS, users * candidates * ANSWER_TOKENS)
+    return NO_GRAD_SHARE * shape.saved_bytes * users * row + 10 * rows * shape.vocabulary
+
+
+def _advice(stage: str, shape: Shape, block: Mapping[str, Any], gpu_gb: float, total: float) -> str:
+    """The smallest change of knobs that makes the stage fit, or what it takes when none does."""
+    if stage.startswith("merge"):
+        return f"--device cpu, with {4 * shape.num_parameters / GIB:.0f} GiB of main memory"
+    for change in _changes(stage.split()[0].rstrip(","), block):
+        changed = plan_stage(stage, shape, {**block, **change}).total
+        if changed <= gpu_gb:
+            flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in change.items())
+            return f"{flags}: {changed:.1f} GiB"
+    return f"no knob is enough: a GPU of {math.ceil(total)} GiB, or a smaller backbone"
+
+
+def _changes(verb: str, block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Changes to try, each at least as thorough as the one before; the first ones leave the result alone."""
+    change: dict[str, Any] = {}
+    if verb == "evaluate":
+        name = "batch" if block["method"] == "generate" else "batch_tokens"
+        floor = 1 if name == "batch" else 256
+        for value in _halvings(block[name], floor):
+            yield {name: value}
+        return
+    if block["gradient_checkpointing"] == "off":
+        change["gradient_checkpointing"] = "on"
+        yield dict(change)
+    answers = block["batch"] * block["accum"]
+    for batch in _halvings(block["batch"], 1):
+        change |= {"batch": batch, "accum": answers // batch}
+        yield dict(change)
+    if verb == "sft" and block.get("peft") == "none":
+        yield change | {"peft": "lora"}
+    if verb == "grpo":
+        for accum in _halvings(answers, block["num_generations"]):
+            yield change | {"batch": 1, "accum": accum}
+        for group in _halvings(block["num_generations"], 2):
+            yield change | {"batch": 1, "accum": group, "num_generations": group}
+
+
+def _halvings(value: int, floor: int) -> Iterator[int]:
+    while value // 2 >= floor:
+        value //= 2
+        yield value
+
+
+def plan_table(plans: list[StagePlan], backbone: str, parameters: int, gpu_gb: float) -> Table:
+    """The plan for a reader."""
+    rows = tuple(
+        (
+            plan.stage,
+            f"{plan.weights:.1f}",
+            f"{plan.adapters:.1f}",
+            f"{plan.working:.1f} ({plan.moment})",
+            f"{plan.reserve:.1f}",
+            f"{plan.total:.1f}",
+            f"no; {plan.advice}" if plan.advice else "yes",
+        )
+        for plan in plans
+    )
+    return Table(
+        title=f"Memory of {backbone} ({parameters / 1e9:.2f}B parameters) on a GPU of {gpu_gb:g} GiB",
+        columns=("stage", "weights", "adapters", "largest moment", "reserve", "total GiB", "fits"),
+        rows=rows,
+        note="an estimate by arithmetic, on the long side; one process on one GPU",
+    )

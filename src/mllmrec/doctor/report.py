@@ -1,0 +1,190 @@
+"""`mllmrec doctor`: what is here, what fits, and what is missing with the command that mends it.
+
+It looks and never changes anything, needs no network, and ends with the next command for each dataset.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mllmrec.data.fetching.model_shapes import known_config, num_parameters
+from mllmrec.doctor.memory import memory_plan, plan_table
+from mllmrec.doctor.workspace import checkpoints_table, dataset_table, datasets, models_table, next_step
+from mllmrec.errors import SettingsError
+from mllmrec.records import Summary, Table
+from mllmrec.settings.recipe import Recipe, load_recipe
+from mllmrec.settings.resources import DoctorSettings
+from mllmrec.storage.workspace import Workspace, read_json
+
+DISTRIBUTION = "mllmrec-r1"
+EXTRAS = ("serve", "baselines", "modelscope", "track")
+PLANNED = ("sft", "merge", "grpo", "evaluate")
+GIB = 1 << 30
+
+
+def run(settings: DoctorSettings, workspace: Workspace) -> Summary:
+    """Tables of packages, machine and workspace, and with --plan of memory; the headline is what to do next."""
+    devices = found_devices()
+    packages, warnings = packages_table()
+    names = [settings.dataset] if settings.dataset else datasets(workspace)
+    tables = [packages, machine_table(workspace, devices), models_table(workspace)]
+    for name in names:
+        tables += [dataset_table(workspace, name), checkpoints_table(workspace, name)]
+    if settings.plan is not None:
+        tables.append(plan(settings, workspace, devices))
+    steps = [f"{name}: {next_step(workspace, name)}" for name in names]
+    nothing = "no dataset yet: mllmrec prepare, or mllmrec demo for a tour"
+    return Summary(
+        headline=f"Next: {'; '.join(steps) or nothing}",
+        tables=tuple(tables),
+        warnings=tuple(warnings),
+        facts={"devices": devices, "next": steps},
+    )
+
+
+def packages_table() -> tuple[Table, list[str]]:
+    """Each package with its version and the tested range, extras included; a warning for each that doesn't fit."""
+    from packaging.requirements import Requirement
+
+    try:
+        requirements = [Requirement(text) for text in importlib.metadata.requires(DISTRIBUTION) or []]
+    except importlib.metadata.PackageNotFoundError:
+        return Table(title="Packages", columns=("package",), rows=()), [
+            f"{DISTRIBUTION} is not installed as a package, so the tested versions aren't known. Run pip install -e ."
+        ]
+    rows, warnings = [("python", platform.python_version(), ">=3.11", "ok")], []
+    for extra in ("", *EXTRAS):
+        command = f"pip install '{DISTRIBUTION}{f'[{extra}]' if extra else ''}'"
+        for need in requirements:
+            if (need.marker is None) != (extra == "") or (extra and not _marked(need, extra)):
+                continue
+            found = _version(need.name)
+            name = f"{need.name} (extra {extra})" if extra else need.name
+            rows.append((name, found or "absent", str(need.specifier) or "any", _verdict(need, found, command, extra)))
+            if not extra and rows[-1][-1] != "ok":
+                warnings.append(f"{need.name} {found or ''}: {rows[-1][-1]}")
+    return Table(
+        title="Packages", columns=("package", "installed", "tested", "state"), rows=tuple(rows), justify="left"
+    ), warnings
+
+
+def machine_table(workspace: Workspace, devices: Mapping[str, float]) -> Table:
+    """Processor, devices, free memory and free disk."""
+    memory, disk = free_memory(), shutil.disk_usage(existing_parent(workspace.root))
+    rows = [
+        ("system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} processor cores"),
+        ("memory", f"{memory[0] / GIB:.1f} GiB free of {memory[1] / GIB:.1f}" if memory else "unknown"),
+        ("disk of the root", f"{disk.free / GIB:.1f} GiB free of {disk.total / GIB:.1f}"),
+        *((name, f"{gib:.1f} GiB" if gib else "shares the memory") for name, gib in devices.items()),
+    ]
+    if not devices:
+        rows.append(("GPU", "none: small backbones train on the CPU, a 4B model doesn't"))
+    return Table(title="Machine", columns=("what", "found"), rows=tuple(rows), justify="left")
+
+
+def found_devices() -> dict[str, float]:
+    """GPUs by name and their memory in GiB; Apple's GPU shares the memory and counts 0."""
+    try:
+        import torch
+    except (ImportError, OSError):
+        return {}
+    devices = {}
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(index)
+        devices[f"cuda:{index} {properties.name}"] = properties.total_memory / GIB
+    if torch.backends.mps.is_available():
+        devices["mps"] = 0.0
+    return devices
+
+
+def free_memory() -> tuple[int, int] | None:
+    """(free, total) bytes of main memory, within a container's limit where there is one; None when unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    sizes = {name: int(rest.split()[0]) * 1024 for name, rest in (line.split(":", 1) for line in lines)}
+    free, total = sizes["MemAvailable"], sizes["MemTotal"]
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no container, or one without a limit
+        return free, total
+    return min(free, limit - used), min(total, limit)
+
+
+def existing_parent(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that exists."""
+    resolved = path.resolve()
+    return next(folder for folder in (resolved, *resolved.parents) if folder.exists())
+
+
+def plan(settings: DoctorSettings, workspace: Workspace, devices: Mapping[str, float]) -> Table:
+    """The memory plan of a recipe's stages for its backbone."""
+    assert settings.plan is not None
+    gpu = settings.gpu or max(devices.values(), default=0.0)
+    if not gpu:
+        raise SettingsError("--plan needs the memory of a GPU and there is none here. Name it: --gpu 24 (in GiB).")
+    recipe = load_recipe(settings.plan)
+    blocks = planned_blocks(recipe, settings.dataset, workspace)
+    if not blocks:
+        raise SettingsError(f"{recipe.path} has none of the stages that need a GPU: {', '.join(PLANNED)}.")
+    backbone = next((block["backbone"] for block in blocks.values() if block.get("backbone")), "Qwen3-4B")
+    config = backbone_config(backbone, workspace)
+    return plan_table(memory_plan(config, blocks, gpu), backbone, num_parameters(config), gpu)
+
+
+def planned_blocks(recipe: Recipe, dataset: str | None, workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """The settings of each stage that needs a GPU; evaluations that need the same are told once."""
+    named = {"dataset": dataset} if dataset else {} if "dataset" in recipe.shared else {"dataset": "unnamed"}
+    blocks: dict[str, dict[str, Any]] = {}
+    for stage in recipe.stages(**named):
+        if stage.verb not in PLANNED:
+            continue
+        block = stage.model_dump()
+        has_captions = workspace.captions(block["dataset"]).exists()
+        if block.get("captions") == "auto":
+            block["captions"] = "on" if has_captions else "off"
+        name = stage.verb
+        if stage.verb == "evaluate":
+            name = f"evaluate, {block['method']}, {block['num_neg']} negatives"
+        blocks.setdefault(name, block)
+    return blocks
+
+
+def backbone_config(name: str, workspace: Workspace) -> dict[str, Any]:
+    """The config.json of a model folder, or what is known of a well-known model."""
+    folder = workspace.model(name)
+    if folder is not None and (folder / "config.json").exists():
+        config: dict[str, Any] = read_json(folder / "config.json")
+        return config
+    config_known = known_config(name)
+    if config_known is None:
+        raise SettingsError(
+            f"The memory of {name} can't be planned: there is no folder {workspace.root / name} with a config.json, "
+            "and the model isn't one of the known Qwen3 sizes. Fetch it first: mllmrec fetch backbone ID."
+        )
+    return config_known
+
+
+def _marked(need: Any, extra: str) -> bool:
+    return bool(need.marker.evaluate({"extra": extra})) and not need.marker.evaluate({"extra": ""})
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _verdict(need: Any, found: str | None, command: str, extra: str) -> str:
+    if found is None:
+        return f"for that part only: {command}" if extra else f"missing: {command}"
+    return "ok" if need.specifier.contains(found, prereleases=True) else f"outside the tested range: {command}"

@@ -1,0 +1,1 @@
+"""RUNs compared: pairs, seeds, intervals, corrected tests, tables."""

@@ -1,0 +1,241 @@
+"""Who is compared with whom: configurations of one RUN or of several seeds, matched user by user.
+
+A difference means something when both sides answered the same questions. So all RUNs must have ranked the same
+candidate file, under the same protocol, for the same examples with the same lists, each once; whatever isn't so is
+refused by name.
+
+Seeds as an outer level: what runs of one configuration say about the run that comes next.
+
+A configuration trained with several seeds stands for all the seeds it might have had. Its value is the mean over its
+runs, and two things make that mean uncertain: which users were asked and which seeds were drawn. Resampling three
+seeds would understate the second, as it only ever finds those three, so here theory takes the place of resampling:
+variances add up, and Student's t with Satterthwaite's degrees of freedom says how far to trust so few numbers.
+
+    seeds    s^2 / runs, s being the standard deviation of the runs' means; it holds what one run has by chance with
+             one user as well, because that moves the run's mean too
+    users    the variance of the paired differences over users, less that share, which would otherwise count twice
+
+Two seeds say little (intervals get wide), five say enough. A configuration given by one run adds no seeds' part: what
+is said then is about that one model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mllmrec.data.candidates.protocols import protocol_named
+from mllmrec.errors import ArtifactError, DataError
+from mllmrec.evaluation.comparison.statistics import Interval
+from mllmrec.evaluation.comparison.tables import check_same_question
+from mllmrec.evaluation.metrics import FloatArray, Position
+from mllmrec.evaluation.ranking.rankings import position_of
+from mllmrec.evaluation.ranking.runs import Run, read_run
+from mllmrec.records import Ranking
+from mllmrec.storage.manifests import Manifest
+from mllmrec.storage.workspace import Workspace
+
+SEED_SUFFIX = re.compile(r"(?<=.)[-_.]?(s|seed)?\d+(?= |$)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """One RUN, or the RUNs of one way to train with several seeds."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def label(self) -> str:
+        """The name in tables: `sft (3 seeds)` for sft-s1, sft-s2 and sft-s3, else all their names."""
+        labels = [run.label for run in self.runs]
+        bare = {SEED_SUFFIX.sub("", label) for label in labels}
+        if len(labels) == 1 or len(bare) > 1:
+            return " + ".join(labels)
+        return f"{bare.pop()} ({len(labels)} seeds)"
+
+
+class Answer(NamedTuple):
+    """What pairing keeps of a ranking; `question` is a hash of target and candidates."""
+
+    user_id: str
+    question: int
+    position: Position
+
+
+def read_configuration(words: str, workspace: Workspace) -> Configuration:
+    """The RUN folder that `words` names, or the several ones joined by commas, each a path or a path under the root."""
+    whole = run_named(words, workspace)
+    folders = [whole] if whole.exists() else [run_named(word, workspace) for word in words.split(",") if word.strip()]
+    _refuse_repeated(folders)
+    runs = tuple(_read(folder) for folder in folders or [whole])
+    for run in runs[1:]:
+        if run.facts["method"] != runs[0].facts["method"]:
+            raise DataError(
+                f"{runs[0].folder} and {run.folder} were given as seeds of one configuration, and one ranked by "
+                f"{runs[0].facts['method']}, the other by {run.facts['method']}. Expected RUNs that differ in their "
+                "seed alone; give them as two words, with a space in place of the comma."
+            )
+    return Configuration(runs=runs)
+
+
+def paired_positions(runs: Sequence[Run]) -> list[list[Position]]:
+    """Where each user's target came out in each RUN, users in the order of the first RUN."""
+    _check_same_protocol(runs)
+    answers = [_answers(run) for run in runs]
+    for each, theirs in zip(runs[1:], answers[1:], strict=True):
+        _check_same_users(runs[0], answers[0], each, theirs)
+    return [[own[key].position for key in answers[0]] for own in answers]
+
+
+def run_named(word: str, workspace: Workspace) -> Path:
+    """The folder of a RUN: the one under the root, or else the path itself."""
+    folder = Path(word.strip()).expanduser()
+    under_root = workspace.root / folder
+    return folder if folder.exists() and not under_root.exists() else under_root
+
+
+def _refuse_repeated(folders: Sequence[Path]) -> None:
+    found = [folder.resolve() for folder in folders]
+    for folder in folders:
+        if found.count(folder.resolve()) > 1:
+            raise DataError(
+                f"{folder} was given twice as a seed of one configuration. Expected each RUN once: a copy has no seed "
+                "of its own and would make the interval too narrow."
+            )
+
+
+def _read(folder: Path) -> Run:
+    """A finished RUN; of an unfinished one, what is known about how far it got."""
+    logs = sorted(folder.glob("rankings.*.partial.jsonl"))
+    if logs and Manifest.read(folder) is None:
+        raise ArtifactError(
+            f"{folder} is incomplete: {len(logs)} working logs of processes or shards are there and no manifest.json, "
+            "so that some users aren't ranked yet. Expected a finished RUN; start the same `mllmrec evaluate` command "
+            "again, for every shard."
+        )
+    return read_run(folder)
+
+
+def _check_same_protocol(runs: Sequence[Run]) -> None:
+    """The same file, or the reference's draw, which lies in caches of several names and in files of ours.
+
+    Rankings keep lists of that draw whole, and each is compared with its counterpart afterwards.
+    """
+    check_same_question(runs, same_file=not all(_is_legacy(run) for run in runs))
+    first = runs[0]
+    for run in runs:
+        if run.facts["protocol"] != first.facts["protocol"]:
+            raise DataError(
+                f"{first.folder} names its protocol {first.facts['protocol']} and {run.folder} {run.facts['protocol']}."
+                " Expected one protocol; rank the same candidate file, under one name, with both."
+            )
+        if not run.facts["num_users"]:
+            raise DataError(
+                f"{run.folder} is empty: it ranked no users. Expected at least one; make it again with --overwrite."
+            )
+
+
+def _is_legacy(run: Run) -> bool:
+    named = protocol_named(run.facts["protocol"])
+    return named is not None and named.legacy
+
+
+def _answers(run: Run) -> dict[str, Answer]:
+    """What a RUN told of each example; an ArtifactError when it told of one twice."""
+    answers: dict[str, Answer] = {}
+    for ranking in run.rankings():
+        if ranking.example_id in answers:
+            raise ArtifactError(
+                f"{run.folder / 'rankings.jsonl'} holds example {ranking.example_id} of user {ranking.user_id} twice. "
+                "Expected one line an example; make the RUN again with --overwrite."
+            )
+        answers[ranking.example_id] = _answer(ranking)
+    return answers
+
+
+def _answer(ranking: Ranking) -> Answer:
+    """Of a list that isn't kept whole the length stands for its items: which were best depends on who ranked them."""
+    asked = ranking.candidates if ranking.num_candidates is None else ranking.num_candidates
+    return Answer(ranking.user_id, hash((ranking.target_id, asked)), position_of(ranking))
+
+
+def _check_same_users(first: Run, ours: dict[str, Answer], other: Run, theirs: dict[str, Answer]) -> None:
+    missing, foreign = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
+    if missing or foreign:
+        example = min(missing or foreign)
+        raise DataError(
+            f"{first.folder} and {other.folder} ranked different users: {len(missing)} examples are only in the first "
+            f"and {len(foreign)} only in the second, such as {example} of user {(ours | theirs)[example].user_id}. "
+            "Expected the same users; rank one candidate file with both."
+        )
+    for key, answer in ours.items():
+        if answer.question != theirs[key].question:
+            raise DataError(
+                f"{first.folder} and {other.folder} gave user {answer.user_id} (example {key}) another target or other "
+                "candidates. Expected the same list in both; rank one candidate file with both."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedComparison:
+    """For each column: the difference of two configurations' means, its two-sided p-value, the detectable size."""
+
+    differences: list[Interval]
+    p_values: list[float]
+    detectable: list[float]
+
+
+def compare_over_seeds(
+    first: Sequence[FloatArray], other: Sequence[FloatArray], *, level: float = 0.95, power: float = 0.8
+) -> SeedComparison:
+    """Set the runs of one configuration against those of another, each run given as (users, columns).
+
+    >>> import numpy as np
+    >>> users = np.linspace(0, 1, 50)[:, None]
+    >>> found = compare_over_seeds([users, users + 0.02], [users + 0.5, users + 0.54])
+    >>> found.differences[0].value, round(found.differences[0].low, 2), round(found.differences[0].high, 2)
+    (0.51, 0.37, 0.65)
+    """
+    from scipy.stats import t
+
+    difference = np.mean(other, axis=0) - np.mean(first, axis=0)
+    if len(difference) < 2:
+        raise DataError("One user is too few to compare seeds over. Expected at least two; rank more users.")
+    spreads = [_spread(runs) for runs in (first, other) if len(runs) > 1]
+    users = difference.var(axis=0, ddof=1) / len(difference) - sum(chance for _, chance in spreads)
+    variances = np.array([np.maximum(users, 0.0), *(variance for variance, _ in spreads)])
+    freedom = _freedom(variances, [len(difference) - 1, *(len(runs) - 1 for runs in (first, other) if len(runs) > 1)])
+    errors, values = np.sqrt(variances.sum(axis=0)), difference.mean(axis=0)
+    half = t.ppf((1 + level) / 2, freedom) * errors
+    sizes = np.divide(np.abs(values), errors, out=np.where(values == 0, 0.0, np.inf), where=errors > 0)
+    return SeedComparison(
+        differences=[
+            Interval(value=float(value), low=float(value - reach), high=float(value + reach))
+            for value, reach in zip(values, half, strict=True)
+        ],
+        p_values=(2 * t.sf(sizes, freedom)).tolist(),
+        detectable=(half + t.ppf(power, freedom) * errors).tolist(),
+    )
+
+
+def _spread(runs: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """The variance of the mean over runs, and the share of it that runs have by chance with single users."""
+    values = np.array(runs)
+    num_runs, num_users, _ = values.shape
+    means = values.mean(axis=1)
+    residuals = values - values.mean(axis=0) - means[:, None] + means.mean(axis=0)
+    chance = np.square(residuals).sum(axis=(0, 1)) / ((num_runs - 1) * (num_users - 1))
+    return means.var(axis=0, ddof=1) / num_runs, chance / (num_runs * num_users)
+
+
+def _freedom(variances: FloatArray, freedoms: Sequence[int]) -> FloatArray:
+    """Satterthwaite's degrees of freedom of a sum of variances, for each column; the users' where nothing varies."""
+    parts = (np.square(variances) / np.array(freedoms)[:, None]).sum(axis=0)
+    whole = np.square(variances.sum(axis=0))
+    freedom: FloatArray = np.divide(whole, parts, out=np.full_like(whole, freedoms[0]), where=parts > 0)
+    return freedom

@@ -1,0 +1,1 @@
+"""Frozen candidate lists ranked by a model, and the RUN that comes of it."""

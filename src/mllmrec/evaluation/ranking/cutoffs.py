@@ -1,0 +1,116 @@
+"""Other cut-offs of a finished RUN: what was ranked once is only summarised again.
+
+K decides which figures are told of a ranking and not the ranking itself, so no model is loaded for another --top-k.
+The exception is `--method generate`, where the largest K is the number of answers asked for: with another one the
+model would have answered otherwise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mllmrec.evaluation.metrics import Position, means, metric_names, per_user
+from mllmrec.evaluation.ranking.rankings import position_of
+from mllmrec.evaluation.ranking.runs import (
+    Run,
+    read_run,
+    remove_reference_files,
+    run_files,
+    summarise,
+    write_reference_files,
+)
+from mllmrec.launch import rank_and_size
+from mllmrec.progress import note
+from mllmrec.settings.evaluation import RunSettings
+from mllmrec.storage.manifests import Manifest, altered, finished, vouched, write_sealed
+from mllmrec.storage.workspace import read_json, write_json
+
+Places = Sequence[Sequence[int]]
+"""How often a target came out where: rows of (higher, ties, number of candidates, users)."""
+
+
+def finished_run(folder: Path, settings: RunSettings, inputs: Mapping[str, str], *, answers: int = 0) -> Run | None:
+    """The RUN that these settings and inputs already made, told at the cut-offs asked for; None when there is none.
+
+    `answers` is how many answers a generated RUN of these settings asks for, 0 for a scored one. Raises ArtifactError
+    when the RUN was made in another way.
+    """
+    manifest = Manifest.read(folder)
+    told = tuple(manifest.settings.get("top_k", ())) if manifest is not None else ()
+    alike = settings.model_copy(update={"top_k": told}) if told and answers in (0, max(told)) else settings
+    if manifest is None or finished(folder, alike, inputs, remade=_derived(folder, manifest)) is None:
+        return None
+    run = read_run(folder)
+    as_told = settings.top_k == told == tuple(run.facts["top_k"]) and not altered(folder, manifest)
+    if rank_and_size()[0] or as_told:
+        return run
+    return _retold(run, manifest, settings)
+
+
+def _derived(folder: Path, manifest: Manifest) -> set[str]:
+    """The files that follow from the others; metrics.json is one when telling other cut-offs was interrupted."""
+    path = folder / "metrics.json"
+    told = manifest.settings.get("top_k")
+    halfway = path.exists() and read_json(path).get("top_k") != told
+    return set(manifest.outputs) - {"rankings.jsonl", *(() if halfway else (path.name,))}
+
+
+def _retold(run: Run, manifest: Manifest, settings: RunSettings) -> Run:
+    """`run` with the figures of other cut-offs.
+
+    metrics.json comes first and the manifest last, so that a start that dies in between leaves them at odds, and the
+    next one does this again.
+    """
+    cuts = ", ".join(map(str, settings.top_k))
+    note(f"{run.folder}: its rankings are summarised at K = {cuts}; nothing is ranked again.")
+    positions = [position_of(ranking) for ranking in run.rankings()]
+    facts: dict[str, Any] = {**run.facts, **summarise(positions, settings.top_k, settings.seed)}
+    if "length_normalised" in facts:
+        facts["length_normalised"] = _normalised_again(facts, settings.top_k)
+    write_json(run.folder / "metrics.json", facts)
+    remove_reference_files(run.folder, facts["name"], facts["dataset"])
+    write_reference_files(run.folder, run.rankings(), facts)
+    _renew(manifest, run, {"top_k": list(settings.top_k)})
+    return Run(folder=run.folder, facts=facts)
+
+
+def _renew(manifest: Manifest, run: Run, changed: Mapping[str, Any]) -> None:
+    """Write the manifest with some settings changed; how the RUN was ranked stays as it was."""
+    renewed = replace(
+        manifest,
+        settings={**manifest.settings, **changed},
+        result_settings={**manifest.result_settings, **changed},
+        finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        outputs=vouched(run.folder, run_files(run.folder, run.facts["name"], run.facts["dataset"])),
+    )
+    write_sealed(run.folder, renewed)
+
+
+def normalised(positions: Iterable[Position], top_k: Sequence[int]) -> dict[str, Any]:
+    """What metrics.json tells of length-normalised scores: metrics, and the places from which those of other K follow.
+
+    >>> normalised([Position(1, 0, 3), Position(0, 0, 3), Position(1, 0, 3)], [1])["length_normalised_places"]
+    [[0, 0, 3, 1], [1, 0, 3, 2]]
+    """
+    counts = Counter((position.higher, position.ties, position.num_candidates) for position in positions)
+    places = [[*place, users] for place, users in sorted(counts.items())]
+    return {"length_normalised": _at_places(places, metric_names(top_k)), "length_normalised_places": places}
+
+
+def _normalised_again(facts: Mapping[str, Any], top_k: Sequence[int]) -> dict[str, float]:
+    """The length-normalised metrics of other K; where no places were kept, those of them that were told."""
+    if "length_normalised_places" in facts:
+        return _at_places(facts["length_normalised_places"], metric_names(top_k))
+    return {
+        name: facts["length_normalised"][name] for name in metric_names(top_k) if name in facts["length_normalised"]
+    }
+
+
+def _at_places(places: Places, names: Sequence[str]) -> dict[str, float]:
+    positions = [Position(higher, ties, count) for higher, ties, count, users in places for _ in range(users)]
+    return {name: round(value, 6) for name, value in zip(names, means(per_user(positions, names)), strict=True)}

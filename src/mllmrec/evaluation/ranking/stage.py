@@ -1,0 +1,146 @@
+"""`mllmrec evaluate`: rank frozen candidates with a model.
+
+Users go in chunks of the candidate file. A chunk is batched by itself and its results are appended as one record, so
+a crash costs one chunk, any number of processes makes the same batches, and memory doesn't grow with the number of
+users. Processes of one launch take every n-th chunk; when all chunks are there, the first process writes the RUN.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from mllmrec.data.candidates.drawing import sliced
+from mllmrec.data.candidates.files import ranked_lists
+from mllmrec.data.prompts import TEMPLATE_VERSION, inherited
+from mllmrec.data.sequences import Interactions
+from mllmrec.errors import ArtifactError, SettingsError
+from mllmrec.evaluation.comparison.tables import results_table
+from mllmrec.evaluation.ranking.chunks import Job, RankChunk, clear, join, make_ranker, read_chunks
+from mllmrec.evaluation.ranking.cutoffs import finished_run
+from mllmrec.evaluation.ranking.models import ModelChoice, choose_model, open_model
+from mllmrec.evaluation.ranking.runs import candidate_file, run_folder, slice_input, write_raw_rankings
+from mllmrec.launch import joined, rank_and_size
+from mllmrec.progress import progress
+from mllmrec.records import RankingExample, Summary
+from mllmrec.settings.evaluation import EvaluateSettings, ModelRunSettings
+from mllmrec.storage.locks import locked, owner_of
+from mllmrec.storage.log_lines import RecordLog
+from mllmrec.storage.manifests import hash_files
+from mllmrec.storage.workspace import Workspace
+
+
+def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
+    """Write result/<dataset>/<name>/<candidates>/ and show it as a table."""
+    started = time.monotonic()
+    choice = choose_model(settings, workspace)
+    window = window_of(settings, choice)
+    candidates = candidate_file(settings.model_copy(update={"min_inter": window}), workspace)
+    folder = run_folder(settings, workspace, choice.name, candidates, settings.method)
+    inputs = run_inputs(settings, workspace, candidates, choice) | slice_input(settings)
+    if (there := finished_run(folder, settings, inputs, answers=settings.num_answers)) is not None:
+        if settings.raw_ids:
+            write_raw_rankings(folder, workspace, settings.dataset)
+        clear(folder, settings, inputs)
+        headline = f"{folder} is finished; nothing to do."
+        return Summary(headline=headline, artifact=folder, tables=(results_table([there]),))
+    interactions = Interactions.load(workspace, settings.dataset)
+    lists = ranked_lists(candidates, interactions, window)
+    examples = sliced(lists, settings.limit, settings.seed)
+    check_window(examples, window, choice, candidates)
+    job = Job(
+        settings=settings,
+        choice=choice,
+        candidates=candidates,
+        inputs=inputs,
+        examples=examples,
+        num_lists=len(lists),
+        folder=folder,
+        started=started,
+    )
+    mine = _share(settings, job.num_chunks)
+    with joined():
+        _rank_chunks(job, mine, workspace, interactions, window)
+    summary = join(job, mine)
+    if settings.raw_ids:
+        write_raw_rankings(folder, workspace, settings.dataset)
+    return summary
+
+
+def run_inputs(
+    settings: ModelRunSettings, workspace: Workspace, candidates: Path, choice: ModelChoice
+) -> dict[str, str]:
+    """Hashes of all that decides the scores besides the settings."""
+    files = hash_files(candidates=candidates, titles=workspace.titles(settings.dataset))
+    if settings.captions != "off" and (choice.trained is None or choice.trained.captions):
+        files |= hash_files(captions=workspace.captions(settings.dataset))
+    return files | {"template": TEMPLATE_VERSION} | choice.hashes()
+
+
+def window_of(settings: ModelRunSettings, choice: ModelChoice) -> int:
+    """The window the model was trained with, which one asked for must not contradict; else the one asked for."""
+    if choice.trained is None:
+        return settings.min_inter
+    asked = {"window": settings.min_inter} if "min_inter" in settings.model_fields_set else {}
+    inherited(choice.trained, asked, choice.name)
+    return choice.trained.window
+
+
+def check_window(examples: Sequence[RankingExample], window: int, choice: ModelChoice, candidates: Path) -> None:
+    """Refuse a candidate file without lists, and one with other windows than the model was trained with."""
+    if not any(example.candidates for example in examples):
+        raise SettingsError(
+            f"{candidates} spells out no lists: it asks about the whole catalogue, which `mllmrec baselines` alone "
+            "ranks. Expected a list for each user; `mllmrec retrieve --rerank` makes lists of what a retriever finds."
+        )
+    found = {len(example.history) + 1 for example in examples}
+    if choice.trained is not None and found != {window}:
+        raise SettingsError(
+            f"{candidates} asks about windows of {', '.join(map(str, sorted(found)))} items, and {choice.name} was "
+            f"trained with windows of {window}. Draw candidates for it: mllmrec candidates --min-inter {window}."
+        )
+
+
+def _share(settings: EvaluateSettings, num_chunks: int) -> range:
+    """The chunks of this process: every n-th one of its shard."""
+    part, parts = (int(number) for number in settings.shard.split("/")) if settings.shard else (1, 1)
+    rank, size = rank_and_size()
+    return range((part - 1) * size + rank, num_chunks, parts * size)
+
+
+def _refuse_others(job: Job) -> None:
+    """Refuse to rank beside a process that fills the same RUN with other settings or inputs."""
+    for lock in sorted(job.folder.glob("rankings.*.partial.jsonl.lock")):
+        other = lock.with_suffix("")
+        if not other.name.startswith(job.logs.name) and (owner := owner_of(other)) is not None:
+            raise ArtifactError(
+                f"{job.folder} is being made with other settings or inputs by {owner}. Expected one way of ranking at "
+                "a time; wait for it, or end it and start again: nothing it has finished is lost."
+            )
+
+
+def _rank_chunks(job: Job, mine: range, workspace: Workspace, interactions: Interactions, window: int) -> None:
+    """Rank the chunks of this process that no earlier run has finished, appending each."""
+    path = job.logs.with_name(f"{job.logs.name}.{mine.start}-of-{mine.step}.partial.jsonl")
+    with locked(path):
+        _refuse_others(job)
+        done = read_chunks(job.logs)
+        todo = [index for index in mine if index not in done]
+        if not todo:
+            return
+        loaded, encoder = open_model(job.settings, workspace, job.choice, interactions.catalogue, window)
+        rank_chunk: RankChunk = make_ranker(job.settings, loaded, encoder)
+        with (
+            closing(RecordLog(path, key="chunk")) as log,
+            progress(f"ranking with {job.choice.name}", sum(len(job.chunk(index)) for index in todo)) as advance,
+        ):
+            for index in todo:
+                begun, examples = time.monotonic(), job.chunk(index)
+                rows = rank_chunk(examples)
+                budget = dict(encoder.renderer.budget)
+                encoder.renderer.budget.clear()
+                seconds = time.monotonic() - begun
+                log.append([{"chunk": str(index), "seconds": seconds, "budget": budget, "rows": rows}])
+                advance(len(examples))

@@ -1,0 +1,1 @@
+"""The whole catalogue: retrieving from it and ranking it."""

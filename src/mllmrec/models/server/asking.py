@@ -1,0 +1,127 @@
+"""Ask a teacher for all texts of a stage: twice for those that break a rule, and no further than the budget.
+
+The second asking comes at the end, in a pass of its own: the log keeps which rule was broken, so a start after a crash
+goes on with either pass. Requests are built as they are asked, and every reply is written down before the next one is
+looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from mllmrec.errors import BackendError
+from mllmrec.models.base import Reply, Request, Teacher
+from mllmrec.models.server.spending import Spending, estimate_prompt_tokens
+from mllmrec.progress import progress
+from mllmrec.storage.record_log import Work
+
+RequestOf = Callable[[str, str | None], Request | str]
+Accept = Callable[[str, str], Mapping[str, Any] | str]
+
+
+def ask_all(
+    work: Work,
+    keys: Sequence[str],
+    teacher: Teacher,
+    request_of: RequestOf,
+    accept: Accept,
+    spending: Spending | None,
+    title: str,
+) -> None:
+    """Bring every key of `keys` that has none to a record: a row, or a failure.
+
+    `request_of(key, rule)` builds the request, with the rule that the first answer broke, or says in a few words why
+    there is nothing to ask, which fails the key. `accept(key, text)` returns the row, or the rule that the text
+    breaks: it is asked again once, then the rule is the reason of the failure.
+
+    Raises BackendError when the budget is spent; all that came back is kept.
+    """
+    todo = work.todo(keys)
+    asking = _Asking(work, teacher, request_of, accept, spending)
+    with progress(title, len(todo)) as advance:
+        asking.ask([key for key in todo if work.reason_again(key) is None], advance)
+        asking.ask([key for key in todo if work.reason_again(key) is not None], advance)
+    if asking.num_recorded < len(todo) and asking.is_out_of_money:
+        spending = spending or Spending()
+        raise BackendError(
+            f"The budget of {spending.budget or 0:g} is spent, or the next request would pass it: "
+            f"{spending.money(work.usage):.4g} went on "
+            f"{work.usage['calls']:,} calls. {asking.num_recorded:,} of {len(todo):,} records were made by this start; "
+            f"{len(todo) - asking.num_recorded:,} are left. What is done is kept: the same command with a larger "
+            "--budget goes on from here."
+        )
+
+
+class _Asking:
+    """One start of a stage; `num_recorded` counts the keys that it brought to a record.
+
+    Each process of a launch has its share of what the budget leaves. Money is set aside for every request that is on
+    its way, as much as the replies took so far in the mean.
+    """
+
+    def __init__(
+        self, work: Work, teacher: Teacher, request_of: RequestOf, accept: Accept, spending: Spending | None
+    ) -> None:
+        self._work, self._teacher, self._spending = work, teacher, spending
+        self._request_of, self._accept = request_of, accept
+        self.num_recorded = self._num_replied = self._num_asked = 0
+        self.is_out_of_money = False
+        self._spent_before = self._spent()
+
+    def _spent(self) -> float:
+        return self._spending.money(self._work.usage) if self._spending is not None else 0.0
+
+    def _can_pay(self, request: Request) -> bool:
+        """Whether what is spent, what is on its way and this request stay within this process's share."""
+        if self._spending is None or self._spending.budget is None:
+            return True
+        share = (self._spending.budget - self._spent_before) / self._work.size
+        spent = self._spent() - self._spent_before
+        read = self._spending.money({"prompt_tokens": estimate_prompt_tokens(request)})
+        each = spent / self._num_replied if self._num_replied else read
+        return spent + (self._num_asked - self._num_replied + 1) * each <= share
+
+    def ask(self, keys: Sequence[str], advance: Callable[[int], None]) -> None:
+        """One pass over `keys`, as far as the budget goes."""
+        with closing(self._replies(keys)) as replies:
+            for reply in replies:
+                before = self.num_recorded
+                self._record(reply)
+                advance(self.num_recorded - before)
+
+    def _replies(self, keys: Sequence[str]) -> Generator[Reply, None, None]:
+        """The teacher's replies; closing this closes the teacher's own iterator, which cuts the calls in flight."""
+        if keys:
+            yield from self._teacher.answer(self._requests(keys))
+
+    def _requests(self, keys: Sequence[str]) -> Iterator[Request]:
+        for key in keys:
+            request = self._request_of(key, self._work.reason_again(key))
+            if isinstance(request, str):
+                self._fail(key, request)
+                continue
+            if not self._can_pay(request):
+                self.is_out_of_money = True
+                return
+            self._num_asked += 1
+            yield request
+
+    def _record(self, reply: Reply) -> None:
+        self._num_replied += 1
+        if reply.text is None:
+            self._fail(reply.key, reply.failure or "no answer", reply)
+            return
+        row = self._accept(reply.key, reply.text)
+        if not isinstance(row, str):
+            self._work.done(reply.key, row, reply.usage)
+            self.num_recorded += 1
+        elif self._work.reason_again(reply.key) is None:
+            self._work.again(reply.key, row, reply.usage)
+        else:
+            self._fail(reply.key, row, reply)
+
+    def _fail(self, key: str, reason: str, reply: Reply | None = None) -> None:
+        self._work.failed(key, reason, reply.usage if reply is not None else {})
+        self.num_recorded += 1

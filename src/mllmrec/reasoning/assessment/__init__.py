@@ -1,0 +1,1 @@
+"""Traces under assessment: what each knows, does and is worth."""

@@ -1,0 +1,233 @@
+"""`mllmrec assess`: score every trace for trust, reject what leaks or is useless, keep the best of the rest.
+
+Each trace gets the parts of its assessment: what it knows of its target (`examination.py`), whether it speaks of its
+own history (`modality.py`), what it does for the prediction (`prediction.py`, with --scorer), its form, and whether it
+repeats another one. A trace that is rejected isn't scored by a model, which is what costs time. The parts stay in the
+artifact: another --keep or --threshold only decides anew (`verdicts.py`), in seconds.
+
+Parts are found trace by trace and appended as they come, so that a crash costs one chunk and any number of processes
+writes the same file. What needs all traces at once, repetition and the choice, comes last.
+
+What `mllmrec assess` tells: a table of what is kept and why the rest is not, one of the scores, and a picture.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from mllmrec.data.item_files import read_captions
+from mllmrec.data.traces import Joined
+from mllmrec.errors import DataError
+from mllmrec.progress import progress
+from mllmrec.reasoning.assessment.examination import Examination
+from mllmrec.reasoning.assessment.prediction import PredictionJudge
+from mllmrec.reasoning.assessment.scorers import Share, Subjects, shares_of
+from mllmrec.reasoning.assessment.verdicts import (
+    LESS_TRUSTED,
+    Choice,
+    Outcome,
+    Parts,
+    Rows,
+    decide_again,
+    stored_rows,
+    write_verdicts,
+)
+from mllmrec.records import Summary, Table
+from mllmrec.settings.texts import AssessSettings
+from mllmrec.storage.manifests import Manifest, hash_files, hash_model
+from mllmrec.storage.record_log import Work, open_work
+from mllmrec.storage.workspace import Workspace
+
+ASSESSMENT_VERSION = "2026-11.1"
+CHUNK = 64
+TOO_LONG = "its prompt doesn't fit the scorer"
+
+SHOWN: Mapping[str, tuple[str, Callable[[Parts], float | None]]] = {
+    "modality": ("modality consistency", lambda parts: parts.modality),
+    "lift": ("lift of the target, nats", lambda parts: parts.lift),
+    "steps": ("steps", lambda parts: parts.steps),
+    "length": ("length", lambda parts: parts.length),
+}
+NOTED = {
+    "mismatched": "records of the file belong to no window of the train split and are left out",
+    "repeated": "records of the file repeat an example and are left out",
+    "held_out": "traces are of validation users, whom nothing trains on, and are left out",
+    "answer_conditioned": "traces were written with the target in view: what they do for it is no merit of theirs",
+}
+NO_SCORER = (
+    "Without --scorer nothing was said about prediction consistency: confidence comes from the other parts. Train two "
+    "scorers with `mllmrec sft --fold 1/2` and `--fold 2/2` and give both."
+)
+
+
+def run(settings: AssessSettings, workspace: Workspace) -> Summary:
+    """Write <dataset>_assessed_cot.json and a plot of it; tell what was kept, and why the rest was not."""
+    started, path = time.monotonic(), workspace.assessed_cot(settings.dataset)
+    subjects = Subjects.read(settings, workspace)
+    shares, hashes = shares_of(settings, workspace, subjects)
+    inputs, keys = _inputs(settings, workspace, subjects) | hashes, list(subjects.users)
+    choice = Choice(settings.keep, settings.threshold, settings.seed)
+    counts: dict[str, Any] = {"records": subjects.counts}
+    with open_work(path, settings, inputs, lambda: stored_rows(path)) as work:
+        if assessed := work.nothing_to_do(keys):
+            outcome, changed = decide_again(path, choice)
+            if not changed:
+                if not (picture := _picture(settings, workspace)).exists():
+                    draw(outcome, picture, settings.dataset)
+                return summary(path, _manifest(path), outcome, headline=f"{path.name} is there already; nothing to do.")
+        else:
+            _assess(work, keys, settings, workspace, subjects, shares)
+        outcomes: list[Outcome] = []
+
+        def write(rows: Rows) -> None:
+            finished = [key for key, _ in rows]
+            outcomes.append(write_verdicts(path, lambda: work.rows(finished), choice))
+            counts.update(outcomes[0].counts())
+
+        manifest = work.complete(keys, write, started=started, counts=counts)
+    if manifest is None:
+        return Summary(headline=f"{path.name} is written by the first process.", artifact=path)
+    begin = "Chose again from the stored scores: " if assessed else ""
+    return _told(settings, workspace, manifest, outcomes[0], begin)
+
+
+def _inputs(settings: AssessSettings, workspace: Workspace, subjects: Subjects) -> dict[str, str]:
+    """Hashes of all that the scores depend on, but for the scorers."""
+    files = hash_files(
+        traces=subjects.traces.path,
+        train=workspace.split(settings.dataset, "train"),
+        titles=workspace.titles(settings.dataset),
+        captions=workspace.captions(settings.dataset),
+    )
+    embedder = Path(settings.embedder)
+    return files | {"rules": ASSESSMENT_VERSION} | ({"embedder": hash_model(embedder)} if embedder.is_dir() else {})
+
+
+def _assess(
+    work: Work,
+    keys: list[str],
+    settings: AssessSettings,
+    workspace: Workspace,
+    subjects: Subjects,
+    shares: Iterable[Share],
+) -> None:
+    """Bring every key of this process to a record: scorer after scorer, chunk after chunk of the file."""
+    todo = set(work.todo(keys))
+    if not todo:
+        return
+    captions = read_captions(workspace, settings.dataset, "auto")
+    examination = Examination(subjects.interactions, captions, settings, stepped=subjects.are_refined)
+    with progress("assessing", len(todo)) as advance:
+        for share in shares:
+            mine = todo & share.keys
+            judge = share.open() if mine and share.open is not None else None
+            for chunk in _chunks(joined for joined in subjects.traces if joined[0].example_id in mine):
+                for joined, row in zip(chunk, examination.rows(chunk), strict=True):
+                    _finish(work, joined, row, judge)
+                    advance(1)
+
+
+def _finish(work: Work, joined: Joined, row: dict[str, Any], judge: PredictionJudge | None) -> None:
+    """Append one row, with its lift where it is worth measuring."""
+    trace, begun = joined[0], time.monotonic()
+    if judge is None or row["reason"] is not None:
+        work.done(trace.example_id, row)
+        return
+    try:
+        lift = judge.lift(trace)
+    except DataError:
+        work.failed(trace.example_id, TOO_LONG)
+        return
+    row["scores"] |= {"lift": lift.value, "lift_error": lift.error}
+    work.done(trace.example_id, row, {"scored": 1, "seconds": round(time.monotonic() - begun, 3)})
+
+
+def _manifest(path: Path) -> Manifest:
+    manifest = Manifest.read(path)
+    assert manifest is not None, "a finished artifact has a manifest"
+    return manifest
+
+
+def _picture(settings: AssessSettings, workspace: Workspace) -> Path:
+    return workspace.results(settings.dataset) / "assessed_cot.png"
+
+
+def _told(
+    settings: AssessSettings, workspace: Workspace, manifest: Manifest, outcome: Outcome, begin: str = ""
+) -> Summary:
+    path, picture = workspace.assessed_cot(settings.dataset), _picture(settings, workspace)
+    draw(outcome, picture, settings.dataset)
+    headline = f"{begin}{manifest.counts['kept']:,} of {len(outcome.verdicts):,} traces are kept in {path.name}; the "
+    return summary(path, manifest, outcome, headline=headline + f"distributions are drawn in {picture}.")
+
+
+def _chunks(joined: Iterable[Joined]) -> Iterator[list[Joined]]:
+    iterator = iter(joined)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk
+
+
+def summary(path: Path, manifest: Manifest, outcome: Outcome, *, headline: str) -> Summary:
+    """The tables and warnings of a finished assessment."""
+    records = manifest.counts["records"]
+    warnings = [f"{records[name]:,} {text}." for name, text in NOTED.items() if records.get(name)]
+    if all(parts.lift is None for parts in outcome.parts.values()):
+        warnings.append(NO_SCORER)
+    return Summary(
+        headline=headline,
+        artifact=path,
+        tables=(fates_table(manifest, outcome), scores_table(outcome)),
+        warnings=tuple(warnings),
+        facts=dict(manifest.counts),
+    )
+
+
+def fates_table(manifest: Manifest, outcome: Outcome) -> Table:
+    """How many traces are kept, and how many aren't, by reason."""
+    counts, total = outcome.counts(), len(outcome.verdicts) + int(manifest.counts["failed"])
+    rows = [("kept", counts["kept"]), *sorted(counts["left_out"].items(), key=lambda row: row[0] != LESS_TRUSTED)]
+    rows += [(f"failed: {reason}", count) for reason, count in manifest.counts.get("failed_by_reason", {}).items()]
+    return Table(
+        title="Traces",
+        columns=("fate", "traces", "share"),
+        rows=tuple((fate, f"{count:,}", f"{count / total:.1%}") for fate, count in rows),
+    )
+
+
+def scores_table(outcome: Outcome) -> Table:
+    """The quartiles of each part among kept, less trusted and rejected traces."""
+    groups: dict[str, list[str]] = {"kept": [], "less trusted": [], "rejected": []}
+    for key, verdict in outcome.verdicts.items():
+        groups["kept" if verdict.keep else "less trusted" if verdict.reason == LESS_TRUSTED else "rejected"].append(key)
+    rows = []
+    for name, part in SHOWN.values():
+        told = [_quartiles([part(outcome.parts[key]) for key in keys]) for keys in groups.values()]
+        if any(told):
+            rows.append((name, *told))
+    told = [_quartiles([outcome.verdicts[key].confidence for key in keys]) for keys in groups.values()]
+    return Table(
+        title="Scores",
+        columns=("part", *groups),
+        rows=(*rows, ("confidence", *told)),
+        note="The median and the quartiles around it.",
+    )
+
+
+def draw(outcome: Outcome, picture: Path, dataset: str) -> None:
+    """Draw the distributions; the library loads here."""
+    from mllmrec.reasoning.assessment.plots import draw_assessment
+
+    draw_assessment(outcome, picture, dataset)
+
+
+def _quartiles(values: Sequence[float | None]) -> str:
+    found = [value for value in values if value is not None]
+    if not found:
+        return ""
+    low, middle, high = quantiles(found, n=4, method="inclusive") if len(found) > 1 else found * 3
+    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"

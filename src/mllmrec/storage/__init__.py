@@ -1,0 +1,1 @@
+"""Files on disk: the workspace, manifests, locks, working logs, long JSON files."""

@@ -1,0 +1,1 @@
+"""GRPO: sampled or exact, its rewards, and the watch over it."""

@@ -1,0 +1,208 @@
+"""GRPO whose group is the whole candidate set: nothing is sampled, so the gradient has no noise but the prompts'.
+
+One differentiable scoring pass gives the score of every candidate of a prompt, and candidate_policy.py the loss in
+closed form; a second pass with the adapters off gives the reference policy of the KL term. Rewards are those of the
+rendered answers, by the same functions as ever. transformers.Trainer does the rest.
+
+A step holds as many prompts as sampling would with the same settings, --batch x --accum / --num-generations of each
+process, and a forward pass at most --batch of them, one row each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import Trainer, TrainingArguments, set_seed
+
+from mllmrec.errors import SettingsError
+from mllmrec.models.chat import Encoder
+from mllmrec.models.huggingface import LoadedModel
+from mllmrec.models.scoring import HuggingFaceScorer, evaluating, score_rows
+from mllmrec.models.tries import Row, make_rows
+from mllmrec.records import RankingExample
+from mllmrec.settings.training import GrpoSettings
+from mllmrec.training.datasets import TrainingExamples
+from mllmrec.training.grpo.candidate_policy import Objective, objective
+from mllmrec.training.grpo.rewards import REWARDS, Reward, shares
+from mllmrec.training.setup import RowWriter, row_dataset, trainer_arguments, world_size
+
+EQUAL = 1e-6
+"""A standard deviation of rewards below which they are equal, but for rounding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One prompt with its candidates, ready to be scored; `texts_C` are their answers, `rewards_C` what they earn."""
+
+    example: RankingExample
+    row: Row
+    texts_C: tuple[str, ...]
+    rewards_C: tuple[float, ...]
+
+
+def make_trainer(
+    settings: GrpoSettings,
+    folder: Path,
+    loaded: LoadedModel,
+    encoder: Encoder,
+    examples: TrainingExamples,
+    steps: int,
+    lora: LoraConfig,
+) -> ExactTrainer:
+    """The trainer of `--rollouts exact`, with a new LoRA on the model."""
+    rows, passes = split_step(settings)
+    scorer = HuggingFaceScorer(loaded.model)
+    reward = REWARDS[settings.reward]
+
+    def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
+        question = ask(encoder, reward, example, hint)
+        scorer.verify_lengths([question.row])
+        return {"question": question}
+
+    set_seed(settings.seed)
+    return ExactTrainer(
+        model=get_peft_model(loaded.model, lora),
+        args=TrainingArguments(
+            **trainer_arguments(settings, folder, loaded, steps),
+            per_device_train_batch_size=rows,
+            gradient_accumulation_steps=passes,
+            train_sampling_strategy="sequential",
+        ),
+        train_dataset=row_dataset(examples, settings.epochs),
+        data_collator=RowWriter(examples=examples, make=make, collate=_questions),
+        beta=settings.beta,
+        temperature=settings.temperature,
+        cached=scorer.reach is None,
+    )
+
+
+def split_step(settings: GrpoSettings) -> tuple[int, int]:
+    """(rows of a forward pass, forward passes) that make up one process's prompts of a step.
+
+    >>> split_step(GrpoSettings(dataset="d", sft_tag="s", batch=4, accum=8, num_generations=8))
+    (4, 1)
+    >>> split_step(GrpoSettings(dataset="d", sft_tag="s", batch=4, accum=12, num_generations=8))
+    (3, 2)
+    """
+    prompts, rest = divmod(settings.batch * settings.accum, settings.num_generations)
+    if rest or not prompts:
+        raise SettingsError(
+            f"With --rollouts exact each of {world_size()} process(es) takes --batch {settings.batch} x --accum "
+            f"{settings.accum} / --num-generations {settings.num_generations} prompts in a step, which is no whole "
+            f"number. Choose --accum so that it is, for example {settings.num_generations}."
+        )
+    rows = max(count for count in range(1, min(settings.batch, prompts) + 1) if prompts % count == 0)
+    return rows, prompts // rows
+
+
+def ask(encoder: Encoder, reward: Reward, example: RankingExample, hint: str | None = None) -> Question:
+    """The question of an example, with the reward of every candidate's answer."""
+    texts = tuple(encoder.renderer.answer(item) for item in example.candidates)
+    [row] = make_rows([encoder.scoring_task(example, hint)])
+    return Question(example=example, row=row, texts_C=texts, rewards_C=tuple(reward(text, example) for text in texts))
+
+
+class ExactTrainer(Trainer):
+    """Minimises the mean of the prompts' objectives, and logs of each pass what TRL logs of samples."""
+
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: Any,
+        args: TrainingArguments,
+        train_dataset: Dataset,
+        data_collator: RowWriter,
+        beta: float,
+        temperature: float,
+        *,
+        cached: bool,
+    ) -> None:
+        score_through_forward(model, temperature, cached=cached)
+        super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
+        self.beta = beta
+        self._figures: list[dict[str, float]] = []
+
+    def compute_loss(
+        self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        questions: list[Question] = inputs["questions"]
+        rows = [question.row for question in questions]
+        reference = self._reference(model, rows) if self.beta else [None] * len(rows)
+        found = [
+            objective(scores_C, scores_C.new_tensor(question.rewards_C), reference_C, self.beta)
+            for scores_C, reference_C, question in zip(model(rows=rows), reference, questions, strict=True)
+        ]
+        self._figures.append(figures(questions, found))
+        return torch.stack([one.loss for one in found]).mean()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the figures since the last line, over all processes."""
+        if self._figures:
+            names = sorted(self._figures[0])
+            sums = [math.fsum(told[name] for told in self._figures) / len(self._figures) for name in names]
+            means = self.accelerator.reduce(torch.tensor(sums, device=self.args.device), reduction="mean")
+            logs |= dict(zip(names, means.tolist(), strict=True))
+            self._figures = []
+        super().log(logs, start_time)
+
+    def _reference(self, model: Any, rows: Sequence[Row]) -> list[torch.Tensor]:
+        """The scores of the model without its adapters."""
+        policy = self.accelerator.unwrap_model(model)
+        with policy.disable_adapter(), evaluating(policy):
+            scores: list[torch.Tensor] = policy(rows=rows)
+        return scores
+
+
+def score_through_forward(model: Any, temperature: float, *, cached: bool) -> None:
+    """Let `model(rows=rows)` score candidates, as `score_rows` does.
+
+    Whatever a trainer wraps a model in (gradients averaged over processes, mixed precision) it wraps around `forward`,
+    so scoring has to go through it too.
+    """
+    plain = model.forward
+
+    def forward(*args: Any, rows: Sequence[Row] | None = None, **kwargs: Any) -> Any:
+        if rows is None:
+            return plain(*args, **kwargs)
+        return score_rows(model, rows, cached=cached, temperature=temperature)
+
+    model.forward = forward
+
+
+def figures(questions: Sequence[Question], found: Sequence[Objective]) -> dict[str, float]:
+    """What is logged of a pass: the expectations of what TRL logs of samples, by the same names.
+
+    `reward_std` is that of all the answers of the pass; `frac_reward_zero_std` the share of prompts without any.
+    """
+    chances_BC = [one.chances_C.tolist() for one in found]
+    weights = [chance / len(found) for chances_C in chances_BC for chance in chances_C]
+    rewards = [reward for question in questions for reward in question.rewards_C]
+    mean = math.fsum(weight * reward for weight, reward in zip(weights, rewards, strict=True))
+    variance = math.fsum(weight * (reward - mean) ** 2 for weight, reward in zip(weights, rewards, strict=True))
+    texts = [text for question in questions for text in question.texts_C]
+    examples = [question.example for question in questions for _ in question.texts_C]
+    return {
+        "reward": mean,
+        "reward_std": math.sqrt(variance),
+        "frac_reward_zero_std": _mean([float(one.reward_std.item() < EQUAL) for one in found]),
+        "kl": _mean([one.kl.item() for one in found]),
+        "candidate_entropy": _mean([one.entropy.item() for one in found]),
+        "outside_mass": _mean([one.outside.item() for one in found]),
+        **shares(texts, examples, weights),
+    }
+
+
+def _questions(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"questions": [row["question"] for row in rows]}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,0 +1,170 @@
+"""GRPO on sampled answers, by TRL: the model writes them, or they are drawn among the candidates.
+
+What TRL's trainer takes its answers from: the model writes them, or they are drawn among the candidates.
+
+Either way the tokens of a prompt are those that fine-tuning and scoring read. TRL would tokenise the text by itself,
+with whatever the tokenizer adds on its own, such as a second <bos>.
+
+Drawing needs no generation. One scoring pass for each prompt gives the probability of every candidate's answer, and G
+answers are drawn from the candidate policy (candidate_policy.py): no decoding, and no answer that isn't a candidate's.
+A draw depends on the seed, the step, the example and its place in the group alone.
+
+TRL takes answers as if the model had sampled them freely, and nothing has to be corrected for that. With q = pi / Z
+the candidate policy and pi the model's, grad log pi = grad log q + grad log Z, where log Z is the same for all answers
+of a prompt; the advantages of a group sum to zero, so the second term drops out of the group's gradient. What is lost
+is what only free answers could teach: to put more of the model's mass on the candidates at all. How much lies elsewhere
+is logged as `outside_mass`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from trl import GRPOConfig, GRPOTrainer
+
+from mllmrec.data.draws import uniform
+from mllmrec.models.base import ScoringTask
+from mllmrec.models.chat import Encoder
+from mllmrec.models.huggingface import LoadedModel, MarkedDecoder
+from mllmrec.models.positions import verify_scaling
+from mllmrec.models.scoring import HuggingFaceScorer
+from mllmrec.records import RankingExample
+from mllmrec.settings.training import GrpoSettings
+from mllmrec.training.datasets import TrainingExamples
+from mllmrec.training.grpo.candidate_policy import distribution, draw, entropy, outside_mass
+from mllmrec.training.grpo.rewards import REWARDS, for_trainer
+from mllmrec.training.setup import RowWriter, row_dataset, trainer_arguments
+
+PURPOSE = "grpo/rollouts"
+TOKENS = 8192
+
+
+def make_trainer(
+    settings: GrpoSettings,
+    folder: Path,
+    loaded: LoadedModel,
+    encoder: Encoder,
+    examples: TrainingExamples,
+    steps: int,
+    lora: LoraConfig,
+) -> GRPOTrainer:
+    """The trainer of `--rollouts generate` and `candidates`, with a new LoRA on the model."""
+
+    def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
+        return {
+            "prompt": Question.of(encoder.prompt_text(example, hint), example, hint),
+            "candidates": list(example.candidates),
+            "target_id": example.target_id,
+        }
+
+    arguments = GRPOConfig(
+        **trainer_arguments(settings, folder, loaded, steps),
+        per_device_train_batch_size=settings.batch,
+        gradient_accumulation_steps=settings.accum,
+        num_generations=settings.num_generations,
+        max_completion_length=settings.max_completion_length,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=0,
+        beta=settings.beta,
+        shuffle_dataset=False,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are using 'rollout_func'", UserWarning)
+        trainer = GRPOTrainer(
+            model=loaded.model,
+            reward_funcs=for_trainer(REWARDS[settings.reward], MarkedDecoder(loaded.tokenizer).decode),
+            args=arguments,
+            train_dataset=row_dataset(examples, settings.epochs),
+            processing_class=loaded.tokenizer,
+            peft_config=lora,
+            rollout_func=_rollouts(settings, encoder),
+        )
+    trainer.data_collator = RowWriter(examples=examples, make=make)
+    return trainer
+
+
+def _rollouts(settings: GrpoSettings, encoder: Encoder) -> CandidateRollouts | WrittenRollouts:
+    if settings.rollouts == "generate":
+        return WrittenRollouts(encoder=encoder)
+    return CandidateRollouts(
+        encoder=encoder,
+        num_generations=settings.num_generations,
+        temperature=settings.temperature,
+        seed=settings.seed,
+    )
+
+
+class Question(str):
+    """A prompt that knows its example: TRL hands a rollout nothing but prompts, and copies them on the way."""
+
+    example: RankingExample
+    hint: str | None
+
+    @classmethod
+    def of(cls, prompt: str, example: RankingExample, hint: str | None) -> Question:
+        question = cls(prompt)
+        question.example, question.hint = example, hint
+        return question
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Question:
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenRollouts:
+    """TRL's `rollout_func` for answers that the model writes, by TRL's own generation."""
+
+    encoder: Encoder
+
+    def __call__(self, prompts: Sequence[Question], trainer: Any) -> dict[str, Any]:
+        ids = {question: self.encoder.chat.encode(question) for question in dict.fromkeys(prompts)}
+        verify_scaling(trainer.model, max(map(len, ids.values())) + trainer.max_completion_length)
+        prompt_ids = [list(ids[prompt]) for prompt in prompts]
+        completion_ids, _ = trainer._generate_single_turn(prompt_ids, None, {}, trainer.num_generations)
+        return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateRollouts:
+    """TRL's `rollout_func`: prompts, each `num_generations` times in a row, to one answer each."""
+
+    encoder: Encoder
+    num_generations: int
+    temperature: float
+    seed: int
+
+    def __call__(self, prompts: Sequence[Question], trainer: Any) -> dict[str, Any]:
+        questions = list(dict.fromkeys(prompts))
+        tasks = [self._task(question) for question in questions]
+        scorer = HuggingFaceScorer(trainer.accelerator.unwrap_model(trainer.model), TOKENS, self.temperature)
+        scores = {questions[index]: scores_C for index, scores_C in scorer.score(tasks)}
+        chances = {question: distribution(scores_C) for question, scores_C in scores.items()}
+        task_of = dict(zip(questions, tasks, strict=True))
+        first = trainer.accelerator.process_index * len(prompts)
+        drawn = [
+            draw(chances[prompt], self._number(trainer.state.global_step, prompt, (first + row) % self.num_generations))
+            for row, prompt in enumerate(prompts)
+        ]
+        return {
+            "prompt_ids": [list(task_of[prompt].prompt_T) for prompt in prompts],
+            "completion_ids": [
+                list(task_of[prompt].answers_C[place]) for prompt, place in zip(prompts, drawn, strict=True)
+            ],
+            "logprobs": None,
+            "outside_mass": [outside_mass(torch.tensor(scores[prompt])).item() for prompt in prompts],
+            "candidate_entropy": [entropy(chances[prompt]) for prompt in prompts],
+        }
+
+    def _task(self, question: Question) -> ScoringTask:
+        answers = [self.encoder.answer_ids(item) for item in question.example.candidates]
+        return ScoringTask(prompt_T=self.encoder.chat.encode(question), answers_C=answers)
+
+    def _number(self, step: int, question: Question, place: int) -> float:
+        return uniform(self.seed, f"{PURPOSE}/step-{step}", f"{question.example.example_id}/{place}")

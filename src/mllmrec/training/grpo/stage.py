@@ -1,0 +1,108 @@
+"""`mllmrec grpo`: align a merged SFT model by rewards of its answers.
+
+Where the answers come from is `--rollouts`: the model writes them, they are drawn among the candidates by their exact
+probabilities (both by TRL's GRPOTrainer, sampled.py), or all candidates are the group (exact.py). Each trains a new
+LoRA on the merged model; switched off, that LoRA is the reference policy of the KL term. Prompts come from the same
+renderer as everywhere. Reward, its standard deviation, KL, entropy, and the shares of hits, of invalid answers and of
+groups without any advantage are logged, and validation ranks by exact scores.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig
+
+from mllmrec.data.sequences import Interactions, require_dataset
+from mllmrec.errors import SettingsError
+from mllmrec.models.chat import Encoder
+from mllmrec.models.huggingface import LoadedModel, choose_device, load, portable, resolve
+from mllmrec.records import Summary
+from mllmrec.settings.training import GrpoSettings
+from mllmrec.storage.locks import locking
+from mllmrec.storage.manifests import finished
+from mllmrec.storage.workspace import Workspace
+from mllmrec.training import checkpoints
+from mllmrec.training.datasets import TrainingExamples, training_examples
+from mllmrec.training.grpo import exact, sampled
+from mllmrec.training.grpo import rollout_check as replay
+from mllmrec.training.grpo.rewards import REWARDS
+from mllmrec.training.lora_targets import lora_for
+from mllmrec.training.session import Session
+from mllmrec.training.setup import as_trained, asked_format, full_model, is_main_process, training_inputs, world_size
+
+LORA_ALPHA = 32
+
+
+def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
+    """Write checkpoints/<dataset>/<tag>/: LoRA adapters on the merged model. With --replay: train nothing."""
+    return replay.run(settings, workspace) if settings.replay else _train(settings, workspace)
+
+
+@locking(lambda settings, workspace: workspace.checkpoint(settings.dataset, settings.tag))
+def _train(settings: GrpoSettings, workspace: Workspace) -> Summary:
+    started = time.monotonic()
+    check_divisibility(settings)
+    require_dataset(workspace, settings.dataset)
+    base = full_model(settings, workspace)
+    folder = workspace.checkpoint(settings.dataset, settings.tag)
+    checkpoints.refuse_own_input(folder, base)
+    settings = as_trained(settings, base)
+    inputs = training_inputs(settings, workspace, resolve(workspace, str(base)))
+    if (manifest := finished(folder, settings, inputs)) is not None:
+        checkpoints.clear(folder)
+        return Summary(headline=f"{folder} is finished; nothing to do.", artifact=folder, facts=manifest.details)
+    chosen, captions = asked_format(settings, workspace)
+    interactions = Interactions.load(workspace, settings.dataset)
+    on_gpu = choose_device(settings.device).type == "cuda"
+    lora = lora_for(str(base), rank=settings.rank, alpha=LORA_ALPHA, dropout=0.0)
+    loaded = load(workspace, base, device=settings.device, dtype="bfloat16" if on_gpu else "float32")
+    encoder = Encoder.make(loaded.chat, interactions.catalogue, captions, chosen.max_prompt_tokens)
+    draws = checkpoints.draws_of(folder, settings)
+    examples = training_examples(settings, workspace, interactions, chosen.window, draws)
+    steps = total_steps(len(examples), settings)
+    last = checkpoints.begin(folder, settings, inputs, draws, main=is_main_process())
+    trainer = _trainer(settings, folder, loaded, encoder, examples, steps, lora)
+    session = Session(settings, folder, inputs, started, chosen, encoder, trainer, draws)
+    session.attach_validation(interactions, steps, REWARDS[settings.reward])
+    session.attach_monitor(settings)
+    return session.train(last, dict(examples.counts), portable(workspace, loaded.names[0]))
+
+
+def check_divisibility(settings: GrpoSettings) -> None:
+    """Refuse, before anything loads, a step that doesn't hold whole groups."""
+    answers = world_size() * settings.batch * settings.accum
+    if answers % settings.num_generations:
+        raise SettingsError(
+            f"A step takes {world_size()} process(es) x --batch {settings.batch} x --accum {settings.accum} = "
+            f"{answers} answers, which is no multiple of --num-generations {settings.num_generations}. Choose --accum "
+            f"so that it is, for example {settings.num_generations}."
+        )
+    if settings.rollouts == "exact":
+        exact.split_step(settings)
+
+
+def total_steps(num_examples: int, settings: GrpoSettings) -> int:
+    """Updates of the whole run: epochs x examples over the prompts of one step."""
+    prompts = world_size() * settings.batch * settings.accum // settings.num_generations
+    if settings.epochs * num_examples < prompts:
+        raise SettingsError(
+            f"A step takes {prompts} prompts, and {settings.epochs} epoch(s) of {num_examples} examples hold fewer. "
+            "Lower --batch or --accum, or raise --limit or --epochs."
+        )
+    return settings.epochs * num_examples // prompts
+
+
+def _trainer(
+    settings: GrpoSettings,
+    folder: Path,
+    loaded: LoadedModel,
+    encoder: Encoder,
+    examples: TrainingExamples,
+    steps: int,
+    lora: LoraConfig,
+) -> Any:
+    make = exact.make_trainer if settings.rollouts == "exact" else sampled.make_trainer
+    return make(settings, folder, loaded, encoder, examples, steps, lora)

@@ -1,0 +1,1 @@
+"""How the weights that the demo begins with were pre-trained: lessons in worlds that last for one question."""
