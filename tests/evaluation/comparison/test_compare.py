@@ -35,10 +35,10 @@ def test_differences_are_paired_by_user(make_run: WriteRun) -> None:
     by_name = {row.metric: row for row in rows}
     hit = by_name["HR@1"]
     # User by user 0, 0.5, 1 and 0.75 more.
-    assert (hit.first, hit.other, hit.difference.value) == (0.4375, 1.0, 0.5625)
-    assert (hit.difference.low, hit.difference.high) == pytest.approx((0.125, 0.9375), abs=0.0626)
-    assert hit.p_value == pytest.approx(2 / 8, abs=0.02)
-    assert hit.minimum_detectable == pytest.approx(2.8016 * 0.42696 / 2, rel=1e-3)
+    assert (hit.first, hit.other, hit.difference.interval.value) == (0.4375, 1.0, 0.5625)
+    assert (hit.difference.interval.low, hit.difference.interval.high) == pytest.approx((0.125, 0.9375), abs=0.0626)
+    assert hit.difference.p == pytest.approx(2 / 8, abs=0.02)
+    assert hit.difference.detectable == pytest.approx(2.8016 * 0.42696 / 2, rel=1e-3)
     assert set(by_name) == {"HR@1", "HR@3", "NDCG@3", "NDCG@5", "NDCG@10", "MRR"}
 
 
@@ -53,15 +53,16 @@ def test_users_are_matched_by_example_whatever_their_order(make_run: WriteRun) -
 def test_a_run_against_itself_shows_nothing(make_run: WriteRun) -> None:
     hand = make_run()
     for row in compare.compare([hand, hand])[0]:
-        assert (row.difference.value, row.difference.low, row.difference.high, row.p_value) == (0.0, 0.0, 0.0, 1.0)
+        interval = row.difference.interval
+        assert (interval.value, interval.low, interval.high, row.difference.p) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_swapping_the_runs_flips_the_sign(make_run: WriteRun) -> None:
     hand, perfect = make_run(), make_run("perfect", PERFECT)
     [forward], [back] = compare.compare([hand, perfect]), compare.compare([perfect, hand])
     for one, other in zip(forward, back, strict=True):
-        assert one.difference.value == -other.difference.value
-        assert one.difference.low == pytest.approx(-other.difference.high)
+        assert one.difference.interval.value == -other.difference.interval.value
+        assert one.difference.interval.low == pytest.approx(-other.difference.interval.high)
 
 
 def test_a_run_under_the_root_comes_before_one_of_that_path_in_the_current_folder(
@@ -126,13 +127,14 @@ def test_only_metrics_that_all_runs_tell_are_compared(make_run: WriteRun, shop_s
 def test_p_values_are_corrected_for_all_that_is_shown(make_run: WriteRun) -> None:
     runs = [make_run(), make_run("perfect", PERFECT), make_run("flat", dict.fromkeys(SCORES, (0.0,) * 4))]
     both = compare.compare(runs)
-    raw = [row.p_value for rows in both for row in rows]
+    raw = [row.difference.p for rows in both for row in rows]
     assert len(raw) == 12
-    smallest = min((row for rows in both for row in rows), key=lambda row: row.p_value)
-    assert smallest.adjusted == pytest.approx(min(1.0, 12 * smallest.p_value))
+    smallest = min((row for rows in both for row in rows), key=lambda row: row.difference.p)
+    assert smallest.difference.p_holm == pytest.approx(min(1.0, 12 * smallest.difference.p))
     [alone] = compare.compare(runs[:2], metrics=["HR@1"])
-    assert [(row.metric, row.adjusted) for row in alone] == [("HR@1", alone[0].p_value)]
-    assert next(row for row in both[0] if row.metric == "HR@1").difference == alone[0].difference
+    assert [(row.metric, row.difference.p_holm) for row in alone] == [("HR@1", alone[0].difference.p)]
+    among = next(row.difference for row in both[0] if row.metric == "HR@1")
+    assert (among.interval, among.p) == (alone[0].difference.interval, alone[0].difference.p)
 
 
 def test_metrics_that_a_run_does_not_tell_are_refused(make_run: WriteRun, shop: Workspace) -> None:
@@ -187,7 +189,7 @@ def test_a_seed_that_differs_in_nothing_leaves_only_the_users(make_run: WriteRun
     [rows] = compare.compare_configurations(configurations)
     hit = rows[0]
     assert (hit.first, hit.other) == (0.25, 1.0)
-    assert (hit.difference.low, hit.difference.high, hit.p_value) == (0.75, 0.75, 0.0)
+    assert (hit.difference.interval.low, hit.difference.interval.high, hit.difference.p) == (0.75, 0.75, 0.0)
 
 
 def test_single_runs_beside_seeds_are_compared_as_ever(make_run: WriteRun) -> None:
@@ -195,7 +197,9 @@ def test_single_runs_beside_seeds_are_compared_as_ever(make_run: WriteRun) -> No
     plain = compare.compare([runs["cold-s1"], runs["warm-s1"]])
     warm = Configuration(runs=tuple(runs[name] for name in SEEDS if name.startswith("warm")))
     mixed = compare.compare_configurations([*(Configuration(runs=(runs[n],)) for n in ("cold-s1", "warm-s1")), warm])
-    assert [(row.difference, row.p_value) for row in mixed[0]] == [(row.difference, row.p_value) for row in plain[0]]
+    assert [(row.difference.interval, row.difference.p) for row in mixed[0]] == [
+        (row.difference.interval, row.difference.p) for row in plain[0]
+    ]
     assert len(mixed) == 2
 
 

@@ -7,8 +7,7 @@ import pytest
 from handmade import WriteRun
 from test_compare import PERFECT
 
-from mllmrec.evaluation.comparison.statistics import verdict
-from mllmrec.evaluation.comparison.steps import paired_gaps, pairs_of, steps_table
+from mllmrec.evaluation.comparison.steps import corrected_on, differences_of_pairs, pairs_of, steps_table
 
 
 def test_a_step_over_the_row_above_by_hand(make_run: WriteRun) -> None:
@@ -43,13 +42,14 @@ def test_a_find_is_told_with_its_direction() -> None:
     rng = np.random.default_rng(0)
     low = (rng.random((400, 1)) < 0.3).astype(float)
     high = (rng.random((400, 1)) < 0.6).astype(float)
-    up, down = paired_gaps([low, high], ["HR@1"], [(0, 1), (1, 0)], seed=1)
+    steps = differences_of_pairs([low, high], ["HR@1"], [(0, 1), (1, 0)], seed=1)
+    up, down = corrected_on("HR@1", steps)
     assert up["HR@1"].interval.value == pytest.approx(float((high - low).mean()))
     assert down["HR@1"].interval.value == pytest.approx(-up["HR@1"].interval.value)
-    assert verdict(up["HR@1"].interval.value, up["HR@1"].p_value) == "better"
-    assert verdict(down["HR@1"].interval.value, down["HR@1"].p_value) == "worse"
+    assert (up["HR@1"].verdict, down["HR@1"].verdict) == ("better", "worse")
+    assert up["HR@1"].p_holm == 2 * up["HR@1"].p
 
 
-def test_no_pairs_no_gaps() -> None:
-    assert paired_gaps([np.zeros((3, 1))], ["HR@1"], [], seed=1) == []
+def test_no_pairs_no_differences() -> None:
+    assert differences_of_pairs([np.zeros((3, 1))], ["HR@1"], [], seed=1) == []
     assert pairs_of(["one"], {}) == []

@@ -1,25 +1,22 @@
-"""Steps of a ladder: what one RUN brings over another, user by user, for many pairs of RUNs at once.
+"""Steps of a ladder: the paired differences of many pairs of RUNs at once, and the table of what each stage brings.
 
-All pairs share one set of resamples. A ladder asks of each stage whether it is worth it; its p-values, one for each
-step on one metric, are a family of their own.
+All pairs share one set of resamples. The differences of one metric, one for each step of a table, are a family of their
+own, and the verdict on a stage is the verdict on that metric.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from mllmrec.evaluation.comparison.pairing import paired_positions
 from mllmrec.evaluation.comparison.statistics import (
     Interval,
+    PairedDifference,
     Verdict,
-    bootstrap,
-    holm,
-    minimum_detectable,
-    randomisation_p_values,
-    verdict,
+    corrected,
+    paired_differences,
 )
 from mllmrec.evaluation.comparison.tables import shown, users_of
 from mllmrec.evaluation.metrics import FloatArray, per_user
@@ -31,36 +28,27 @@ VERDICT = "NDCG@3"
 WORTH: dict[Verdict, str] = {"better": "yes", "worse": "no: worse", "not found": "not found"}
 
 
-class Gap(NamedTuple):
-    """One metric of a RUN minus that of another, paired by user."""
-
-    interval: Interval
-    p_value: float
-    detectable: float
-
-
 def steps_table(runs: Sequence[Run], below: Mapping[str, str] | None = None) -> Table | None:
     """What each RUN brings over the one before it; None when there is but one.
 
-    `below` maps names of RUNs to that of the RUN they were made from, which each is held against too.
+    `below` maps names of RUNs to that of the RUN they were made from, with which each is compared too.
     """
     names = [name for name in MAIN if all(name in run.facts["metrics"] for run in runs)]
     pairs = pairs_of([run.facts["name"] for run in runs], below or {})
     if not pairs or not names:
         return None
-    values = [per_user(positions, names) for positions in paired_positions(runs)]
-    gaps = paired_gaps(values, names, pairs, seed=runs[0].facts["interval"]["seed"])
     metric = VERDICT if VERDICT in names else names[-1]
-    adjusted = holm([step[metric].p_value for step in gaps])
+    values = [per_user(positions, names) for positions in paired_positions(runs)]
+    steps = differences_of_pairs(values, names, pairs, seed=runs[0].facts["interval"]["seed"])
     rows = tuple(
         (
             f"{runs[upper].label}\n- {runs[lower].label}",
             *(_cell(step[name].interval) for name in names),
-            f"{p_value:.4f}",
+            f"{step[metric].p_holm:.4f}",
             f"{step[metric].detectable:.3f}",
-            WORTH[verdict(step[metric].interval.value, p_value)],
+            WORTH[step[metric].verdict],
         )
-        for (lower, upper), step, p_value in zip(pairs, gaps, adjusted, strict=True)
+        for (lower, upper), step in zip(pairs, corrected_on(metric, steps), strict=True)
     )
     facts = runs[0].facts
     columns = ("step", *shown(names, runs[0]), f"p Holm, {metric}", "detectable", "worth it?")
@@ -90,24 +78,25 @@ def pairs_of(names: Sequence[str], below: Mapping[str, str]) -> list[tuple[int, 
     return pairs
 
 
-def paired_gaps(
+def differences_of_pairs(
     values: Sequence[FloatArray], names: Sequence[str], pairs: Sequence[tuple[int, int]], *, seed: int
-) -> list[dict[str, Gap]]:
-    """The differences of each pair (lower, upper) of RUNs; `values` holds (users, metrics) of each RUN."""
+) -> list[dict[str, PairedDifference]]:
+    """For each pair (lower, upper) of RUNs the difference upper - lower by metric, corrected for no family yet.
+
+    `values` holds an array (users, metrics) for each RUN, users in one order and metrics in the order of `names`.
+    """
     if not pairs or not names:
         return []
-    differences = np.hstack([values[upper] - values[lower] for lower, upper in pairs])
-    gaps = [
-        Gap(interval, p_value, detectable)
-        for interval, p_value, detectable in zip(
-            bootstrap(differences, seed=seed),
-            randomisation_p_values(differences, seed=seed),
-            minimum_detectable(differences),
-            strict=True,
-        )
-    ]
-    rows = [gaps[start : start + len(names)] for start in range(0, len(gaps), len(names))]
+    columns = np.hstack([values[upper] - values[lower] for lower, upper in pairs])
+    differences = paired_differences(columns, seed=seed)
+    rows = [differences[start : start + len(names)] for start in range(0, len(differences), len(names))]
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def corrected_on(metric: str, steps: Sequence[dict[str, PairedDifference]]) -> list[dict[str, PairedDifference]]:
+    """The steps of one table, whose differences of `metric` are a family; those of other metrics have no verdict."""
+    family = corrected([step[metric] for step in steps])
+    return [{**step, metric: difference} for step, difference in zip(steps, family, strict=True)]
 
 
 def _cell(interval: Interval) -> str:

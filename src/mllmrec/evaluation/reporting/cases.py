@@ -27,7 +27,7 @@ from mllmrec.data.raw_ids import RawIds
 from mllmrec.data.sequences import Catalogue, Interactions
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.metrics import Position
-from mllmrec.evaluation.reporting.ladder import Measured
+from mllmrec.evaluation.reporting.ladder import MeasuredLadder
 from mllmrec.evaluation.reporting.page import Case, Cases, Choice, Poster, Reasoning, Section
 from mllmrec.evaluation.reporting.runs import Ladder, Rung
 from mllmrec.models.base import Picture
@@ -57,7 +57,7 @@ class Drawn:
         return {ranking.user_id for ranking in self.rankings}
 
 
-def draw_cases(measured: Measured, workspace: Workspace, *, run: str, count: int, seed: int) -> Drawn:
+def draw_cases(measured: MeasuredLadder, workspace: Workspace, *, run: str, count: int, seed: int) -> Drawn:
     """Draw `count` users by hash and gather what is known of them."""
     ladder = measured.ladder
     rung = _chosen(ladder, run)

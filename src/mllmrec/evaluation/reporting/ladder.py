@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mllmrec.evaluation.comparison.pairing import paired_positions
-from mllmrec.evaluation.comparison.statistics import FOUND, Verdict, holm
-from mllmrec.evaluation.comparison.statistics import verdict as verdict_of
-from mllmrec.evaluation.comparison.steps import MAIN, Gap, paired_gaps
+from mllmrec.evaluation.comparison.statistics import FOUND, Interval, PairedDifference
+from mllmrec.evaluation.comparison.steps import MAIN, corrected_on, differences_of_pairs
 from mllmrec.evaluation.comparison.tables import NOTE, ceiling_of, ceiling_rows, chooser_of, own_note, users_of
 from mllmrec.evaluation.metrics import Position, means, per_user
 from mllmrec.evaluation.reporting.figures import draw_hit_rates, draw_intervals
@@ -36,23 +35,16 @@ READING = (
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What `upper` brings over `lower`, metric by metric.
-
-    `p_holm` is the p-value of the ladder's metric, corrected for all steps of one table.
-    """
+    """What `upper` brings over `lower`, metric by metric; that of the ladder's metric is corrected for its table."""
 
     lower: Rung
     upper: Rung
-    gaps: dict[str, Gap]
-    p_holm: float
-
-    def verdict(self, metric: str) -> Verdict:
-        return verdict_of(self.gaps[metric].interval.value, self.p_holm)
+    differences: dict[str, PairedDifference]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A ladder with what only the rankings tell: where targets came out, and differences by user."""
+class MeasuredLadder:
+    """A ladder with what follows from its rankings: the positions of all targets, and paired differences."""
 
     ladder: Ladder
     positions: tuple[list[Position], ...]
@@ -60,25 +52,25 @@ class Measured:
     over_baseline: tuple[Step, ...]
 
 
-def measure(ladder: Ladder, seed: int) -> Measured:
-    """Read the rankings once and find every difference that the page tells, with one set of resamples."""
+def measure(ladder: Ladder, seed: int) -> MeasuredLadder:
+    """Read the rankings once and compute every difference that the page shows, with one set of resamples."""
     positions = paired_positions([rung.run for rung in ladder.rungs])
     common = [name for name in ladder.names if all(name in rung.run.facts["metrics"] for rung in ladder.rungs)]
-    values = [per_user(each, common) for each in positions]
+    values = [per_user(of_run, common) for of_run in positions]
     neighbours = [(number - 1, number) for number in range(1, len(values))]
     best = ladder.strongest_baseline
     base = ladder.rungs.index(best) if best is not None else 0
     over = [(base, number) for number, rung in enumerate(ladder.rungs) if rung.is_model and best is not None]
-    gaps = paired_gaps(values, common, [*neighbours, *over], seed=seed)
-    return Measured(
+    differences = differences_of_pairs(values, common, [*neighbours, *over], seed=seed)
+    return MeasuredLadder(
         ladder=ladder,
         positions=tuple(positions),
-        steps=_steps(ladder, neighbours, gaps[: len(neighbours)]),
-        over_baseline=_steps(ladder, over, gaps[len(neighbours) :]),
+        steps=_steps(ladder, neighbours, differences[: len(neighbours)]),
+        over_baseline=_steps(ladder, over, differences[len(neighbours) :]),
     )
 
 
-def ladder_section(measured: Measured) -> Section:
+def ladder_section(measured: MeasuredLadder) -> Section:
     """Figures, the table of RUNs, and the differences."""
     ladder = measured.ladder
     facts = ladder.facts
@@ -105,7 +97,7 @@ def _whom(facts: Mapping[str, Any]) -> str:
     return "".join(f" {told}" for told in (part, ceiling_of(facts)) if told)
 
 
-def verdict(measured: Measured) -> list[str]:
+def verdict(measured: MeasuredLadder) -> list[str]:
     """Three sentences for a hurried reader: the last model, against the baselines, and against the rung below."""
     ladder, metric = measured.ladder, measured.ladder.metric
     top = ladder.rungs[-1]
@@ -123,27 +115,28 @@ def verdict(measured: Measured) -> list[str]:
     return told
 
 
-def _steps(ladder: Ladder, pairs: Sequence[tuple[int, int]], gaps: Sequence[dict[str, Gap]]) -> tuple[Step, ...]:
+def _steps(
+    ladder: Ladder, pairs: Sequence[tuple[int, int]], differences: Sequence[dict[str, PairedDifference]]
+) -> tuple[Step, ...]:
     """The steps of one table, from the differences of each pair (lower, upper) of rungs."""
-    adjusted = holm([step[ladder.metric].p_value for step in gaps])
     return tuple(
-        Step(lower=ladder.rungs[lower], upper=ladder.rungs[upper], gaps=step, p_holm=p_value)
-        for (lower, upper), step, p_value in zip(pairs, gaps, adjusted, strict=False)
+        Step(lower=ladder.rungs[lower], upper=ladder.rungs[upper], differences=step)
+        for (lower, upper), step in zip(pairs, corrected_on(ladder.metric, differences), strict=False)
     )
 
 
 def _in_words(step: Step, metric: str) -> str:
-    gap = step.gaps[metric]
-    low, value, high = gap.interval.low, gap.interval.value, gap.interval.high
+    difference = step.differences[metric]
+    low, value, high = difference.interval.low, difference.interval.value, difference.interval.high
     if low == high == 0:
         return "the same for every user."
     size = f"{_signed(value)} [{_signed(low)}, {_signed(high)}]"
-    if (found := step.verdict(metric)) != "not found":
-        return f"{found} by {size}."
-    return f"no difference found ({size}); these users could have shown one of {gap.detectable:.3f}."
+    if difference.verdict != "not found":
+        return f"{difference.verdict} by {size}."
+    return f"no difference found ({size}); these users could have shown one of {difference.detectable:.3f}."
 
 
-def _figures(measured: Measured) -> tuple[Figure, ...]:
+def _figures(measured: MeasuredLadder) -> tuple[Figure, ...]:
     ladder, metric = measured.ladder, measured.ladder.metric
     rows = [(rung.label, rung.run.intervals[metric], rung.is_model) for rung in ladder.rungs]
     told = "; ".join(f"{label} {interval}" for label, interval, _ in rows)
@@ -213,18 +206,20 @@ def _differences(title: str, steps: Sequence[Step], ladder: Ladder, *, told: boo
     How to read them stands beneath, unless it was `told`.
     """
     metric = ladder.metric
-    names = [name for name in ladder.names if name in (*MAIN, metric) and name in steps[0].gaps]
+    names = [name for name in ladder.names if name in (*MAIN, metric) and name in steps[0].differences]
     rows = tuple(
         (
             f"{step.upper.label}\n− {step.lower.label}",
-            *(_gap(step.gaps[name]) for name in names),
-            _p(step.p_holm),
-            f"{step.gaps[metric].detectable:.3f}",
+            *(_in_cell(step.differences[name].interval) for name in names),
+            _p(step.differences[metric]),
+            f"{step.differences[metric].detectable:.3f}",
         )
         for step in steps
     )
     judged = names.index(metric) + 1
-    strong = frozenset((row, judged) for row, step in enumerate(steps) if step.verdict(metric) != "not found")
+    strong = frozenset(
+        (row, judged) for row, step in enumerate(steps) if step.differences[metric].verdict != "not found"
+    )
     return Sheet(
         table=Table(
             title=title,
@@ -236,8 +231,7 @@ def _differences(title: str, steps: Sequence[Step], ladder: Ladder, *, told: boo
     )
 
 
-def _gap(gap: Gap) -> str:
-    interval = gap.interval
+def _in_cell(interval: Interval) -> str:
     return f"{_signed(interval.value)}\n{_signed(interval.low)} to {_signed(interval.high)}"
 
 
@@ -251,8 +245,9 @@ def _signed(value: float) -> str:
     return rounded if float(rounded) == 0 else f"{'+' if value > 0 else '−'}{rounded}"
 
 
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+def _p(difference: PairedDifference) -> str:
+    assert difference.p_holm is not None
+    return "< 0.001" if difference.p_holm < 0.001 else f"{difference.p_holm:.3f}"
 
 
 def overview_section(ladders: Sequence[Ladder]) -> Section | None:

@@ -18,7 +18,7 @@ from mllmrec.data.sequences import PREPARE, read_catalogue, require_dataset
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.reporting.cases import Drawn, LoadPicture, Posters, cases_section, draw_cases
 from mllmrec.evaluation.reporting.costs import Made, costs_section, read_made, settings_section
-from mllmrec.evaluation.reporting.ladder import Measured, ladder_section, measure, overview_section, verdict
+from mllmrec.evaluation.reporting.ladder import MeasuredLadder, ladder_section, measure, overview_section, verdict
 from mllmrec.evaluation.reporting.material import (
     audit_section,
     captions_section,
@@ -105,7 +105,7 @@ def _page(settings: ReportSettings, workspace: Workspace, posters: Posters) -> t
     return page, [f"{folder} is no finished RUN and left out." for folder in unfinished]
 
 
-def _drawn(settings: ReportSettings, workspace: Workspace, measured: Sequence[Measured]) -> Drawn | None:
+def _drawn(settings: ReportSettings, workspace: Workspace, measured: Sequence[MeasuredLadder]) -> Drawn | None:
     if not measured:
         if settings.run:
             raise SettingsError(f"--run {settings.run} names no RUN: {settings.dataset} has none yet.")
@@ -129,7 +129,7 @@ def _subtitle(made: Sequence[Made]) -> str:
     return f"{len(made)} artifacts, the last finished on {when}"
 
 
-def _missing(sections: Sequence[Section], measured: Sequence[Measured]) -> list[str]:
+def _missing(sections: Sequence[Section], measured: Sequence[MeasuredLadder]) -> list[str]:
     """What isn't on the page, with the command that makes it."""
     there = {section.key.partition("-")[0] for section in sections}
     if measured:
