@@ -33,8 +33,8 @@ ROUNDS = 3
 MODELS = ("backbone", "sft", "grpo")
 PROGRAM = """
 import json, resource, sys, time
-from mllmrec.artifacts import Workspace
-from mllmrec.settings.report import ReportSettings
+from mllmrec.storage.workspace import Workspace
+from mllmrec.settings.evaluation import ReportSettings
 from mllmrec.stages import run_report
 run_report(ReportSettings(dataset="world", root=sys.argv[1]), Workspace(sys.argv[1]))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

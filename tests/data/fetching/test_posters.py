@@ -552,7 +552,7 @@ def test_the_first_bytes_tell_the_kind_of_image(body: bytes, suffix: str) -> Non
 START = """
 import json, sys
 from mllmrec import Workspace
-from mllmrec.data.posters import run_images
+from mllmrec.data.fetching.posters import run_images
 from mllmrec.settings.resources import FetchImagesSettings
 from mllmrec.vision.images import ImageFolder
 settings = FetchImagesSettings(**json.loads(sys.argv[1]))
