@@ -28,11 +28,11 @@ FLOORS = {
     "ground": 0,
     "data": 1,
     "models": 2,
-    **dict.fromkeys(("evaluation", "vision", "reasoning", "doctor"), 3),
+    **dict.fromkeys(("evaluation", "vision", "reasoning"), 3),
     "training": 4,
     "stages": 5,
     "pipeline": 6,
-    "demo": 7,
+    **dict.fromkeys(("demo", "doctor"), 7),
     "cli": 8,
 }
 # Where each heavy library may be imported. The doctor tells which devices torch sees; adapters load in models.

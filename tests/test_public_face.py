@@ -55,7 +55,7 @@ def test_an_exception_is_ours_and_the_builtin_it_refines(
     "code",
     [
         "import mllmrec",
-        "import mllmrec.settings.recipe as r; [r.load_recipe(name) for name in r.shipped_recipes()]",
+        "import mllmrec.pipeline.recipe as r; [r.load_recipe(name) for name in r.shipped_recipes()]",
         "from mllmrec.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass",
         "from mllmrec.cli.main import main\ntry: main(['evaluate', '--help'])\nexcept SystemExit: pass",
     ],

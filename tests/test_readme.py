@@ -15,7 +15,7 @@ from PIL import Image
 
 from mllmrec.cli.main import main, take_globals
 from mllmrec.cli.verbs import app
-from mllmrec.settings.recipe import load_recipe
+from mllmrec.pipeline.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

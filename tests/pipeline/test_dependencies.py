@@ -13,12 +13,12 @@ from mllmrec.demo.habits import write_world
 from mllmrec.demo.posters import write_posters
 from mllmrec.demo.stage import demo_recipe
 from mllmrec.demo.world import World
-from mllmrec.pipeline.schedule import ties, waits_for
+from mllmrec.pipeline.recipe import load_recipe
+from mllmrec.pipeline.schedule import waits_for
 from mllmrec.settings.evaluation import EvaluateSettings
 from mllmrec.settings.pipeline import DemoSettings
-from mllmrec.settings.recipe import STAGES, load_recipe
 from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings
-from mllmrec.stages import entry_point
+from mllmrec.stages import STAGES, entry_point
 from mllmrec.storage.workspace import Workspace
 
 ALONE = {"report"}
@@ -125,9 +125,12 @@ def test_stages_that_open_each_other_s_files_are_tied(tmp_path: Path, monkeypatc
 
 
 def test_every_verb_of_a_recipe_is_known_but_those_that_read_everything() -> None:
-    for verb, settings in STAGES.items():
-        stage = settings.model_construct(dataset="shop", sft_tag="sft", scorer=("fold-1",))
-        assert (ties(stage) is None) == (verb in ALONE), verb
+    for block, stage in STAGES.items():
+        settings = stage.settings.model_construct(dataset="shop", sft_tag="sft", scorer=("fold-1",))
+        assert (stage.reads is None) == (block in ALONE), block
+        if stage.reads is not None:
+            assert stage.reads(settings) or block == "prepare", f"{block} reads nothing"
+            assert stage.makes(settings), f"{block} makes nothing"
 
 
 def test_what_is_made_anew_waits_for_those_that_read_it_before() -> None:
@@ -149,9 +152,8 @@ def test_shards_of_a_ranking_wait_for_each_other_no_more_than_other_models_do() 
 def test_hints_make_training_wait_for_traces_and_a_path_names_a_model_as_its_tag_does() -> None:
     plain = SftSettings(dataset="shop", backbone="checkpoints/shop/base")
     hinted = SftSettings(dataset="shop", use_cot=True)
-    told, hinted_told = ties(plain), ties(hinted)
-    assert told is not None
-    assert hinted_told is not None
-    assert "model base" in told.reads
-    assert "traces" not in told.reads
-    assert "traces" in hinted_told.reads
+    reads = STAGES["sft"].reads
+    assert reads is not None
+    assert "model base" in reads(plain)
+    assert "traces" not in reads(plain)
+    assert "traces" in reads(hinted)

@@ -14,8 +14,9 @@ from test_dependencies import EVERYTHING
 from mllmrec.demo.habits import write_world
 from mllmrec.demo.posters import write_posters
 from mllmrec.demo.world import World
+from mllmrec.pipeline.recipe import load_recipe
 from mllmrec.settings.base import StageSettings
-from mllmrec.settings.recipe import STAGES, load_recipe
+from mllmrec.stages import STAGES
 from mllmrec.storage.workspace import Workspace
 
 LIGHT = ("prepare", "caption", "pseudo-cot", "candidates")

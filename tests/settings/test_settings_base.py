@@ -22,11 +22,11 @@ from mllmrec.settings.base import (
 from mllmrec.settings.data import CandidatesSettings
 from mllmrec.settings.evaluation import CompareSettings
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
-from mllmrec.settings.recipe import STAGES
 from mllmrec.settings.resources import DoctorSettings, FetchBackboneSettings, FetchDatasetSettings
+from mllmrec.stages import STAGES
 
 OTHERS = (CompareSettings, DemoSettings, DoctorSettings, FetchBackboneSettings, FetchDatasetSettings, RunRecipeSettings)
-MODELS = [*STAGES.values(), *OTHERS]
+MODELS = [*dict.fromkeys(stage.settings for stage in STAGES.values()), *OTHERS]
 
 
 class OvenSettings(DatasetSettings):

@@ -75,7 +75,7 @@ def recipe_defaults(name: str) -> Any:
     """A cyclopts configuration that fills the flags nobody gave from the verb's block of a recipe."""
     from cyclopts import Token
 
-    from mllmrec.settings.recipe import load_recipe
+    from mllmrec.pipeline.recipe import load_recipe
 
     def fill(_app: App, commands: tuple[str, ...], collection: Any) -> None:
         block = load_recipe(name).block(commands[0]) if commands else {}

@@ -8,19 +8,11 @@ from cyclopts import App, Parameter
 
 from mllmrec import __version__
 from mllmrec.cli.screen import finish
-from mllmrec.settings.data import AuditSettings, CandidatesSettings, PrepareSettings, RetrieveSettings
-from mllmrec.settings.evaluation import (
-    BaselinesSettings,
-    CompareSettings,
-    EvaluateSettings,
-    ProbeSettings,
-    ReportSettings,
-    VerifySettings,
-)
+from mllmrec.settings.base import StageSettings
+from mllmrec.settings.evaluation import CompareSettings, VerifySettings
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
 from mllmrec.settings.resources import DoctorSettings, FetchBackboneSettings, FetchDatasetSettings, FetchImagesSettings
-from mllmrec.settings.texts import AssessSettings, CaptionSettings, PseudoCotSettings, RefineSettings
-from mllmrec.settings.training import BackboneSettings, GrpoSettings, MergeSettings, SftSettings
+from mllmrec.stages import STAGES, Stage
 from mllmrec.storage.workspace import Workspace
 
 FLAT = Parameter(name="*", negative_iterable=())
@@ -41,12 +33,23 @@ app.command(fetch)
 app.command(backbone)
 
 
-@app.command
-def prepare(*, settings: Annotated[PrepareSettings, FLAT]) -> None:
-    """Turn raw interaction files into a dataset: sequences, splits, titles, a data card."""
-    from mllmrec.data.prepare import run
+def add_stage(stage: Stage) -> None:
+    """Make a stage a verb: its settings are the flags, the first paragraph of their docstring is the help."""
 
-    finish(run(settings, Workspace(settings.root)))
+    def verb(*, settings: StageSettings) -> None:
+        finish(stage.load()(settings, Workspace(settings.root)))
+
+    verb.__annotations__ = {"settings": Annotated[stage.settings, FLAT], "return": None}
+    *groups, name = stage.command.split()
+    parent = app
+    for group in groups:
+        parent = parent[group]
+    parent.command(verb, name=name, help=(stage.settings.__doc__ or "").partition("\n\n")[0])
+
+
+for entry in STAGES.values():
+    if entry.block == entry.verb:
+        add_stage(entry)
 
 
 @fetch.command(name="dataset")
@@ -72,118 +75,6 @@ def fetch_images(*, settings: Annotated[FetchImagesSettings, FLAT]) -> None:
     from mllmrec.data.fetching.posters import run_images
 
     finish(run_images(settings, Workspace(settings.root)))
-
-
-@backbone.command(name="tiny")
-def backbone_tiny(*, settings: Annotated[BackboneSettings, FLAT]) -> None:
-    """Make a small Qwen3 for a dataset, so that everything runs where no weights are."""
-    from mllmrec.training.backbones import run
-
-    finish(run(settings, Workspace(settings.root)))
-
-
-@app.command
-def caption(*, settings: Annotated[CaptionSettings, FLAT]) -> None:
-    """Turn each item's image into one sentence: from the image itself, by a vision model, or behind a server."""
-    from mllmrec.vision.captions import run
-
-    finish(run(settings, Workspace(settings.root)))
-
-
-@app.command(name="pseudo-cot")
-def pseudo_cot(*, settings: Annotated[PseudoCotSettings, FLAT]) -> None:
-    """Write a first chain of thought about each training history, blind to what came next."""
-    from mllmrec.stages import run_pseudo_cot
-
-    finish(run_pseudo_cot(settings, Workspace(settings.root)))
-
-
-@app.command
-def refine(*, settings: Annotated[RefineSettings, FLAT]) -> None:
-    """Have a reasoning model rewrite the first chains of thought as four checked steps."""
-    from mllmrec.reasoning.writing.refine import run
-
-    finish(run(settings, Workspace(settings.root)))
-
-
-@app.command
-def assess(*, settings: Annotated[AssessSettings, FLAT]) -> None:
-    """Score every chain of thought for trust, reject those that leak, keep the best."""
-    from mllmrec.reasoning.assessment.stage import run
-
-    finish(run(settings, Workspace(settings.root)))
-
-
-@app.command
-def audit(*, settings: Annotated[AuditSettings, FLAT]) -> None:
-    """Look for leaks in all files of a dataset; exit status 1 when there is one."""
-    from mllmrec.data.auditing.stage import run
-
-    finish(run(settings, Workspace(settings.root)))
-
-
-@app.command
-def candidates(*, settings: Annotated[CandidatesSettings, FLAT]) -> None:
-    """Draw the candidate lists of a split once and freeze them in a hashed file."""
-    from mllmrec.data.candidates.stage import run
-
-    finish(run(settings, Workspace(settings.root)))
-
-
-@app.command
-def retrieve(*, settings: Annotated[RetrieveSettings, FLAT]) -> None:
-    """Let a recommender choose the negatives, or the whole list that is to be ranked better, and freeze them."""
-    from mllmrec.evaluation.retrieval.stage import run
-
-    finish(run(settings, Workspace(settings.root)))
-
-
-@app.command
-def sft(*, settings: Annotated[SftSettings, FLAT]) -> None:
-    """Fine-tune a backbone to answer with the next item."""
-    from mllmrec.training.sft import run
-
-    finish(run(settings, Workspace(settings.root)))
-
-
-@app.command
-def merge(*, settings: Annotated[MergeSettings, FLAT]) -> None:
-    """Merge LoRA adapters into their backbone, checked to give the same log-probabilities."""
-    from mllmrec.training.merge import run
-
-    finish(run(settings, Workspace(settings.root)))
-
-
-@app.command
-def grpo(*, settings: Annotated[GrpoSettings, FLAT]) -> None:
-    """Align a merged SFT model by rewards: of answers it writes, of drawn candidates, or of whole lists."""
-    from mllmrec.training.grpo.stage import run
-
-    finish(run(settings, Workspace(settings.root)))
-
-
-@app.command
-def evaluate(*, settings: Annotated[EvaluateSettings, FLAT]) -> None:
-    """Rank frozen candidates with a model; HR, NDCG and MRR with intervals."""
-    from mllmrec.evaluation.ranking.stage import run
-
-    finish(run(settings, Workspace(settings.root)))
-
-
-@app.command
-def baselines(*, settings: Annotated[BaselinesSettings, FLAT]) -> None:
-    """Rank the same candidates with models that know no language."""
-    from mllmrec.evaluation.baselines.stage import run
-
-    finish(run(settings, Workspace(settings.root)))
-
-
-@app.command
-def probe(*, settings: Annotated[ProbeSettings, FLAT]) -> None:
-    """Ask a model the same questions in other words: does it go by position, popularity, history, order, captions?"""
-    from mllmrec.evaluation.probing.stage import run
-
-    finish(run(settings, Workspace(settings.root)))
 
 
 @app.command
@@ -224,14 +115,6 @@ def verify(*runs: str, root: str = ".", candidates: str | None = None) -> None:
 
     settings = VerifySettings.model_validate({"runs": runs, "root": root, "candidates": candidates})
     finish(run(settings, Workspace(root)))
-
-
-@app.command
-def report(*, settings: Annotated[ReportSettings, FLAT]) -> None:
-    """Write one page that shows all that is known: ladder, differences, curves, probes, audit, costs, cases."""
-    from mllmrec.stages import run_report
-
-    finish(run_report(settings, Workspace(settings.root)))
 
 
 @app.command(name="run")

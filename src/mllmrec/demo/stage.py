@@ -19,12 +19,12 @@ from typing import Any
 from mllmrec.demo.habits import write_world
 from mllmrec.demo.world import KINDS, PLACES, SIZES, World
 from mllmrec.errors import ArtifactError
+from mllmrec.pipeline.recipe import Recipe, load_recipe
 from mllmrec.pipeline.stage import command_of, cores, run_stages
 from mllmrec.progress import note
 from mllmrec.records import Summary
 from mllmrec.settings.data import CandidatesSettings
 from mllmrec.settings.pipeline import DemoSettings
-from mllmrec.settings.recipe import Recipe, load_recipe
 from mllmrec.stages import Run, entry_point
 from mllmrec.storage.workspace import Workspace, read_json, sha256, write_json
 

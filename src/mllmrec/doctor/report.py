@@ -17,8 +17,8 @@ from mllmrec.data.fetching.model_shapes import known_config, num_parameters
 from mllmrec.doctor.memory import memory_plan, plan_table
 from mllmrec.doctor.workspace import checkpoints_table, dataset_table, datasets, models_table, next_step
 from mllmrec.errors import SettingsError
+from mllmrec.pipeline.recipe import Recipe, load_recipe
 from mllmrec.records import Summary, Table
-from mllmrec.settings.recipe import Recipe, load_recipe
 from mllmrec.settings.resources import DoctorSettings
 from mllmrec.storage.workspace import Workspace, read_json
 

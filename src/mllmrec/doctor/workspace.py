@@ -8,6 +8,7 @@ from pathlib import Path
 from mllmrec.data.model_folders import is_adapter, lacking
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.records import Table
+from mllmrec.stages import STAGES
 from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.record_log import log_paths
 from mllmrec.storage.workspace import ID_PATTERN, IMAGE_SUFFIXES, Workspace
@@ -142,11 +143,11 @@ def _files(workspace: Workspace, dataset: str) -> Iterator[Row]:
         (workspace.split(dataset, "test"), _lines, "absent: training works, evaluation on test doesn't", prepare),
         (workspace.titles(dataset), _with_header, "missing", prepare),
         (workspace.images(dataset), _images, "absent: prompts hold text alone", ""),
-        (workspace.captions(dataset), _size, "absent: prompts hold titles alone", f"mllmrec caption {flag}"),
-        (workspace.pseudo_cot(dataset), _size, "absent: --use-cot has nothing to show", f"mllmrec pseudo-cot {flag}"),
-        (workspace.refined_cot(dataset), _size, "absent: drafts are all there is", f"mllmrec refine {flag}"),
-        (workspace.assessed_cot(dataset), _size, "absent: no trace is checked", f"mllmrec assess {flag}"),
     ]
+    for stage in STAGES.values():
+        if stage.file is not None:
+            path = stage.file(workspace, dataset)
+            needed.append((path, _size, f"absent: {stage.without}", f"mllmrec {stage.command} {flag}"))
     for path, describe, absent, command in needed:
         yield path.name, *_file_state(path, describe, absent, command)
     try:

@@ -16,13 +16,13 @@ from typing import Any
 
 from mllmrec.errors import SettingsError
 from mllmrec.launch import rank_and_size
+from mllmrec.pipeline.ladder import ladder_of
 from mllmrec.pipeline.lanes import Entry
+from mllmrec.pipeline.recipe import load_recipe
 from mllmrec.pipeline.schedule import Schedule, one_by_one, side_by_side
 from mllmrec.records import Summary, Table
 from mllmrec.settings.base import StageSettings
-from mllmrec.settings.ladder import ladder_of
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
-from mllmrec.settings.recipe import load_recipe
 from mllmrec.stages import entry_point
 
 

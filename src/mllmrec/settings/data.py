@@ -41,7 +41,7 @@ NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class PrepareSettings(DatasetSettings):
-    """How raw interactions become train.tsv, valid.tsv, test.tsv, titles, pairs and a data card."""
+    """Turn raw interaction files into a dataset: sequences, splits, titles, a data card."""
 
     verb: ClassVar[str] = "prepare"
 
@@ -129,7 +129,7 @@ def known_retriever(name: str) -> str:
 
 
 class CandidatesSettings(DatasetSettings):
-    """Draw and freeze the candidate lists of a split."""
+    """Draw the candidate lists of a split once and freeze them in a hashed file."""
 
     verb: ClassVar[str] = "candidates"
 
@@ -185,7 +185,7 @@ class CandidatesSettings(DatasetSettings):
 
 
 class RetrieveSettings(DatasetSettings):
-    """Have a recommender choose what stands beside each target, or what is to be ranked at all, and freeze it."""
+    """Let a recommender choose the negatives, or the whole list that is to be ranked better, and freeze them."""
 
     verb: ClassVar[str] = "retrieve"
 
@@ -212,7 +212,7 @@ class RetrieveSettings(DatasetSettings):
 
 
 class AuditSettings(DatasetSettings):
-    """Look for leaks in a dataset's files; exit status 1 when there is one."""
+    """Look for leaks in all files of a dataset; exit status 1 when there is one."""
 
     verb: ClassVar[str] = "audit"
 

@@ -79,7 +79,7 @@ class RunSettings(DatasetSettings):
 
 
 class BaselinesSettings(RunSettings):
-    """Rank the candidates with models that know no language: what any recommender has to beat."""
+    """Rank the same candidates with models that know no language."""
 
     verb: ClassVar[str] = "baselines"
 
@@ -177,7 +177,7 @@ class ModelRunSettings(RunSettings):
 
 
 class EvaluateSettings(ModelRunSettings):
-    """Rank frozen candidates with a model, and tell HR, NDCG and MRR with intervals."""
+    """Rank frozen candidates with a model; HR, NDCG and MRR with intervals."""
 
     verb: ClassVar[str] = "evaluate"
 
@@ -206,7 +206,7 @@ class EvaluateSettings(ModelRunSettings):
 
 
 class ProbeSettings(ModelRunSettings):
-    """Ask the same questions in other words, and tell what the model goes by."""
+    """Ask a model the same questions in other words: does it go by position, popularity, history, order, captions?"""
 
     verb: ClassVar[str] = "probe"
 
@@ -238,7 +238,7 @@ class ProbeSettings(ModelRunSettings):
 
 
 class ReportSettings(DatasetSettings):
-    """Write one page that shows all that is known of a dataset's models.
+    """Write one page that shows all that is known: ladder, differences, curves, probes, audit, costs, cases.
 
     Nothing is trained or ranked for it, so it takes seconds, and it is written anew each time.
     """

@@ -80,7 +80,7 @@ class TeacherSettings(LongStageSettings):
 
 
 class CaptionSettings(TeacherSettings):
-    """Put every image of the catalogue into one sentence."""
+    """Turn each item's image into one sentence: from the image itself, by a vision model, or behind a server."""
 
     verb: ClassVar[str] = "caption"
 
@@ -127,7 +127,7 @@ class WriterSettings(TeacherSettings):
 
 
 class PseudoCotSettings(WriterSettings):
-    """Write a first chain of thought about the history of every training example."""
+    """Write a first chain of thought about each training history, blind to what came next."""
 
     verb: ClassVar[str] = "pseudo-cot"
 
@@ -139,7 +139,7 @@ class PseudoCotSettings(WriterSettings):
 
 
 class RefineSettings(WriterSettings):
-    """Have a reasoning model rewrite the drafts of pseudo-cot as four checked steps."""
+    """Have a reasoning model rewrite the first chains of thought as four checked steps."""
 
     verb: ClassVar[str] = "refine"
 
@@ -165,7 +165,7 @@ class RefineSettings(WriterSettings):
 
 
 class AssessSettings(LongStageSettings):
-    """Score every reasoning trace for trust, reject those that leak, and mark the best to keep.
+    """Score every chain of thought for trust, reject those that leak, keep the best.
 
     --keep and --threshold don't touch the scores: another choice is made anew from those that are stored, in seconds.
     """

@@ -45,7 +45,7 @@ class TrainingSettings(DatasetSettings):
 
 
 class SftSettings(TrainingSettings):
-    """Fine-tune a backbone to answer with the next item (LoRA, or all weights for a small one)."""
+    """Fine-tune a backbone to answer with the next item."""
 
     verb: ClassVar[str] = "sft"
 
@@ -63,7 +63,7 @@ class SftSettings(TrainingSettings):
 
 
 class MergeSettings(DatasetSettings):
-    """Merge LoRA adapters into their backbone."""
+    """Merge LoRA adapters into their backbone, checked to give the same log-probabilities."""
 
     verb: ClassVar[str] = "merge"
 
@@ -75,7 +75,7 @@ class MergeSettings(DatasetSettings):
 
 
 class GrpoSettings(TrainingSettings):
-    """Align a merged model with group-relative policy optimisation: answers rewarded by rule."""
+    """Align a merged SFT model by rewards: of answers it writes, of drawn candidates, or of whole lists."""
 
     verb: ClassVar[str] = "grpo"
 
@@ -119,7 +119,7 @@ class GrpoSettings(TrainingSettings):
 
 
 class BackboneSettings(DatasetSettings):
-    """Make a small Qwen3 from scratch for one dataset, so that everything runs where no weights are."""
+    """Make a small Qwen3 for a dataset, so that everything runs where no weights are."""
 
     verb: ClassVar[str] = "backbone"
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mllmrec import SettingsError
-from mllmrec.settings.recipe import STAGES, Recipe, load_recipe, shipped_recipes
+from mllmrec.pipeline.recipe import Recipe, load_recipe, shipped_recipes
+from mllmrec.stages import STAGES
 
 # The reference implementation's best settings: SFT share of hints and epochs; the same of GRPO; window, G, beta.
 PUBLISHED = {

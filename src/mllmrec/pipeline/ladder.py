@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.errors import SettingsError
-from mllmrec.settings.recipe import STAGES, Recipe
+from mllmrec.pipeline.recipe import Recipe
 from mllmrec.settings.training import SftSettings
+from mllmrec.stages import STAGES
 
 Block = dict[str, Any]
 MODEL = ("backbone", "sft_tag", "tag")
@@ -96,7 +97,7 @@ def _chain(recipe: Recipe) -> tuple[Block, Block, Block | None]:
 
 
 def _tag(verb: str, block: Mapping[str, Any]) -> str:
-    return str(block.get("tag", STAGES[verb].model_fields["tag"].default))
+    return str(block.get("tag", STAGES[verb].settings.model_fields["tag"].default))
 
 
 def _merged_tag(merge: Mapping[str, Any]) -> str:

@@ -1,0 +1,131 @@
+"""A recipe: one YAML file with a block of settings for each verb.
+
+    dataset: movielens          # shared by all blocks, as are root and seed
+    sft: {tag: sft, epochs: 3}
+    scorers:                    # blocks of sft that run before assess: the models that measure what a trace is worth
+      - {tag: fold-1, fold: 1/2}
+      - {tag: fold-2, fold: 2/2}
+    evaluate:                   # a verb that runs several times has a list of blocks
+      - {tag: sft}
+      - {tag: grpo}
+
+`mllmrec run RECIPE` runs the blocks in the order of the pipeline; `mllmrec sft --config RECIPE` takes one verb's
+block as defaults for its flags. A recipe is named by path, or by the name of one that ships with the program.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mllmrec.errors import SettingsError
+from mllmrec.settings.base import StageSettings, explain
+from mllmrec.settings.yaml_files import read_yaml
+from mllmrec.stages import STAGES
+
+SHARED = ("dataset", "root", "seed", "overwrite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The settings of each verb, in the order of the pipeline."""
+
+    path: Path
+    shared: Mapping[str, Any]
+    blocks: Mapping[str, list[dict[str, Any]]]
+
+    def block(self, verb: str) -> dict[str, Any]:
+        """The one block of a verb, shared keys included; empty when the recipe has none."""
+        found = self.blocks.get(verb, [])
+        if len(found) > 1:
+            raise SettingsError(
+                f"{self.path} has {len(found)} blocks for {verb}, and --config needs one. Give the flags on the "
+                "command line, or use `mllmrec run`."
+            )
+        return self._with_shared(verb, found[0] if found else {})
+
+    def stages(self, **overrides: Any) -> list[StageSettings]:
+        """Validated settings of every block, in order; `overrides` replace shared keys."""
+        stages, mistakes = self.validated(overrides)
+        if mistakes:
+            raise SettingsError(f"{self.path} has mistakes: {'; '.join(mistakes)}. Mend the file and start again.")
+        return stages
+
+    def validated(self, overrides: Mapping[str, Any]) -> tuple[list[StageSettings], list[str]]:
+        """The settings of the blocks that are right, and what is wrong with the others."""
+        stages, mistakes = [], []
+        for verb, blocks in self.blocks.items():
+            settings = STAGES[verb].settings
+            for number, block in enumerate(blocks, 1):
+                where = f"{verb}[{number}]" if len(blocks) > 1 else verb
+                try:
+                    stages.append(settings.model_validate(self._with_shared(verb, block, overrides)))
+                except ValidationError as error:
+                    mistakes.append(f"{where}: {explain(error, settings).rstrip('.')}")
+        return stages, mistakes
+
+    def _with_shared(
+        self, verb: str, block: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        fields = STAGES[verb].settings.model_fields if verb in STAGES else {}
+        shared = {**self.shared, **(overrides or {})}
+        return {**{key: value for key, value in shared.items() if key in fields}, **block}
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Read a recipe by path or shipped name; a SettingsError tells every mistake of the file at once."""
+    path = _find(name)
+    content, mistakes = read_yaml(path)
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: expected blocks of settings by verb, found {type(content).__name__}.")
+    content = {str(key).replace("_", "-"): value for key, value in content.items()}
+    mistakes += [f"{key} is no verb or shared key{_near(key)}" for key in content if key not in (*STAGES, *SHARED)]
+    given = [verb for verb in STAGES if verb in content]
+    mistakes += [f"{verb} isn't a block of settings" for verb in given if not _is_block(content[verb])]
+    blocks = {verb: _as_list(content[verb]) for verb in given if _is_block(content[verb])}
+    recipe = Recipe(path=path, shared={key: content[key] for key in SHARED if key in content}, blocks=blocks)
+    mistakes += recipe.validated({} if "dataset" in content else {"dataset": "unnamed"})[1]
+    if mistakes:
+        raise SettingsError(f"{path} has mistakes: {'; '.join(mistakes)}. Mend the file and start again.")
+    return recipe
+
+
+def shipped_recipes() -> list[str]:
+    folder = resources.files("mllmrec") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def _find(name: str | Path) -> Path:
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    shipped = Path(str(resources.files("mllmrec") / "recipes" / f"{path.name.removesuffix('.yaml')}.yaml"))
+    if shipped.is_file() and (path.parent == Path(".") or path.parent.name == "recipes"):
+        return shipped
+    raise SettingsError(
+        f"There is no recipe {str(name)!r}: no such file, and the shipped recipes are {', '.join(shipped_recipes())}."
+    )
+
+
+def _is_block(value: Any) -> bool:
+    return (
+        value is None
+        or isinstance(value, dict)
+        or (isinstance(value, list) and all(isinstance(v, dict) for v in value))
+    )
+
+
+def _as_list(value: Any) -> list[dict[str, Any]]:
+    blocks = value if isinstance(value, list) else [value or {}]
+    return [{str(key).replace("-", "_"): entry for key, entry in block.items()} for block in blocks]
+
+
+def _near(key: Any) -> str:
+    close = difflib.get_close_matches(str(key), [*STAGES, *SHARED], n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
