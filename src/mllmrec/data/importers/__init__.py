@@ -1,1 +1,1 @@
-"""Raw files of published data sets and of anybody's tables: found, read with file:line errors, cleaned, split."""
+"""Readers of published data sets and of tables of one's own: files located, read, cleaned and split."""

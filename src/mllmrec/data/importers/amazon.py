@@ -1,6 +1,6 @@
-"""Amazon reviews: a table of ratings, and metadata with one product a line, as three releases lay them out.
+"""Amazon reviews: a table of ratings, and metadata with one product a line, in the layouts of three releases.
 
-Titles that were cut out of web pages: without character references, tags and script.
+Titles were cut out of web pages; `plain_text` takes character references, tags and script out of them.
 """
 
 from __future__ import annotations
@@ -25,12 +25,9 @@ USER_NAMES = ("user_id", "user", "reviewerID")
 ITEM_NAMES = ("parent_asin", "asin", "item")
 TIME_NAMES = ("timestamp", "unixReviewTime")
 HEADLESS = ("user", "item", "rating", "timestamp")
-
-
 META = Wanted(role="meta", patterns=("meta*.jsonl", "meta*.jsonl.gz", "meta*.json", "meta*.json.gz"))
 SPLITS = tuple(Wanted(role=name, patterns=(f"*.{name}.csv", f"*.{name}.csv.gz")) for name in ("train", "valid", "test"))
 REVIEWS = ("ratings*.csv", "*.csv", "*_5.json", "*.jsonl", "*.json")
-
 TAGS = (
     "a|abbr|article|b|big|body|br|center|cite|code|div|em|font|form|h[1-6]|head|hr|html|i|img|input|label|li|link|meta|"
     "noscript|ol|option|p|pre|s|script|section|select|small|span|strong|style|sub|sup|table|tbody|td|th|title|tr|tt|u|ul"
@@ -41,9 +38,9 @@ SCRIPT = re.compile(
     r"\bvar\s+\w+\s*=|\bfunction\s*\w*\s*\([^)]*\)\s*\{|\bP\.when\s*\(|\(new Date\(\)\)|\bwindow\.\w+\s*[=.(\[]|"
     r"\bdocument\.\w+\s*[=.(]|\bue_t0\b|\.getTime\(\)"
 )
-"""Where script begins that was left without its tags."""
+"""The beginning of script that has lost its tags."""
 ROUNDS = 3
-"""How often references may stand in references, as in &amp;amp;quot;."""
+"""How deep character references may be nested, as in &amp;amp;quot;."""
 
 
 def find(raw: Path, settings: PrepareSettings) -> Files:
@@ -77,75 +74,16 @@ def read(files: Files, settings: PrepareSettings) -> Imported:
     return Imported(rows=interactions(table, ratings, settings, user=user, item=item, time=time), catalogue=catalogue)
 
 
+AMAZON = Importer(find=find, read=read)
+
+
 def read_meta(path: Path, wanted: set[str]) -> Catalogue:
     """Titles of the `wanted` products as plain text, with brand and category; titles of markup alone are counted."""
-    lost: list[str] = []
-    catalogue = catalogue_of(_products(path, wanted, lost))
-    lost = [item for item in dict.fromkeys(lost) if not catalogue[item].title]
-    if lost:
+    markup_only: list[str] = []
+    catalogue = catalogue_of(_products(path, wanted, markup_only))
+    if lost := [item for item in dict.fromkeys(markup_only) if not catalogue[item].title]:
         note(f"{path}: {len(lost):,} products are titled by markup or script alone (such as {lost[0]}); left untitled.")
     return catalogue
-
-
-def _read_ratings(path: Path) -> tuple[pl.DataFrame, str, str, str]:
-    """The table and the names of its user, item and time columns; a file without a header has four fields."""
-    if holds_objects(path):
-        return _read_reviews(path)
-    names = [name.strip() for name in str(numbered_lines(path)["text"][0]).split(",")]
-    found = [next((name for name in known if name in names), None) for known in (USER_NAMES, ITEM_NAMES, TIME_NAMES)]
-    user, item, time = found
-    if user and item and time:
-        return read_table(path, separator=",", quoting="auto"), user, item, time
-    if any(found) or len(names) != len(HEADLESS):
-        raise DataError(
-            f"{path}:1: found {', '.join(names)[:80]}. Expected a header with a user ({', '.join(USER_NAMES)}), an "
-            f"item ({', '.join(ITEM_NAMES)}) and a time ({', '.join(TIME_NAMES)}), or no header and the fields user,"
-            "item,rating,timestamp. For another table use --source pairs and name its columns."
-        )
-    return read_table(path, separator=",", columns=HEADLESS), "user", "item", "timestamp"
-
-
-def _read_reviews(path: Path) -> tuple[pl.DataFrame, str, str, str]:
-    """The same of reviews, one object a line; what the first one names its fields, all do."""
-    _, first = next(read_objects(path), (1, {}))
-    found = [next((name for name in known if name in first), "") for known in (USER_NAMES, ITEM_NAMES, TIME_NAMES)]
-    if not all(found):
-        raise DataError(
-            f"{path}:1: a review of {', '.join(first)[:120]}. Expected a user ({', '.join(USER_NAMES)}), an "
-            f"item ({', '.join(ITEM_NAMES)}) and a time ({', '.join(TIME_NAMES)})."
-        )
-    user, item, time = found
-    return object_table(path, only=found), user, item, time
-
-
-def _is_item_first(table: pl.DataFrame, catalogue: Catalogue) -> bool:
-    """Whether a headless table is of the release that writes item,user: its first column is what has metadata."""
-    products = list(catalogue)
-    first, second = (int(table[name].is_in(products).sum()) for name in ("user", "item"))
-    return first > second
-
-
-def _products(path: Path, wanted: set[str], lost: list[str]) -> Iterator[Item]:
-    for number, row in read_objects(path):
-        item_id = row.get("parent_asin") or row.get("asin")
-        if not isinstance(item_id, str):
-            raise DataError(
-                f"{path}:{number}: the product id is {item_id!r}. Expected a field parent_asin or asin. Mend this line."
-            )
-        if item_id in wanted:
-            fields = {
-                "brand": row.get("brand") or row.get("store"),
-                "category": row.get("main_category") or row.get("main_cat"),
-            }
-            attributes = tuple((name, plain_text(str(value or ""))) for name, value in fields.items())
-            raw = str(row.get("title") or "").strip()
-            title = plain_text(raw)
-            if item_id and raw and not title:
-                lost.append(item_id)
-            yield Item(item_id=item_id, title=title, attributes=attributes)
-
-
-AMAZON = Importer(find=find, read=read)
 
 
 def plain_text(text: str) -> str:
@@ -162,3 +100,61 @@ def plain_text(text: str) -> str:
     if (script := SCRIPT.search(bare)) is not None:
         bare = bare[: script.start()]
     return text if bare == text else " ".join(bare.split())
+
+
+def _read_ratings(path: Path) -> tuple[pl.DataFrame, str, str, str]:
+    """The table and the names of its user, item and time columns; a file without a header has four fields."""
+    if holds_objects(path):
+        return _read_reviews(path)
+    names = [name.strip() for name in str(numbered_lines(path)["text"][0]).split(",")]
+    columns = [next((name for name in known if name in names), None) for known in (USER_NAMES, ITEM_NAMES, TIME_NAMES)]
+    user, item, time = columns
+    if user and item and time:
+        return read_table(path, separator=",", quoting="auto"), user, item, time
+    if any(columns) or len(names) != len(HEADLESS):
+        raise DataError(
+            f"{path}:1: found {', '.join(names)[:80]}. Expected a header with a user ({', '.join(USER_NAMES)}), an "
+            f"item ({', '.join(ITEM_NAMES)}) and a time ({', '.join(TIME_NAMES)}), or no header and the fields user,"
+            "item,rating,timestamp. For another table use --source pairs and name its columns."
+        )
+    return read_table(path, separator=",", columns=HEADLESS), "user", "item", "timestamp"
+
+
+def _read_reviews(path: Path) -> tuple[pl.DataFrame, str, str, str]:
+    """The same of reviews, one object a line; all have the field names of the first."""
+    _, first = next(read_objects(path), (1, {}))
+    columns = [next((name for name in known if name in first), "") for known in (USER_NAMES, ITEM_NAMES, TIME_NAMES)]
+    if not all(columns):
+        raise DataError(
+            f"{path}:1: a review of {', '.join(first)[:120]}. Expected a user ({', '.join(USER_NAMES)}), an "
+            f"item ({', '.join(ITEM_NAMES)}) and a time ({', '.join(TIME_NAMES)})."
+        )
+    user, item, time = columns
+    return object_table(path, only=columns), user, item, time
+
+
+def _is_item_first(table: pl.DataFrame, catalogue: Catalogue) -> bool:
+    """Whether a headless table is of the release that writes item,user: its first column then has the metadata."""
+    products = list(catalogue)
+    first, second = (int(table[name].is_in(products).sum()) for name in ("user", "item"))
+    return first > second
+
+
+def _products(path: Path, wanted: set[str], markup_only: list[str]) -> Iterator[Item]:
+    for number, row in read_objects(path):
+        item_id = row.get("parent_asin") or row.get("asin")
+        if not isinstance(item_id, str):
+            raise DataError(
+                f"{path}:{number}: the product id is {item_id!r}. Expected a field parent_asin or asin. Mend this line."
+            )
+        if item_id in wanted:
+            fields = {
+                "brand": row.get("brand") or row.get("store"),
+                "category": row.get("main_category") or row.get("main_cat"),
+            }
+            attributes = tuple((name, plain_text(str(value or ""))) for name, value in fields.items())
+            raw = str(row.get("title") or "").strip()
+            title = plain_text(raw)
+            if item_id and raw and not title:
+                markup_only.append(item_id)
+            yield Item(item_id=item_id, title=title, attributes=attributes)

@@ -1,6 +1,6 @@
-"""From rows in file order to one total order (time, then file order), without duplicates; then repeats and k-core.
+"""From rows in file order to one total order (time, then file order): duplicates, repeats and k-core removed.
 
-Raw ids to ids that can be words of a line and names of files, in interactions and titles alike.
+Raw ids become ids that can be words of a line and names of files, in interactions and titles alike.
 """
 
 from __future__ import annotations
@@ -39,27 +39,6 @@ def clean(imported: Imported, *, drop_repeats: bool = False, k_core: int = 0) ->
     if k_core:
         rows, facts["k_core"] = core(rows, k_core)
     return rows, facts
-
-
-def _complete(rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The rows that have a user, an item and a time, and how many lack one, by what they lack first."""
-    left_out = {}
-    for name, there in (
-        ("user", pl.col("user") != ""),
-        ("item", pl.col("item") != ""),
-        ("time", pl.col("timestamp").is_not_null()),
-    ):
-        kept = rows.filter(there)
-        if count := rows.height - kept.height:
-            left_out[f"no {name}"] = count
-        rows = kept
-    if rows.is_empty():
-        reasons = ", ".join(f"{count:,} have {reason}" for reason, count in left_out.items())
-        raise DataError(
-            f"None of {sum(left_out.values()):,} rows has a user, an item and a time: {reasons}. Expected all three on "
-            "each row; check that the right columns are named."
-        )
-    return rows, left_out
 
 
 def in_total_order(rows: pl.DataFrame) -> pl.DataFrame:
@@ -113,7 +92,7 @@ def ties(rows: pl.DataFrame) -> dict[str, Any]:
 def with_safe_ids(imported: Imported) -> tuple[Imported, RawIds]:
     """The same interactions and titles in safe ids, and the raw ids of those that were changed.
 
-    Ids that are safe keep their spelling. Users and items are spelt alone: the same raw id gives the same safe one.
+    Safe ids keep their spelling. The new id depends on the raw one alone, so that a raw id always gets the same one.
     """
     users, items = (_spelt(imported.rows[column]) for column in ("user", "item"))
     if not (users or items):
@@ -129,6 +108,27 @@ def kept_ids(raw_ids: RawIds, rows: pl.DataFrame) -> RawIds:
     return RawIds(
         users=_chosen(raw_ids.users, rows["user"].unique()), items=_chosen(raw_ids.items, rows["item"].unique())
     )
+
+
+def _complete(rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The rows that have a user, an item and a time, and how many lack one, by the first that they lack."""
+    left_out = {}
+    for name, there in (
+        ("user", pl.col("user") != ""),
+        ("item", pl.col("item") != ""),
+        ("time", pl.col("timestamp").is_not_null()),
+    ):
+        kept = rows.filter(there)
+        if count := rows.height - kept.height:
+            left_out[f"no {name}"] = count
+        rows = kept
+    if rows.is_empty():
+        reasons = ", ".join(f"{count:,} have {reason}" for reason, count in left_out.items())
+        raise DataError(
+            f"None of {sum(left_out.values()):,} rows has a user, an item and a time: {reasons}. Expected all three on "
+            "each row; check that the right columns are named."
+        )
+    return rows, left_out
 
 
 def _spelt(column: pl.Series) -> dict[str, str]:

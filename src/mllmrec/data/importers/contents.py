@@ -1,8 +1,8 @@
-"""What a file is, by its first bytes: text in any wrapping is handed on as UTF-8, everything else is named.
+"""What a file holds, by its first bytes and not by its suffix.
 
-Nothing is guessed from a suffix. Gzip is unpacked; a zip file may hold one table, at any depth of folders.
-
-JSON lines, JSON arrays and parquet files as tables: columns of text with line numbers.
+Text in any wrapping (gzip, zip, UTF-16, UTF-32) is handed on as UTF-8; a zip file may hold one table, at any depth of
+folders. JSON lines, JSON arrays and parquet files become tables of text with line numbers. Whatever is none of these
+is refused by its name.
 """
 
 from __future__ import annotations
@@ -25,12 +25,22 @@ import polars as pl
 from mllmrec.errors import DataError
 from mllmrec.progress import note
 
-GZIP, ZIPS, PARQUET = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06"), b"PAR1"
-HEAD = 4096
+GZIP, ZIP, PARQUET = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06"), b"PAR1"
+HEAD_BYTES = 4096
 BROKEN = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
 """What unpacking raises on a damaged archive, and on one with a password or an unknown method."""
-TABLES = ("*pairs.*", "interactions.*", "ratings.*", "*.inter", "*.csv", "*.tsv", "*.jsonl", "*.json", "*.parquet")
-NAMED = (
+TABLE_PATTERNS = (
+    "*pairs.*",
+    "interactions.*",
+    "ratings.*",
+    "*.inter",
+    "*.csv",
+    "*.tsv",
+    "*.jsonl",
+    "*.json",
+    "*.parquet",
+)
+SIGNATURES = (
     (PARQUET, "a parquet file, which --source pairs reads"),
     (b"\xd0\xcf\x11\xe0", "an old Excel or Office file; save the table as CSV (UTF-8)"),
     (b"BZh", "compressed with bzip2; unpack it"),
@@ -45,7 +55,7 @@ NAMED = (
     (b"\x89PNG", "an image; name the table"),
     (b"\xff\xd8\xff", "an image; name the table"),
 )
-MARKS = (
+BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -54,9 +64,9 @@ MARKS = (
 
 
 def text_source(path: Path, encoding: str = "utf-8") -> Path | bytes:
-    """The file itself where it is plain or gzipped UTF-8, else its text in UTF-8; a DataError names what isn't text.
+    """The file itself where it is plain or gzipped UTF-8, else its text in UTF-8; raises DataError where it isn't text.
 
-    With `encoding` "latin-1" text that isn't UTF-8 is taken for latin-1, as old releases are.
+    With `encoding` "latin-1", which old releases are in, text that isn't UTF-8 is read as latin-1.
     """
     head = head_of(path)
     wide = _wide_encoding(head)
@@ -74,13 +84,13 @@ def text_source(path: Path, encoding: str = "utf-8") -> Path | bytes:
 
 
 def head_of(path: Path) -> bytes:
-    """The first bytes of what a file holds, unpacked; a DataError names what is no text. Empty for an empty file."""
+    """The first bytes of a file, unpacked; empty for an empty file. Raises DataError where they aren't text."""
     try:
         with closing(opened(path)) as file:
-            head = file.read(HEAD)
+            head = file.read(HEAD_BYTES)
     except BROKEN as error:
         raise unreadable(path, error) from error
-    for mark, name in NAMED:
+    for mark, name in SIGNATURES:
         if head.startswith(mark) and mark != PARQUET:
             raise _wrong_kind(path, name)
     if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
@@ -89,13 +99,14 @@ def head_of(path: Path) -> bytes:
 
 
 def is_parquet(path: Path) -> bool:
+    """Whether a file begins as parquet files do."""
     return head_of(path).startswith(PARQUET)
 
 
 def refuse_parquet(path: Path) -> None:
     """A DataError where a reader of text alone is given a parquet file."""
     if is_parquet(path):
-        raise _wrong_kind(path, dict(NAMED)[PARQUET])
+        raise _wrong_kind(path, dict(SIGNATURES)[PARQUET])
 
 
 def content(path: Path) -> bytes:
@@ -113,7 +124,7 @@ def opened(path: Path) -> IO[bytes] | gzip.GzipFile:
         mark = file.read(4)
     if mark.startswith(GZIP):
         return gzip.open(path, "rb")
-    if mark in ZIPS:
+    if mark in ZIP:
         archive = zipfile.ZipFile(path)
         member = archive.open(_table_in(archive.namelist(), path))
         return gzip.open(member, "rb") if member.name.endswith(".gz") else member
@@ -121,55 +132,8 @@ def opened(path: Path) -> IO[bytes] | gzip.GzipFile:
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
+    """The error of a file that can't be unpacked or read."""
     return DataError(f"{path} can't be read: {error}. Download it again, or unpack it by hand.")
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) in ZIPS
-
-
-def _table_in(names: Sequence[str], path: Path) -> str:
-    if "[Content_Types].xml" in names:
-        raise _wrong_kind(path, "an Excel workbook or another Office file; save the table as CSV (UTF-8)")
-    files = [
-        name
-        for name in names
-        if not name.endswith("/") and not name.startswith("__MACOSX/") and not Path(name).name.startswith(".")
-    ]
-    if len(files) > 1:
-        for pattern in TABLES:
-            chosen = [name for name in files if fnmatch.fnmatch(Path(name).name.removesuffix(".gz"), pattern)]
-            if len(chosen) == 1:
-                note(f"{path} holds {len(files)} files; {chosen[0]} is read.")
-                return chosen[0]
-    if len(files) != 1:
-        raise DataError(
-            f"{path} is a zip file of {len(files)} files: {', '.join(files[:12]) or 'none'}. Expected one table; "
-            "unpack it and point --raw at the folder or the file."
-        )
-    if files[0].lower().endswith((".zip", ".xlsx", ".7z", ".rar")):
-        raise _wrong_kind(path, f"a zip file that holds {files[0]}; unpack it")
-    return files[0]
-
-
-def _wide_encoding(head: bytes) -> str:
-    """UTF-16 or UTF-32 by a mark or, without one, by where the zeros of plain letters lie; nothing for other text."""
-    for mark, name in MARKS:
-        if head.startswith(mark):
-            return name
-    even, odd = head[0::2].count(0), head[1::2].count(0)
-    if not even + odd or 4 * (even + odd) < len(head):
-        return ""
-    return "utf-16-be" if even > odd else "utf-16-le"
-
-
-def _wrong_kind(path: Path, name: str) -> DataError:
-    what, _, remedy = name.partition("; ")
-    remedy = f" {remedy[0].upper()}{remedy[1:]}." if remedy else ""
-    return DataError(
-        f"{path} is {what}. Expected a table as text (CSV, TSV, JSON lines), plain, gzipped or zipped.{remedy}"
-    )
 
 
 def holds_objects(path: Path) -> bool:
@@ -178,7 +142,7 @@ def holds_objects(path: Path) -> bool:
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file, each with its line; in an array, with its number."""
+    """The objects of a file, each with its line; in an array, with its number from 1."""
     if head_of(path).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
         yield from _array(path)
         return
@@ -193,7 +157,7 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def object_table(path: Path, *, only: Sequence[str] = ()) -> pl.DataFrame:
-    """The fields of all objects that are no lists and no objects themselves; `only` names those wanted."""
+    """A column of text for each plain field of the objects, or for those in `only`; lists and objects are left out."""
     columns: dict[str, list[str]] = {name: [] for name in only}
     lines: list[int] = []
     for number, row in read_objects(path):
@@ -220,6 +184,54 @@ def parquet_table(path: Path) -> pl.DataFrame:
         raise DataError(f"{path} has columns but no rows. Expected a row for each interaction or item.")
     texts = [_as_text(frame[name]).fill_null("").alias(name) for name in kept if name != "line"]
     return pl.DataFrame([pl.int_range(1, frame.height + 1, dtype=pl.UInt32, eager=True).alias("line"), *texts])
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) in ZIP
+
+
+def _table_in(names: Sequence[str], path: Path) -> str:
+    if "[Content_Types].xml" in names:
+        raise _wrong_kind(path, "an Excel workbook or another Office file; save the table as CSV (UTF-8)")
+    files = [
+        name
+        for name in names
+        if not name.endswith("/") and not name.startswith("__MACOSX/") and not Path(name).name.startswith(".")
+    ]
+    if len(files) > 1:
+        for pattern in TABLE_PATTERNS:
+            chosen = [name for name in files if fnmatch.fnmatch(Path(name).name.removesuffix(".gz"), pattern)]
+            if len(chosen) == 1:
+                note(f"{path} holds {len(files)} files; {chosen[0]} is read.")
+                return chosen[0]
+    if len(files) != 1:
+        raise DataError(
+            f"{path} is a zip file of {len(files)} files: {', '.join(files[:12]) or 'none'}. Expected one table; "
+            "unpack it and point --raw at the folder or the file."
+        )
+    if files[0].lower().endswith((".zip", ".xlsx", ".7z", ".rar")):
+        raise _wrong_kind(path, f"a zip file that holds {files[0]}; unpack it")
+    return files[0]
+
+
+def _wide_encoding(head: bytes) -> str:
+    """UTF-16 or UTF-32 by a mark or, without one, by where the zeros of plain letters lie; nothing for other text."""
+    for mark, name in BYTE_ORDER_MARKS:
+        if head.startswith(mark):
+            return name
+    even, odd = head[0::2].count(0), head[1::2].count(0)
+    if not even + odd or 4 * (even + odd) < len(head):
+        return ""
+    return "utf-16-be" if even > odd else "utf-16-le"
+
+
+def _wrong_kind(path: Path, name: str) -> DataError:
+    what, _, remedy = name.partition("; ")
+    remedy = f" {remedy[0].upper()}{remedy[1:]}." if remedy else ""
+    return DataError(
+        f"{path} is {what}. Expected a table as text (CSV, TSV, JSON lines), plain, gzipped or zipped.{remedy}"
+    )
 
 
 def _as_text(column: pl.Series) -> pl.Series:

@@ -1,4 +1,7 @@
-"""Lines without a header, a user and its items: what would be taken for ids and is something else is refused."""
+"""Lines without a header, each a user and its items.
+
+Text that would pass for ids and is something else (a header, quoted or bracketed items, further columns) is refused.
+"""
 
 from __future__ import annotations
 

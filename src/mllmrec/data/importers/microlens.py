@@ -24,7 +24,7 @@ def find(raw: Path, settings: PrepareSettings) -> Files:
 
 
 def read(files: Files, settings: PrepareSettings) -> Imported:
-    """Pairs or sequences, whichever was found, with titles cut at their first comma."""
+    """Pairs or sequences, whichever is there, with titles cut at their first comma."""
     path = files["pairs"][0]
     catalogue = read_titles(files["titles"][0])
     if path.suffix == ".tsv":

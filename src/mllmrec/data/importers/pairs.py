@@ -1,6 +1,7 @@
-"""Any table with a user and an item column: a header, or columns by number; the delimiter looked up or given.
+"""Any table with a user and an item column, and sequence files.
 
-Sequence files: a line for each user, `user item item ...`, oldest first, as S3-Rec and its heirs publish them.
+A table has a header, or columns by number; its delimiter is given or detected. A sequence file has a line for each
+user, `user item item ...`, oldest first, as S3-Rec and its successors publish them.
 """
 
 from __future__ import annotations
@@ -21,19 +22,18 @@ from mllmrec.records import Item
 from mllmrec.settings.data import PrepareSettings, Quoting
 
 DELIMITERS = ("\t", "::", ",", ";", "|")
-SPELT = {"tab": "\t", "\\t": "\t", "comma": ",", "space": " "}
+NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "space": " "}
 NO_TIME = "none"
 TABLES = ("*.inter", "*.csv", "*.tsv", "*.jsonl", "*.json")
-OTHERS = ("*.inter", *(f"{name}.gz" for name in TABLES), "*.jsonl", "*.parquet", "*.json", "*.zip")
+OTHER_TABLES = ("*.inter", *(f"{name}.gz" for name in TABLES), "*.jsonl", "*.parquet", "*.json", "*.zip")
 TYPE = re.compile(r":(token|float)(_seq)?$")
 RECBOLE = {
     "user": ("user_id",),
     "item": ("item_id",),
     "title": ("movie_title", "item_title", "product_title", "item_name", "name"),
 }
-"""What a RecBole table calls the columns that a setting names by default."""
-
-PATTERNS = ("*sequences.txt", "*sequential_data.txt", "*.txt", "*.txt.gz", "*.tsv", "*.seq")
+"""The names in RecBole's tables of columns that a setting names by default."""
+SEQUENCE_FILES = ("*sequences.txt", "*sequential_data.txt", "*.txt", "*.txt.gz", "*.tsv", "*.seq")
 
 
 def find(raw: Path, settings: PrepareSettings) -> Files:
@@ -46,7 +46,7 @@ def find(raw: Path, settings: PrepareSettings) -> Files:
         "ratings.csv",
         "*.csv",
         "*.tsv",
-        *OTHERS,
+        *OTHER_TABLES,
     )
     pairs = Wanted(role="pairs", patterns=names)
     files = {"pairs": (raw,)} if raw.is_file() else dict(locate(raw, settings.source, (pairs,)))
@@ -80,6 +80,9 @@ def read(files: Files, settings: PrepareSettings) -> Imported:
     return Imported(rows=rows, catalogue=catalogue, timed=time is not None)
 
 
+PAIRS = Importer(find=find, read=read)
+
+
 def titles_table(path: Path, settings: PrepareSettings) -> Catalogue:
     """The item and title columns of a table of titles; its other columns are kept as attributes."""
     names = [settings.titles_item_column or settings.item_column, settings.title_column]
@@ -91,6 +94,44 @@ def titles_table(path: Path, settings: PrepareSettings) -> Catalogue:
         Item(item_id=row[item], title=row[title], attributes=tuple((name, row[name]) for name in others))
         for row in table.iter_rows(named=True)
     )
+
+
+def find_sequences(raw: Path, settings: PrepareSettings) -> Files:
+    """The sequence file (--raw itself, or the one in it) and the titles file when one is named."""
+    wanted = Wanted(role="sequences", patterns=SEQUENCE_FILES, without="*_sample*")
+    files = {"sequences": (raw,)} if raw.is_file() else dict(locate(raw, settings.source, (wanted,)))
+    return files | named_titles(settings)
+
+
+def read_sequences(files: Files, settings: PrepareSettings) -> Imported:
+    """One interaction for each item of a line, in the order of the line; titles from --titles."""
+    path = files["sequences"][0]
+    users, items = list[str](), list[str]()
+    lines: dict[str, int] = {}
+    for number, text in numbered_lines(path).iter_rows():
+        user, rest = user_and_items(text, f"{path}:{number}")
+        sequence = item_words(rest, f"{path}:{number}")
+        if not sequence:
+            raise DataError(f"{path}:{number}: one word alone: {text.strip()[:60]!r}. Expected a user and its items.")
+        if user in lines:
+            raise DataError(
+                f"{path}:{number}: user {user} has a line already, line {lines[user]}. Expected one line a user, all "
+                "its items in the order of time; a file with a row for each interaction is read with --source pairs."
+            )
+        lines[user] = number
+        users += [user] * len(sequence)
+        items += sequence
+    if len(items) == len(lines):
+        raise DataError(
+            f"{path} has one item in each line. Expected whole sequences, `user item item ...`; a file with a row for "
+            "each interaction is read with --source pairs."
+        )
+    rows = pl.DataFrame({"user": users, "item": items}).with_row_index("timestamp").select("user", "item", "timestamp")
+    catalogue = titles_table(files["titles"][0], settings) if "titles" in files else Catalogue(())
+    return Imported(rows=rows.with_columns(pl.col("timestamp").cast(pl.Int64)), catalogue=catalogue, timed=False)
+
+
+SEQUENCES = Importer(find=find_sequences, read=read_sequences)
 
 
 def _items_beside(path: Path) -> Path | None:
@@ -131,51 +172,10 @@ def _table(path: Path, delimiter: str, names: Sequence[str], quoting: Quoting) -
 def _separator(first: str, delimiter: str, names: Sequence[str]) -> str:
     """The delimiter given, else the one that shows most of the wanted columns in the first line, else most fields."""
     if delimiter != "auto":
-        return SPELT.get(delimiter, delimiter)
+        return NAMED_DELIMITERS.get(delimiter, delimiter)
 
     def shown(separator: str) -> tuple[int, int]:
         fields = [field.strip().strip('"') for field in first.split(separator)]
         return sum(name in fields for name in names), len(fields)
 
     return max(DELIMITERS, key=shown)
-
-
-PAIRS = Importer(find=find, read=read)
-
-
-def find_sequences(raw: Path, settings: PrepareSettings) -> Files:
-    """The sequence file (--raw itself, or the one in it) and the titles file when one is named."""
-    wanted = Wanted(role="sequences", patterns=PATTERNS, without="*_sample*")
-    files = {"sequences": (raw,)} if raw.is_file() else dict(locate(raw, settings.source, (wanted,)))
-    return files | named_titles(settings)
-
-
-def read_sequences(files: Files, settings: PrepareSettings) -> Imported:
-    """One interaction for each item of a line, in the order of the line; titles from --titles."""
-    path = files["sequences"][0]
-    users, items = list[str](), list[str]()
-    lines: dict[str, int] = {}
-    for number, text in numbered_lines(path).iter_rows():
-        user, rest = user_and_items(text, f"{path}:{number}")
-        sequence = item_words(rest, f"{path}:{number}")
-        if not sequence:
-            raise DataError(f"{path}:{number}: one word alone: {text.strip()[:60]!r}. Expected a user and its items.")
-        if user in lines:
-            raise DataError(
-                f"{path}:{number}: user {user} has a line already, line {lines[user]}. Expected one line a user, all "
-                "its items in the order of time; a file with a row for each interaction is read with --source pairs."
-            )
-        lines[user] = number
-        users += [user] * len(sequence)
-        items += sequence
-    if len(items) == len(lines):
-        raise DataError(
-            f"{path} has one item in each line. Expected whole sequences, `user item item ...`; a file with a row for "
-            "each interaction is read with --source pairs."
-        )
-    rows = pl.DataFrame({"user": users, "item": items}).with_row_index("timestamp").select("user", "item", "timestamp")
-    catalogue = titles_table(files["titles"][0], settings) if "titles" in files else Catalogue(())
-    return Imported(rows=rows.with_columns(pl.col("timestamp").cast(pl.Int64)), catalogue=catalogue, timed=False)
-
-
-SEQUENCES = Importer(find=find_sequences, read=read_sequences)

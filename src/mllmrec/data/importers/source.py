@@ -1,4 +1,7 @@
-"""What every importer is: a way to find its files and a way to read them."""
+"""What every importer shares: patterns of file names, the search for the files, and the catalogue of titles.
+
+An `Importer` is two functions. `find` names the files by their role; `read` turns them into interactions and titles.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ SHOWN = 12
 class Imported:
     """What raw files say: `rows` has the columns user, item, timestamp in file order.
 
-    Where the source has no timestamps (`timed` false) the column counts rows, so that file order is time order.
+    Where the source has no timestamps (`timed` false) the column numbers the rows, so that file order is time order.
     """
 
     rows: pl.DataFrame
@@ -32,7 +35,7 @@ class Imported:
 
 @dataclass(frozen=True, kw_only=True)
 class Importer:
-    """One source family. `find` names the files by role, `read` turns them into interactions and titles."""
+    """One family of sources: how its files are found by role and read."""
 
     find: Callable[[Path, PrepareSettings], Files]
     read: Callable[[Files, PrepareSettings], Imported]
@@ -40,7 +43,10 @@ class Importer:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A file an importer needs: the patterns its name may follow, best first, and one that it may not."""
+    """A file that an importer needs: the patterns its name may follow, best first, and one (`without`) it may not.
+
+    `many` allows several files in this role.
+    """
 
     role: str
     patterns: tuple[str, ...]
@@ -49,23 +55,24 @@ class Wanted:
     without: str = ""
 
 
-def locate(raw: Path, source: str, *forms: Sequence[Wanted]) -> Files:
-    """The files of the first form that is complete in `raw` or in one of its folders; a DataError lists what is there.
+def locate(raw: Path, source: str, *layouts: Sequence[Wanted]) -> Files:
+    """The files, by role, of the first layout that is complete in `raw` or in one of its folders.
 
-    A form is a set of files that belong together; a source that was published in two ways has two.
+    A layout is a set of files that belong together; a source that was published in two ways has two. Raises DataError,
+    with a listing of the folder, where none is complete.
     """
     if not raw.is_dir():
         what = "is a file" if raw.exists() else "does not exist"
         raise DataError(
-            f"--raw {raw} {what}. Expected the folder of the unpacked files of {source}: {_spelt(forms)}. "
+            f"--raw {raw} {what}. Expected the folder of the unpacked files of {source}: {_patterns_of(layouts)}. "
             "Point --raw at it."
         )
-    for form in forms:
-        found = {wanted.role: _matches(raw, wanted) for wanted in form}
-        if all(found[wanted.role] or wanted.optional for wanted in form):
-            return {role: paths for role, paths in found.items() if paths}
+    for layout in layouts:
+        matches = {wanted.role: _matches(raw, wanted) for wanted in layout}
+        if all(matches[wanted.role] or wanted.optional for wanted in layout):
+            return {role: paths for role, paths in matches.items() if paths}
     raise DataError(
-        f"{raw} does not hold the files of --source {source}. Expected {_spelt(forms)}; found {_listing(raw)}. "
+        f"{raw} does not hold the files of --source {source}. Expected {_patterns_of(layouts)}; found {_listing(raw)}. "
         "Point --raw at the folder of the unpacked files, or choose another --source."
     )
 
@@ -81,29 +88,29 @@ def named_titles(settings: PrepareSettings) -> dict[str, tuple[Path, ...]]:
 
 
 def catalogue_of(rows: Iterable[Item]) -> Catalogue:
-    """A catalogue in which the first row of an item that has a title counts; further rows of it are only counted.
+    """The catalogue of `rows`; of several rows of an item the first with a title is taken, the others are counted.
 
     Rows without an id are left out, and a note says how many.
     """
     items: dict[str, Item] = {}
-    num_rows, num_nameless = 0, 0
+    num_rows, num_without_id = 0, 0
     for item in rows:
         if not item.item_id:
-            num_nameless += 1
+            num_without_id += 1
             continue
         num_rows += 1
         if item.item_id not in items or (item.title and not items[item.item_id].title):
             items[item.item_id] = item
-    if num_nameless:
-        note(f"{num_nameless:,} rows of titles have no item id and are left out.")
+    if num_without_id:
+        note(f"{num_without_id:,} rows of titles have no item id and are left out.")
     return Catalogue(items.values(), num_rows - len(items))
 
 
 def _matches(raw: Path, wanted: Wanted) -> tuple[Path, ...]:
     for pattern in wanted.patterns:
-        for place in (pattern, f"*/{pattern}"):
+        for within in (pattern, f"*/{pattern}"):
             paths = tuple(
-                sorted(path for path in raw.glob(place) if path.is_file() and not path.match(wanted.without or "/"))
+                sorted(path for path in raw.glob(within) if path.is_file() and not path.match(wanted.without or "/"))
             )
             if len(paths) > 1 and not wanted.many:
                 names = ", ".join(str(path.relative_to(raw)) for path in paths[:SHOWN])
@@ -116,9 +123,9 @@ def _matches(raw: Path, wanted: Wanted) -> tuple[Path, ...]:
     return ()
 
 
-def _spelt(forms: Sequence[Sequence[Wanted]]) -> str:
+def _patterns_of(layouts: Sequence[Sequence[Wanted]]) -> str:
     return "; or ".join(
-        " and ".join(" / ".join(wanted.patterns) for wanted in form if not wanted.optional) for form in forms
+        " and ".join(" / ".join(wanted.patterns) for wanted in layout if not wanted.optional) for layout in layouts
     )
 
 

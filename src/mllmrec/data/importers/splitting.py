@@ -1,8 +1,7 @@
 """Which items of a user go on which line. Every line is oldest first and ends with its target.
 
-A rule only says where each user's three lines end (0: no line); cutting, counting and dropping are the same for all.
-
-The files of a dataset folder, each replaced whole.
+A rule gives the position at which each user's three lines end (0: no line); cutting, counting and dropping are common
+to all rules. The files of a dataset folder are each replaced whole.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from mllmrec.settings.data import PrepareSettings
 from mllmrec.storage.workspace import Workspace, replacing
 
 SPLITS = ("train", "valid", "test")
-
 BREAKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 
@@ -112,37 +110,6 @@ def global_time(rows: pl.DataFrame, min_inter: int, cut_share: float, valid_cut_
     return division
 
 
-def _division(
-    rows: pl.DataFrame, users: pl.DataFrame, ends: dict[str, pl.Expr], reason: str, facts: dict[str, Any]
-) -> Division:
-    users = users.select("user", "items", **ends).with_columns(pl.max_horizontal(*SPLITS).alias("end"))
-    lines = {
-        split: users.filter(pl.col(split) > 0).select("user", pl.col("items").list.head(pl.col(split)))
-        for split in SPLITS
-    }
-    ranked = rows.with_columns(pl.int_range(pl.len()).over("user").alias("position"))
-    ranked = ranked.join(users.select("user", "end"), on="user", how="left", maintain_order="left")
-    kept = ranked.filter(pl.col("position") < pl.col("end")).select("user", "item", "timestamp")
-    of_dropped = users.filter(pl.col("end") == 0)
-    num_dropped = int(of_dropped["items"].list.len().sum())
-    return Division(
-        lines=lines,
-        rows=kept,
-        facts={
-            **facts,
-            "dropped_users": {reason: of_dropped.height} if of_dropped.height else {},
-            "dropped_interactions": num_dropped,
-            "interactions_after_last_target": rows.height - kept.height - num_dropped,
-        },
-    )
-
-
-def _cut(timestamps: pl.Series, share: float) -> Any:
-    """The earliest time up to which at least `share` of all interactions lie."""
-    count = math.ceil(round(share * len(timestamps), 6))  # 0.55 * 100 is 55.00000000000001
-    return timestamps.sort()[count - 1]
-
-
 def write_dataset(
     workspace: Workspace, dataset: str, division: Division, catalogue: Catalogue, raw_ids: RawIds
 ) -> None:
@@ -158,7 +125,7 @@ def write_dataset(
 def items_on_lines(rows: pl.DataFrame, catalogue: Catalogue) -> list[Item]:
     """The items that occur, titled ones in the order of the catalogue, then the others with an empty title.
 
-    Items nobody met are left out: as negatives they would be told apart by never having been chosen.
+    Items nobody met are left out: as negatives they would stand out by never having been chosen.
     """
     met = set(rows["item"].unique())
     titled = [item for item_id, item in catalogue.items() if item_id in met]
@@ -192,3 +159,34 @@ def write_titles(path: Path, items: list[Item]) -> None:
             attributes = dict(item.attributes)
             fields = (item.title, *(attributes.get(name, "") for name in names))
             writer.writerow([item.item_id, *(BREAKS.sub(" ", field).strip() for field in fields)])
+
+
+def _division(
+    rows: pl.DataFrame, users: pl.DataFrame, ends: dict[str, pl.Expr], reason: str, facts: dict[str, Any]
+) -> Division:
+    users = users.select("user", "items", **ends).with_columns(pl.max_horizontal(*SPLITS).alias("end"))
+    lines = {
+        split: users.filter(pl.col(split) > 0).select("user", pl.col("items").list.head(pl.col(split)))
+        for split in SPLITS
+    }
+    ranked = rows.with_columns(pl.int_range(pl.len()).over("user").alias("position"))
+    ranked = ranked.join(users.select("user", "end"), on="user", how="left", maintain_order="left")
+    kept = ranked.filter(pl.col("position") < pl.col("end")).select("user", "item", "timestamp")
+    of_dropped = users.filter(pl.col("end") == 0)
+    num_dropped = int(of_dropped["items"].list.len().sum())
+    return Division(
+        lines=lines,
+        rows=kept,
+        facts={
+            **facts,
+            "dropped_users": {reason: of_dropped.height} if of_dropped.height else {},
+            "dropped_interactions": num_dropped,
+            "interactions_after_last_target": rows.height - kept.height - num_dropped,
+        },
+    )
+
+
+def _cut(timestamps: pl.Series, share: float) -> Any:
+    """The earliest time up to which at least `share` of all interactions lie."""
+    count = math.ceil(round(share * len(timestamps), 6))  # 0.55 * 100 is 55.00000000000001
+    return timestamps.sort()[count - 1]

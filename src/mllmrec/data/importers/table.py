@@ -1,12 +1,11 @@
-"""Delimited text as a table of strings that still knows its line numbers, so that every error can name one.
+"""Delimited text as a table of strings that keeps its line numbers, so that every error names a line.
 
-Files are read as lines and split afterwards: it is as fast as a CSV parser, takes separators of several characters
-(`::`), and a line with too few fields is an error at that line and not a shifted column.
+Files are read as lines and split afterwards. That is as fast as a CSV parser, takes separators of several characters
+(`::`), and makes a line with too few fields an error at that line instead of a shifted column.
 
-The time column of a table as numbers: whole or broken as they stand, or dates of any common form as seconds.
-
-A date without a zone is UTC. Forms may be mixed in precision and zone within a column, but not in the order of day and
-month, and a column in which that order can't be seen is refused.
+`parse_times` reads the time column: numbers as they stand, dates of any common form as seconds since 1970. A date
+without a zone is UTC. Within a column precision and zone may vary, the order of day and month may not, and a column
+that doesn't show that order is refused.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ YEAR_LAST = (
     rf"(?:,?[Tt ] *{CLOCK} *(?P<half>[AaPp]\.?[Mm]\.?)?)? *{ZONE}$"
 )
 ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S")
-"""The forms that big files have; they are read faster than by the pattern, which takes them too."""
+"""Common formats, which are parsed faster in this way than by `YEAR_FIRST`; it matches them too."""
 NAMED_MONTHS = ("%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z", "%a %b %d %H:%M:%S %Y")
 UNITS = (("seconds", 10**8), ("milliseconds", 10**11), ("microseconds", 10**14), ("nanoseconds", 10**17))
-"""What times since 1970 are counted in, and the smallest number that is taken for one: all mean a day in 1973."""
+"""Units of time since 1970, each with the smallest number that is read in it: a day in 1973."""
 
 
 def read_table(
@@ -49,7 +48,7 @@ def read_table(
 ) -> pl.DataFrame:
     """The fields of a file as strings, with their 1-based `line`; without `columns` the first line names them.
 
-    `quoting` says how quotation marks are read (`data/quoting.py`); with "none" they are characters like any other.
+    `quoting` says how quotation marks are read (`quoting.py`); with "none" they are characters like any other.
     """
     lines = numbered_lines(path, encoding)
     quoted = quoting != "none" and len(separator) == 1 and bool(lines["text"].str.contains('"', literal=True).any())
@@ -66,7 +65,7 @@ def read_table(
 def numbered_lines(path: Path, encoding: str = "utf-8") -> pl.DataFrame:
     """Columns `line` (from 1) and `text` of a text file in any wrapping, without its blank lines; never empty.
 
-    `encoding` "latin-1" is for releases that may be in it: what isn't UTF-8 is read so.
+    With `encoding` "latin-1" text that isn't UTF-8 is read as latin-1.
     """
     refuse_parquet(path)
     try:
@@ -92,10 +91,10 @@ def interactions(
     item: str = "item",
     time: str | None = "timestamp",
 ) -> pl.DataFrame:
-    """The columns user, item, timestamp of a table; `time` None numbers the rows in its place.
+    """The columns user, item, timestamp of a table; with `time` None the timestamp is the number of the row.
 
-    Ids stay as they are, empty ones too. A missing time is null where the settings say that such rows may be dropped,
-    and an error otherwise.
+    Ids stay as they are, empty ones too. A missing time is null where the settings allow such rows to be dropped, and
+    a DataError otherwise.
     """
     require_columns(table, path, [name for name in (user, item, time) if name])
     times = parse_times(table, path, time, settings.time_format) if time else pl.int_range(table.height, eager=True)
@@ -105,7 +104,7 @@ def interactions(
 
 
 def require_columns(table: pl.DataFrame, path: Path, names: Sequence[str]) -> None:
-    """Every name is a column, or a DataError shows which columns there are."""
+    """Raise DataError, with the columns that there are, unless every name is a column."""
     missing = [name for name in names if name not in table.columns]
     if missing:
         there = ", ".join(name for name in table.columns if name != "line")
@@ -113,6 +112,44 @@ def require_columns(table: pl.DataFrame, path: Path, names: Sequence[str]) -> No
             f"{path}:1: no column named {', '.join(missing)}. The header has {there}. Name the right ones with "
             "--source pairs (--user-column, --item-column, --time-column, --title-column, and "
             "--titles-item-column for --titles), or mend the header."
+        )
+
+
+def parse_times(table: pl.DataFrame, path: Path, column: str, form: str = "") -> pl.Series:
+    """A column of times as numbers, null where it is missing; `form` is a strftime format that all dates have."""
+    missing = table[column].str.to_lowercase().is_in(MISSING)
+    text = table.select(pl.when(~missing).then(pl.col(column)).alias(column)).to_series()
+    if missing.all():
+        raise DataError(
+            f"{path}: column {column} holds no time at all. Expected numbers or dates; name another with "
+            "--time-column, or take the order of rows with --time-column none."
+        )
+    readers: list[Callable[[pl.Series], pl.Series]] = [partial(_formatted, form=form)]
+    if not form:
+        iso, named = ([partial(_formatted, form=known) for known in forms] for forms in (ISO, NAMED_MONTHS))
+        readers = [_whole, _fractional, *iso, _year_first, partial(_year_last, path=path), *named]
+    readings = []
+    for read in readers:
+        readings.append(read(text))
+        if readings[-1].null_count() == text.null_count():
+            return _in_one_unit(readings[-1], table["line"], path)
+    closest = min(readings, key=lambda reading: reading.null_count())
+    index = (closest.is_null() & ~missing).arg_max() or 0
+    expected = f"not of the form {form} (--time-format)" if form else "no number and no date of a form known here"
+    raise DataError(
+        f"{path}:{table['line'][index]}: the timestamp {text[index]!r} in column {column} is {expected}, or is unlike "
+        "the others. Expected numbers, or dates such as 2005-09-06, 2005-09-06T12:30:00.5+02:00 or Tue Sep 06 12:30:00 "
+        "+0000 2005. Mend this line, or say how dates are written: --source pairs --time-format '%d.%m.%Y %H:%M'."
+    )
+
+
+def require_times(times: pl.Series, lines: pl.Series, path: Path) -> None:
+    """Raise DataError, with their number, where times are missing."""
+    if count := times.null_count():
+        raise DataError(
+            f"{path}:{lines[times.is_null().arg_max() or 0]}: the time is empty, as on {count:,} of {len(times):,} "
+            "rows. Expected a time for each interaction. Fill them in, leave these rows out with --drop-missing-times, "
+            "or take the order of rows with --source pairs --time-column none."
         )
 
 
@@ -159,7 +196,7 @@ def _wrong_count(path: Path, number: int, count: int, names: Sequence[str], text
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    """The reason in words; a byte that is no UTF-8 is looked up by line."""
+    """The error of a file that polars can't read; it names the line of a byte that isn't UTF-8."""
     data = content(path)
     try:
         data.decode()
@@ -172,49 +209,11 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return unreadable(path, error)
 
 
-def parse_times(table: pl.DataFrame, path: Path, column: str, form: str = "") -> pl.Series:
-    """The column as numbers, null where it is empty or says so; `form` is a strftime format that all dates have."""
-    missing = table[column].str.to_lowercase().is_in(MISSING)
-    text = table.select(pl.when(~missing).then(pl.col(column)).alias(column)).to_series()
-    if missing.all():
-        raise DataError(
-            f"{path}: column {column} holds no time at all. Expected numbers or dates; name another with "
-            "--time-column, or take the order of rows with --time-column none."
-        )
-    readers: list[Callable[[pl.Series], pl.Series]] = [partial(_formatted, form=form)]
-    if not form:
-        iso, named = ([partial(_formatted, form=known) for known in forms] for forms in (ISO, NAMED_MONTHS))
-        readers = [_whole, _broken, *iso, _year_first, partial(_year_last, path=path), *named]
-    readings = []
-    for read in readers:
-        readings.append(read(text))
-        if readings[-1].null_count() == text.null_count():
-            return _in_one_unit(readings[-1], table["line"], path)
-    closest = min(readings, key=lambda reading: reading.null_count())
-    index = (closest.is_null() & ~missing).arg_max() or 0
-    expected = f"not of the form {form} (--time-format)" if form else "no number and no date of a form known here"
-    raise DataError(
-        f"{path}:{table['line'][index]}: the timestamp {text[index]!r} in column {column} is {expected}, or is unlike "
-        "the others. Expected numbers, or dates such as 2005-09-06, 2005-09-06T12:30:00.5+02:00 or Tue Sep 06 12:30:00 "
-        "+0000 2005. Mend this line, or say how dates are written: --source pairs --time-format '%d.%m.%Y %H:%M'."
-    )
-
-
-def require_times(times: pl.Series, lines: pl.Series, path: Path) -> None:
-    """A DataError with their number where times are missing."""
-    if count := times.null_count():
-        raise DataError(
-            f"{path}:{lines[times.is_null().arg_max() or 0]}: the time is empty, as on {count:,} of {len(times):,} "
-            "rows. Expected a time for each interaction. Fill them in, leave these rows out with --drop-missing-times, "
-            "or take the order of rows with --source pairs --time-column none."
-        )
-
-
 def _whole(text: pl.Series) -> pl.Series:
     return text.cast(pl.Int64, strict=False)
 
 
-def _broken(text: pl.Series) -> pl.Series:
+def _fractional(text: pl.Series) -> pl.Series:
     numbers = text.cast(pl.Float64, strict=False).to_frame("number")
     return numbers.select(pl.when(pl.col("number").is_finite()).then("number")).to_series()
 
@@ -224,7 +223,7 @@ def _year_first(text: pl.Series) -> pl.Series:
 
 
 def _year_last(text: pl.Series, path: Path) -> pl.Series:
-    """Day and month in the order that the column shows: by a number over 12, or by dots, which mean the day first."""
+    """Seconds; the order of day and month is the one that a number over 12 shows, or dots, which mean the day first."""
     groups = _groups(text, YEAR_LAST)
     first, other = (groups[name].cast(pl.Int64) for name in ("first", "other"))
     day_first = (first > 12).any() or (groups["mark"] == ".").any()
@@ -271,12 +270,12 @@ def _seconds(groups: pl.DataFrame) -> pl.Series:
 
 
 def _of_microseconds(times: pl.Series) -> pl.Series:
-    """Seconds: whole numbers, where all are."""
+    """Microseconds as seconds: integers where all are whole."""
     return times // 1_000_000 if (times % 1_000_000 == 0).all() else times / 1_000_000
 
 
 def _in_one_unit(times: pl.Series, lines: pl.Series, path: Path) -> pl.Series:
-    """Times in the finest unit that occurs; a note where several do, which only their size shows."""
+    """Times in the finest unit that occurs; only their size shows it, so a note says where there are several."""
     floors: Sequence[int] = [floor for _, floor in UNITS]
     size = pl.Series("unit", [0] * len(times), dtype=pl.Int64)
     for floor in floors:
