@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mllmrec.data.candidates.drawing import candidate_rows
@@ -11,7 +12,7 @@ from mllmrec.evaluation.ranking.runs import Run
 from mllmrec.records import RankingExample
 from mllmrec.settings.data import CandidatesSettings
 from mllmrec.settings.evaluation import BaselinesSettings, RunSettings
-from mllmrec.storage.manifests import write_manifest
+from mllmrec.storage.manifests import Manifest, vouched, write_manifest, write_sealed
 from mllmrec.storage.workspace import Workspace, write_jsonl
 
 ITEMS = ("a", "b", "c", "d")
@@ -50,3 +51,10 @@ def freeze_lists(workspace: Workspace, examples: Iterable[RankingExample]) -> Pa
     settings = CandidatesSettings(dataset="shop", root=str(workspace.root), num_neg=3, min_inter=3)
     write_manifest(path, settings, {}, started=time.monotonic())
     return path
+
+
+def vouch_again(folder: Path) -> None:
+    """Let the manifest of a RUN vouch for its files as they are now, as if they had been written so."""
+    manifest = Manifest.read(folder)
+    assert manifest is not None
+    write_sealed(folder, replace(manifest, outputs=vouched(folder, [folder / name for name in manifest.outputs])))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
-from handmade import SCORES, WriteRun
+from handmade import SCORES, WriteRun, vouch_again
 
 from mllmrec.errors import ArtifactError, DataError, SettingsError
 from mllmrec.evaluation.comparison import stage as compare
 from mllmrec.evaluation.comparison.pairing import Configuration, run_named
 from mllmrec.evaluation.ranking.runs import Run, read_run
 from mllmrec.settings.base import validated
-from mllmrec.settings.evaluation import CompareSettings
+from mllmrec.settings.evaluation import CompareSettings, RunSettings
 from mllmrec.storage.workspace import Workspace, read_json, read_jsonl, write_json, write_jsonl
 
 PERFECT = {"1": (1.0, 0.0, 0.0, 0.0), "2": (0.0, 1.0, 0.0, 0.0), "3": (0.0, 0.0, 0.0, 1.0), "4": (0.0, 0.0, 1.0, 0.0)}
@@ -27,6 +28,7 @@ def settings_of(*runs: Run | Path) -> CompareSettings:
 def edit(run: Run, **facts: object) -> None:
     path = run.folder / "metrics.json"
     write_json(path, read_json(path) | facts)
+    vouch_again(run.folder)
 
 
 def test_differences_are_paired_by_user(make_run: WriteRun) -> None:
@@ -224,8 +226,8 @@ def test_other_protocols_and_empty_runs_are_refused_by_name(make_run: WriteRun, 
     with pytest.raises(DataError, match=r"hand.* names its protocol uni3 and .*other.* hard3\. Expected one protocol"):
         compare.run(settings_of(hand, other), shop)
     for each in (hand, other):
-        edit(each, protocol="uni3", num_users=0)
         (each.folder / "rankings.jsonl").write_text("")
+        edit(each, protocol="uni3", num_users=0)
     with pytest.raises(DataError, match=r"hand.* is empty: it ranked no users"):
         compare.run(settings_of(hand, other), shop)
 
@@ -235,6 +237,7 @@ def test_an_example_ranked_twice_is_refused(make_run: WriteRun, shop: Workspace)
     path = hand.folder / "rankings.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:3], lines[0]]) + "\n")
+    vouch_again(hand.folder)
     with pytest.raises(ArtifactError, match="holds example example1 of user 1 twice"):
         compare.run(settings_of(hand, hand), shop)
 
@@ -274,6 +277,7 @@ def test_other_candidates_of_a_user_are_refused(make_run: WriteRun, shop: Worksp
     hand, other = make_run(), make_run("other")
     path = other.folder / "rankings.jsonl"
     path.write_text(path.read_text().replace('["a","b","c","d"]', '["a","b","c","e"]', 1))
+    vouch_again(other.folder)
     with pytest.raises(DataError, match=r"gave user 1 \(example example1\) another target or other candidates"):
         compare.run(settings_of(hand, other), shop)
 
@@ -284,10 +288,11 @@ def test_incomplete_unfinished_and_missing_runs_are_refused(make_run: WriteRun, 
     whole = path.read_text()
     for text, count in ((whole[: whole.index("\n") + 1], 1), ("", 0)):
         path.write_text(text)
+        vouch_again(other.folder)
         with pytest.raises(ArtifactError, match=f"holds {count} rankings and metrics.json counts 4"):
             compare.run(settings_of(hand, other), shop)
     path.unlink()
-    with pytest.raises(ArtifactError, match="rankings file is missing"):
+    with pytest.raises(ArtifactError, match=r"finished: rankings.jsonl is gone\. Expected the files"):
         compare.run(settings_of(hand, other), shop)
     (other.folder / "manifest.json").unlink()
     with pytest.raises(ArtifactError, match="no finished RUN"):
@@ -300,5 +305,51 @@ def test_a_nan_score_is_refused_with_its_line(make_run: WriteRun, shop: Workspac
     hand, other = make_run(), make_run("other")
     path = other.folder / "rankings.jsonl"
     path.write_text(path.read_text().replace("3.0", "NaN", 1))
+    vouch_again(other.folder)
     with pytest.raises(DataError, match=r"rankings.jsonl:1: the score of candidate a of user 1 is nan"):
         compare.run(settings_of(hand, other), shop)
+
+
+@pytest.mark.parametrize("name", ["rankings.jsonl", "metrics.json"])
+def test_a_run_whose_files_were_altered_is_refused(make_run: WriteRun, shop: Workspace, name: str) -> None:
+    """A digit of another value in place of one, so that the size is the same."""
+    hand, other = make_run(), make_run("other")
+    path = other.folder / name
+    path.write_text(path.read_text().replace("0.0", "9.0", 1))
+    with pytest.raises(
+        ArtifactError, match=rf"other.* is no longer what `mllmrec baselines` finished: {name} was altered"
+    ):
+        compare.run(settings_of(hand, other), shop)
+
+
+def test_a_copied_run_of_another_time_is_as_good(make_run: WriteRun, shop: Workspace) -> None:
+    hand, other = make_run(), make_run("other", PERFECT)
+    expected = compare.run(settings_of(hand, other), shop).tables
+    for path in other.folder.iterdir():
+        os.utime(path, (1, 1))
+    assert compare.run(settings_of(hand, other), shop).tables == expected
+
+
+def test_a_run_of_an_earlier_version_vouches_for_nothing_and_is_compared(make_run: WriteRun, shop: Workspace) -> None:
+    hand, other = make_run(), make_run("other")
+    path = other.folder / "rankings.jsonl"
+    write_jsonl(path, reversed(list(read_jsonl(path))))
+    manifest = read_json(other.folder / "manifest.json")
+    write_json(
+        other.folder / "manifest.json",
+        {key: value for key, value in manifest.items() if key not in ("outputs", "seal")},
+    )
+    [table] = compare.run(settings_of(hand, other), shop).tables
+    assert table.rows[0][3] == "+0.000 [+0.000, +0.000]"
+
+
+def test_a_run_between_two_cut_offs_is_compared_by_its_rankings(make_run: WriteRun, shop: Workspace) -> None:
+    """Killed after metrics.json told other cut-offs and before the manifest did."""
+    hand, other = make_run(), make_run("other")
+    path = other.folder / "metrics.json"
+    wider = make_run(
+        "wider", settings=RunSettings(dataset="shop", num_neg=3, min_inter=3, top_k=(2,), root=str(shop.root))
+    )
+    write_json(path, read_json(wider.folder / "metrics.json") | {"name": "other"})
+    [table] = compare.run(settings_of(hand, other), shop).tables
+    assert [row[0] for row in table.rows] == ["HR@1/uni3", "MRR/uni3"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from handmade import vouch_again
 from planted import probed
 from report_world import DATASET, HOSTILE, LOUD, MODELS, USERS, make_data, make_report_world, picture_of, rows_of
 
@@ -385,7 +386,7 @@ def test_a_dataset_that_is_not_there_is_refused(tmp_path: Path) -> None:
         write(Workspace(tmp_path), "nowhere")
 
 
-def test_an_unfinished_run_is_left_out_and_an_incomplete_one_refused(world_copy: Workspace) -> None:
+def test_an_unfinished_run_is_left_out_and_an_altered_or_incomplete_one_refused(world_copy: Workspace) -> None:
     unfinished = world_copy.run(DATASET, "sft", RUN)
     (unfinished / "manifest.json").unlink()
     ladders, left_out = read_ladders(world_copy, DATASET, "NDCG@3")
@@ -393,7 +394,21 @@ def test_an_unfinished_run_is_left_out_and_an_incomplete_one_refused(world_copy:
     assert "sft" not in [rung.label for rung in ladders[0].rungs]
     path = world_copy.run(DATASET, "tiny", RUN) / "rankings.jsonl"
     write_text(path, "".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]))
+    with pytest.raises(
+        ArtifactError, match=r"tiny.* is no longer what `mllmrec evaluate` finished: rankings.jsonl was altered"
+    ):
+        write(world_copy, audit=False)
+    vouch_again(path.parent)
     with pytest.raises(ArtifactError, match=r"tiny.*is incomplete"):
+        write(world_copy, audit=False)
+
+
+def test_a_run_whose_metrics_were_altered_is_refused(world_copy: Workspace) -> None:
+    path = world_copy.run(DATASET, "grpo", RUN) / "metrics.json"
+    facts = read_json(path)
+    facts["metrics"]["HR@1"]["value"] += 0.1
+    write_json(path, facts)
+    with pytest.raises(ArtifactError, match=r"grpo.*: metrics.json was altered\..* make it again with --overwrite"):
         write(world_copy, audit=False)
 
 

@@ -20,7 +20,7 @@ from mllmrec.evaluation.metrics import Position
 from mllmrec.evaluation.ranking.rankings import position_of
 from mllmrec.evaluation.ranking.runs import Run, read_run
 from mllmrec.records import Ranking
-from mllmrec.storage.manifests import Manifest
+from mllmrec.storage.manifests import Manifest, refuse_altered
 from mllmrec.storage.workspace import Workspace
 
 SEED_SUFFIX = re.compile(r"(?<=.)[-_.]?(s|seed)?\d+(?= |$)")
@@ -101,7 +101,21 @@ def _read(folder: Path) -> Run:
             "so that some users aren't ranked yet. Expected a finished RUN; start the same `mllmrec evaluate` command "
             "again, for every shard."
         )
-    return read_run(folder)
+    return read_unaltered(folder)
+
+
+def read_unaltered(folder: Path) -> Run:
+    """A finished RUN whose rankings.jsonl and metrics.json are those that its manifest vouches for.
+
+    Sizes and times are compared, and a file is hashed only when its time differs. A manifest of an earlier version
+    vouches for no file, and metrics.json isn't compared where summarising other cut-offs was interrupted between it and
+    the manifest. Raises ArtifactError for a RUN that is missing, unfinished or altered.
+    """
+    run, manifest = read_run(folder), Manifest.read(folder)
+    assert manifest is not None, "a finished RUN has a manifest"
+    halfway = run.facts.get("top_k") != manifest.settings.get("top_k")
+    refuse_altered(folder, manifest, {"rankings.jsonl", *(() if halfway else ("metrics.json",))})
+    return run
 
 
 def _check_same_protocol(runs: Sequence[Run]) -> None:

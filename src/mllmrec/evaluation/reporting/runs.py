@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.data.candidates.protocols import FOREIGN, FOREIGN_WORDS, STEMS, protocol_named
+from mllmrec.evaluation.comparison.pairing import read_unaltered
 from mllmrec.evaluation.comparison.tables import users_of
-from mllmrec.evaluation.ranking.runs import Run, read_run
+from mllmrec.evaluation.ranking.runs import Run
 from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.workspace import Workspace
 
@@ -120,7 +121,7 @@ def in_words(protocol: str) -> str:
 
 
 def _rung(workspace: Workspace, dataset: str, folder: Path, manifest: Manifest) -> Rung:
-    run = read_run(folder)
+    run = read_unaltered(folder)
     names = [manifest.settings.get("tag"), manifest.settings.get("sft_tag")]
     made = [Manifest.read(workspace.checkpoint(dataset, name)) for name in names if name]
     checkpoint = next((each for each in made if each is not None), None)
