@@ -21,8 +21,8 @@ from mllmrec.data.prompts import PromptFormat
 from mllmrec.data.sequences import Interactions
 from mllmrec.models.base import ScoringTask
 from mllmrec.models.chat import Encoder
-from mllmrec.models.huggingface import HuggingFaceGenerator, load
-from mllmrec.models.scoring import HuggingFaceScorer
+from mllmrec.models.huggingface import load
+from mllmrec.models.ranker import BATCH_TOKENS
 from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.workspace import Workspace
 
@@ -58,7 +58,7 @@ def main() -> None:
     encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, trained.max_prompt_tokens)
     examples, _ = freeze(interactions, "test", window=trained.window, num_neg=9, seed=42)
     tasks = [encoder.scoring_task(example) for example in examples[: options.users]]
-    scorer, generator = HuggingFaceScorer(loaded.model), HuggingFaceGenerator(loaded)
+    scorer, generator = loaded.scorer(BATCH_TOKENS), loaded.generator()
 
     ways: dict[str, tuple[int, Callable[[list[ScoringTask]], object]]] = {
         "score": (len(tasks), lambda some: list(scorer.score(some))),

@@ -108,14 +108,18 @@ def fine_tuning(loaded: LoadedModel, longest: int) -> None:
 
         return run
 
+    def only_answers(_model: Any) -> AbstractContextManager[None]:
+        return answers_only()
+
     ways = {
-        "last layer at answers alone": step(without_padding_mask, answers_last),
-        "whole": step(without_padding_mask),
-        "with a padding mask": step(),
-        "with a padding mask and dropout": step(dropout=0.05),
+        "as it trains": step(only_answers, without_padding_mask, answers_last),
+        "last layer whole": step(only_answers, without_padding_mask),
+        "padding mask": step(only_answers, answers_last),
+        "every position projected": step(without_padding_mask, answers_last),
+        "none of the three": step(),
+        "none of the three, and dropout": step(dropout=0.05),
     }
-    with answers_only():
-        tell(f"fine-tuning, rows of up to {longest} tokens", ways, len(lengths))
+    tell(f"fine-tuning, rows of up to {longest} tokens", ways, len(lengths))
 
 
 def whole_lists(loaded: LoadedModel, rows: list[Row]) -> None:

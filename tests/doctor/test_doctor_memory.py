@@ -185,7 +185,7 @@ def test_more_work_never_takes_less(lesser: dict[str, Any], greater: dict[str, A
 
 def test_the_plan_knows_the_batches_of_the_stages_it_plans() -> None:
     assert doctor_memory.PROJECTED_ROWS == scoring.PROJECTED_ROWS
-    assert doctor_memory.VALIDATION_TOKENS == session.VALIDATION_TOKENS
+    assert doctor_memory.VALIDATION_TOKENS == session.BATCH_TOKENS
 
 
 class LiveTensors(TorchDispatchMode):

@@ -19,7 +19,7 @@ from demo_backbone.lessons import CAPTION_CUES, CUES, Shape
 from demo_backbone.sheets import Desk, lessons
 from mllmrec.data.prompts import parse
 from mllmrec.models.huggingface import LoadedModel, load
-from mllmrec.models.scoring import HuggingFaceScorer
+from mllmrec.models.ranker import scorer_of
 from mllmrec.storage.workspace import Workspace
 
 QUESTIONS = 200
@@ -67,7 +67,7 @@ def mark(loaded: LoadedModel, name: str, shape: Shape, seed: int, questions: int
     asked = lessons(seed, "pretrain/exam", name, shape, questions)
     tasks = [desk.encoder(lesson).scoring_task(lesson.example) for lesson in asked]
     hits, masses = [], []
-    for index, scores in HuggingFaceScorer(loaded.model).score(tasks):
+    for index, scores in scorer_of(loaded.model).score(tasks):
         example = asked[index].example
         hits.append(example.candidates[int(np.argmax(scores))] == example.target_id)
         masses.append(float(np.exp(np.asarray(scores, dtype=np.float64)).sum()))

@@ -161,6 +161,10 @@ class Encoder:
         )
         return cls(renderer=renderer, chat=chat)
 
+    def variant(self, catalogue: Catalogue, captions: Mapping[str, str]) -> Encoder:
+        """The same chat and budget with other titles or captions; it counts what it leaves out by itself."""
+        return self.make(self.chat, catalogue, captions, self.renderer.max_prompt_tokens)
+
     def prompt_ids(self, example: RankingExample, hint: str | None = None, list_length: int | None = None) -> list[int]:
         return self.renderer.fit(example, hint, list_length)[1]
 

@@ -37,6 +37,7 @@ from mllmrec.models.adapters import check_origin, fold, foldable, put_on, refuse
 from mllmrec.models.base import Tokens
 from mllmrec.models.chat import Chat, stop_ids
 from mllmrec.models.positions import is_recurrent, verify_scaling
+from mllmrec.models.scoring import HuggingFaceScorer
 from mllmrec.progress import note
 from mllmrec.storage.manifests import Manifest, hash_model, refuse_altered_weights
 from mllmrec.storage.workspace import Workspace
@@ -57,6 +58,21 @@ class LoadedModel:
     chat: Chat
     names: tuple[str, ...]
     hashes: dict[str, str]
+
+    def scorer(self, max_tokens: int, temperature: float = 1.0) -> HuggingFaceScorer:
+        """Exact scores in batches of at most `max_tokens`. Raises BackendError for a model that can't give them."""
+        return HuggingFaceScorer(self.model, max_tokens, temperature)
+
+    def generator(self) -> HuggingFaceGenerator:
+        """Answers by beam search."""
+        return HuggingFaceGenerator(self)
+
+
+def open_engine(
+    workspace: Workspace, base: str | Path, adapter: Path | None, *, device: Device, dtype: Dtype, force: bool
+) -> LoadedModel:
+    """A model that is there to rank, not to be trained: its adapters are folded in where that is exact."""
+    return folded(load(workspace, base, adapter, device=device, dtype=dtype, force=force))
 
 
 def load(

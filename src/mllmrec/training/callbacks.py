@@ -20,7 +20,7 @@ from mllmrec.evaluation.metrics import FloatArray, means, per_user
 from mllmrec.evaluation.ranking.rankings import position_of, ranking_of
 from mllmrec.models.adapters import folded_meanwhile
 from mllmrec.models.base import ScoringTask
-from mllmrec.models.scoring import HuggingFaceScorer
+from mllmrec.models.ranker import scorer_of
 from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample
 from mllmrec.storage.workspace import read_jsonl
@@ -57,7 +57,7 @@ class Validation:
     def by_user(self, model: Any, rank: int = 0, world_size: int = 1) -> FloatArray:
         """Those of each example, (examples, metrics); each process scores its share and all of them get the whole."""
         mine = list(range(rank, len(self.tasks), world_size))
-        scorer = HuggingFaceScorer(model, self.max_tokens)
+        scorer = scorer_of(model, self.max_tokens)
         with folded_meanwhile(model):
             scored = [(mine[row], scores) for row, scores in scorer.score([self.tasks[index] for index in mine])]
         pairs = gather_object(scored) if world_size > 1 else scored

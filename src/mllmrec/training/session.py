@@ -15,6 +15,7 @@ from mllmrec.data.prompts import PromptFormat
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import SettingsError
 from mllmrec.models.chat import Encoder
+from mllmrec.models.ranker import BATCH_TOKENS
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.training import GrpoSettings, TrainingSettings
 from mllmrec.storage.manifests import write_manifest
@@ -32,8 +33,6 @@ from mllmrec.training.datasets import validation_examples
 from mllmrec.training.grpo.monitor import MonitorCallback
 from mllmrec.training.grpo.rewards import Reward
 from mllmrec.training.setup import is_main_process, validation_steps
-
-VALIDATION_TOKENS = 8192
 
 
 class Session:
@@ -69,7 +68,7 @@ class Session:
         if examples:
             tasks = [self.encoder.scoring_task(example) for example in examples]
             rewards = None if reward is None else [self._rewards(reward, example) for example in examples]
-            validation = Validation(examples, tasks, VALIDATION_TOKENS, rewards)
+            validation = Validation(examples, tasks, BATCH_TOKENS, rewards)
             every = validation_steps(self.settings, steps)
             self.validated = ValidationCallback(self.folder, validation, every, self.save, self.settings.select_by)
             self.trainer.add_callback(self.validated)

@@ -30,6 +30,7 @@ from mllmrec.models.huggingface import (
     resolve,
 )
 from mllmrec.models.positions import verify_scaling
+from mllmrec.models.ranker import ranker_of
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.training import SftSettings
 from mllmrec.storage.locks import locking
@@ -71,7 +72,7 @@ def run(settings: SftSettings, workspace: Workspace) -> Summary:
     examples = training_examples(settings, workspace, interactions, chosen.window, draws)
     lora = _lora(settings, source)
     loaded = load(workspace, settings.backbone, device=settings.device, dtype=weights_dtype(settings))
-    encoder = Encoder.make(loaded.chat, interactions.catalogue, captions, chosen.max_prompt_tokens)
+    encoder = ranker_of(loaded, interactions.catalogue, captions, chosen.max_prompt_tokens).encoder
     steps = total_steps(len(examples), settings)
     last = checkpoints.begin(folder, settings, inputs, draws, main=is_main_process())
     trainer = _trainer(settings, folder, loaded, encoder, examples, steps, lora)

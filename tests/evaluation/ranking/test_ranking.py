@@ -23,7 +23,7 @@ from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, DataError, SettingsError
 from mllmrec.evaluation.ranking import chunks as joining
 from mllmrec.evaluation.ranking import stage as ranking
-from mllmrec.evaluation.ranking.chunks import make_ranker
+from mllmrec.evaluation.ranking.chunks import chunk_ranker
 from mllmrec.evaluation.ranking.runs import read_run, write_run
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import load
@@ -166,7 +166,7 @@ def test_a_finished_run_is_left_alone_and_another_one_refused(
     grpo_run: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in grpo_run.iterdir()}
-    monkeypatch.setattr(ranking, "open_model", None)
+    monkeypatch.setattr(ranking, "open_ranker", None)
     summary = evaluate(workspace, tag="grpo", batch_tokens=512)
     assert "is finished; nothing to do" in summary.headline
     assert summary.tables
@@ -179,7 +179,7 @@ def test_other_cut_offs_need_no_model(grpo_run: Path, workspace: Workspace, monk
     """What is told of a finished RUN at other K is what a RUN made with these K tells."""
     fresh = evaluated(copy_of(workspace, workspace.root / "copy"), tag="grpo", top_k="1,2", overwrite=True)
     before = rankings_of(grpo_run)
-    monkeypatch.setattr(ranking, "open_model", None)
+    monkeypatch.setattr(ranking, "open_ranker", None)
     evaluate(workspace, tag="grpo", top_k="1,2")
     ours, theirs = (read_json(folder / "metrics.json") for folder in (grpo_run, fresh))
     varying = ("seconds", "users_per_second", "model", "adapter")
@@ -220,7 +220,7 @@ def crash_after(chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on ranking fails when it has done that many chunks."""
 
     def breaking(*arguments: Any) -> Any:
-        rank, done = make_ranker(*arguments), []
+        rank, done = chunk_ranker(*arguments), []
 
         def rank_chunk(examples: Iterable[Any]) -> list[dict[str, Any]]:
             if len(done) == chunks:
@@ -230,7 +230,7 @@ def crash_after(chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
         return rank_chunk
 
-    monkeypatch.setattr(ranking, "make_ranker", breaking)
+    monkeypatch.setattr(ranking, "chunk_ranker", breaking)
 
 
 def test_a_crash_costs_one_chunk(grpo_run: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,12 +31,11 @@ from mllmrec.evaluation.probing.findings import Study, findings
 from mllmrec.evaluation.probing.plan import Part, Plan, hints_of, make_plan, trace_file
 from mllmrec.evaluation.probing.tables import tables
 from mllmrec.evaluation.ranking.chunks import scoring_task
-from mllmrec.evaluation.ranking.models import ModelChoice, choose_model, open_model, prompt_content
+from mllmrec.evaluation.ranking.models import ModelChoice, choose_model, open_ranker, prompt_content
 from mllmrec.evaluation.ranking.runs import candidate_file, run_folder
 from mllmrec.evaluation.ranking.stage import check_window, run_inputs, window_of
 from mllmrec.models.base import CandidateScorer
 from mllmrec.models.chat import Encoder
-from mllmrec.models.scoring import HuggingFaceScorer
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.evaluation import PROBES, ProbeSettings
@@ -71,9 +70,8 @@ def open_asker(
     settings: ProbeSettings, workspace: Workspace, choice: ModelChoice, catalogue: Catalogue, window: int
 ) -> Asker:
     """Load the model that is probed."""
-    loaded, encoder = open_model(settings, workspace, choice, catalogue, window)
-    scorer = HuggingFaceScorer(loaded.model, settings.batch_tokens)
-    return Asker(scorer, encoder, scored=settings.score, seed=settings.seed)
+    ranker = open_ranker(settings, workspace, choice, catalogue, window)
+    return Asker(ranker.scorer, ranker.encoder, scored=settings.score, seed=settings.seed)
 
 
 def _score(work: Work, asker: Asker, todo: Sequence[Part], job: Job) -> None:
@@ -257,11 +255,9 @@ class Asker:
         if kind not in self._encoders:
             plain = self._encoders[False, False]
             renderer = plain.renderer
-            self._encoders[kind] = Encoder.make(
-                plain.chat,
+            self._encoders[kind] = plain.variant(
                 MASKED if condition.masked_titles else renderer.catalogue,
                 swapped(renderer.captions, self.seed) if condition.swapped_captions else renderer.captions,
-                renderer.max_prompt_tokens,
             )
         return self._encoders[kind]
 

@@ -27,10 +27,9 @@ from mllmrec.evaluation.ranking.models import ModelChoice
 from mllmrec.evaluation.ranking.rankings import position_of, ranking_of, ranking_of_answers
 from mllmrec.evaluation.ranking.runs import Run, write_run
 from mllmrec.launch import rank_and_size
-from mllmrec.models.base import ScoringTask
+from mllmrec.models.base import ScoringTask, TextGenerator
 from mllmrec.models.chat import Encoder
-from mllmrec.models.huggingface import HuggingFaceGenerator, LoadedModel
-from mllmrec.models.scoring import HuggingFaceScorer
+from mllmrec.models.ranker import Ranker
 from mllmrec.records import Ranking, RankingExample, Summary
 from mllmrec.settings.evaluation import EvaluateSettings, ModelRunSettings
 from mllmrec.storage.locks import holding, locked, owner_of
@@ -184,15 +183,13 @@ def _positions_per_token(examples: Sequence[RankingExample], rows: Sequence[dict
         yield position_of(ranking_of(example, per_token))
 
 
-def make_ranker(settings: EvaluateSettings, loaded: LoadedModel, encoder: Encoder) -> RankChunk:
-    """The ranker that --method names."""
-    if settings.method == "score":
-        return _by_scores(settings, loaded, encoder)
-    return _by_answers(settings, loaded, encoder)
+def chunk_ranker(settings: EvaluateSettings, ranker: Ranker) -> RankChunk:
+    """How `ranker` ranks a chunk by the --method of the settings."""
+    return _by_scores(settings, ranker) if settings.method == "score" else _by_answers(settings, ranker)
 
 
-def _by_scores(settings: ModelRunSettings, loaded: LoadedModel, encoder: Encoder) -> RankChunk:
-    scorer = HuggingFaceScorer(loaded.model, settings.batch_tokens)
+def _by_scores(settings: ModelRunSettings, ranker: Ranker) -> RankChunk:
+    scorer, encoder = ranker.scorer, ranker.encoder
 
     def rank(examples: Sequence[RankingExample]) -> list[dict[str, Any]]:
         tasks = [scoring_task(example, encoder, settings.score) for example in examples]
@@ -214,14 +211,14 @@ def scoring_task(example: RankingExample, encoder: Encoder, scored: str, hint: s
     return ScoringTask(prompt_T=encoder.prompt_ids(example, hint), answers_C=answers)
 
 
-def _by_answers(settings: EvaluateSettings, loaded: LoadedModel, encoder: Encoder) -> RankChunk:
-    generator, longest = HuggingFaceGenerator(loaded), max(settings.top_k)
+def _by_answers(settings: EvaluateSettings, ranker: Ranker) -> RankChunk:
+    longest = max(settings.top_k)
 
     def rank(examples: Sequence[RankingExample]) -> list[dict[str, Any]]:
         rows = []
         for start in range(0, len(examples), settings.batch):
             batch = examples[start : start + settings.batch]
-            texts = _answers(settings, generator, encoder, batch, longest)
+            texts = _answers(settings, ranker.generator, ranker.encoder, batch, longest)
             rows += [_row(text, example) for text, example in zip(texts, batch, strict=True)]
         return rows
 
@@ -230,7 +227,7 @@ def _by_answers(settings: EvaluateSettings, loaded: LoadedModel, encoder: Encode
 
 def _answers(
     settings: EvaluateSettings,
-    generator: HuggingFaceGenerator,
+    generator: TextGenerator,
     encoder: Encoder,
     examples: Sequence[RankingExample],
     longest: int,

@@ -11,8 +11,8 @@ from mllmrec.data.model_folders import is_adapter
 from mllmrec.data.prompts import PromptFormat, inherited
 from mllmrec.data.sequences import Catalogue, require_dataset
 from mllmrec.errors import ArtifactError
-from mllmrec.models.chat import Encoder
-from mllmrec.models.huggingface import LoadedModel, folded, load, resolve
+from mllmrec.models.huggingface import resolve
+from mllmrec.models.ranker import Ranker, load_ranker
 from mllmrec.settings.evaluation import ModelRunSettings
 from mllmrec.storage.manifests import Manifest, hash_model
 from mllmrec.storage.workspace import Workspace, require
@@ -56,16 +56,23 @@ def choose_model(settings: ModelRunSettings, workspace: Workspace) -> ModelChoic
     return ModelChoice(name=name, base=resolve(workspace, base), adapter=folder, trained=_format(folder))
 
 
-def open_model(
+def open_ranker(
     settings: ModelRunSettings, workspace: Workspace, choice: ModelChoice, catalogue: Catalogue, window: int
-) -> tuple[LoadedModel, Encoder]:
-    """Load the model and make the encoder that writes its prompts, in the format it was trained with."""
+) -> Ranker:
+    """Load the chosen model, ready to rank by prompts in the format it was trained with."""
     captions, max_prompt_tokens = prompt_content(settings, workspace, choice, window)
-    loaded = load(
-        workspace, choice.base, choice.adapter, device=settings.device, dtype=settings.dtype, force=settings.force
+    return load_ranker(
+        workspace,
+        choice.base,
+        choice.adapter,
+        catalogue=catalogue,
+        captions=captions,
+        max_prompt_tokens=max_prompt_tokens,
+        batch_tokens=settings.batch_tokens,
+        device=settings.device,
+        dtype=settings.dtype,
+        force=settings.force,
     )
-    loaded = folded(loaded)
-    return loaded, Encoder.make(loaded.chat, catalogue, captions, max_prompt_tokens)
 
 
 def prompt_content(

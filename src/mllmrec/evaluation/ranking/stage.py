@@ -18,9 +18,9 @@ from mllmrec.data.prompts import TEMPLATE_VERSION, inherited
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, SettingsError
 from mllmrec.evaluation.comparison.tables import results_table
-from mllmrec.evaluation.ranking.chunks import Job, RankChunk, clear, join, make_ranker, read_chunks
+from mllmrec.evaluation.ranking.chunks import Job, RankChunk, chunk_ranker, clear, join, read_chunks
 from mllmrec.evaluation.ranking.cutoffs import finished_run
-from mllmrec.evaluation.ranking.models import ModelChoice, choose_model, open_model
+from mllmrec.evaluation.ranking.models import ModelChoice, choose_model, open_ranker
 from mllmrec.evaluation.ranking.runs import candidate_file, run_folder, slice_input, write_raw_rankings
 from mllmrec.launch import joined, rank_and_size
 from mllmrec.progress import progress
@@ -130,8 +130,8 @@ def _rank_chunks(job: Job, mine: range, workspace: Workspace, interactions: Inte
         todo = [index for index in mine if index not in done]
         if not todo:
             return
-        loaded, encoder = open_model(job.settings, workspace, job.choice, interactions.catalogue, window)
-        rank_chunk: RankChunk = make_ranker(job.settings, loaded, encoder)
+        ranker = open_ranker(job.settings, workspace, job.choice, interactions.catalogue, window)
+        rank_chunk: RankChunk = chunk_ranker(job.settings, ranker)
         with (
             closing(RecordLog(path, key="chunk")) as log,
             progress(f"ranking with {job.choice.name}", sum(len(job.chunk(index)) for index in todo)) as advance,
@@ -139,8 +139,8 @@ def _rank_chunks(job: Job, mine: range, workspace: Workspace, interactions: Inte
             for index in todo:
                 begun, examples = time.monotonic(), job.chunk(index)
                 rows = rank_chunk(examples)
-                budget = dict(encoder.renderer.budget)
-                encoder.renderer.budget.clear()
+                budget = dict(ranker.encoder.renderer.budget)
+                ranker.encoder.renderer.budget.clear()
                 seconds = time.monotonic() - begun
                 log.append([{"chunk": str(index), "seconds": seconds, "budget": budget, "rows": rows}])
                 advance(len(examples))

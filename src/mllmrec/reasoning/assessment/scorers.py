@@ -22,9 +22,8 @@ from mllmrec.data.prompts import TEMPLATE_VERSION, PromptFormat, inherited
 from mllmrec.data.sequences import Catalogue, Interactions, is_held_out
 from mllmrec.data.traces import TraceJoin, was_conditioned, written_traces
 from mllmrec.errors import ArtifactError, DataError, SettingsError
-from mllmrec.models.chat import Encoder
-from mllmrec.models.huggingface import folded, load, resolve
-from mllmrec.models.scoring import HuggingFaceScorer
+from mllmrec.models.huggingface import resolve
+from mllmrec.models.ranker import Ranker, load_ranker
 from mllmrec.reasoning.assessment.prediction import Lists, PredictionJudge
 from mllmrec.settings.texts import AssessSettings
 from mllmrec.storage.manifests import Manifest, hash_model
@@ -72,15 +71,19 @@ def assign(scorers: Iterable[FoldScorer], users: Iterable[str]) -> dict[str, Fol
     return chosen
 
 
-def open_scorer(
-    settings: AssessSettings, workspace: Workspace, scorer: FoldScorer, catalogue: Catalogue
-) -> tuple[HuggingFaceScorer, Encoder]:
-    """Load the scorer and make the encoder that writes its prompts, in the format it was trained with."""
-    captions = read_captions(workspace, settings.dataset, "on" if scorer.trained.captions else "off")
-    loaded = folded(load(workspace, scorer.base, scorer.adapter, device=settings.device, dtype=settings.dtype))
-    budget = max(scorer.trained.max_prompt_tokens, settings.max_prompt_tokens)
-    encoder = Encoder.make(loaded.chat, catalogue, captions, budget)
-    return HuggingFaceScorer(loaded.model, settings.batch_tokens), encoder
+def open_scorer(settings: AssessSettings, workspace: Workspace, scorer: FoldScorer, catalogue: Catalogue) -> Ranker:
+    """Load the scorer, ready to rank by prompts in the format it was trained with."""
+    return load_ranker(
+        workspace,
+        scorer.base,
+        scorer.adapter,
+        catalogue=catalogue,
+        captions=read_captions(workspace, settings.dataset, "on" if scorer.trained.captions else "off"),
+        max_prompt_tokens=max(scorer.trained.max_prompt_tokens, settings.max_prompt_tokens),
+        batch_tokens=settings.batch_tokens,
+        device=settings.device,
+        dtype=settings.dtype,
+    )
 
 
 def check_window(scorers: Iterable[FoldScorer], window: int) -> None:
@@ -233,8 +236,8 @@ def shares_of(settings: AssessSettings, workspace: Workspace, subjects: Subjects
 
     def opened_by(scorer: FoldScorer) -> Callable[[], PredictionJudge]:
         def opened() -> PredictionJudge:
-            model, encoder = open_scorer(settings, workspace, scorer, subjects.interactions.catalogue)
-            return PredictionJudge(model, encoder, subjects.interactions, lists)
+            ranker = open_scorer(settings, workspace, scorer, subjects.interactions.catalogue)
+            return PredictionJudge(ranker.scorer, ranker.encoder, subjects.interactions, lists)
 
         return opened
 

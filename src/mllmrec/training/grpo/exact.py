@@ -24,7 +24,8 @@ from transformers import Trainer, TrainingArguments, set_seed
 from mllmrec.errors import SettingsError
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import LoadedModel
-from mllmrec.models.scoring import HuggingFaceScorer, evaluating, score_rows
+from mllmrec.models.ranker import scorer_of
+from mllmrec.models.scoring import evaluating, score_rows
 from mllmrec.models.tries import Row, make_rows
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import GrpoSettings
@@ -58,7 +59,7 @@ def make_trainer(
 ) -> ExactTrainer:
     """The trainer of `--rollouts exact`, with a new LoRA on the model."""
     rows, passes = split_step(settings)
-    scorer = HuggingFaceScorer(loaded.model)
+    scorer = scorer_of(loaded.model)
     reward = REWARDS[settings.reward]
 
     def make(example: RankingExample, hint: str | None) -> dict[str, Any]:

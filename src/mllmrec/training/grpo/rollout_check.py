@@ -36,8 +36,7 @@ from mllmrec.evaluation.metrics import FloatArray, per_user
 from mllmrec.evaluation.ranking.rankings import position_of, ranking_of
 from mllmrec.models.base import ScoringTask
 from mllmrec.models.chat import Encoder
-from mllmrec.models.huggingface import LoadedModel, load
-from mllmrec.models.scoring import HuggingFaceScorer
+from mllmrec.models.ranker import Ranker, load_ranker
 from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample, Summary, Table
 from mllmrec.settings.training import GrpoSettings
@@ -50,7 +49,6 @@ from mllmrec.training.setup import as_trained, asked_format, full_model, is_main
 TEMPERATURES = (0.7, 1.0, 1.3)
 GROUPS = (2, 4, 8, 16)
 PROMPTS = 512
-TOKENS = 8192
 OPENING = "[ITEM_"
 
 OUTCOMES = ("hit", "miss", "foreign", "formless")
@@ -70,12 +68,18 @@ def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
     chosen, captions = asked_format(settings, workspace)
     interactions = Interactions.load(workspace, settings.dataset)
     examples = training_examples(settings, workspace, interactions, chosen.window)
-    loaded = load(workspace, base, device=settings.device)
-    encoder = Encoder.make(loaded.chat, interactions.catalogue, captions, chosen.max_prompt_tokens)
+    ranker = load_ranker(
+        workspace,
+        base,
+        catalogue=interactions.catalogue,
+        captions=captions,
+        max_prompt_tokens=chosen.max_prompt_tokens,
+        device=settings.device,
+    )
     if settings.top_p < 1:
         note(f"--top-p {settings.top_p} isn't reckoned with: the chances are those of sampling with top_p 1.")
     asked = [examples.example(0, index) for index in range(len(examples))]
-    report = weigh(settings, asked, _tasks(asked, examples, encoder), loaded)
+    report = weigh(settings, asked, _tasks(asked, examples, ranker.encoder), ranker)
     path = base.with_name(f"{base.name}.replay.json")
     if is_main_process():
         told = {"settings": settings.result_settings(), "inputs": training_inputs(settings, workspace, str(base))}
@@ -90,7 +94,7 @@ def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
 
 
 def weigh(
-    settings: GrpoSettings, asked: Sequence[RankingExample], tasks: Sequence[ScoringTask], loaded: LoadedModel
+    settings: GrpoSettings, asked: Sequence[RankingExample], tasks: Sequence[ScoringTask], ranker: Ranker
 ) -> dict[str, Any]:
     """The chances of each outcome, of groups without advantage, and what follows from them."""
     rewards = outcome_rewards(REWARDS[settings.reward])
@@ -98,7 +102,7 @@ def weigh(
     groups = sorted({*GROUPS, settings.num_generations})
     columns: dict[str, FloatArray] = {}
     for temperature in temperatures:
-        scores = _scores(loaded, tasks, temperature)
+        scores = _scores(ranker, tasks, temperature)
         chances = np.array([_chances(row, example) for row, example in zip(scores, asked, strict=True)])
         columns |= {f"{temperature}/{name}": chances[:, place] for place, name in enumerate(OUTCOMES)}
         columns[f"{temperature}/invalid"] = chances[:, 2] + chances[:, 3]
@@ -169,8 +173,8 @@ def _tasks(asked: Sequence[RankingExample], examples: TrainingExamples, encoder:
     return tasks
 
 
-def _scores(loaded: LoadedModel, tasks: Sequence[ScoringTask], temperature: float) -> list[list[float]]:
-    scorer = HuggingFaceScorer(loaded.model, TOKENS, temperature)
+def _scores(ranker: Ranker, tasks: Sequence[ScoringTask], temperature: float) -> list[list[float]]:
+    scorer = ranker.scorer_at(temperature)
     found: dict[int, list[float]] = {}
     with progress(f"replay at temperature {temperature:g}", len(tasks)) as advance:
         for index, scores in scorer.score(tasks):

@@ -33,7 +33,7 @@ from mllmrec.models.base import ScoringTask
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import LoadedModel, MarkedDecoder
 from mllmrec.models.positions import verify_scaling
-from mllmrec.models.scoring import HuggingFaceScorer
+from mllmrec.models.ranker import scorer_of
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import GrpoSettings
 from mllmrec.training.datasets import TrainingExamples
@@ -42,7 +42,6 @@ from mllmrec.training.grpo.rewards import REWARDS, for_trainer
 from mllmrec.training.setup import RowWriter, row_dataset, trainer_arguments
 
 PURPOSE = "grpo/rollouts"
-TOKENS = 8192
 
 
 def make_trainer(
@@ -143,7 +142,7 @@ class CandidateRollouts:
     def __call__(self, prompts: Sequence[Question], trainer: Any) -> dict[str, Any]:
         questions = list(dict.fromkeys(prompts))
         tasks = [self._task(question) for question in questions]
-        scorer = HuggingFaceScorer(trainer.accelerator.unwrap_model(trainer.model), TOKENS, self.temperature)
+        scorer = scorer_of(trainer.accelerator.unwrap_model(trainer.model), temperature=self.temperature)
         scores = {questions[index]: scores_C for index, scores_C in scorer.score(tasks)}
         chances = {question: distribution(scores_C) for question, scores_C in scores.items()}
         task_of = dict(zip(questions, tasks, strict=True))

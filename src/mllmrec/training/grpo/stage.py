@@ -19,6 +19,7 @@ from mllmrec.data.sequences import Interactions, require_dataset
 from mllmrec.errors import SettingsError
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import LoadedModel, choose_device, load, portable, resolve
+from mllmrec.models.ranker import ranker_of
 from mllmrec.records import Summary
 from mllmrec.settings.training import GrpoSettings
 from mllmrec.storage.locks import locking
@@ -59,7 +60,7 @@ def _train(settings: GrpoSettings, workspace: Workspace) -> Summary:
     on_gpu = choose_device(settings.device).type == "cuda"
     lora = lora_for(str(base), rank=settings.rank, alpha=LORA_ALPHA, dropout=0.0)
     loaded = load(workspace, base, device=settings.device, dtype="bfloat16" if on_gpu else "float32")
-    encoder = Encoder.make(loaded.chat, interactions.catalogue, captions, chosen.max_prompt_tokens)
+    encoder = ranker_of(loaded, interactions.catalogue, captions, chosen.max_prompt_tokens).encoder
     draws = checkpoints.draws_of(folder, settings)
     examples = training_examples(settings, workspace, interactions, chosen.window, draws)
     steps = total_steps(len(examples), settings)
