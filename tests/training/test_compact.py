@@ -19,7 +19,8 @@ from transformers import (
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head
 
-from mllmrec.training.compact import FEW_LAYERS, IGNORED, SWITCH, answers_last, answers_only, without_padding_mask
+from mllmrec.models import private_names
+from mllmrec.training.compact import FEW_LAYERS, IGNORED, answers_last, answers_only, without_padding_mask
 
 
 def loss_and_gradients(model: torch.nn.Module, ids: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
@@ -60,10 +61,31 @@ def test_loss_and_gradients_are_those_of_the_whole_projection() -> None:
 
 
 def test_the_switch_is_put_back() -> None:
-    before = getattr(trl_utils, SWITCH)
+    before = trl_utils._use_triton
     with answers_only():
-        assert getattr(trl_utils, SWITCH) is not before
-    assert getattr(trl_utils, SWITCH) is before
+        assert trl_utils._use_triton is not before
+    assert trl_utils._use_triton is before
+
+
+def test_another_version_of_a_library_trains_the_slow_way_to_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is replaced in a version that it wasn't tried with, and a note says so, once."""
+    model, rows = fused(small_model()), PaddedRows()
+    before, lengths = trl_utils._use_triton, lengths_read(model)
+    whole = rows.step(model)
+    private_names.replaceable.cache_clear()
+    monkeypatch.setattr(private_names, "version", lambda _library: "99.1.0")
+    for _ in range(2):
+        with answers_only(), without_padding_mask(model), answers_last(model):
+            assert trl_utils._use_triton is before
+            slow = rows.step(model)
+    private_names.replaceable.cache_clear()
+    assert set(lengths) == {20}
+    assert_alike(slow, whole)
+    said = capsys.readouterr().err
+    assert said.count("trl 99.1.0 isn't a version that projecting labelled positions alone") == 1
+    assert said.count("transformers 99.1.0 isn't a version that stopping the last layer") == 1
 
 
 def test_padding_on_the_right_needs_no_mask() -> None:

@@ -28,10 +28,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from transformers.utils.chat_template_utils import _compile_jinja_template
-
 from mllmrec.data.visible_answer import closing_mark, open_thought, visible_answer
 from mllmrec.errors import BackendError
+from mllmrec.models.private_names import COMPILE_TEMPLATE, read
 
 MARKER = "@@User's TURN\n\"1\" & '2' <3>@@"
 """Stands for the user's text; letters, quotes, brackets and a line break show a template that would alter them."""
@@ -74,8 +73,9 @@ class ChatTemplate:
         """The turns of a user and a model in alternation, as text; `asks` for an answer, or not."""
         roles = ("user", "assistant")
         turns = [{"role": roles[place % 2], "content": self._form(text)} for place, text in enumerate(contents)]
+        compiled = read(COMPILE_TEMPLATE)
         try:
-            template = _compile_jinja_template(self._tokenizer.get_chat_template())
+            template = compiled(self._tokenizer.get_chat_template())
             rendered: str = template.render(
                 **self._tokenizer.special_tokens_map,
                 messages=turns,

@@ -20,6 +20,7 @@ from typing import Any
 from transformers import DynamicCache
 
 from mllmrec.errors import BackendError
+from mllmrec.models.private_names import IS_STATEFUL, require
 
 ALIBI_TYPES = ("bloom", "mpt")
 ADVICE = "Choose another model, or rank with --method generate."
@@ -32,6 +33,7 @@ def causal_lm(model: Any) -> Any:
 
 def is_recurrent(model: Any) -> bool:
     """Whether a model keeps a state in place of keys and values, which no mask can take a token out of."""
+    require(IS_STATEFUL)
     return bool(getattr(type(causal_lm(model)), "_is_stateful", False))
 
 

@@ -26,9 +26,9 @@ from trl.trainer import utils as trl_utils
 
 from mllmrec.errors import BackendError
 from mllmrec.models.positions import PromptCache, causal_lm, reach
+from mllmrec.models.private_names import LABELLED_ONLY, LAYER_FORWARD, read, replaceable
 from mllmrec.models.scoring import additive
 
-SWITCH = "_use_triton"
 LABELS, MASK, POSITIONS = "labels", "attention_mask", "position_ids"
 ROTATION, CACHE = "position_embeddings", "past_key_values"
 IGNORED = -100
@@ -40,17 +40,17 @@ FEW_LAYERS = 8
 def answers_only() -> Iterator[None]:
     """For the block, let TRL pick labelled positions before the projection on every device.
 
-    A version of TRL without this switch is left as it is, and is only slower.
+    Versions of TRL that this wasn't tried with are left as they are, and are only slower.
     """
-    before = getattr(trl_utils, SWITCH, None)
-    if before is None:
+    if not replaceable(LABELLED_ONLY):
         yield
         return
-    setattr(trl_utils, SWITCH, lambda _device: True)
+    before = read(LABELLED_ONLY)
+    setattr(trl_utils, LABELLED_ONLY.path, lambda _device: True)
     try:
         yield
     finally:
-        setattr(trl_utils, SWITCH, before)
+        setattr(trl_utils, LABELLED_ONLY.path, before)
 
 
 @contextmanager
@@ -84,7 +84,8 @@ def answers_last(model: Any) -> Iterator[None]:
     causal = causal_lm(model)
     layers: Sequence[Any] = getattr(causal.get_decoder(), "layers", ())
     length = 0
-    if not 0 < len(layers) <= FEW_LAYERS or _sees_a_window(model) or _has_router_loss(causal):
+    few = 0 < len(layers) <= FEW_LAYERS
+    if not few or _sees_a_window(model) or _has_router_loss(causal) or not replaceable(LAYER_FORWARD):
         yield
         return
     last = layers[-1]

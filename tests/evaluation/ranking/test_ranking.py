@@ -26,7 +26,7 @@ from mllmrec.evaluation.ranking import stage as ranking
 from mllmrec.evaluation.ranking.chunks import chunk_ranker
 from mllmrec.evaluation.ranking.runs import read_run, write_run
 from mllmrec.models.chat import Encoder
-from mllmrec.models.huggingface import load
+from mllmrec.models.huggingface import HuggingFaceGenerator, load
 from mllmrec.records import Summary
 from mllmrec.settings.data import CandidatesSettings
 from mllmrec.settings.evaluation import EvaluateSettings
@@ -421,26 +421,20 @@ def test_the_first_beam_is_the_first_answer(workspace: Workspace) -> None:
 def test_the_list_prompt_asks_for_all_in_one_answer(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that never saw that prompt may answer badly; what is asked, and of how many answers, is what counts."""
     asked: list[tuple[str, int, int]] = []
-    generate = ranking_generator().generate
+    generate = HuggingFaceGenerator.generate
 
     def recording(self: Any, prompts: Any, *, num_answers: int, max_new_tokens: int) -> list[list[str]]:
         texts = [self.loaded.tokenizer.decode(prompt) for prompt in prompts]
         asked.extend((text, num_answers, max_new_tokens) for text in texts)
         return generate(self, prompts, num_answers=num_answers, max_new_tokens=max_new_tokens)
 
-    monkeypatch.setattr(ranking_generator(), "generate", recording)
+    monkeypatch.setattr(HuggingFaceGenerator, "generate", recording)
     knobs = {"method": "generate", "list_prompt": True, "top_k": "1,2", "max_answer_tokens": 10}
     folder = evaluated(workspace, tag="full", limit=3, **knobs)
     assert len(asked) == 3
     assert all("Answer with the 2 best, best first" in text for text, _, _ in asked)
     assert {(answers, tokens) for _, answers, tokens in asked} == {(1, 20)}
     assert read_json(folder / "metrics.json")["num_users"] == 3
-
-
-def ranking_generator() -> Any:
-    from mllmrec.evaluation.ranking import chunks as answering
-
-    return answering.HuggingFaceGenerator
 
 
 def test_candidates_of_our_own_by_path(workspace: Workspace, tmp_path: Path) -> None:

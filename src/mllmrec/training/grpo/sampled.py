@@ -33,6 +33,7 @@ from mllmrec.models.base import ScoringTask
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import LoadedModel, MarkedDecoder
 from mllmrec.models.positions import verify_scaling
+from mllmrec.models.private_names import GENERATE, read, require
 from mllmrec.models.ranker import scorer_of
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import GrpoSettings
@@ -91,6 +92,7 @@ def make_trainer(
 
 def _rollouts(settings: GrpoSettings, encoder: Encoder) -> CandidateRollouts | WrittenRollouts:
     if settings.rollouts == "generate":
+        require(GENERATE)
         return WrittenRollouts(encoder=encoder)
     return CandidateRollouts(
         encoder=encoder,
@@ -126,7 +128,7 @@ class WrittenRollouts:
         ids = {question: self.encoder.chat.encode(question) for question in dict.fromkeys(prompts)}
         verify_scaling(trainer.model, max(map(len, ids.values())) + trainer.max_completion_length)
         prompt_ids = [list(ids[prompt]) for prompt in prompts]
-        completion_ids, _ = trainer._generate_single_turn(prompt_ids, None, {}, trainer.num_generations)
+        completion_ids, _ = read(GENERATE)(trainer, prompt_ids, None, {}, trainer.num_generations)
         return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
 
