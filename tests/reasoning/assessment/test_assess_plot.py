@@ -8,12 +8,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from mllmrec.reasoning.assessment import plots
-from mllmrec.reasoning.assessment.verdicts import Choice, Outcome, Parts, decide
+from mllmrec.reasoning.assessment.verdicts import Assessment, KeepRule, Parts, decide
 
-CHOICE = Choice(0.5, None, 42)
+CHOICE = KeepRule(0.5, None, 42)
 
 
-def outcome(count: int, *, lifted: bool = True) -> Outcome:
+def outcome(count: int, *, lifted: bool = True) -> Assessment:
     """Every tenth trace leaks; the others have lifts on both sides of zero."""
     parts = {
         str(at): Parts(
@@ -27,7 +27,7 @@ def outcome(count: int, *, lifted: bool = True) -> Outcome:
         )
         for at in range(count)
     }
-    return Outcome(parts=parts, verdicts=decide(parts, CHOICE))
+    return Assessment(parts=parts, verdicts=decide(parts, CHOICE))
 
 
 @pytest.fixture

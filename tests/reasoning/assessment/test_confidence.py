@@ -8,13 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllmrec.reasoning.assessment.verdicts import LESS_TRUSTED, Choice, Parts, confidence, decide, prediction, spread_of
+from mllmrec.reasoning.assessment.verdicts import (
+    LESS_TRUSTED,
+    KeepRule,
+    Parts,
+    confidence,
+    decide,
+    prediction,
+    spread_of,
+)
 
 WHOLE = Parts(1.0, 2.0, None, None, 1.0, 1.0, None)
 
 
-def choice(keep: float = 0.5, threshold: float | None = None, seed: int = 42) -> Choice:
-    return Choice(keep, threshold, seed)
+def choice(keep: float = 0.5, threshold: float | None = None, seed: int = 42) -> KeepRule:
+    return KeepRule(keep, threshold, seed)
 
 
 def test_the_mean_is_geometric_and_weighted() -> None:

@@ -91,4 +91,4 @@ def test_group_lengths_are_those_of_the_summed_vectors() -> None:
     space = ItemSpace({"a": "lantern", "b": "river lantern", "c": "1999"}, TfidfEmbedder())
     vectors = space.vectors.toarray()
     expected = [np.linalg.norm(vectors[0] + vectors[1] + vectors[1]), np.linalg.norm(vectors[2]), 0.0]
-    assert space.lengths([[0, 1, 1], [2], []]) == pytest.approx(expected)
+    assert space.norms([[0, 1, 1], [2], []]) == pytest.approx(expected)

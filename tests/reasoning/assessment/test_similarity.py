@@ -56,4 +56,4 @@ def test_a_sentence_model_gives_rows_of_length_one(toy: Workspace) -> None:
     assert found[0, 1] == pytest.approx(1)
     assert found[1, 0] == pytest.approx(1)
     assert found[0, 0] == pytest.approx(found[1, 1])
-    assert space.lengths([[0, 0]]) == pytest.approx([2])
+    assert space.norms([[0, 0]]) == pytest.approx([2])

@@ -52,7 +52,7 @@ def test_scores_agree_with_plain_counting() -> None:
     weights = [weight * 4 / sum(weights) for weight in weights]
 
     boats = find(found, Facet("picture", "", "wooden boat"))
-    assert boats.places == (0, 2)
+    assert boats.positions == (0, 2)
     own, total = weights[0] + weights[2], weights[0] + weights[2] + weights[3]
     a = 10 * 14 / 59
     first = math.log((own + a) / (total - own + 10 - a))
@@ -81,7 +81,7 @@ def test_a_repeated_item_shares_nothing_with_itself() -> None:
 def test_what_is_missing_is_common_and_unseen() -> None:
     missing = Statistics(catalogue(), {}).missing(["100", "102", "104"])
     assert {each.facet.text for each in missing if each.facet.name == "genre"} == {"Sand", "Wood", "Town"}
-    assert all(each.score < 0 and each.places == () for each in missing)
+    assert all(each.score < 0 and each.positions == () for each in missing)
 
 
 def test_a_catalogue_that_says_nothing_gives_no_keyphrases() -> None:

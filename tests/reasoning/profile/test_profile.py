@@ -13,7 +13,7 @@ from shelves import SEEN, SHELVES, captions, catalogue, histories, items, lines
 
 from mllmrec.data.naming import Naming
 from mllmrec.data.sequences import Catalogue, Interactions
-from mllmrec.reasoning.profile.portrait import Portraitist
+from mllmrec.reasoning.profile.history_profile import HistoryProfiler
 from mllmrec.reasoning.profile.writer import ProfileWriter
 from mllmrec.reasoning.writing.steps import broken_rule, criteria, four_steps
 from mllmrec.records import Item
@@ -115,7 +115,7 @@ def test_the_seed_draws_other_wordings_of_the_same_content() -> None:
 
 def test_nothing_of_the_writer_takes_more_than_a_history() -> None:
     assert list(inspect.signature(ProfileWriter.write).parameters) == ["self", "history"]
-    assert list(inspect.signature(Portraitist.portrait).parameters) == ["self", "history"]
+    assert list(inspect.signature(HistoryProfiler.profile).parameters) == ["self", "history"]
     assert list(inspect.signature(ProfileWriter).parameters) == ["catalogue", "captions", "seed"]
 
 

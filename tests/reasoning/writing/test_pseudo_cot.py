@@ -17,7 +17,7 @@ from mllmrec.data.sequences import Interactions, is_held_out
 from mllmrec.data.traces import TraceJoin
 from mllmrec.errors import ArtifactError, BackendError, SettingsError
 from mllmrec.models.base import Picture
-from mllmrec.reasoning.writing.pseudo_cot import Showing, run
+from mllmrec.reasoning.writing.pseudo_cot import DraftRequests, run
 from mllmrec.records import Summary
 from mllmrec.settings.base import validated
 from mllmrec.settings.texts import PseudoCotSettings
@@ -182,7 +182,7 @@ def test_another_target_changes_no_byte_of_what_is_asked_and_written(
 
 
 def test_a_request_is_made_from_a_history_alone_and_names_no_user(tmp_path: Path) -> None:
-    assert list(inspect.signature(Showing.request).parameters) == ["self", "key", "history", "broken_rule"]
+    assert list(inspect.signature(DraftRequests.request).parameters) == ["self", "key", "history", "broken_rule"]
     workspace, teacher = make_shop(tmp_path), ScriptedTeacher(draft_of)
     asked(workspace, teacher)
     keys = {row["example_id"] for row in written(workspace)}

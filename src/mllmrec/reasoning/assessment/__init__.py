@@ -1,1 +1,1 @@
-"""Traces under assessment: what each knows, does and is worth."""
+"""The assessment of traces: leakage, modality and prediction consistency, confidence, and what is kept."""

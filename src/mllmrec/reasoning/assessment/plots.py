@@ -1,4 +1,4 @@
-"""The picture of an assessment: what became of the traces, and how their scores are spread."""
+"""The figure of an assessment: how many traces are kept and why others aren't, and histograms of their scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
-from mllmrec.reasoning.assessment.verdicts import LESS_TRUSTED, Outcome, Parts, Verdict
+from mllmrec.reasoning.assessment.verdicts import LESS_TRUSTED, Assessment, Parts, TraceVerdict
 from mllmrec.storage.workspace import replacing, sweep_drafts
 
 INK, FAINT, GRID = "#22303c", "#71808c", "#e6eaed"
@@ -19,26 +19,26 @@ COLOURS = {"kept": "#1f8a83", "less trusted": "#b4c0c9", "rejected": "#d0614f"}
 WORDS = COLOURS | {"less trusted": "#84939e"}
 BINS, RANKS, FEWEST_BARS = 40, 0.02, 5
 Values = NDArray[np.float64]
-Score = Callable[[Parts, Verdict], float | None]
+Score = Callable[[Parts, TraceVerdict], float | None]
 
 
-def draw_assessment(outcome: Outcome, path: Path, dataset: str) -> None:
-    """Write a PNG of four panels: fates, modality consistency, lift (words where there is none), confidence."""
+def draw_assessment(assessment: Assessment, path: Path, dataset: str) -> None:
+    """Write a PNG of four panels: fates, modality consistency, lift (length where there is none), confidence."""
     spacing = ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.12)
     figure = Figure(figsize=(11, 7), dpi=130, facecolor="white", layout=spacing)
     figure.suptitle(f"Reasoning traces of {dataset}", x=0.015, ha="left", fontsize=15, fontweight="bold", color=INK)
     fates, modality, lift, confidence = figure.subplots(2, 2).ravel()
-    _draw_fates(fates, outcome)
-    _draw_scores(modality, outcome, lambda parts, _: parts.modality, _ranks)
+    _draw_fates(fates, assessment)
+    _draw_scores(modality, assessment, lambda parts, _: parts.modality, _ranks)
     _caption(modality, "Modality consistency", "share of drawn histories farther from the trace than its own")
-    if any(parts.lift is not None for parts in outcome.parts.values()):
-        _draw_scores(lift, outcome, lambda parts, _: parts.lift, _around_zero)
+    if any(parts.lift is not None for parts in assessment.parts.values()):
+        _draw_scores(lift, assessment, lambda parts, _: parts.lift, _around_zero)
         lift.axvline(0, color=INK, linewidth=0.8)
         _caption(lift, "Prediction consistency", "lift of the target's log-odds by the trace, in nats")
     else:
-        _draw_scores(lift, outcome, lambda parts, _: parts.length, _upper)
+        _draw_scores(lift, assessment, lambda parts, _: parts.length, _upper)
         _caption(lift, "Length", "1: a usual number of words; no scorer was given, so no lift is known")
-    _draw_scores(confidence, outcome, lambda _, verdict: verdict.confidence or None, _upper)
+    _draw_scores(confidence, assessment, lambda _, verdict: verdict.confidence or None, _upper)
     _caption(confidence, "Confidence", "weighted geometric mean of the parts; rejected traces have none")
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep_drafts([path])
@@ -46,25 +46,25 @@ def draw_assessment(outcome: Outcome, path: Path, dataset: str) -> None:
         figure.savefig(file, format="png", metadata={"Software": "mllmrec"})
 
 
-def _draw_fates(axes: Any, outcome: Outcome) -> None:
+def _draw_fates(axes: Any, assessment: Assessment) -> None:
     """A bar for each fate, its count beside it."""
-    counts = outcome.counts()
+    counts = assessment.counts()
     reasons = counts["left_out"]
     rows = [("kept", counts["kept"]), ("less trusted", reasons.get(LESS_TRUSTED, 0))]
     rows += [(reason, count) for reason, count in reasons.items() if reason != LESS_TRUSTED]
-    places, total = range(len(rows)), max(1, sum(count for _, count in rows))
+    positions, total = range(len(rows)), max(1, sum(count for _, count in rows))
     colours = [COLOURS.get(name, COLOURS["rejected"]) for name, _ in rows]
-    axes.barh(places, [count for _, count in rows], color=colours, height=0.62)
-    for place, (_, count) in zip(places, rows, strict=True):
+    axes.barh(positions, [count for _, count in rows], color=colours, height=0.62)
+    for position, (_, count) in zip(positions, rows, strict=True):
         axes.annotate(
             f"{count:,}  ({count / total:.1%})",
-            (count, place),
+            (count, position),
             (5, 0),
             textcoords="offset points",
             va="center",
             color=INK,
         )
-    axes.set_yticks(places, [name for name, _ in rows])
+    axes.set_yticks(positions, [name for name, _ in rows])
     axes.set_ylim(max(len(rows), FEWEST_BARS) - 0.4, -0.6)
     axes.set_xlim(0, 1.32 * max(count for _, count in rows) + 1)
     _plain(axes)
@@ -72,11 +72,11 @@ def _draw_fates(axes: Any, outcome: Outcome) -> None:
     _caption(axes, "What became of them", f"{total:,} traces; red ones are rejected whatever their confidence")
 
 
-def _draw_scores(axes: Any, outcome: Outcome, score: Score, edges: Callable[[Values], Values]) -> None:
+def _draw_scores(axes: Any, assessment: Assessment, score: Score, edges: Callable[[Values], Values]) -> None:
     """Stacked histograms of kept, less trusted and rejected traces, named where there is room."""
     groups: dict[str, list[float]] = {name: [] for name in COLOURS}
-    for key, verdict in outcome.verdicts.items():
-        if (value := score(outcome.parts[key], verdict)) is not None:
+    for key, verdict in assessment.verdicts.items():
+        if (value := score(assessment.parts[key], verdict)) is not None:
             groups[_fate(verdict)].append(value)
     every = np.concatenate([np.asarray(values, dtype=float) for values in groups.values()])
     bins = edges(every)
@@ -87,8 +87,8 @@ def _draw_scores(axes: Any, outcome: Outcome, score: Score, edges: Callable[[Val
         axes.hist(list(shown.values()), bins=bins, stacked=True, color=colours, rwidth=0.92)
     high_ones = not len(every) or np.median(every) > (low + high) / 2
     side, at = ("left", 0.015) if high_ones else ("right", 0.985)
-    for place, name in enumerate(shown):
-        y = 0.93 - 0.09 * place
+    for position, name in enumerate(shown):
+        y = 0.93 - 0.09 * position
         axes.text(at, y, name, transform=axes.transAxes, ha=side, color=WORDS[name], fontweight="bold", fontsize=10)
     axes.set_xlim(low, high)
     _plain(axes)
@@ -115,7 +115,7 @@ def _around_zero(values: Values) -> Values:
     return np.linspace(-(reach or 1.0), reach or 1.0, BINS + 1)
 
 
-def _fate(verdict: Verdict) -> str:
+def _fate(verdict: TraceVerdict) -> str:
     if verdict.keep:
         return "kept"
     return "less trusted" if verdict.reason == LESS_TRUSTED else "rejected"

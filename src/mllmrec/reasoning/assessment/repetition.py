@@ -1,9 +1,9 @@
-"""Near-duplicates: traces that say what another one says.
+"""Near-duplicates among traces.
 
 A text is its set of three-word runs, and two texts are near-duplicates when the Jaccard similarity of their sets is at
 least 4/5. All are found exactly without comparing all pairs: with the runs of every text ordered from rare to common,
 two such sets of n runs share L of their first n - ceil(4n/5) + L, so that a text is compared only with those it shares
-several rare runs with. One of a group stays, the others repeat it, and nothing is compared with them again.
+several rare runs with. One of a group stays, the others are repeats of it, and nothing is compared with those again.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Runs = NDArray[np.integer[Any]]
 
 
 def find_repeats(texts: Iterable[tuple[str, str]], rank: Callable[[str], Any] | None = None) -> dict[str, str]:
-    """key -> key of the text that it repeats, for (key, text) pairs.
+    """For (key, text) pairs, a mapping of each repeat's key to the key of the text that it repeats.
 
-    Of like texts the one whose key `rank` puts first stays, without it the first in order.
+    Of near-duplicates the one whose key `rank` puts first stays; without `rank` the first in order.
 
     >>> pairs = [("a", "one two three four"), ("b", "five six seven"), ("c", "One two three, four!")]
     >>> find_repeats(pairs), find_repeats(pairs, lambda key: -ord(key))
@@ -39,38 +39,38 @@ def find_repeats(texts: Iterable[tuple[str, str]], rank: Callable[[str], Any] | 
     frequency = np.bincount(np.concatenate([np.empty(0, np.int32), *sets]), minlength=1)
     by_run: defaultdict[int, array[int]] = defaultdict(lambda: array("i"))
     repeats: dict[str, str] = {}
-    for place, at in enumerate(order):
+    for position, at in enumerate(order):
         rare = _rarest(sets[at], frequency)
         enough = min(COMMON, -(-SHARED * len(sets[at]) // OF))
-        found = (order[other] for other in _sharing(rare, by_run, enough))
-        original = next((other for other in found if alike(sets[at], sets[other])), None)
+        candidates = (order[other] for other in _sharing(rare, by_run, enough))
+        original = next((other for other in candidates if alike(sets[at], sets[other])), None)
         if original is not None:
             repeats[keys[at]] = keys[original]
             continue
         for run in rare:
-            by_run[run].append(place)
+            by_run[run].append(position)
     return repeats
 
 
 def _rarest(own: Runs, frequency: Runs) -> list[int]:
-    """The first runs of a text from rare to common, but those that no other text has."""
+    """The first runs of a text from rare to common, without those that no other text has."""
     ordered = own[np.argsort(frequency[own], kind="stable")]
     length = len(own) - -(-SHARED * len(own) // OF) + COMMON
     return [run for run in ordered[:length].tolist() if frequency[run] > 1]
 
 
 def _sharing(rare: Sequence[int], by_run: Mapping[int, array[int]], enough: int) -> list[int]:
-    """The places of the earlier texts that have `enough` of these runs, the first one first."""
-    found = [np.frombuffer(by_run[run], dtype=np.int32) for run in rare if run in by_run]
-    if len(found) < enough:
+    """The positions, ascending, of the earlier texts that have at least `enough` of these runs."""
+    lists = [np.frombuffer(by_run[run], dtype=np.int32) for run in rare if run in by_run]
+    if len(lists) < enough:
         return []
-    counts = np.bincount(np.concatenate(found))
-    places: list[int] = np.flatnonzero(counts >= enough).tolist()
-    return places
+    counts = np.bincount(np.concatenate(lists))
+    positions: list[int] = np.flatnonzero(counts >= enough).tolist()
+    return positions
 
 
 def alike(one: Runs, other: Runs) -> bool:
-    """Whether two sets, as sorted numbers, have a Jaccard similarity of at least 4/5."""
+    """Whether two sets, given as sorted hashes, have a Jaccard similarity of at least 4/5."""
     shorter, longer = sorted((len(one), len(other)))
     if OF * shorter < SHARED * longer:
         return False
@@ -79,7 +79,7 @@ def alike(one: Runs, other: Runs) -> bool:
 
 
 def hashed_runs(texts: Iterable[tuple[str, str]]) -> tuple[list[str], list[Runs]]:
-    """The keys, and of each text the set of its runs as sorted numbers."""
+    """The keys, and of each text the set of its runs as sorted hashes."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
     counter = HashingVectorizer(analyzer=_runs, n_features=NUM_HASHES, alternate_sign=False, norm=None)
@@ -94,5 +94,5 @@ def hashed_runs(texts: Iterable[tuple[str, str]]) -> tuple[list[str], list[Runs]
 
 def _runs(text: str) -> Sequence[str]:
     """The runs of three words; a shorter text is one run."""
-    found = words(text)
-    return [" ".join(found[at : at + RUN_WORDS]) for at in range(max(1, len(found) - RUN_WORDS + 1))]
+    written = words(text)
+    return [" ".join(written[at : at + RUN_WORDS]) for at in range(max(1, len(written) - RUN_WORDS + 1))]

@@ -1,14 +1,14 @@
 """`mllmrec assess`: score every trace for trust, reject what leaks or is useless, keep the best of the rest.
 
-Each trace gets the parts of its assessment: what it knows of its target (`examination.py`), whether it speaks of its
-own history (`modality.py`), what it does for the prediction (`prediction.py`, with --scorer), its form, and whether it
-repeats another one. A trace that is rejected isn't scored by a model, which is what costs time. The parts stay in the
-artifact: another --keep or --threshold only decides anew (`verdicts.py`), in seconds.
+Each trace is examined for leakage of its target and for its form (`examination.py`), for whether it speaks of its own
+history (`modality.py`), with --scorer for what it does for the prediction (`prediction.py`), and for whether it repeats
+another one (`repetition.py`). A trace that is rejected isn't scored by a model, because that costs most of the time.
+The scores stay in the artifact: another --keep or --threshold only decides again (`verdicts.py`), in seconds.
 
-Parts are found trace by trace and appended as they come, so that a crash costs one chunk and any number of processes
-writes the same file. What needs all traces at once, repetition and the choice, comes last.
+Scores are computed trace by trace and appended as they come, so that a crash costs one chunk and any number of
+processes writes the same file. What needs all traces at once, near-duplicates and the decision, comes last.
 
-What `mllmrec assess` tells: a table of what is kept and why the rest is not, one of the scores, and a picture.
+The summary has a table of the traces by fate and one of their scores; a figure of both goes to the results folder.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from mllmrec.reasoning.assessment.prediction import PredictionJudge
 from mllmrec.reasoning.assessment.scorers import Share, Subjects, shares_of
 from mllmrec.reasoning.assessment.verdicts import (
     LESS_TRUSTED,
-    Choice,
-    Outcome,
+    Assessment,
+    KeepRule,
     Parts,
     Rows,
     decide_again,
@@ -66,38 +66,39 @@ NO_SCORER = (
 
 
 def run(settings: AssessSettings, workspace: Workspace) -> Summary:
-    """Write <dataset>_assessed_cot.json and a plot of it; tell what was kept, and why the rest was not."""
+    """Write <dataset>_assessed_cot.json and a figure of it; the summary counts what is kept, and the rest by reason."""
     started, path = time.monotonic(), workspace.assessed_cot(settings.dataset)
     subjects = Subjects.read(settings, workspace)
     shares, hashes = shares_of(settings, workspace, subjects)
     inputs, keys = _inputs(settings, workspace, subjects) | hashes, list(subjects.users)
-    choice = Choice(settings.keep, settings.threshold, settings.seed)
+    rule = KeepRule(settings.keep, settings.threshold, settings.seed)
     counts: dict[str, Any] = {"records": subjects.counts}
     with open_work(path, settings, inputs, lambda: stored_rows(path)) as work:
         if assessed := work.nothing_to_do(keys):
-            outcome, changed = decide_again(path, choice)
+            assessment, changed = decide_again(path, rule)
             if not changed:
                 if not (picture := _picture(settings, workspace)).exists():
-                    draw(outcome, picture, settings.dataset)
-                return summary(path, _manifest(path), outcome, headline=f"{path.name} is there already; nothing to do.")
+                    draw(assessment, picture, settings.dataset)
+                headline = f"{path.name} is there already; nothing to do."
+                return summary(path, _manifest(path), assessment, headline=headline)
         else:
             _assess(work, keys, settings, workspace, subjects, shares)
-        outcomes: list[Outcome] = []
+        assessments: list[Assessment] = []
 
         def write(rows: Rows) -> None:
             finished = [key for key, _ in rows]
-            outcomes.append(write_verdicts(path, lambda: work.rows(finished), choice))
-            counts.update(outcomes[0].counts())
+            assessments.append(write_verdicts(path, lambda: work.rows(finished), rule))
+            counts.update(assessments[0].counts())
 
         manifest = work.complete(keys, write, started=started, counts=counts)
     if manifest is None:
         return Summary(headline=f"{path.name} is written by the first process.", artifact=path)
     begin = "Chose again from the stored scores: " if assessed else ""
-    return _told(settings, workspace, manifest, outcomes[0], begin)
+    return _drawn_summary(settings, workspace, manifest, assessments[0], begin)
 
 
 def _inputs(settings: AssessSettings, workspace: Workspace, subjects: Subjects) -> dict[str, str]:
-    """Hashes of all that the scores depend on, but for the scorers."""
+    """Hashes of all that the scores depend on, except the scorers."""
     files = hash_files(
         traces=subjects.traces.path,
         train=workspace.split(settings.dataset, "train"),
@@ -157,13 +158,14 @@ def _picture(settings: AssessSettings, workspace: Workspace) -> Path:
     return workspace.results(settings.dataset) / "assessed_cot.png"
 
 
-def _told(
-    settings: AssessSettings, workspace: Workspace, manifest: Manifest, outcome: Outcome, begin: str = ""
+def _drawn_summary(
+    settings: AssessSettings, workspace: Workspace, manifest: Manifest, assessment: Assessment, begin: str = ""
 ) -> Summary:
     path, picture = workspace.assessed_cot(settings.dataset), _picture(settings, workspace)
-    draw(outcome, picture, settings.dataset)
-    headline = f"{begin}{manifest.counts['kept']:,} of {len(outcome.verdicts):,} traces are kept in {path.name}; the "
-    return summary(path, manifest, outcome, headline=headline + f"distributions are drawn in {picture}.")
+    draw(assessment, picture, settings.dataset)
+    kept, total = manifest.counts["kept"], len(assessment.verdicts)
+    headline = f"{begin}{kept:,} of {total:,} traces are kept in {path.name}; the distributions are drawn in {picture}."
+    return summary(path, manifest, assessment, headline=headline)
 
 
 def _chunks(joined: Iterable[Joined]) -> Iterator[list[Joined]]:
@@ -172,24 +174,24 @@ def _chunks(joined: Iterable[Joined]) -> Iterator[list[Joined]]:
         yield chunk
 
 
-def summary(path: Path, manifest: Manifest, outcome: Outcome, *, headline: str) -> Summary:
+def summary(path: Path, manifest: Manifest, assessment: Assessment, *, headline: str) -> Summary:
     """The tables and warnings of a finished assessment."""
     records = manifest.counts["records"]
     warnings = [f"{records[name]:,} {text}." for name, text in NOTED.items() if records.get(name)]
-    if all(parts.lift is None for parts in outcome.parts.values()):
+    if all(parts.lift is None for parts in assessment.parts.values()):
         warnings.append(NO_SCORER)
     return Summary(
         headline=headline,
         artifact=path,
-        tables=(fates_table(manifest, outcome), scores_table(outcome)),
+        tables=(fates_table(manifest, assessment), scores_table(assessment)),
         warnings=tuple(warnings),
         facts=dict(manifest.counts),
     )
 
 
-def fates_table(manifest: Manifest, outcome: Outcome) -> Table:
+def fates_table(manifest: Manifest, assessment: Assessment) -> Table:
     """How many traces are kept, and how many aren't, by reason."""
-    counts, total = outcome.counts(), len(outcome.verdicts) + int(manifest.counts["failed"])
+    counts, total = assessment.counts(), len(assessment.verdicts) + int(manifest.counts["failed"])
     rows = [("kept", counts["kept"]), *sorted(counts["left_out"].items(), key=lambda row: row[0] != LESS_TRUSTED)]
     rows += [(f"failed: {reason}", count) for reason, count in manifest.counts.get("failed_by_reason", {}).items()]
     return Table(
@@ -199,35 +201,35 @@ def fates_table(manifest: Manifest, outcome: Outcome) -> Table:
     )
 
 
-def scores_table(outcome: Outcome) -> Table:
+def scores_table(assessment: Assessment) -> Table:
     """The quartiles of each part among kept, less trusted and rejected traces."""
     groups: dict[str, list[str]] = {"kept": [], "less trusted": [], "rejected": []}
-    for key, verdict in outcome.verdicts.items():
+    for key, verdict in assessment.verdicts.items():
         groups["kept" if verdict.keep else "less trusted" if verdict.reason == LESS_TRUSTED else "rejected"].append(key)
     rows = []
     for name, part in SHOWN.values():
-        told = [_quartiles([part(outcome.parts[key]) for key in keys]) for keys in groups.values()]
-        if any(told):
-            rows.append((name, *told))
-    told = [_quartiles([outcome.verdicts[key].confidence for key in keys]) for keys in groups.values()]
+        cells = [_quartiles([part(assessment.parts[key]) for key in keys]) for keys in groups.values()]
+        if any(cells):
+            rows.append((name, *cells))
+    confidences = [_quartiles([assessment.verdicts[key].confidence for key in keys]) for keys in groups.values()]
     return Table(
         title="Scores",
         columns=("part", *groups),
-        rows=(*rows, ("confidence", *told)),
+        rows=(*rows, ("confidence", *confidences)),
         note="The median and the quartiles around it.",
     )
 
 
-def draw(outcome: Outcome, picture: Path, dataset: str) -> None:
-    """Draw the distributions; the library loads here."""
+def draw(assessment: Assessment, picture: Path, dataset: str) -> None:
+    """Draw the distributions; matplotlib is imported only here."""
     from mllmrec.reasoning.assessment.plots import draw_assessment
 
-    draw_assessment(outcome, picture, dataset)
+    draw_assessment(assessment, picture, dataset)
 
 
 def _quartiles(values: Sequence[float | None]) -> str:
-    found = [value for value in values if value is not None]
-    if not found:
+    known = [value for value in values if value is not None]
+    if not known:
         return ""
-    low, middle, high = quantiles(found, n=4, method="inclusive") if len(found) > 1 else found * 3
+    low, middle, high = quantiles(known, n=4, method="inclusive") if len(known) > 1 else known * 3
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"

@@ -1,18 +1,17 @@
-"""From the parts of a trace's assessment to one confidence, and from that to what is kept.
+"""The confidence in each trace, the traces that are kept, and the artifact of `mllmrec assess` that records both.
 
     prediction = logistic(lift / sqrt(spread^2 + error^2))        spread: root mean square of all lifts
     confidence = (modality^2 x prediction^2 x steps x length)^(1/6)
 
-It is the weighted geometric mean of the parts, each in [0, 1], so that a good one can't make up for a bad one; without
-a scorer, or for drafts without steps, the mean is taken over the parts that are there. A lift of zero gives a
-prediction of one half, and one that its error doesn't tell from zero stays near it. A rejected trace has confidence 0.
-What is kept is a share of the others, the highest confidence first, ties broken by the margin of the modality and then
-by hash; or all that reach a threshold.
+The confidence is the weighted geometric mean of the parts, each in [0, 1], so that a good part can't make up for a bad
+one. Parts that are missing (no scorer was given, a draft has no steps) are left out of the mean. A lift of zero gives a
+prediction of 0.5, and a lift that is small against its standard error stays near it. A rejected trace has confidence 0.
+Of the others a share is kept, the highest confidence first, ties broken by the modality margin and then by hash; or all
+that reach a threshold.
 
-The artifact of `mllmrec assess`: every trace with its scores, its confidence and whether it is kept.
-
-The scores are stored and the choice is made of them, so that it can be made again. Rows are read one at a time, once to
-collect what decides and once to be written; only a few numbers of each are held.
+The artifact stores every trace with its scores, its confidence and whether it is kept. Because the scores are stored,
+another share or threshold is applied without scoring anything again. Rows are read one at a time, once to collect the
+numbers that decide and once to be written; only these numbers are held in memory.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ from mllmrec.reasoning.assessment.repetition import find_repeats
 from mllmrec.storage.json_streams import read_list, write_list
 
 WEIGHTS = {"modality": 2.0, "prediction": 2.0, "steps": 1.0, "length": 1.0}
-LESS_TRUSTED = "is less trusted than those kept"
+LESS_TRUSTED, REPEATS = "is less trusted than those kept", "repeats another trace"
 
-REPEATS = "repeats another trace"
 Row = dict[str, Any]
 Rows = Iterator[tuple[str, Row]]
 
 
 class Parts(NamedTuple):
-    """What is known of one trace: the parts of its confidence, and why it is rejected, if it is.
+    """The parts of one trace's confidence, and the reason for which it is rejected, None where it isn't.
 
-    `prediction` comes of `lift` and `lift_error` when all lifts are known.
+    `modality`, `prediction`, `steps` and `length` lie in [0, 1]; `lift` and `lift_error` are in nats. `prediction` is
+    computed from them when the lifts of all traces are known.
     """
 
     modality: float
@@ -52,16 +51,16 @@ class Parts(NamedTuple):
     prediction: float | None = None
 
 
-class Choice(NamedTuple):
-    """How to choose among the traces that aren't rejected: a share of them, or all that reach a threshold."""
+class KeepRule(NamedTuple):
+    """Which of the traces that aren't rejected are kept: the share `keep`, or all with confidence >= `threshold`."""
 
     keep: float
     threshold: float | None
     seed: int
 
 
-class Verdict(NamedTuple):
-    """What came of one trace. `reason` is why it isn't kept."""
+class TraceVerdict(NamedTuple):
+    """The decision on one trace. `reason` is why it isn't kept, None where it is."""
 
     prediction: float | None
     confidence: float
@@ -69,16 +68,16 @@ class Verdict(NamedTuple):
     reason: str | None
 
 
-def decide(assessed: Mapping[str, Parts], choice: Choice) -> dict[str, Verdict]:
-    """Verdicts by key."""
+def decide(assessed: Mapping[str, Parts], rule: KeepRule) -> dict[str, TraceVerdict]:
+    """The verdict on each trace, by example id."""
     whole = with_predictions(assessed)
     trusted = {key: confidence(parts) for key, parts in whole.items() if parts.reason is None}
-    if choice.threshold is not None:
-        kept = {key for key, value in trusted.items() if value >= choice.threshold}
+    if rule.threshold is not None:
+        kept = {key for key, value in trusted.items() if value >= rule.threshold}
     else:
-        kept = set(sorted(trusted, key=ranking(whole, choice.seed))[: round(choice.keep * len(trusted))])
+        kept = set(sorted(trusted, key=ranking(whole, rule.seed))[: round(rule.keep * len(trusted))])
     return {
-        key: Verdict(
+        key: TraceVerdict(
             prediction=parts.prediction,
             confidence=trusted.get(key, 0.0),
             keep=key in kept,
@@ -99,7 +98,7 @@ def ranking(assessed: Mapping[str, Parts], seed: int) -> Callable[[str], tuple[f
 
 
 def with_predictions(assessed: Mapping[str, Parts]) -> dict[str, Parts]:
-    """The same with every lift as a prediction; those of rejected traces set no scale."""
+    """`assessed` with every lift turned into a prediction; lifts of rejected traces don't count for the scale."""
     lifts = [parts.lift for parts in assessed.values() if parts.reason is None and parts.lift is not None]
     spread = spread_of(lifts)
     return {key: parts._replace(prediction=prediction(parts, spread)) for key, parts in assessed.items()}
@@ -111,15 +110,15 @@ def confidence(parts: Parts) -> float:
     >>> confidence(Parts(1.0, 2.5, None, None, None, 1.0, None, prediction=0.25))
     0.574349
     """
-    found = {name: value for name in WEIGHTS if (value := getattr(parts, name)) is not None}
-    if min(found.values()) <= 0:
+    values = {name: value for name in WEIGHTS if (value := getattr(parts, name)) is not None}
+    if min(values.values()) <= 0:
         return 0.0
-    total = sum(WEIGHTS[name] for name in found)
-    return round(math.exp(sum(WEIGHTS[name] * math.log(value) for name, value in found.items()) / total), 6)
+    total = sum(WEIGHTS[name] for name in values)
+    return round(math.exp(sum(WEIGHTS[name] * math.log(value) for name, value in values.items()) / total), 6)
 
 
 def prediction(parts: Parts, spread: float) -> float | None:
-    """The lift as a number in (0, 1), one half for none."""
+    """The lift on a scale of 0 to 1: 0.5 for a lift of zero, None without one. `spread` is in nats."""
     if parts.lift is None:
         return None
     scale = math.hypot(spread, parts.lift_error or 0.0)
@@ -127,19 +126,19 @@ def prediction(parts: Parts, spread: float) -> float | None:
 
 
 def spread_of(lifts: Sequence[float]) -> float:
-    """The root mean square; 0 for none."""
+    """The root mean square of lifts in nats; 0 for no lifts."""
     return math.sqrt(math.fsum(lift * lift for lift in lifts) / len(lifts)) if lifts else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Assessment:
     """The parts and the verdict of every trace, by example id."""
 
     parts: Mapping[str, Parts]
-    verdicts: Mapping[str, Verdict]
+    verdicts: Mapping[str, TraceVerdict]
 
     def counts(self) -> dict[str, Any]:
-        """How many are kept, and how many aren't for which reason."""
+        """The number of traces kept, and of those left out by reason, the commonest reason first."""
         reasons = Counter(verdict.reason for verdict in self.verdicts.values() if verdict.reason is not None)
         return {
             "kept": sum(verdict.keep for verdict in self.verdicts.values()),
@@ -147,34 +146,34 @@ class Outcome:
         }
 
 
-def write_verdicts(path: Path, rows: Callable[[], Rows], choice: Choice) -> Outcome:
-    """Find repetitions, decide, and write the artifact; `rows` reads the assessed rows as often as it is asked.
+def write_verdicts(path: Path, rows: Callable[[], Rows], rule: KeepRule) -> Assessment:
+    """Reject near-duplicates, decide, and write the artifact; `rows` is called once for each pass over the rows.
 
-    Of traces that say the same the most trusted stays: whose history they are about, where that can be told.
+    Of near-duplicates the most trusted one stays, so a text copied between users stays with the history it fits best.
     """
     parts = {key: _parts(row) for key, row in rows()}
     texts = ((key, row["reasoning"]) for key, row in rows() if row["reason"] is None)
-    repeats = find_repeats(texts, ranking(with_predictions(parts), choice.seed))
+    repeats = find_repeats(texts, ranking(with_predictions(parts), rule.seed))
     parts |= {key: parts[key]._replace(reason=REPEATS) for key in repeats}
-    outcome = Outcome(parts=parts, verdicts=decide(parts, choice))
-    write_list(path, (_decided(row, outcome.verdicts[key], repeats.get(key)) for key, row in rows()))
-    return outcome
+    assessment = Assessment(parts=parts, verdicts=decide(parts, rule))
+    write_list(path, (_decided(row, assessment.verdicts[key], repeats.get(key)) for key, row in rows()))
+    return assessment
 
 
-def decide_again(path: Path, choice: Choice) -> tuple[Outcome, bool]:
-    """Another choice from the stored scores; and whether it differs from the one that was stored."""
+def decide_again(path: Path, rule: KeepRule) -> tuple[Assessment, bool]:
+    """Apply a rule to the stored scores; also returns whether any verdict differs from the stored one."""
     parts, stored = dict[str, Parts](), dict[str, tuple[Any, ...]]()
     for row in read_list(path):
         key = row["example_id"]
         parts[key] = _parts(row)
         stored[key] = (row["scores"]["prediction"], row["confidence"], row["keep"], row["reason"])
-    outcome = Outcome(parts=parts, verdicts=decide(parts, choice))
-    changed = any(tuple(outcome.verdicts[key]) != before for key, before in stored.items())
-    return outcome, changed
+    assessment = Assessment(parts=parts, verdicts=decide(parts, rule))
+    changed = any(tuple(assessment.verdicts[key]) != before for key, before in stored.items())
+    return assessment, changed
 
 
 def stored_rows(path: Path) -> Rows:
-    """The rows of a finished artifact as they were before anything was decided."""
+    """The rows of a finished artifact without what was decided about them."""
     for row in read_list(path):
         reason = row["reason"] if row["reason"] not in (LESS_TRUSTED, REPEATS) else None
         scores = {name: value for name, value in row["scores"].items() if name not in ("prediction", "repeats")}
@@ -188,7 +187,7 @@ def _parts(row: Row) -> Parts:
     return Parts(**{name: row["scores"][name] for name in names}, reason=reason)
 
 
-def _decided(row: Row, verdict: Verdict, repeats: str | None) -> Row:
+def _decided(row: Row, verdict: TraceVerdict, repeats: str | None) -> Row:
     kept = {name: value for name, value in row.items() if name not in ("scores", "confidence", "keep", "reason")}
     return {
         **kept,

@@ -1,13 +1,11 @@
-"""What can be said of an item in words: attributes, era, the title's form, and the phrases of title and caption.
+"""The facets of an item in words: attributes, era, form of the title, and phrases of title and caption.
 
 Attributes are the further columns of the titles file (`Comedy|Drama` are two), the era is read from a year in brackets
-at a title's end, and the form tells a number, a subtitle or a second title in brackets.
+at the end of a title, and the form notes a number, a subtitle or a second title in brackets.
 
-The words and pairs of words of a title or a caption that can tell something.
-
-A phrase is a word, or two of them with at most two small words between (`fine detail`, `man in a hat`), within one
-clause. Stop words never stand at its ends; words that only mean something beside another (`fine`, `upper`) never stand
-alone.
+A phrase is a word, or two words with at most two small words between (`fine detail`, `man in a hat`), within one
+clause. A phrase doesn't begin or end with a stop word; words that only mean something beside another (`fine`, `upper`)
+never stand alone.
 """
 
 from __future__ import annotations
@@ -23,17 +21,42 @@ from mllmrec.data.sequences import Catalogue
 Kind = Literal["attribute", "era", "form", "title", "picture"]
 Source = tuple[Kind, str]
 YEAR = re.compile(r"\s*\((\d{4})\)\s*$")
-LONGEST_VALUE = 40
+LONGEST_VALUE, SHORTEST_WORD, WIDEST_GAP = 40, 3, 2
 
 _NUMBER = re.compile(r"\b(?:\d+|I{2,3}|IV|VI{0,3}|IX)\b")
 _SUBTITLE = re.compile(r"\S:\s+\S|\s-\s")
 _BRACKETS = re.compile(r"\([^()]{4,}\)")
 
-SHORTEST_WORD, WIDEST_GAP = 3, 2
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+LINKS = _set("a across an around at below beside by for from in into la le near of on over the to under with")
+# Words that captions have of any image.
+MORE_STOP_WORDS = _set(
+    """image picture photo poster cover scene background foreground show shows showing depicts features featuring make
+    makes vol volume"""
+)
+# Informative words that scikit-learn counts as stop words.
+NO_STOP_WORDS = _set(
+    """back bill bottom cry detail empty fire front full interest mill mine move serious side sincere system thick thin
+    top"""
+)
+# Words that belong to the next one: `dark red` is neither dark nor red.
+MODIFIERS = _set("dark light pale deep slate upper lower")
+WEAK_WORDS = _set(
+    """above back bottom bright brightest centre center contrast darkest detail edged edge fine full high large left
+    light lit little low lower marks medium middle nearly evenly right side small soft strong text text-like toned
+    top touched upper"""
+)
+
+_CLAUSES = re.compile(r"[.,;:!?()\[\]/|\"“”—–]+|\s-+\s")
+_WORDS = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 
 class Facet(NamedTuple):
-    """One trait of an item. `name` is the column of an attribute and empty elsewhere."""
+    """One feature of an item. `name` is the column of an attribute and empty for the other kinds."""
 
     kind: Kind
     name: str
@@ -41,33 +64,33 @@ class Facet(NamedTuple):
 
     @property
     def source(self) -> Source:
-        """Where the trait was read; only items that have this source can show the trait."""
+        """Where the facet was read; only items that have this source can have the facet."""
         return self.kind, self.name
 
     @property
     def is_plain(self) -> bool:
-        """Whether one item that shows it is enough to say so: an attribute or an era, no chance likeness of words."""
+        """Whether the facet is an attribute or an era, for which one item is enough, and no phrase, alike by chance."""
         return self.kind in ("attribute", "era")
 
 
 def facets_of(item_id: str, catalogue: Catalogue, captions: Mapping[str, str]) -> set[Facet]:
-    """All facets of an item; an item without a title has none from its title.
+    """All facets of an item; without a title it has none from a title.
 
     >>> from mllmrec.records import Item
-    >>> shelf = Catalogue([Item(item_id="1", title="Paper Moon (1996)", attributes=(("genres", "Comedy|Drama"),))])
-    >>> sorted(facet.text for facet in facets_of("1", shelf, {}))
+    >>> catalogue = Catalogue([Item(item_id="1", title="Paper Moon (1996)", attributes=(("genres", "Comedy|Drama"),))])
+    >>> sorted(facet.text for facet in facets_of("1", catalogue, {}))
     ['1990s', 'Comedy', 'Drama', 'late 1990s', 'moon', 'paper', 'paper moon']
     """
     item = catalogue.get(item_id)
-    found = {Facet("picture", "", phrase) for phrase in phrases(captions.get(item_id, ""))}
+    facets = {Facet("picture", "", phrase) for phrase in phrases(captions.get(item_id, ""))}
     if item is None:
-        return found
-    found |= {Facet("title", "", phrase) for phrase in phrases(YEAR.sub("", item.title))}
-    found |= {Facet("era", "", era) for era in eras(item.title)}
-    found |= {Facet("form", "", form) for form in forms(item.title)}
+        return facets
+    facets |= {Facet("title", "", phrase) for phrase in phrases(YEAR.sub("", item.title))}
+    facets |= {Facet("era", "", era) for era in eras(item.title)}
+    facets |= {Facet("form", "", form) for form in forms(item.title)}
     for column, value in item.attributes:
-        found |= {Facet("attribute", singular(column), part) for part in _values(value)}
-    return found
+        facets |= {Facet("attribute", singular(column), part) for part in _values(value)}
+    return facets
 
 
 def eras(title: str) -> list[str]:
@@ -89,12 +112,12 @@ def forms(title: str) -> list[str]:
     ['a number in the title', 'a second title in brackets']
     """
     text = YEAR.sub("", title)
-    told = {
+    matches = {
         "a number in the title": _NUMBER.search(text),
         "a second title in brackets": _BRACKETS.search(text),
         "a subtitle": _SUBTITLE.search(text),
     }
-    return [form for form, found in told.items() if found]
+    return [form for form, match in matches.items() if match]
 
 
 def singular(column: str) -> str:
@@ -116,33 +139,6 @@ def _values(value: str) -> Iterator[str]:
             yield text
 
 
-def _set(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-LINKS = _set("a across an around at below beside by for from in into la le near of on over the to under with")
-# Words that captions have of any image.
-MORE_STOP_WORDS = _set(
-    """image picture photo poster cover scene background foreground show shows showing depicts features featuring make
-    makes vol volume"""
-)
-# Telling words that the library counts as stop words.
-NO_STOP_WORDS = _set(
-    """back bill bottom cry detail empty fire front full interest mill mine move serious side sincere system thick thin
-    top"""
-)
-# Words that belong to the next one: `dark red` is neither dark nor red.
-MODIFIERS = _set("dark light pale deep slate upper lower")
-WEAK_WORDS = _set(
-    """above back bottom bright brightest centre center contrast darkest detail edged edge fine full high large left
-    light lit little low lower marks medium middle nearly evenly right side small soft strong text text-like toned top
-    touched upper"""
-)
-
-_CLAUSES = re.compile(r"[.,;:!?()\[\]/|\"“”—–]+|\s-+\s")
-_WORDS = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
-
-
 def phrases(text: str) -> Iterator[str]:
     """Words and pairs in lower case, in order, repeated as they are.
 
@@ -154,7 +150,7 @@ def phrases(text: str) -> Iterator[str]:
         for at, word in enumerate(words):
             if word in LINKS:
                 continue
-            if not _tells(word):
+            if not _is_informative(word):
                 before = -1
                 continue
             if word not in WEAK_WORDS:
@@ -168,20 +164,20 @@ def _joined(words: list[str]) -> list[str]:
     """`words` with each modifier joined to the word that it belongs to."""
     joined: list[str] = []
     for word in words:
-        if joined and joined[-1] in MODIFIERS and _tells(word):
+        if joined and joined[-1] in MODIFIERS and _is_informative(word):
             joined[-1] += f" {word}"
         else:
             joined.append(word)
     return joined
 
 
-def _tells(word: str) -> bool:
+def _is_informative(word: str) -> bool:
     return len(word) >= SHORTEST_WORD and word not in LINKS and word not in stop_words()
 
 
 @cache
 def stop_words() -> frozenset[str]:
-    """Words too common to tell anything; loaded when the first phrase is read."""
+    """Words too common to be informative; scikit-learn is imported when the first phrase is read."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     return MORE_STOP_WORDS.union(ENGLISH_STOP_WORDS) - NO_STOP_WORDS

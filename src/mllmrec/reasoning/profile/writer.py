@@ -1,15 +1,13 @@
-"""The writer without weights: four steps about a history, from what its items share and the catalogue at large doesn't.
+"""The writer without a model: four steps about a history, from what distinguishes its items from the catalogue.
 
-It reads captions, titles and attributes of the history's items against the catalogue's statistics and says what stands
-out, where the history is heading, what to look for, and what the next item is like. That makes the pipeline run without
-a model and gives traces written by one something to be measured against. It can't leak: nothing here takes a target,
-the statistics come from the catalogue and not from sequences, even the draw of a wording depends on the history alone,
-and no item outside the history is named by its title.
-
-How the profile writer says things: facets in the three places where they stand, lists, and turns of phrase.
+It compares captions, titles and attributes of the history's items with the catalogue's statistics, and writes what
+stands out, where the history is heading, what to look for, and what the next item is like. With it the pipeline runs
+without a model, and traces that a model wrote have a baseline. It can't leak the target: nothing here takes a target,
+the statistics come from the catalogue and not from sequences, the draw of a wording depends on the history alone, and
+no item outside the history is named by its title.
 
 Every turn of phrase has several wordings, so that traces aren't all alike; one is drawn for each history. Wordings that
-happen to spell a title of the catalogue ("fall", "safe") are put aside when the writer is made.
+happen to spell a title of the catalogue ("fall", "safe") are removed when the writer is made.
 """
 
 from __future__ import annotations
@@ -20,12 +18,12 @@ from collections.abc import Mapping, Sequence
 from mllmrec.data.draws import generator
 from mllmrec.data.sequences import Catalogue
 from mllmrec.reasoning.profile.facets import Facet, Kind
-from mllmrec.reasoning.profile.portrait import LATELY, Portrait, Portraitist
+from mllmrec.reasoning.profile.history_profile import LATELY, HistoryProfile, HistoryProfiler
 
 PROFILE_VERSION = "2026-11.1"
 FEW_SIGNALS, MOST_EXAMPLES, MOST_OWN, FEWEST_CRITERIA = 2, 2, 2, 3
 
-SHOWN: Mapping[Kind, str] = {
+AS_PREDICATE: Mapping[Kind, str] = {
     "attribute": "{be} of the {name} {text}",
     "era": "{come} from the {text}",
     "form": "{have} {text}",
@@ -79,108 +77,109 @@ TURNS = {
 
 
 class ProfileWriter:
-    """Writes the four steps of any history over one catalogue; `captions` may be empty."""
+    """Writes the four steps for any history over one catalogue; `captions` may be empty."""
 
     name = "profile"
 
     def __init__(self, catalogue: Catalogue, captions: Mapping[str, str], seed: int = 42) -> None:
-        self._portraitist = Portraitist(catalogue, captions)
+        self._profiler = HistoryProfiler(catalogue, captions)
         self._seed = seed
-        spells = self._portraitist.titles.named
+        spells = self._profiler.titles.named
         self._turns = {
             turn: [text for text in texts if not spells(text)] or list(texts) for turn, texts in TURNS.items()
         }
 
     def write(self, history: Sequence[str]) -> str:
         """The lines `Step 1:` to `Step 4:`; the same history gives the same lines."""
-        portrait = self._portraitist.portrait(history)
+        profile = self._profiler.profile(history)
         rng = generator(self._seed, "profile", " ".join(history))
         steps = (
-            self._preferences(portrait, rng),
-            self._intent(portrait, rng),
-            "; ".join(f"({number}) {text}" for number, text in enumerate(criteria(portrait), 1)),
-            self._say("profile", rng, what=next_item(portrait)),
+            self._preferences(profile, rng),
+            self._intent(profile, rng),
+            "; ".join(f"({number}) {text}" for number, text in enumerate(criteria(profile), 1)),
+            self._wording("profile", rng, what=next_item(profile)),
         )
         return "\n".join(f"Step {number}: {sentence(text)}" for number, text in enumerate(steps, 1))
 
-    def _preferences(self, portrait: Portrait, rng: random.Random) -> str:
+    def _preferences(self, profile: HistoryProfile, rng: random.Random) -> str:
         """Step 1: what the choices share, with examples, and what they lack."""
-        parts = observations(portrait)
-        told = [listed(parts) if parts else self._say("spread", rng, count=len(portrait))]
-        if len(parts) < FEW_SIGNALS and portrait.decades[1:]:
-            told.append(f"together they reach from the {portrait.decades[0]} to the {portrait.decades[-1]}")
-        if portrait.lacking is not None:
-            told.append(f"none {shown(portrait.lacking, 1)}")
-        return "; ".join(told)
+        parts = observations(profile)
+        clauses = [listed(parts) if parts else self._wording("spread", rng, count=len(profile))]
+        if len(parts) < FEW_SIGNALS and profile.decades[1:]:
+            clauses.append(f"together they reach from the {profile.decades[0]} to the {profile.decades[-1]}")
+        if profile.lacking is not None:
+            clauses.append(f"none {predicate(profile.lacking, 1)}")
+        return "; ".join(clauses)
 
-    def _intent(self, portrait: Portrait, rng: random.Random) -> str:
-        """Step 2: whether the latest choice goes on with what stood out, and what has faded."""
-        kept = [each.facet for each in portrait.signals if each.places[-1] == len(portrait) - 1][:2]
-        faded = [each.facet for each in portrait.signals if not portrait.is_lively(each)][:1]
-        latest, own = name_of(portrait, 1), own_traits(portrait)
+    def _intent(self, profile: HistoryProfile, rng: random.Random) -> str:
+        """Step 2: whether the latest choice has the distinctive features, and which feature no late choice has."""
+        kept = [signal.facet for signal in profile.signals if signal.positions[-1] == len(profile) - 1][:2]
+        faded = [signal.facet for signal in profile.signals if not profile.is_recent(signal)][:1]
+        latest, own = name_of(profile, 1), own_features(profile)
         towards = f", towards {nouns(own)}" if own else ""
         if kept:
-            text = self._say("keeps", rng, latest=latest, nouns=nouns(kept))
-            return text + ("; " + self._say("fading", rng, nouns=nouns(faded), count=LATELY) if faded else "")
-        if portrait.signals:
-            return self._say("leaves", rng, latest=latest, nouns=nouns(wanted(portrait)[:2]), own=towards)
-        return self._say("open", rng, latest=latest, own=towards)
+            text = self._wording("keeps", rng, latest=latest, nouns=nouns(kept))
+            return text + ("; " + self._wording("fading", rng, nouns=nouns(faded), count=LATELY) if faded else "")
+        if profile.signals:
+            return self._wording("leaves", rng, latest=latest, nouns=nouns(wanted(profile)[:2]), own=towards)
+        return self._wording("open", rng, latest=latest, own=towards)
 
-    def _say(self, turn: str, rng: random.Random, **words: object) -> str:
+    def _wording(self, turn: str, rng: random.Random, **words: object) -> str:
         return rng.choice(self._turns[turn]).format(**words)
 
 
-def observations(portrait: Portrait) -> list[str]:
+def observations(profile: HistoryProfile) -> list[str]:
     """`6 of the 9 choices are of the genre Comedy ("A" and "B")`; later ones are shorter and have other examples."""
-    total, parts, told = len(portrait), list[str](), set[str]()
-    for number, signal in enumerate(portrait.signals):
-        count = len(signal.places)
+    total, parts, named = len(profile), list[str](), set[str]()
+    for number, signal in enumerate(profile.signals):
+        count = len(signal.positions)
         share = f"all {total}" if count == total else f"{count} of the {total}" if not number else str(count)
-        names = dict.fromkeys(name for place in reversed(signal.places) if (name := portrait.names[place]) is not None)
-        examples = sorted(names, key=told.__contains__)[:MOST_EXAMPLES] if number < MOST_EXAMPLES else []
-        told.update(examples)
-        text = f"{share} {'choices ' if not number else ''}{shown(signal.facet, count)}"
+        names = dict.fromkeys(name for at in reversed(signal.positions) if (name := profile.names[at]) is not None)
+        examples = sorted(names, key=named.__contains__)[:MOST_EXAMPLES] if number < MOST_EXAMPLES else []
+        named.update(examples)
+        text = f"{share} {'choices ' if not number else ''}{predicate(signal.facet, count)}"
         parts.append(text + (f" ({listed(examples)})" if examples else ""))
     return parts
 
 
-def wanted(portrait: Portrait) -> list[Facet]:
-    """The telling traits to look for, those of the last choices first; of eras only one, for an item has one."""
-    found = [each.facet for each in sorted(portrait.signals, key=lambda signal: not portrait.is_lively(signal))]
-    eras = [facet for facet in found if facet.kind == "era"]
-    return [facet for facet in found if facet not in eras[1:]]
+def wanted(profile: HistoryProfile) -> list[Facet]:
+    """The distinctive features to look for, those of the last choices first; of eras only one, as an item has one."""
+    signals = sorted(profile.signals, key=lambda signal: not profile.is_recent(signal))
+    facets = [signal.facet for signal in signals]
+    eras = [facet for facet in facets if facet.kind == "era"]
+    return [facet for facet in facets if facet not in eras[1:]]
 
 
-def own_traits(portrait: Portrait) -> list[Facet]:
-    """What the latest choice brings of its own."""
-    told = {each.facet for each in portrait.signals}
-    return [facet for facet in portrait.latest if facet not in told][:MOST_OWN]
+def own_features(profile: HistoryProfile) -> list[Facet]:
+    """Attributes and eras of the latest choice that aren't distinctive of the history."""
+    distinctive = {signal.facet for signal in profile.signals}
+    return [facet for facet in profile.latest if facet not in distinctive][:MOST_OWN]
 
 
-def criteria(portrait: Portrait) -> list[str]:
-    """Three to five things to look for: telling traits, nearness to the latest choice, and what to avoid."""
-    found = [criteria_words([facet]) for facet in wanted(portrait)[:FEWEST_CRITERIA]]
-    found.append(f"close to {name_of(portrait, 1)}")
-    if portrait.lacking is not None:
-        found.append(f"not {criteria_words([portrait.lacking])}")
-    spare = [f"{criteria_words([facet])}, as the latest choice is" for facet in own_traits(portrait)]
-    spare += [f"in keeping with {name_of(portrait, 2)}"] if len(portrait) > 1 else []
-    spare += ["known from before" if portrait.repeats else "not among the choices so far", "easy to like"]
-    return [*found, *spare[: max(0, FEWEST_CRITERIA - len(found))]]
+def criteria(profile: HistoryProfile) -> list[str]:
+    """Three to five criteria: distinctive features, nearness to the latest choice, and what to avoid."""
+    chosen = [criteria_words([facet]) for facet in wanted(profile)[:FEWEST_CRITERIA]]
+    chosen.append(f"close to {name_of(profile, 1)}")
+    if profile.lacking is not None:
+        chosen.append(f"not {criteria_words([profile.lacking])}")
+    spare = [f"{criteria_words([facet])}, as the latest choice is" for facet in own_features(profile)]
+    spare += [f"in keeping with {name_of(profile, 2)}"] if len(profile) > 1 else []
+    spare += ["known from before" if profile.repeats else "not among the choices so far", "easy to like"]
+    return [*chosen, *spare[: max(0, FEWEST_CRITERIA - len(chosen))]]
 
 
-def next_item(portrait: Portrait) -> str:
+def next_item(profile: HistoryProfile) -> str:
     """Step 4: the next item in one phrase."""
-    traits, latest = criteria_words(wanted(portrait)[:FEWEST_CRITERIA]), name_of(portrait, 1)
-    if traits:
-        return f"an item {traits}, close to {latest}"
-    own = criteria_words(own_traits(portrait))
+    features, latest = criteria_words(wanted(profile)[:FEWEST_CRITERIA]), name_of(profile, 1)
+    if features:
+        return f"an item {features}, close to {latest}"
+    own = criteria_words(own_features(profile))
     return f"an item close to {latest}" + (f" and perhaps {own}" if own else "")
 
 
-def name_of(portrait: Portrait, back: int) -> str:
-    """A late choice by title where that may be said; `back` 1 is the latest."""
-    return portrait.names[-back] or ("the latest choice" if back == 1 else "the choice before it")
+def name_of(profile: HistoryProfile, back: int) -> str:
+    """A late choice by title where the title may be written; `back` 1 is the latest."""
+    return profile.names[-back] or ("the latest choice" if back == 1 else "the choice before it")
 
 
 def sentence(text: str) -> str:
@@ -188,16 +187,16 @@ def sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def shown(facet: Facet, count: int) -> str:
-    """What `count` items do that show a facet: `come from the 1990s`."""
+def predicate(facet: Facet, count: int) -> str:
+    """The predicate for `count` items that have a facet: `come from the 1990s`."""
     verbs = (
         {"be": "is", "come": "comes", "have": "has"} if count == 1 else {"be": "are", "come": "come", "have": "have"}
     )
-    return SHOWN[facet.kind].format(name=facet.name, text=_text(facet), **verbs)
+    return AS_PREDICATE[facet.kind].format(name=facet.name, text=_text(facet), **verbs)
 
 
 def nouns(facets: Sequence[Facet]) -> str:
-    """Facets as what somebody is interested in, like ones together: `the genre Crime and Drama and the 1990s`."""
+    """Facets as nouns, those of one source together: `the genre Crime and Drama and the 1990s`."""
     return listed(_together(facets, AS_NOUN))
 
 
@@ -215,11 +214,11 @@ def listed(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else ""
 
 
-def _together(facets: Sequence[Facet], sayings: Mapping[Kind, str]) -> list[str]:
+def _together(facets: Sequence[Facet], patterns: Mapping[Kind, str]) -> list[str]:
     texts: dict[tuple[Kind, str], list[str]] = {}
     for facet in facets:
         texts.setdefault(facet.source, []).append(_text(facet))
-    return [sayings[kind].format(name=name, text=listed(own)) for (kind, name), own in texts.items()]
+    return [patterns[kind].format(name=name, text=listed(own)) for (kind, name), own in texts.items()]
 
 
 def _text(facet: Facet) -> str:

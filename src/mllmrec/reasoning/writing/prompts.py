@@ -1,9 +1,8 @@
-"""What the writers of traces are asked.
+"""The prompts for the writers of traces.
 
-A request holds titles and captions of a history and never a user's id. `draft_prompt` and
-`refine_prompt` have no parameter through which the next item could enter; only `answer_conditioned_prompt` takes it,
-and is used when the user asks for that mode by name. Titles, captions and drafts are data: `plain` takes their markup
-away.
+A prompt holds titles and captions of a history and never a user's id. `draft_prompt` and `refine_prompt` have no
+parameter through which the next item could enter; only `answer_conditioned_prompt` takes it, and is used when the user
+asks for that mode by name. Titles, captions and drafts are data: `plain` removes their markup.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ Describe that item by its traits: never write its title."""
 
 @dataclass(frozen=True, kw_only=True)
 class ShownItem:
-    """An item as a writer sees it. `picture` is its number among the pictures of the request, 0 when it has none."""
+    """An item as a prompt shows it. `picture` is its number among the pictures of the request, 0 when it has none."""
 
     title: str
     caption: str = ""
@@ -65,7 +64,7 @@ def answer_conditioned_prompt(history: Sequence[ShownItem], draft: str, target: 
 
 
 def amended(prompt: str, broken_rule: str | None) -> str:
-    """`prompt`, with a word on what was wrong with the first answer to it."""
+    """`prompt`, with the rule that an earlier answer to it broke."""
     if broken_rule is None:
         return prompt
     return f"{prompt}\nAn earlier answer could not be used: {broken_rule}. Keep to the form asked for."

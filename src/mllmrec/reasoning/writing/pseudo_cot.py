@@ -1,9 +1,9 @@
 """`mllmrec pseudo-cot`: a first chain of thought about the history of each training example.
 
-Only windows of the train split get one, the same windows with the same ids that training uses, so traces join by id and
-nothing is written about validation or test users. The writer is a vision-language model that sees images and titles, a
-text model that sees captions and titles, a server, or `profile`, which needs no weights. What a writer is asked is made
-from the history alone; the target stands in the record for joining and is read by no writer.
+Only windows of the train split get one, the same windows with the same ids that training uses, so that traces join by
+id and nothing is written about validation or test users. The writer is a vision-language model that sees images and
+titles, a text model that sees captions and titles, a server, or `profile`, which needs no model. Requests are made from
+the history alone; the record holds the target for joining, and no writer reads it.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def run(
     interactions = Interactions.load(workspace, settings.dataset)
     windows, counts = train_windows(interactions, settings.min_inter, settings.windows)
     loader = load_picture if pictures else None
-    showing = Showing(interactions.catalogue, captions, loader, twice=settings.captions == "on")
+    requests = DraftRequests(interactions.catalogue, captions, loader, twice=settings.captions == "on")
     job = Job(
         artifact=workspace.pseudo_cot(settings.dataset),
         what="drafts",
         catalogue=interactions.catalogue,
         captions=captions,
         windows=windows,
-        request=lambda key, broken_rule: showing.request(key, windows[key].history, broken_rule),
+        request=lambda key, broken_rule: requests.request(key, windows[key].history, broken_rule),
         form=free_words,
         counts=counts,
         hashes=_versions(windows.values(), picture_version) if pictures else {},
@@ -61,8 +61,8 @@ def run(
 
 
 @dataclass(frozen=True)
-class Showing:
-    """What is shown of a history to a writer of drafts: of each item its image, or else its caption.
+class DraftRequests:
+    """Requests for drafts: each item of a history is shown by its image, or else by its caption.
 
     With `twice` an item's caption stands beside its image too.
     """

@@ -2,14 +2,13 @@
 
 It reads the drafts of pseudo-cot, or of the reference implementation, and keeps those that belong to the train split.
 The writer sees the history's titles and captions and the draft, never the target, unless --answer-conditioned asks for
-that mode by name: it has a prompt of its own, and marks every record, the manifest and what the stage tells. An answer
-that departs from the four steps is asked for once more, then recorded as a failure with the rule it broke. No user id
-leaves the machine.
+that mode by name: it has a prompt of its own, and is marked in every record, in the manifest and in the summary. When
+an answer departs from the four steps, the writer is asked once more; a second such answer is recorded as a failure with
+the rule that it broke. No user id leaves the machine.
 
-The drafts that refinement starts from, read one at a time.
-
-Only windows are kept in memory; texts are read again when they are asked for, in the order of the file. Drafts about
-validation users, of whom the reference implementation's file holds some, are counted and never used.
+Drafts are read one at a time: only their windows are held in memory, and a text is read again when it is needed, in the
+order of the file. Drafts about validation users, of whom the reference implementation's file holds some, are counted
+and never used.
 """
 
 from __future__ import annotations
@@ -52,26 +51,26 @@ def run(settings: RefineSettings, workspace: Workspace, teacher: Teacher | None 
     captions = read_captions(workspace, settings.dataset, settings.captions)
     interactions = Interactions.load(workspace, settings.dataset)
     drafts = Drafts(path, interactions)
-    showing = Showing(interactions.catalogue, captions, drafts)
+    requests = RefinementRequests(interactions.catalogue, captions, drafts)
     job = Job(
         artifact=workspace.refined_cot(settings.dataset),
         what="refined traces",
         catalogue=interactions.catalogue,
         captions=captions,
         windows=drafts.windows,
-        request=showing.conditioned_request if settings.answer_conditioned else showing.request,
+        request=requests.conditioned_request if settings.answer_conditioned else requests.request,
         form=four_steps,
         counts={"drafts": dict(drafts.counts)},
         files={"drafts": path},
         answer_conditioned=settings.answer_conditioned,
-        warnings=[*_doubts(drafts, path, workspace, settings)],
+        warnings=[*_warnings(drafts, path, workspace, settings)],
     )
     return carry_out(job, settings, workspace, teacher)
 
 
 @dataclass(frozen=True)
-class Showing:
-    """What is shown of a history and its draft to a writer of four steps."""
+class RefinementRequests:
+    """Requests for the four steps: a history's titles and captions, and the draft about it."""
 
     catalogue: Catalogue
     captions: Mapping[str, str]
@@ -90,11 +89,11 @@ class Showing:
         return Request(key=key, text=amended(text, broken_rule))
 
 
-def _doubts(drafts: Drafts, path: Path, workspace: Workspace, settings: RefineSettings) -> list[str]:
-    """What a reader of the refined traces should know."""
-    doubts = [CONDITIONED] if settings.answer_conditioned else []
-    doubts += [PROFILED] if settings.backend == "profile" else []
-    doubts += [
+def _warnings(drafts: Drafts, path: Path, workspace: Workspace, settings: RefineSettings) -> list[str]:
+    """Warnings about the mode, the writer, and drafts that are left out or were made from other files."""
+    warnings = [CONDITIONED] if settings.answer_conditioned else []
+    warnings += [PROFILED] if settings.backend == "profile" else []
+    warnings += [
         f"{path.name}: {drafts.counts[fate]:,} drafts {words} and are left out."
         for fate, words in (("mismatched", "belong to no window of the train split"), ("empty", "hold no words"))
         if drafts.counts[fate]
@@ -103,8 +102,8 @@ def _doubts(drafts: Drafts, path: Path, workspace: Workspace, settings: RefineSe
     now = hash_files(titles=workspace.titles(settings.dataset), captions=workspace.captions(settings.dataset))
     changed = [name for name, digest in now.items() if manifest and manifest.inputs.get(name, digest) != digest]
     if changed:
-        doubts.append(f"{path.name} was written from other {' and '.join(changed)} than there are now.")
-    return doubts
+        warnings.append(f"{path.name} was written from other {' and '.join(changed)} than there are now.")
+    return warnings
 
 
 class Drafts:
@@ -122,20 +121,20 @@ class Drafts:
         self.windows = {window.example_id: window for trace, _ in self._joined if (window := self._usable(trace))}
         self.counts += self._joined.counts
         if not self.windows:
-            told = ", ".join(f"{count} {fate}" for fate, count in self.counts.items()) or "it is empty"
+            by_fate = ", ".join(f"{count} {fate}" for fate, count in self.counts.items()) or "it is empty"
             raise DataError(
-                f"{path}: no draft in it can be used ({told}). Expected drafts about windows of the train split. Write "
-                "them with `mllmrec pseudo-cot`."
+                f"{path}: no draft in it can be used ({by_fate}). Expected drafts about windows of the train split. "
+                "Write them with `mllmrec pseudo-cot`."
             )
-        self._place: Iterator[Trace] = iter(())
+        self._unread: Iterator[Trace] = iter(())
 
     def text(self, key: str) -> str:
-        """The draft of one example. Keys asked for in the order of `windows` cost one pass over the file."""
+        """The draft of one example. Asking for keys in the order of `windows` costs one pass over the file."""
         for _ in range(2):
-            for trace in self._place:
+            for trace in self._unread:
                 if trace.example_id == key:
                     return trace.reasoning
-            self._place = (trace for trace, _ in self._joined)
+            self._unread = (trace for trace, _ in self._joined)
         raise KeyError(key)
 
     def _usable(self, trace: Trace) -> Window | None:

@@ -1,9 +1,9 @@
-"""The form of a trace: four lines `Step 1:` to `Step 4:`, and what a draft in free words must be.
+"""The form of a trace: four lines `Step 1:` to `Step 4:`; and the form of a draft in free words.
 
-Writers stray in small ways that cost nothing, which are put right: bold marks, labels and headings of steps, full-width
-colons, criteria as bullets below their step, a code fence, words before the first step and one line behind the last,
-which are left out. Everything else that departs from the form is a broken rule in a few stable words: the writer is
-told it when it is asked again, and failures are counted by it.
+Small departures are corrected: bold marks, labels and headings of steps, full-width colons, criteria as bullets below
+their step, a code fence; words before the first step and one line behind the last are left out. Any other departure is
+a broken rule, named in a few fixed words, which go into the second request to the writer and into the counts of
+failures.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class BrokenRuleError(ValueError):
 
 
 def four_steps(text: str, *, is_bare: bool = False) -> str:
-    """The four lines of a trace, put right in small ways; text that `is_bare` may have no words around its steps.
+    """The four lines of a trace, small departures corrected; with `is_bare`, words around the steps break a rule.
 
     >>> print(four_steps('''**Step 1:** Likes quiet lakes.
     ... Step 2: Moves on to rivers.
@@ -55,7 +55,7 @@ def four_steps(text: str, *, is_bare: bool = False) -> str:
     Step 3: (1) near water; (2) few people; (3) in the north
     Step 4: A calm river in the far north.
 
-    Raises BrokenRuleError.
+    Raises BrokenRuleError where the text departs from the form otherwise.
     """
     steps, around = _steps(text)
     if is_bare and around:
@@ -140,7 +140,7 @@ class _Step:
         return cls(text, is_heading=is_label and ("#" in head["marks"] or (is_bold and rest.endswith(("*", "_")))))
 
     def apart(self, number: int) -> tuple[str, list[str]]:
-        """The text of step `number`, and the lines below it that are none of it.
+        """The text of step `number`, and the lines below it that don't belong to it.
 
         Lines below a step without text are its text, but for the last step, which is one line; bullets are criteria.
         """
@@ -151,7 +151,7 @@ class _Step:
         others = [line for line in self.lines if not _BULLET.fullmatch(line)]
         if not (self.text or bullets):
             self.text, others = _joined(others), []
-        listed = "; ".join(f"({place}) {bullet}" for place, bullet in enumerate(bullets, 1))
+        listed = "; ".join(f"({number}) {bullet}" for number, bullet in enumerate(bullets, 1))
         return " ".join([*self.text.translate(_FULL_WIDTH).split(), listed]).strip(), others
 
 
