@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 
 LONGEST_WAIT = timedelta(days=7)
@@ -13,6 +14,29 @@ LONGEST_WAIT = timedelta(days=7)
 def rank_and_size() -> tuple[int, int]:
     """(rank, number of processes); (0, 1) for a single process."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a stage's work that one process does: every `count`-th key, beginning with number `index`."""
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def of(cls, shard: str = "") -> Share:
+        """The share of this process: of the whole work, or of one shard `i/n` of it."""
+        part, parts = (int(number) for number in shard.split("/")) if shard else (1, 1)
+        rank, size = rank_and_size()
+        return cls(index=(part - 1) * size + rank, count=parts * size)
+
+    def take(self, keys: Sequence[str]) -> Sequence[str]:
+        """The keys of this share.
+
+        >>> Share(index=1, count=3).take(["a", "b", "c", "d", "e"])
+        ['b', 'e']
+        """
+        return keys[self.index :: self.count]
 
 
 @contextmanager

@@ -16,10 +16,12 @@ import pytest
 from workspaces import SUPPORT
 
 from mllmrec.errors import ArtifactError, BackendError
+from mllmrec.launch import Share
 from mllmrec.settings.texts import LongStageSettings
 from mllmrec.storage.json_streams import read_list, write_list
+from mllmrec.storage.log_lines import header_of
 from mllmrec.storage.manifests import Manifest
-from mllmrec.storage.record_log import Work, WorkLog, open_work
+from mllmrec.storage.record_log import RecordLog, Work, open_work
 from mllmrec.storage.workspace import partial
 
 KEYS = [str(number) for number in range(10)]
@@ -165,7 +167,7 @@ def test_an_overwrite_that_does_nothing_takes_nothing_away(tmp_path: Path) -> No
 def test_an_extension_that_another_process_began_pays_nothing_twice(tmp_path: Path) -> None:
     path = tmp_path / "squares.json"
     work_through(path, KEYS[:4])
-    log = WorkLog(path, 1, {"settings": settings().result_settings(), "inputs": {"train": "a"}})
+    log = RecordLog(path, header_of(settings().result_settings(), {"train": "a"}), Share(1, 2))
     log.append("5", "row", {"key": "5", "square": 25}, {"calls": 1})
     log.close()
     assert work_through(path, KEYS[:7]) == ["4", "6"]

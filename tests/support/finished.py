@@ -100,7 +100,7 @@ def _rankings(root: Path) -> list[Path]:
     workspace = make_workspace(root)
     make_backbone(workspace)
     knobs: dict[str, Any] = {"dataset": TOY, "root": str(root), "backbone": "tiny", "min_inter": TOY_WINDOW}
-    with mock.patch.object(ranking, "make_ranker", _planted_ranker):
+    with mock.patch.object(ranking, "chunk_ranker", _planted_ranker):
         runs = [
             ranking.run(EvaluateSettings(**knobs, limit=70, method=method, top_k="1,3"), workspace).artifact
             for method in ("score", "generate")
@@ -120,7 +120,7 @@ def _by_title(seen: Seen) -> list[float]:
     return [10.0 * (line.title.split()[0] == last) - len(line.title) for line in seen.candidates]
 
 
-def _planted_ranker(settings: EvaluateSettings, _: Any, encoder: Any) -> Any:
+def _planted_ranker(settings: EvaluateSettings, ranker: Any) -> Any:
     """Scores and answers by hash; every prompt is encoded, so that budgets are counted."""
 
     def number(example: RankingExample, item: str) -> int:
@@ -129,7 +129,7 @@ def _planted_ranker(settings: EvaluateSettings, _: Any, encoder: Any) -> Any:
     def rank(examples: Sequence[RankingExample]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         for example in examples:
-            encoder.prompt_ids(example)
+            ranker.encoder.prompt_ids(example)
             numbers = [number(example, item) for item in example.candidates]
             if settings.method == "score":
                 scores = [-(value % 400) / 100 for value in numbers]

@@ -7,7 +7,6 @@ Reading the captions file: {item: {title, caption}}, successes only.
 
 from __future__ import annotations
 
-import json
 import os
 import unicodedata
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ from urllib.parse import unquote
 
 from mllmrec.data.raw_ids import RawIds
 from mllmrec.errors import ArtifactError, DataError
-from mllmrec.storage.workspace import IMAGE_SUFFIXES, Workspace, partial, read_json, replacing
+from mllmrec.storage.log_lines import logged_rows
+from mllmrec.storage.workspace import IMAGE_SUFFIXES, Workspace, read_json, replacing
 
 CaptionMode = Literal["auto", "on", "off"]
 
@@ -29,7 +29,7 @@ class ImagesFolder:
         self.path, self.origins = path, origins
         self._names = image_names(path)
         self._rows: dict[str, dict[str, Any]] = read_json(origins) if origins.exists() else {}
-        self._fetched = {item for item, row in (*self._rows.items(), *_logged(origins)) if "tmdb_id" in row}
+        self._fetched = {item for item, row in (*self._rows.items(), *logged_rows(origins)) if "tmdb_id" in row}
 
     def name(self, item: str) -> str | None:
         """The file of an item's image, if there is one."""
@@ -75,15 +75,6 @@ def image_names(folder: Path) -> dict[str, str]:
         names |= {safe[stem]: name for name, stem in spelt.items() if stem in safe}
         names |= {stem: name for name, stem in stems.items()}
     return names
-
-
-def _logged(origins: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The records in the working log of an interrupted start, whatever its settings were."""
-    log = partial(origins)
-    for line in log.read_bytes().splitlines(keepends=True) if log.exists() else ():
-        record = json.loads(line) if line.endswith(b"\n") else {}
-        if "row" in record:
-            yield record["key"], record["row"]
 
 
 def read_captions(workspace: Workspace, dataset: str, mode: CaptionMode) -> dict[str, str]:

@@ -9,8 +9,8 @@ from mllmrec.data.model_folders import is_adapter, lacking
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.records import Table
 from mllmrec.stages import STAGES
+from mllmrec.storage.log_lines import log_paths
 from mllmrec.storage.manifests import Manifest
-from mllmrec.storage.record_log import log_paths
 from mllmrec.storage.workspace import ID_PATTERN, IMAGE_SUFFIXES, Workspace
 
 # Folders of the layout that are no model folders.

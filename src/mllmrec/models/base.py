@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec.storage.record_log import Usage
+from mllmrec.storage.log_lines import Usage
 
 Tokens = Sequence[int]
 

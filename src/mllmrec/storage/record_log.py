@@ -1,78 +1,80 @@
-"""Long stages over keyed records: what is done, what failed, who is at it.
-
-Each record is appended to `<artifact>.partial.jsonl` as it finishes, with what it took, so that a crash costs one batch
-and a second start goes on behind it. When all is done the artifact is written in the order of its keys, whatever the
-order of finishing, then the manifest, and the log goes. Only keys and places in the log are held in memory, never the
-records. Under a launcher every process has a log of its own and takes every n-th key; the first one writes the
-artifact.
-
-The log of a long stage: one line a record, appended as it comes, and where each record lies.
+"""The one working log: how long stages append their records, resume after an interruption and join processes.
 
     {"crc": ..., "header": {"settings": ..., "inputs": ...}}
     {"crc": ..., "key": "12", "usage": {"calls": 1}, "row": {...}}
     {"crc": ..., "key": "13", "usage": {"calls": 1}, "failure": "truncated"}
     {"crc": ..., "key": "14", "usage": {"calls": 1}, "again": "names its title"}
 
-Reading a log takes in keys and places alone. Lines that can't be read back are passed over, counted and told; what they
-held is asked for again. A record's checksum is tied to the header, so that records stay known for what they are where
-the header itself is lost. Of several records of one key the last counts, and what each of them took is summed.
+Each record is appended as it finishes, with what it took, so that a crash costs one record or batch and the next start
+goes on from there. A record is whatever the stage chooses: a caption, a trace, a chunk of ranked users. Every process
+has a log of its own, `<artifact>.partial.jsonl` or `<artifact>.<share>.partial.jsonl`, and works on every n-th key;
+whoever joins them reads the logs of all. Only keys and the offsets of records are held in memory, never the rows.
+
+A log belongs to the settings and inputs of its header. The checksum of each record is tied to that header, so that a
+record is never taken for one of other settings, even where the header itself is lost. Lines that can't be read back are
+skipped, counted and done again. Of several records of one key the last counts; usage is summed over all of them.
+
+`RecordLog` is the log itself. `Work` is a stage that writes one artifact from its log, in the order of its keys and
+with a manifest, and that can extend the finished artifact later.
 """
 
 from __future__ import annotations
 
 import glob
-import json
-import re
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any
 
 from mllmrec.errors import ArtifactError, BackendError, DataError
-from mllmrec.launch import joined, meet, rank_and_size
+from mllmrec.launch import Share, joined, meet
 from mllmrec.settings.base import StageSettings
 from mllmrec.settings.texts import LongStageSettings
 from mllmrec.storage.locks import locked
-from mllmrec.storage.log_lines import LogFile, intact, read_lines, stamped, tell_dropped
+from mllmrec.storage.log_lines import (
+    Kind,
+    LogFile,
+    Record,
+    Usage,
+    differing,
+    header_in,
+    header_of,
+    log_paths,
+    note_dropped,
+    of_share,
+    read_record,
+    record_line,
+    records_in,
+    seed_of,
+    stamped,
+)
 from mllmrec.storage.manifests import Manifest, finished, unmark, write_manifest
 from mllmrec.storage.workspace import partial, replacing
 
-Recall = Callable[[], Iterable[tuple[str, Mapping[str, Any]]]]
-NOTHING: Usage = {}
-
-Usage = Mapping[str, float]
-Kind = Literal["row", "failure", "again"]
-
-_RECORD = re.compile(rb'\{"key":("(?:[^"\\]|\\.)*"),"usage":(\{[^{}]*\}),"(row|failure|again)":')
+Rows = Iterable[tuple[str, Mapping[str, Any]]]
+Recall = Callable[[], Rows]
+NO_USAGE: Usage = {}
 
 
 class Work:
-    """The records of one long stage; made by [`open_work`][mllmrec.storage.record_log.open_work]."""
+    """The records of a stage that writes one artifact; made by [`open_work`][mllmrec.storage.record_log.open_work]."""
 
     def __init__(
-        self,
-        artifact: Path,
-        settings: StageSettings,
-        inputs: Mapping[str, str],
-        before: Manifest | None,
-        recall: Recall,
+        self, log: RecordLog, artifact: Path, settings: StageSettings, inputs: Mapping[str, str], recall: Recall
     ) -> None:
-        self.artifact, self.settings, self.inputs = artifact, settings, dict(inputs)
-        self.rank, self.size = rank_and_size()
-        self._before, self._recall = before, recall
+        self.artifact, self.settings, self.inputs, self.log = artifact, settings, dict(inputs), log
+        self.size = log.share.count
+        self._before, self._recall = _finished(artifact, settings, inputs), recall
         long = settings if isinstance(settings, LongStageSettings) else None
         self._retry_failed, self._max_failure_share = (
             (long.retry_failed, long.max_failure_share) if long else (True, 0.0)
         )
-        header = {"settings": settings.result_settings(), "inputs": dict(inputs)}
-        self.log = WorkLog(artifact, self.rank, header, replacing=settings.overwrite)
-        if before is not None and not partial(artifact).exists():
-            details = before.details
-            self.log.remember((key for key, _ in recall()), details.get("failures", {}), details.get("usage", {}))
+        if self._before is not None and not partial(artifact).exists():
+            details = self._before.details
+            log.remember((key for key, _ in recall()), details.get("failures", {}), details.get("usage", {}))
         else:
-            self.log.read()
+            log.read()
 
     @property
     def usage(self) -> Counter[str]:
@@ -81,21 +83,22 @@ class Work:
 
     def todo(self, keys: Sequence[str]) -> list[str]:
         """The keys of this process that have no record yet; failed ones only with --retry-failed."""
-        return self._left(keys[self.rank :: self.size])
+        return self.log.todo(keys, retry_failed=self._retry_failed)
 
     def nothing_to_do(self, keys: Sequence[str]) -> bool:
         """Whether the artifact was finished before and nothing of `keys` is left to any process."""
-        return self._before is not None and not self.log.exists() and not self._left(keys)
+        left = self.log.left(keys, retry_failed=self._retry_failed)
+        return self._before is not None and not self.log.exists() and not left
 
-    def done(self, key: str, row: Mapping[str, Any], usage: Usage = NOTHING) -> None:
+    def done(self, key: str, row: Mapping[str, Any], usage: Usage = NO_USAGE) -> None:
         """Append a finished record."""
         self._append(key, "row", row, usage)
 
-    def failed(self, key: str, reason: str, usage: Usage = NOTHING) -> None:
+    def failed(self, key: str, reason: str, usage: Usage = NO_USAGE) -> None:
         """Append a failure; `reason` is a few words that failures can be counted by."""
         self._append(key, "failure", reason, usage)
 
-    def again(self, key: str, reason: str, usage: Usage = NOTHING) -> None:
+    def again(self, key: str, reason: str, usage: Usage = NO_USAGE) -> None:
         """Append that an answer broke a rule and will be asked for once more."""
         self._append(key, "again", reason, usage)
 
@@ -130,13 +133,13 @@ class Work:
         kept then.
         """
         meet()
-        if self.rank:
+        if self.log.share.index:
             return None
         self._materialise()
         self.log.read()
-        asked, found = set(keys), self.log.places.keys() | self.log.failed.keys()
-        order = known or [*keys, *(key for key in (*self.log.places, *self.log.failed) if key not in asked)]
-        keys = [key for key in order if key in asked or key in found]
+        asked, recorded = set(keys), self.log.recorded()
+        order = known or [*keys, *(key for key in recorded if key not in asked)]
+        keys = [key for key in order if key in asked or key in recorded]
         failures = self.failures(keys)
         self._check(keys, failures)
         unmark(self.artifact)
@@ -152,23 +155,18 @@ class Work:
         self.log.remove()
         return manifest
 
-    def _left(self, keys: Sequence[str]) -> list[str]:
-        done, failed, retry = self.log.places, self.log.failed, self._retry_failed
-        return [key for key in keys if key not in done and (retry or key not in failed)]
-
     def _append(self, key: str, kind: Kind, value: Any, usage: Usage) -> None:
         self._materialise()
         self.log.append(key, kind, value, usage)
 
     def _materialise(self) -> None:
         """Turn a finished artifact that is being extended back into a log."""
-        if self._before is not None and not self.log.path.exists() and self.rank == 0:
+        if self._before is not None and not self.log.path.exists() and self.log.share.index == 0:
             details = self._before.details
             self.log.restore(self._recall(), details.get("failures", {}), details.get("usage", {}))
 
     def _check(self, keys: Sequence[str], failures: Mapping[str, str]) -> None:
-        missing = [key for key in keys if key not in self.log.places and key not in failures]
-        if missing:
+        if missing := self.log.left(keys, retry_failed=False):
             raise ArtifactError(
                 f"{self.artifact} lacks {len(missing)} of {len(keys)} records (first: {missing[0]}). What is done is "
                 "kept; start the same command again."
@@ -190,25 +188,21 @@ def open_work(artifact: Path, settings: StageSettings, inputs: Mapping[str, str]
     --retry-failed extends it. Raises ArtifactError when another process is at it, or when the artifact or its log was
     made with other settings or inputs, or by somebody else, and --overwrite wasn't given.
     """
-    rank, _ = rank_and_size()
-    with locked(artifact if rank == 0 else artifact.with_name(f"{artifact.name}.{rank}")):
-        before = _prepare(artifact, settings, inputs)
-        with joined():
-            work = Work(artifact, settings, inputs, before, recall)
-            try:
-                yield work
-            finally:
-                work.log.close()
+    header = header_of(settings.result_settings(), inputs)
+    with open_log(artifact, header, Share.of(), replacing=settings.overwrite) as log:
+        yield Work(log, artifact, settings, inputs, recall)
 
 
 def keys_left(
     artifact: Path, settings: StageSettings, inputs: Mapping[str, str], recall: Recall, keys: Sequence[str]
 ) -> list[str]:
     """The keys that a start would work on, without starting: another process may be at it meanwhile."""
-    return Work(artifact, settings, inputs, _prepare(artifact, settings, inputs), recall).todo(keys)
+    header = header_of(settings.result_settings(), inputs)
+    log = RecordLog(artifact, header, Share.of(), replacing=settings.overwrite)
+    return Work(log, artifact, settings, inputs, recall).todo(keys)
 
 
-def _prepare(artifact: Path, settings: StageSettings, inputs: Mapping[str, str]) -> Manifest | None:
+def _finished(artifact: Path, settings: StageSettings, inputs: Mapping[str, str]) -> Manifest | None:
     """The manifest of the artifact when these settings and inputs finished it; None when it is to be made.
 
     With --overwrite nothing goes before there is something in its place.
@@ -228,54 +222,67 @@ def _counts(keys: Sequence[str], failures: Mapping[str, str]) -> dict[str, Any]:
     return counts
 
 
-class WorkLog:
-    """The logs of all processes that work on one artifact; this process appends to the one of its rank.
+class RecordLog:
+    """The logs of all processes that work on one artifact; this process appends to the one of its share.
 
-    `places` maps the key of each finished record to (log, offset), `failed` to its reason, and `broken` the key of an
-    answer that is to be asked for again to the rule it broke. With `replacing`, logs of other settings or inputs are
-    as if they weren't there, and go when the first record comes.
+    `failed` maps the key of a failed record to its reason, `broken` the key of an answer that is to be asked for again
+    to the rule it broke, and `usage` sums what all records took. Nothing is read before `read` or `remember`. With
+    `replacing`, logs of other settings or inputs are as if they weren't there, and go when the first record comes.
     """
 
-    def __init__(self, artifact: Path, rank: int, header: Mapping[str, Any], *, replacing: bool = False) -> None:
-        self.artifact, self.header, self.replacing = artifact, dict(header), replacing
-        self.path = _path(artifact, rank)
-        self._seed = zlib.crc32(json.dumps(self.header, sort_keys=True).encode())
-        self.places: dict[str, tuple[int, int]] = {}
-        self.failed: dict[str, str] = {}
-        self.broken: dict[str, str] = {}
-        self.usage: Counter[str] = Counter()
+    def __init__(
+        self, artifact: Path, header: Mapping[str, Any], share: Share | None = None, *, replacing: bool = False
+    ) -> None:
+        self.artifact, self.header, self.share, self.replacing = artifact, dict(header), share or Share(), replacing
+        self.path = partial(of_share(artifact, self.share.index))
+        self._seed = seed_of(self.header)
         self._logs: list[Path] = []
         self._dropped: dict[Path, int] = {}
         self._file: LogFile | None = None
+        self._clear()
 
     def exists(self) -> bool:
+        """Whether there is a log of any process."""
         return bool(self._paths())
 
     def read(self) -> None:
         """Take in all logs. Raises ArtifactError when one was made with other settings or inputs."""
-        self.places, self.failed, self.broken, self.usage = {}, {}, {}, Counter()
+        self._clear()
         self._take_logs()
 
     def remember(self, keys: Iterable[str], failed: Mapping[str, str], usage: Usage) -> None:
         """Take in the keys of a finished artifact, whose records lie in no log, what they took, and all logs since."""
-        self.places, self.failed, self.broken = dict.fromkeys(keys, (-1, 0)), dict(failed), {}
-        self.usage = Counter()
-        totals: dict[str, Any] = self.usage
-        totals.update(usage)
+        self._clear()
+        self._offsets.update(dict.fromkeys(keys, (-1, 0)))
+        self.failed.update(failed)
+        self._count(usage)
         self._take_logs()
 
-    def restore(self, rows: Iterable[tuple[str, Mapping[str, Any]]], failed: Mapping[str, str], usage: Usage) -> None:
+    def restore(self, rows: Rows, failed: Mapping[str, str], usage: Usage) -> None:
         """Write the log of a finished artifact anew, so that it can be extended."""
         with replacing(self.path, "wb") as file:
             file.write(stamped({"header": self.header}))
-            file.write(self._record("", "again", "what earlier starts took", usage))
+            file.write(record_line("", usage, "again", "what earlier starts took", self._seed))
             for key, row in rows:
-                file.write(self._record(key, "row", row, {}))
+                file.write(record_line(key, {}, "row", row, self._seed))
             for key, reason in failed.items():
-                file.write(self._record(key, "failure", reason, {}))
+                file.write(record_line(key, {}, "failure", reason, self._seed))
         self.read()
 
-    def append(self, key: str, kind: Kind, value: Any, usage: Usage) -> None:
+    def recorded(self) -> dict[str, None]:
+        """The keys that have a finished or a failed record, finished ones first, in the order of the logs."""
+        return dict.fromkeys((*self._offsets, *self.failed))
+
+    def left(self, keys: Iterable[str], *, retry_failed: bool = True) -> list[str]:
+        """Those of `keys` that no process has finished; failed ones among them with `retry_failed`."""
+        return [key for key in keys if key not in self._offsets and (retry_failed or key not in self.failed)]
+
+    def todo(self, keys: Sequence[str], *, retry_failed: bool = True) -> list[str]:
+        """Those of `keys` that are left to this process."""
+        return self.left(self.share.take(keys), retry_failed=retry_failed)
+
+    def append(self, key: str, kind: Kind, value: Any, usage: Usage = NO_USAGE) -> None:
+        """Append one record to the log of this process; it is on the disk when this returns, but for a power cut."""
         if self._file is None:
             if self.path not in self._paths():
                 self.path.unlink(missing_ok=True)
@@ -284,21 +291,27 @@ class WorkLog:
                 self._file.append(stamped({"header": self.header}))
             if self.path not in self._logs:
                 self._logs.append(self.path)
-        offset = self._file.end()
-        self._file.append(self._record(key, kind, value, usage))
-        self._take(self._logs.index(self.path), offset, key, kind, value, usage)
+        offset, line = self._file.end(), record_line(key, usage, kind, value, self._seed)
+        self._file.append(line)
+        self._take(self._logs.index(self.path), offset, Record(key, usage, kind, b""), value)
 
     def rows(self, keys: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(key, row) of the finished records in the order of `keys`, read back one at a time."""
+        """(key, row) of the finished records in the order of `keys`, read back one at a time.
+
+        Raises DataError when a record is no longer what it was when the log was read.
+        """
         with ExitStack() as stack:
-            files = [stack.enter_context(path.open("rb")) for path in self._logs]
+            files: dict[int, IO[bytes]] = {}
             for key in keys:
-                if (place := self.places.get(key)) is not None:
-                    index, offset = place
+                if (position := self._offsets.get(key)) is not None:
+                    index, offset = position
+                    if index not in files:
+                        files[index] = stack.enter_context(self._logs[index].open("rb"))
                     files[index].seek(offset)
                     yield key, self._row(self._logs[index], files[index].readline())
 
     def close(self) -> None:
+        """Finish the log of this process on the disk."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -310,9 +323,15 @@ class WorkLog:
         for path in (*log_paths(self.artifact), *drafts):
             path.unlink(missing_ok=True)
 
+    def _clear(self) -> None:
+        self._offsets: dict[str, tuple[int, int]] = {}
+        self.failed: dict[str, str] = {}
+        self.broken: dict[str, str] = {}
+        self.usage: Counter[str] = Counter()
+
     def _paths(self) -> list[Path]:
         paths = log_paths(self.artifact)
-        return [path for path in paths if not self.replacing or _header(path) == self.header]
+        return [path for path in paths if not self.replacing or header_in(path) == self.header]
 
     def _take_logs(self) -> None:
         self._logs = self._paths()
@@ -320,80 +339,62 @@ class WorkLog:
             self._read(index, path)
 
     def _read(self, index: int, path: Path) -> None:
-        header = _header(path)
-        if header is not None:
+        if (header := header_in(path)) is not None:
             self._check_header(path, header)
         dropped = 0
-        for number, (offset, line) in enumerate(read_lines(path)):
-            if number == 0 and header is not None:
-                continue
-            plain = intact(line, self._seed) if header is not None or line.startswith(b'{"crc":') else None
-            match = _RECORD.match(plain) if plain is not None else None
-            if plain is None or match is None:
+        for offset, record in records_in(path, self._seed, header is not None):
+            if record is None:
                 dropped += 1
-                continue
-            key, usage = json.loads((b"[%b,%b]" % (match[1], match[2])).decode())
-            kind = match[3].decode()
-            value = None if kind == "row" else json.loads(plain[match.end() : -2])
-            self._take(index, offset, key, kind, value, usage)
+            else:
+                self._take(index, offset, record, None if record.kind == "row" else record.value())
         if self._dropped.get(path, 0) != dropped:
             self._dropped[path] = dropped
-            tell_dropped(path, dropped)
+            note_dropped(path, dropped)
 
-    def _take(self, index: int, offset: int, key: str, kind: str, value: Any, usage: Usage) -> None:
-        totals: dict[str, Any] = self.usage
-        for name, amount in usage.items():
-            totals[name] = totals.get(name, 0) + amount
-        if not key:
+    def _take(self, index: int, offset: int, record: Record, value: Any) -> None:
+        self._count(record.usage)
+        if not record.key:
             return
-        for table in (self.places, self.failed, self.broken):
-            table.pop(key, None)
-        if kind == "row":
-            self.places[key] = (index, offset)
+        for table in (self._offsets, self.failed, self.broken):
+            table.pop(record.key, None)
+        if record.kind == "row":
+            self._offsets[record.key] = (index, offset)
         else:
-            (self.failed if kind == "failure" else self.broken)[key] = value
+            (self.failed if record.kind == "failure" else self.broken)[record.key] = value
 
-    def _check_header(self, path: Path, found: Mapping[str, Any]) -> None:
-        if found != self.header:
-            names = [
-                name
-                for part in ("settings", "inputs")
-                for name in sorted(found.get(part, {}).keys() | self.header[part].keys())
-                if found.get(part, {}).get(name) != self.header[part].get(name)
-            ]
+    def _count(self, usage: Usage) -> None:
+        totals: Any = self.usage  # a Counter adds, and its amounts may be fractions
+        totals.update(usage)
+
+    def _check_header(self, path: Path, header: Mapping[str, Any]) -> None:
+        if header != self.header:
+            names = ", ".join(differing(self.header, header))
             raise ArtifactError(
-                f"{path} holds the work of an interrupted start that differs in {', '.join(names)}. Expected the same "
-                "settings and inputs. Give the same ones to go on, or drop what was done with --overwrite."
+                f"{path} holds the work of an interrupted start that differs in {names}. Expected the same settings "
+                "and inputs. Give the same ones to go on, or drop what was done with --overwrite."
             )
 
-    def _record(self, key: str, kind: Kind, value: Any, usage: Usage) -> bytes:
-        return stamped({"key": key, "usage": dict(usage), kind: value}, self._seed)
-
     def _row(self, path: Path, line: bytes) -> dict[str, Any]:
-        plain = intact(line, self._seed)
-        if plain is None:
+        if (record := read_record(line, self._seed)) is None:
             raise DataError(
                 f"{path}: a record that was read before can't be read again. Expected that nobody else writes to the "
                 "file. Start the same command again: it asks anew for what is lost."
             )
-        row: dict[str, Any] = json.loads(plain)["row"]
+        row: dict[str, Any] = record.value()
         return row
 
 
-def log_paths(artifact: Path) -> list[Path]:
-    """The logs of all processes on one artifact, in the order of their ranks."""
-    first = partial(artifact)
-    others = sorted(first.parent.glob(f"{artifact.name}.partial.*.jsonl"))
-    return [path for path in (first, *others) if path.exists()]
+@contextmanager
+def open_log(
+    artifact: Path, header: Mapping[str, Any], share: Share, *, replacing: bool = False
+) -> Iterator[RecordLog]:
+    """Take the lock of this process's share and meet the other processes of the launch; closes the log at the end.
 
-
-def _header(path: Path) -> dict[str, Any] | None:
-    """The header of a log; None where it is torn or damaged."""
-    with path.open("rb") as file:
-        plain = intact(file.readline())
-    header = json.loads(plain).get("header") if plain is not None else None
-    return header if isinstance(header, dict) else None
-
-
-def _path(artifact: Path, rank: int) -> Path:
-    return partial(artifact) if rank == 0 else artifact.with_name(f"{artifact.name}.partial.{rank:04d}.jsonl")
+    Raises ArtifactError when another process is at the same share.
+    """
+    with locked(of_share(artifact, share.index)), joined():
+        log = RecordLog(artifact, header, share, replacing=replacing)
+        try:
+            yield log
+        finally:
+            log.close()

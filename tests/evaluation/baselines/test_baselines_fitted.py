@@ -27,7 +27,7 @@ from mllmrec.records import RankingExample, example_id
 from mllmrec.settings.base import validated
 from mllmrec.settings.data import CandidatesSettings
 from mllmrec.settings.evaluation import BASELINES, BaselinesSettings
-from mllmrec.storage.log_lines import RecordLog
+from mllmrec.storage.record_log import RecordLog
 from mllmrec.storage.workspace import Workspace, read_json, write_text
 
 ITEMS = [f"i{index}" for index in range(40)]
@@ -53,7 +53,7 @@ def fitting_of(workspace: Workspace, window: int = 5) -> Fitting:
 
 @pytest.fixture
 def judged(tmp_path: Path) -> Iterator[RecordLog]:
-    with closing(RecordLog(tmp_path / "judged.jsonl", key="key")) as log:
+    with closing(RecordLog(tmp_path / "judged", {"settings": {}, "inputs": {}})) as log:
         yield log
 
 

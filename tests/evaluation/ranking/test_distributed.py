@@ -60,7 +60,7 @@ def test_what_a_launch_of_two_left_another_of_three_goes_on_with(trained_copy: W
     evaluate = ("-m", "mllmrec", "evaluate", "--dataset", DATASET, "--root", trained_copy.root, "--tag", "full")
     launch(*evaluate, "--shard", "1/2")
     (log,) = folder.glob("*.partial.jsonl")
-    first = [row["rows"][0]["scores"] for row in read_jsonl(log)]
+    first = [row["row"]["rows"][0]["scores"] for row in read_jsonl(log) if "row" in row]
     assert len(first) == 2
     launch(*TORCHRUN, "3", *evaluate)
     again = trained_copy.root / "again"

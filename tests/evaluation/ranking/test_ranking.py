@@ -25,12 +25,14 @@ from mllmrec.evaluation.ranking import chunks as joining
 from mllmrec.evaluation.ranking import stage as ranking
 from mllmrec.evaluation.ranking.chunks import chunk_ranker
 from mllmrec.evaluation.ranking.runs import read_run, write_run
+from mllmrec.launch import Share
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import HuggingFaceGenerator, load
 from mllmrec.records import Summary
 from mllmrec.settings.data import CandidatesSettings
 from mllmrec.settings.evaluation import EvaluateSettings
 from mllmrec.storage.locks import locked
+from mllmrec.storage.log_lines import stamped
 from mllmrec.storage.workspace import Workspace, read_json, read_jsonl, write_json, write_jsonl
 
 STEM = "test_uni9_w5_s42"
@@ -244,9 +246,9 @@ def test_a_crash_costs_one_chunk(grpo_run: Path, workspace: Workspace, monkeypat
     with pytest.raises(ArtifactError, match="no finished RUN"):
         read_run(grpo_run)
     (log,) = grpo_run.glob("rankings.*.partial.jsonl")
-    assert [row["chunk"] for row in read_jsonl(log)] == ["0"]
+    assert [row.get("key", "header") for row in read_jsonl(log)] == ["header", "0"]
     with log.open("a") as file:
-        file.write('{"chunk":"1","seconds":0.1,"rows":[{"sc')
+        file.write('{"crc":"8f14e45f","key":"1","usage":{},"row":{"seconds":0.1,"rows":[{"sc')
     with monkeypatch.context() as patched:
         crash_after(2, patched)
         evaluate(workspace, tag="grpo")
@@ -287,10 +289,10 @@ def test_of_two_parts_that_finish_together_one_joins_and_the_other_says_so(
 ) -> None:
     before = rankings_of(grpo_run)
     shutil.rmtree(grpo_run)
-    ranked: list[tuple[joining.Job, range]] = []
+    ranked: list[tuple[joining.RankingJob, Share]] = []
 
-    def keep(job: joining.Job, mine: range) -> Summary:
-        ranked.append((job, mine))
+    def keep(job: joining.RankingJob, share: Share) -> Summary:
+        ranked.append((job, share))
         return Summary(headline="ranked")
 
     def slow(*arguments: Any, **more: Any) -> Any:
@@ -317,38 +319,79 @@ def test_a_second_process_on_the_same_part_is_refused(grpo_run: Path, workspace:
     settings = EvaluateSettings(dataset=DATASET, root=str(workspace.root), device="cpu", tag="grpo")
     evaluate(workspace, tag="grpo", shard="2/2")
     (log,) = grpo_run.glob("*.partial.jsonl")
-    held = locked(log.with_name(log.name.replace("1-of-2", "0-of-1")))
+    assert log.name.endswith(".1.partial.jsonl")
+    held = locked(log.with_name(log.name.removesuffix(".1.partial.jsonl")))
     with held, pytest.raises(ArtifactError, match=rf"is being made by process {os.getpid()}, started"):
         ranking.run(settings, workspace)
 
 
+@pytest.mark.parametrize(
+    "name", ["rankings.0123456789ab", "rankings.0123456789ab.3", "rankings.0123456789ab.0-of-1.partial.jsonl"]
+)
 def test_a_run_is_made_in_one_way_at_a_time(
-    grpo_run: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    grpo_run: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Another process that ranks the same RUN with other settings keeps this one out, also when it was faster."""
     shutil.rmtree(grpo_run)
-    other = grpo_run / "rankings.0123456789ab.0-of-1.partial.jsonl"
-    with locked(other), pytest.raises(ArtifactError, match="with other settings or inputs by process"):
+    with locked(grpo_run / name), pytest.raises(ArtifactError, match="with other settings or inputs by process"):
         evaluate(workspace, tag="grpo")
     assert not (grpo_run / "manifest.json").exists()
 
-    def overtaken(job: joining.Job, mine: range) -> Summary:
+    def overtaken(job: joining.RankingJob, share: Share) -> Summary:
         evaluate(workspace, tag="grpo", score="id")
-        return joining.join(job, mine)
+        return joining.join(job, share)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ranking, "join", lambda job, mine: (patched.undo(), overtaken(job, mine))[1])
+        patched.setattr(ranking, "join", lambda job, share: (patched.undo(), overtaken(job, share))[1])
         with pytest.raises(ArtifactError, match="already made by `mllmrec evaluate` in another way: setting score"):
             evaluate(workspace, tag="grpo")
 
 
 def test_a_missing_shard_is_an_error(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunk 1 is lost on the way, as when one process of a launch wrote to another disk."""
-    complete = joining.read_chunks
-    monkeypatch.setattr(joining, "read_chunks", lambda logs: {k: v for k, v in complete(logs).items() if k != 1})
+
+    def losing(job: joining.RankingJob, share: Share) -> Summary:
+        (log,) = job.folder.glob("*.partial.jsonl")
+        lines = log.read_bytes().splitlines(keepends=True)
+        log.write_bytes(b"".join(line for line in lines if b'"key":"1"' not in line))
+        return joining.join(job, share)
+
+    monkeypatch.setattr(ranking, "join", losing)
     with pytest.raises(ArtifactError, match=r"lacks 1 of 3 chunks of users \(first: chunk 1\). Every shard must be"):
         evaluate(workspace, tag="full")
     assert not (folder_of(workspace, "full") / "manifest.json").exists()
+
+
+def test_what_an_earlier_version_left_unfinished_is_ranked_again_in_words(
+    grpo_run: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It kept each chunk under other names and in other lines: scores of its own, which must not be taken."""
+    before = rankings_of(grpo_run)
+    shutil.rmtree(grpo_run)
+    with monkeypatch.context() as patched:
+        crash_after(0, patched)
+        with pytest.raises(OSError, match="the disk is full"):
+            evaluate(workspace, tag="grpo", shard="1/2")
+        crash_after(1, patched)
+        with pytest.raises(OSError, match="the disk is full"):
+            evaluate(workspace, tag="grpo")
+    (ours,) = grpo_run.glob("*.partial.jsonl")
+    digest = ours.name.split(".")[1]
+    row = {"scores": [0.0] * 10, "tokens": [1] * 10}
+    lines = [{"chunk": str(chunk), "seconds": 0.1, "budget": {}, "rows": [row] * 64} for chunk in (0, 1, 2)]
+    earlier = grpo_run / f"rankings.{digest}.0-of-1.partial.jsonl"
+    earlier.write_bytes(b"".join(map(stamped, lines)))
+    capsys.readouterr()
+    with monkeypatch.context() as patched:
+        crash_after(2, patched)
+        evaluate(workspace, tag="grpo")
+    told = f"{grpo_run}: an earlier version wrote {earlier.name} in another form; the users in it are ranked again."
+    assert told in capsys.readouterr().err
+    assert rankings_of(grpo_run) == before
+    assert not list(grpo_run.glob("*.partial.jsonl"))
+    earlier.write_bytes(b"")
+    evaluate(workspace, tag="grpo")
+    assert not earlier.exists(), "a finished RUN is cleared of it"
 
 
 def test_a_shard_that_is_none_is_refused() -> None:

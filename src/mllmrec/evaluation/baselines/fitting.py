@@ -41,9 +41,9 @@ from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample, Split
 from mllmrec.settings.evaluation import BaselineFitSettings
 from mllmrec.storage.locks import locked
-from mllmrec.storage.log_lines import RecordLog
+from mllmrec.storage.log_lines import header_of, log_of_its_own
 from mllmrec.storage.manifests import Manifest, altered, differences, hash_files, unmark, write_manifest
-from mllmrec.storage.workspace import partial
+from mllmrec.storage.record_log import RecordLog
 
 METRIC, NEGATIVES, USERS = "NDCG@10", 99, 1000
 
@@ -96,9 +96,10 @@ def _tuned(name: str, fitting: Fitting) -> Fitted:
     folder, started = _folder(name, fitting) / "tuned", time.monotonic()
     if (kept := _kept(folder, name, fitting)) is not None:
         return _restored(name, kept, folder, fitting.interactions.fit_lines(), fitting)
-    with closing(RecordLog(_log(folder, name, fitting), key="key")) as judged:
-        if judged.rows():
-            note(f"{name}: {len(judged)} of {len(FAMILIES[name].grid)} points were judged before.")
+    with closing(_log(folder, name, fitting)) as judged:
+        judged.read()
+        if known := judged.recorded():
+            note(f"{name}: {len(known)} of {len(FAMILIES[name].grid)} points were judged before.")
         baseline, tuning = tune(name, FAMILIES[name], fitting, judged)
     return _keep(baseline, tuning, folder, name, fitting, started)
 
@@ -147,11 +148,13 @@ def _kept(folder: Path, name: str, fitting: Fitting) -> Manifest | None:
     return None if stale else manifest
 
 
-def _log(folder: Path, name: str, fitting: Fitting) -> Path:
+def _log(folder: Path, name: str, fitting: Fitting) -> RecordLog:
     """The working log of tuning; what was judged on other inputs or with other settings has another name."""
-    made_from = [fit_inputs(name, fitting), _settings(name, fitting).result_settings()]
-    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-    return partial(folder.with_name(f"{folder.name}-{digest[:12]}"))
+    header = header_of(_settings(name, fitting).result_settings(), fit_inputs(name, fitting))
+    if logs := sorted(folder.parent.glob(f"{folder.name}-*.partial.jsonl")):
+        names = ", ".join(path.name for path in logs)
+        note(f"{folder.parent}: an earlier version wrote {names} in another form; the points in it are judged again.")
+    return RecordLog(log_of_its_own(folder, header), header)
 
 
 def _settings(name: str, fitting: Fitting) -> BaselineFitSettings:
@@ -208,12 +211,12 @@ def tune(name: str, family: Family, fitting: Fitting, judged: RecordLog) -> tupl
     best, best_value, rows = None, float("-inf"), list[dict[str, Any]]()
     with progress(f"tuning {name}", len(family.grid)) as advance:
         for point in family.grid:
-            baseline = None
-            if key_of(point) not in judged:
+            baseline, key = None, key_of(point)
+            if judged.left([key]):
                 baseline = family.make(point, fitting)
                 value = round(baseline.fit_judged(lines, judge), 6)
-                judged.append([{"key": key_of(point), "row": {**point, **baseline.settled(), METRIC: value}}])
-            rows.append(judged.rows()[key_of(point)]["row"])
+                judged.append(key, "row", {**point, **baseline.settled(), METRIC: value})
+            rows.extend(row for _, row in judged.rows([key]))
             if rows[-1][METRIC] > best_value:
                 best, best_value = baseline, rows[-1][METRIC]
             advance(1)

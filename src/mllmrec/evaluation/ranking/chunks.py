@@ -1,16 +1,15 @@
-"""From the chunks that processes have ranked to one RUN.
+"""Users of a candidate file ranked in chunks, and the RUN that is written when all chunks are there.
 
-Each process of a launch, and each shard, appends to a log of its own. Whoever finds all chunks there writes the RUN and
-drops the logs; it holds a lock meanwhile, so that of two shards which finish at the same instant one joins and the
-other sees that it is done.
+A chunk of 64 users is one record of the working log `rankings.<digest>`, whose digest stands for all that decides the
+scores: an interrupted RUN goes on only from work of its own settings and inputs. The processes of a launch and the
+shards of a RUN each append to a log of their own. Whoever finds that no chunk is left writes the RUN and drops the
+logs, under a lock: of two shards that finish at the same instant one writes the RUN and the other says so.
 
-Ranking one chunk of users: by exact scores, or by answers that the model writes.
+The second half ranks one chunk: by exact scores, or by answers that the model writes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,25 +25,26 @@ from mllmrec.evaluation.ranking.cutoffs import finished_run, normalised
 from mllmrec.evaluation.ranking.models import ModelChoice
 from mllmrec.evaluation.ranking.rankings import position_of, ranking_of, ranking_of_answers
 from mllmrec.evaluation.ranking.runs import Run, write_run
-from mllmrec.launch import rank_and_size
+from mllmrec.launch import Share, rank_and_size
 from mllmrec.models.base import ScoringTask, TextGenerator
 from mllmrec.models.chat import Encoder
 from mllmrec.models.ranker import Ranker
+from mllmrec.progress import note
 from mllmrec.records import Ranking, RankingExample, Summary
 from mllmrec.settings.evaluation import EvaluateSettings, ModelRunSettings
 from mllmrec.storage.locks import holding, locked, owner_of
-from mllmrec.storage.log_lines import read_records
+from mllmrec.storage.log_lines import header_of, log_of_its_own, log_paths
 from mllmrec.storage.manifests import Manifest
+from mllmrec.storage.record_log import RecordLog
 
 CHUNK_USERS = 64
-Chunks = Mapping[int, Mapping[str, Any]]
 
 RankChunk = Callable[[Sequence[RankingExample]], list[dict[str, Any]]]
 """Rows in the order of the examples: {scores, tokens} of all candidates, or {answers, dropped}."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class RankingJob:
     """One model, one candidate file, one RUN folder.
 
     `examples` are those of the file that are ranked, `num_lists` counts all; `started` is the `time.monotonic()` at
@@ -61,38 +61,59 @@ class Job:
     started: float
 
     @property
-    def num_chunks(self) -> int:
-        return -(-len(self.examples) // CHUNK_USERS)
+    def keys(self) -> list[str]:
+        """The keys of all chunks in the order of their users."""
+        return [str(index) for index in range(-(-len(self.examples) // CHUNK_USERS))]
 
-    def chunk(self, index: int) -> Sequence[RankingExample]:
-        return self.examples[index * CHUNK_USERS : (index + 1) * CHUNK_USERS]
+    def chunk(self, key: str) -> Sequence[RankingExample]:
+        """The examples of one chunk."""
+        start = int(key) * CHUNK_USERS
+        return self.examples[start : start + CHUNK_USERS]
 
     @property
-    def logs(self) -> Path:
-        return logs_of(self.folder, self.settings, self.inputs)
+    def header(self) -> dict[str, Any]:
+        return log_header(self.settings, self.inputs)
+
+    @property
+    def log_name(self) -> Path:
+        return log_of_its_own(self.folder / "rankings", self.header)
 
 
-def logs_of(folder: Path, settings: EvaluateSettings, inputs: Mapping[str, str]) -> Path:
-    """What the names of all logs of a RUN begin with: they hold a short hash of all that decides the scores.
-
-    An interrupted run goes on only from logs of its own making.
-    """
-    decisive = settings.result_settings() | {"top_k": settings.num_answers}
-    what = json.dumps([decisive, dict(inputs)], sort_keys=True)
-    return folder / f"rankings.{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+def log_header(settings: EvaluateSettings, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """All that decides the scores; of the cut-offs only the number of answers that are asked for."""
+    return header_of(settings.result_settings() | {"top_k": settings.num_answers}, inputs)
 
 
 def clear(folder: Path, settings: EvaluateSettings, inputs: Mapping[str, str]) -> None:
     """Remove what a process that was killed after the manifest left of a finished RUN; nothing where that can't be."""
-    logs = logs_of(folder, settings, inputs)
+    name = log_of_its_own(folder / "rankings", log_header(settings, inputs))
     with suppress(OSError, ArtifactError), locked(folder):
-        for path in folder.glob(f"{logs.name}.*.partial.jsonl"):
-            if owner_of(path) is None:
+        for path in (*log_paths(name), *_logs_of_earlier_versions(name)):
+            if owner_of(path) is None and owner_of(path.with_name(path.name.removesuffix(".partial.jsonl"))) is None:
                 path.unlink(missing_ok=True)
 
 
-def join(job: Job, mine: range) -> Summary:
-    """Write the RUN, unless chunks are left to other shards or another process was faster; `mine` are this process's.
+def refuse_others(job: RankingJob) -> None:
+    """Refuse to rank beside a process that fills the same RUN with other settings or inputs."""
+    for lock in sorted(job.folder.glob("rankings.*.lock")):
+        other = lock.with_suffix("")
+        own = other == job.log_name or (other.stem == job.log_name.name and other.suffix[1:].isdigit())
+        if other.name != "rankings.jsonl" and not own and (owner := owner_of(other)) is not None:
+            raise ArtifactError(
+                f"{job.folder} is being made with other settings or inputs by {owner}. Expected one way of ranking at "
+                "a time; wait for it, or end it and start again: nothing it has finished is lost."
+            )
+
+
+def note_earlier_versions(job: RankingJob) -> None:
+    """Say that what an earlier version of the program left of this RUN is ranked again."""
+    if logs := _logs_of_earlier_versions(job.log_name):
+        names = ", ".join(path.name for path in logs)
+        note(f"{job.folder}: an earlier version wrote {names} in another form; the users in it are ranked again.")
+
+
+def join(job: RankingJob, share: Share) -> Summary:
+    """Write the RUN, unless chunks are left to other shards or another process was faster; `share` is this process's.
 
     Raises ArtifactError when a chunk is missing that no shard is there for, or when another process has made the RUN in
     another way meanwhile.
@@ -102,37 +123,32 @@ def join(job: Job, mine: range) -> Summary:
         return Summary(headline=headline, artifact=job.folder)
     shard = f"Shard {job.settings.shard} is ranked; " if job.settings.shard else ""
     with locked(job.folder / "rankings.jsonl", wait=True):
-        chunks = read_chunks(job.logs)
-        missing = [index for index in range(job.num_chunks) if index not in chunks]
+        log = RecordLog(job.log_name, job.header, share)
+        log.read()
+        missing = log.left(job.keys)
         if not missing:
             with holding(job.folder):
-                there: Run | None = _made(job, job.settings) or _write(job, chunks)
+                run: Run | None = _made(job, job.settings) or _write(job, log)
             for path in job.folder.glob("rankings.*.partial.jsonl"):
                 path.unlink(missing_ok=True)
-            return _summary(headline, there)
-        if not chunks.keys() >= set(mine) and Manifest.read(job.folder) is not None:
-            there = _made(job, job.settings.model_copy(update={"overwrite": False}))
-            return _summary(f"{shard}another process has joined what was ranked: {job.folder}", there)
+            return _summary(headline, run)
+        if log.todo(job.keys) and Manifest.read(job.folder) is not None:
+            run = _made(job, job.settings.model_copy(update={"overwrite": False}))
+            return _summary(f"{shard}another process has joined what was ranked: {job.folder}", run)
         if shard:
             return Summary(headline=f"{shard}{len(missing)} chunks are left to other shards.")
         raise ArtifactError(
-            f"{job.folder} lacks {len(missing)} of {job.num_chunks} chunks of users (first: chunk {missing[0]}). "
+            f"{job.folder} lacks {len(missing)} of {len(job.keys)} chunks of users (first: chunk {missing[0]}). "
             "Every shard must be ranked; start the same command again."
         )
 
 
-def read_chunks(logs: Path) -> dict[int, dict[str, Any]]:
-    """The chunks that all processes have finished, by index; `logs` is what the names of their logs begin with.
-
-    A line without an end is passed over: its process was killed, or is writing it.
-    """
-    chunks: dict[int, dict[str, Any]] = {}
-    for path in sorted(logs.parent.glob(f"{logs.name}.*.partial.jsonl")):
-        chunks |= {int(row["chunk"]): row for row in read_records(path, "chunk")}
-    return chunks
+def _logs_of_earlier_versions(log_name: Path) -> list[Path]:
+    """Logs of the same settings and inputs whose lines were no records yet; they are never read."""
+    return sorted(log_name.parent.glob(f"{log_name.name}.*-of-*.partial.jsonl"))
 
 
-def _made(job: Job, settings: EvaluateSettings) -> Run | None:
+def _made(job: RankingJob, settings: EvaluateSettings) -> Run | None:
     """The RUN when another process has made it meanwhile; an ArtifactError when it did so in another way."""
     return finished_run(job.folder, settings, job.inputs, answers=settings.num_answers)
 
@@ -142,43 +158,54 @@ def _summary(headline: str, run: Run | None) -> Summary:
     return Summary(headline=headline, artifact=run.folder, tables=(results_table([run]),))
 
 
-def _write(job: Job, chunks: Chunks) -> Run:
-    """Turn finished chunks into a RUN."""
-    examples, settings = job.examples, job.settings
-    rows = [row for index in range(job.num_chunks) for row in chunks[index]["rows"]]
-    invalid = sum(not row["answers"] for row in rows) if settings.method == "generate" else 0
+def _write(job: RankingJob, log: RecordLog) -> Run:
+    """Turn the chunks of a log, which holds them all, into a RUN."""
+    settings = job.settings
+    seconds, num_invalid, num_dropped, budget = 0.0, 0, 0, Counter[str]()
+    for _, chunk in log.rows(job.keys):
+        seconds += chunk["seconds"]
+        budget += Counter(chunk["budget"])
+        if settings.method == "generate":
+            num_invalid += sum(not row["answers"] for row in chunk["rows"])
+            num_dropped += sum(row["dropped"] for row in chunk["rows"])
     details: dict[str, Any] = {"model": job.choice.base}
     details["adapter"] = str(job.choice.adapter) if job.choice.adapter else None
-    details["budget"] = dict(sum((Counter(chunk["budget"]) for chunk in chunks.values()), Counter()))
+    details["budget"] = dict(budget)
     if settings.method == "score":
-        details |= normalised(_positions_per_token(examples, rows), settings.top_k)
+        details |= normalised(_positions_per_token(job, log), settings.top_k)
     else:
-        details["dropped_answers"] = sum(row["dropped"] for row in rows)
+        details["dropped_answers"] = num_dropped
     return write_run(
         job.folder,
-        _rankings(examples, rows),
+        _rankings(job, log),
         settings,
         name=job.choice.name,
         candidates=job.candidates,
         inputs=job.inputs,
         started=job.started,
-        seconds=sum(chunk["seconds"] for chunk in chunks.values()) / rank_and_size()[1],
+        seconds=seconds / rank_and_size()[1],
         method=settings.method,
-        invalid_share=invalid / len(rows),
+        invalid_share=num_invalid / len(job.examples),
         world_size=rank_and_size()[1],
         num_lists=job.num_lists,
         details=details,
     )
 
 
-def _rankings(examples: Sequence[RankingExample], rows: Sequence[dict[str, Any]]) -> Iterator[Ranking]:
-    for example, row in zip(examples, rows, strict=True):
+def _rows(job: RankingJob, log: RecordLog) -> Iterator[tuple[RankingExample, dict[str, Any]]]:
+    """Every example with what was ranked of it, one chunk in memory at a time."""
+    for key, chunk in log.rows(job.keys):
+        yield from zip(job.chunk(key), chunk["rows"], strict=True)
+
+
+def _rankings(job: RankingJob, log: RecordLog) -> Iterator[Ranking]:
+    for example, row in _rows(job, log):
         yield ranking_of(example, row["scores"]) if "scores" in row else ranking_of_answers(example, row["answers"])
 
 
-def _positions_per_token(examples: Sequence[RankingExample], rows: Sequence[dict[str, Any]]) -> Iterator[Position]:
-    """Where targets come out by scores divided by the number of tokens, which is told beside and never instead."""
-    for example, row in zip(examples, rows, strict=True):
+def _positions_per_token(job: RankingJob, log: RecordLog) -> Iterator[Position]:
+    """Where targets come out by scores divided by the number of tokens: reported beside the metrics, never instead."""
+    for example, row in _rows(job, log):
         per_token = [score / count for score, count in zip(row["scores"], row["tokens"], strict=True)]
         yield position_of(ranking_of(example, per_token))
 

@@ -1,34 +1,40 @@
 """`mllmrec evaluate`: rank frozen candidates with a model.
 
-Users go in chunks of the candidate file. A chunk is batched by itself and its results are appended as one record, so
-a crash costs one chunk, any number of processes makes the same batches, and memory doesn't grow with the number of
-users. Processes of one launch take every n-th chunk; when all chunks are there, the first process writes the RUN.
+Users are ranked in chunks of the candidate file. A chunk is batched by itself and appended to the working log as one
+record, so a crash costs one chunk, any number of processes makes the same batches, and memory doesn't grow with the
+number of users. Each process of a launch ranks every n-th chunk; when all are there, the first one writes the RUN.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 from mllmrec.data.candidates.drawing import sliced
 from mllmrec.data.candidates.files import ranked_lists
 from mllmrec.data.prompts import TEMPLATE_VERSION, inherited
 from mllmrec.data.sequences import Interactions
-from mllmrec.errors import ArtifactError, SettingsError
+from mllmrec.errors import SettingsError
 from mllmrec.evaluation.comparison.tables import results_table
-from mllmrec.evaluation.ranking.chunks import Job, RankChunk, chunk_ranker, clear, join, read_chunks
+from mllmrec.evaluation.ranking.chunks import (
+    RankChunk,
+    RankingJob,
+    chunk_ranker,
+    clear,
+    join,
+    note_earlier_versions,
+    refuse_others,
+)
 from mllmrec.evaluation.ranking.cutoffs import finished_run
 from mllmrec.evaluation.ranking.models import ModelChoice, choose_model, open_ranker
 from mllmrec.evaluation.ranking.runs import candidate_file, run_folder, slice_input, write_raw_rankings
-from mllmrec.launch import joined, rank_and_size
+from mllmrec.launch import Share
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.evaluation import EvaluateSettings, ModelRunSettings
-from mllmrec.storage.locks import locked, owner_of
-from mllmrec.storage.log_lines import RecordLog
 from mllmrec.storage.manifests import hash_files
+from mllmrec.storage.record_log import open_log
 from mllmrec.storage.workspace import Workspace
 
 
@@ -40,17 +46,17 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
     candidates = candidate_file(settings.model_copy(update={"min_inter": window}), workspace)
     folder = run_folder(settings, workspace, choice.name, candidates, settings.method)
     inputs = run_inputs(settings, workspace, candidates, choice) | slice_input(settings)
-    if (there := finished_run(folder, settings, inputs, answers=settings.num_answers)) is not None:
+    if (finished := finished_run(folder, settings, inputs, answers=settings.num_answers)) is not None:
         if settings.raw_ids:
             write_raw_rankings(folder, workspace, settings.dataset)
         clear(folder, settings, inputs)
         headline = f"{folder} is finished; nothing to do."
-        return Summary(headline=headline, artifact=folder, tables=(results_table([there]),))
+        return Summary(headline=headline, artifact=folder, tables=(results_table([finished]),))
     interactions = Interactions.load(workspace, settings.dataset)
     lists = ranked_lists(candidates, interactions, window)
     examples = sliced(lists, settings.limit, settings.seed)
     check_window(examples, window, choice, candidates)
-    job = Job(
+    job = RankingJob(
         settings=settings,
         choice=choice,
         candidates=candidates,
@@ -60,10 +66,9 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
         folder=folder,
         started=started,
     )
-    mine = _share(settings, job.num_chunks)
-    with joined():
-        _rank_chunks(job, mine, workspace, interactions, window)
-    summary = join(job, mine)
+    share = Share.of(settings.shard)
+    _rank_chunks(job, share, workspace, interactions, window)
+    summary = join(job, share)
     if settings.raw_ids:
         write_raw_rankings(folder, workspace, settings.dataset)
     return summary
@@ -95,52 +100,30 @@ def check_window(examples: Sequence[RankingExample], window: int, choice: ModelC
             f"{candidates} spells out no lists: it asks about the whole catalogue, which `mllmrec baselines` alone "
             "ranks. Expected a list for each user; `mllmrec retrieve --rerank` makes lists of what a retriever finds."
         )
-    found = {len(example.history) + 1 for example in examples}
-    if choice.trained is not None and found != {window}:
+    windows = {len(example.history) + 1 for example in examples}
+    if choice.trained is not None and windows != {window}:
         raise SettingsError(
-            f"{candidates} asks about windows of {', '.join(map(str, sorted(found)))} items, and {choice.name} was "
+            f"{candidates} asks about windows of {', '.join(map(str, sorted(windows)))} items, and {choice.name} was "
             f"trained with windows of {window}. Draw candidates for it: mllmrec candidates --min-inter {window}."
         )
 
 
-def _share(settings: EvaluateSettings, num_chunks: int) -> range:
-    """The chunks of this process: every n-th one of its shard."""
-    part, parts = (int(number) for number in settings.shard.split("/")) if settings.shard else (1, 1)
-    rank, size = rank_and_size()
-    return range((part - 1) * size + rank, num_chunks, parts * size)
-
-
-def _refuse_others(job: Job) -> None:
-    """Refuse to rank beside a process that fills the same RUN with other settings or inputs."""
-    for lock in sorted(job.folder.glob("rankings.*.partial.jsonl.lock")):
-        other = lock.with_suffix("")
-        if not other.name.startswith(job.logs.name) and (owner := owner_of(other)) is not None:
-            raise ArtifactError(
-                f"{job.folder} is being made with other settings or inputs by {owner}. Expected one way of ranking at "
-                "a time; wait for it, or end it and start again: nothing it has finished is lost."
-            )
-
-
-def _rank_chunks(job: Job, mine: range, workspace: Workspace, interactions: Interactions, window: int) -> None:
+def _rank_chunks(job: RankingJob, share: Share, workspace: Workspace, interactions: Interactions, window: int) -> None:
     """Rank the chunks of this process that no earlier run has finished, appending each."""
-    path = job.logs.with_name(f"{job.logs.name}.{mine.start}-of-{mine.step}.partial.jsonl")
-    with locked(path):
-        _refuse_others(job)
-        done = read_chunks(job.logs)
-        todo = [index for index in mine if index not in done]
+    with open_log(job.log_name, job.header, share) as log:
+        refuse_others(job)
+        note_earlier_versions(job)
+        log.read()
+        todo = log.todo(job.keys)
         if not todo:
             return
         ranker = open_ranker(job.settings, workspace, job.choice, interactions.catalogue, window)
         rank_chunk: RankChunk = chunk_ranker(job.settings, ranker)
-        with (
-            closing(RecordLog(path, key="chunk")) as log,
-            progress(f"ranking with {job.choice.name}", sum(len(job.chunk(index)) for index in todo)) as advance,
-        ):
-            for index in todo:
-                begun, examples = time.monotonic(), job.chunk(index)
+        with progress(f"ranking with {job.choice.name}", sum(len(job.chunk(key)) for key in todo)) as advance:
+            for key in todo:
+                begun, examples = time.monotonic(), job.chunk(key)
                 rows = rank_chunk(examples)
                 budget = dict(ranker.encoder.renderer.budget)
                 ranker.encoder.renderer.budget.clear()
-                seconds = time.monotonic() - begun
-                log.append([{"chunk": str(index), "seconds": seconds, "budget": budget, "rows": rows}])
+                log.append(key, "row", {"seconds": time.monotonic() - begun, "budget": budget, "rows": rows})
                 advance(len(examples))
