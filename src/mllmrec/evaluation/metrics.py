@@ -1,9 +1,9 @@
 """Ranking metrics as expectations under random tie-breaking.
 
-All a metric needs of one user is how many candidates scored strictly higher than the target (`higher`), how many
-others scored the same (`ties`) and how many candidates there were. The target is then equally likely at each of the
-positions higher + 1 ... higher + ties + 1, and a metric is its mean over them; no order is ever broken by chance or
-by row number. A target that was ranked nowhere (a retriever missed it, no valid answer named it) has
+A metric of one user depends on how many candidates scored strictly higher than the target (`higher`), how many others
+scored the same (`ties`) and how many candidates there were. The target is then equally likely at each of the positions
+higher + 1 ... higher + ties + 1, and the metric is its mean over them; ties are never broken by chance or by row
+number. A target that was ranked nowhere (a retriever missed it, no valid answer named it) has
 `higher = num_candidates`, and every metric of it is zero.
 
 A ranker that knows nothing ties everything, so the exact expectation of guessing is the same formula at
@@ -26,7 +26,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class Position(NamedTuple):
-    """Where one user's target came out; `listed` says whether it was among the candidates at all."""
+    """The position of one user's target in its list; `listed` says whether the target was a candidate at all."""
 
     higher: int
     ties: int
@@ -37,16 +37,16 @@ class Position(NamedTuple):
 def per_user(positions: Sequence[Position], names: Sequence[str]) -> FloatArray:
     """The value of each metric for each user, (users, metrics); a metric of a run is the mean of its column.
 
-    Many users' targets come out at the same place, so each place is worked out once.
+    Many users share a position, so the metrics of each distinct one are computed once.
 
     >>> per_user([Position(0, 0, 10), Position(2, 1, 10)], ["HR@1", "HR@3", "MRR"]).round(3).tolist()
     [[1.0, 1.0, 1.0], [0.0, 0.5, 0.292]]
     """
-    places: dict[tuple[int, int, int], int] = {}
-    place_index = [places.setdefault(position[:3], len(places)) for position in positions]
+    distinct: dict[tuple[int, int, int], int] = {}
+    row_of_user = [distinct.setdefault(position[:3], len(distinct)) for position in positions]
     functions = [metric(name) for name in names]
-    values = np.array([[function(*place) for function in functions] for place in places], dtype=np.float64)
-    return values.reshape(len(places), len(names))[place_index]
+    values = np.array([[function(*position) for function in functions] for position in distinct], dtype=np.float64)
+    return values.reshape(len(distinct), len(names))[row_of_user]
 
 
 def chance(positions: Sequence[Position], names: Sequence[str]) -> dict[str, float]:
@@ -79,7 +79,7 @@ def vacuous(positions: Sequence[Position], names: Sequence[str]) -> list[str]:
 
 
 def metric_names(top_k: Iterable[int]) -> list[str]:
-    """What is told for these cut-offs, in the order of tables. HR@1 (= NDCG@1) and MRR are always among them.
+    """The metrics of these cut-offs, in the order of tables. HR@1 (= NDCG@1) and MRR are always among them.
 
     >>> metric_names([3, 10])
     ['HR@1', 'HR@3', 'HR@10', 'NDCG@3', 'NDCG@10', 'MRR']

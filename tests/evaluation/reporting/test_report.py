@@ -28,7 +28,7 @@ from mllmrec.evaluation.reporting import (
 from mllmrec.evaluation.reporting.cases import Posters, cases_section, draw_cases
 from mllmrec.evaluation.reporting.ladder import measure, overview_section, verdict
 from mllmrec.evaluation.reporting.material import audit_section
-from mllmrec.evaluation.reporting.page import Cases, Figures, Prose, Sheet
+from mllmrec.evaluation.reporting.page import Cases, FigureRow, Prose, Sheet
 from mllmrec.evaluation.reporting.probes import probes_section
 from mllmrec.evaluation.reporting.runs import Ladder, read_ladders
 from mllmrec.evaluation.reporting.stage import run
@@ -325,7 +325,7 @@ def test_an_alarm_of_the_monitor_is_told(page: Document) -> None:
 def test_validation_draws_the_expected_reward_where_there_is_one(world: Workspace) -> None:
     section = training_section(world, DATASET)
     assert section is not None
-    drawn = [block for block in section.blocks if isinstance(block, Figures)]
+    drawn = [block for block in section.blocks if isinstance(block, FigureRow)]
     told = {
         block.title.split(" ")[0]: figure.text
         for block in drawn
@@ -344,7 +344,7 @@ def test_probes_are_drawn_and_told(world_copy: Workspace) -> None:
     section = probes_section(read_ladders(world_copy, DATASET, "NDCG@3")[0])
     assert section is not None
     drawn, overview, *_ = section.blocks
-    assert isinstance(drawn, Figures)
+    assert isinstance(drawn, FigureRow)
     assert drawn.title == "grpo-cot · uni9, 120 users"
     assert [figure.title for figure in drawn.figures] == [
         "NDCG@3/uni9 when the prompt changes",

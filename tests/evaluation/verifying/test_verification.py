@@ -26,7 +26,7 @@ from mllmrec.evaluation.ranking.rankings import ranking_of, ranking_of_answers
 from mllmrec.evaluation.ranking.runs import Run, candidate_file, run_folder, write_run
 from mllmrec.evaluation.verifying import stage as verification
 from mllmrec.evaluation.verifying.metrics import value_of
-from mllmrec.evaluation.verifying.rankings import place
+from mllmrec.evaluation.verifying.rankings import target_of
 from mllmrec.records import Ranking, RankingExample, Summary
 from mllmrec.settings.evaluation import EvaluateSettings, RunSettings, VerifySettings
 from mllmrec.storage.manifests import manifest_path
@@ -365,7 +365,7 @@ def both(scores: list[float], target: int, name: str) -> tuple[float, float]:
     items = [str(index) for index in range(len(scores))]
     row = {"target_id": str(target), "candidates": items, "scores": scores}
     higher, ties = rank_of(scores, target)
-    return metric(name)(higher, ties, len(scores)), value_of(name, place(row, False, 1).positions)
+    return metric(name)(higher, ties, len(scores)), value_of(name, target_of(row, False, 1).positions)
 
 
 @pytest.mark.parametrize("values", [2, 5, 1000])

@@ -1,4 +1,4 @@
-"""What every recommender without language can do: learn from lines, score lists, score the whole catalogue.
+"""The interface of baselines, recommenders without language: fit on lines, score lists, score the whole catalogue.
 
     baseline = open_baseline("itemknn", fitting, "test").baseline    # baselines_fitted: tuned and fitted, or cached
     baseline.score(example)                  # one float a candidate
@@ -33,7 +33,7 @@ BATCH = 256
 class Baseline(ABC):
     """Something that learns from training lines and scores items.
 
-    `reads_history` tells whether more than the last item of a history matters, so that a longer one may help.
+    `reads_history` says whether more than the last item of a history matters, so that a longer one may help.
     """
 
     name: ClassVar[str]
@@ -56,19 +56,19 @@ class Baseline(ABC):
         return np.array([self.score(replace(example, candidates=tuple(items))) for example in examples], dtype=float)
 
     def fit_judged(self, lines: Sequence[Line], judge: Callable[[Baseline], float]) -> float:
-        """Learn and be judged. What learns in rounds is judged after each, and keeps its best."""
+        """Fit, and return what `judge` gives. A baseline that learns in rounds keeps the best of them by `judge`."""
         return judge(self.fit(lines))
 
     def settled(self) -> dict[str, Any]:
-        """What `fit_judged` found out besides the point it was made from: for how many rounds to learn."""
+        """Parameters that `fit_judged` determined besides the point of the grid: the number of rounds."""
         return {}
 
     def save(self, folder: Path) -> None:
-        """Keep what `fit` learned. Nothing where learning takes no longer than reading."""
+        """Write what `fit` learned into a folder; nothing by default, where fitting takes no longer than reading."""
         del folder
 
     def restore(self, folder: Path, lines: Sequence[Line]) -> Self:
-        """What `save` kept; by default learned again from the same lines."""
+        """Read what `save` wrote; by default fit again on the same lines."""
         del folder
         return self.fit(lines)
 
@@ -112,7 +112,7 @@ def with_full_history(examples: Sequence[RankingExample], lines: Iterable[Line])
             key = example_id(line.user_id, target, before[-length:] if length else [])
             if length <= len(before) and len(longest.get(key, ())) <= len(before):
                 longest[key] = tuple(before)
-    return [replace(each, history=longest.get(each.example_id, each.history)) for each in examples]
+    return [replace(example, history=longest.get(example.example_id, example.history)) for example in examples]
 
 
 def batches(examples: Iterable[RankingExample], size: int) -> Iterator[list[RankingExample]]:

@@ -58,7 +58,7 @@ class Popularity(Baseline):
 
 
 class Recency(Baseline):
-    """Late popularity: an occurrence counts half as much for every `half_life` places it lies before its line's end.
+    """Late popularity: an occurrence counts half as much for every `half_life` items that follow it in its line.
 
     Split files hold no timestamps, so the end of a line stands for now: what users chose last, everybody's alike.
 
@@ -77,16 +77,16 @@ class Recency(Baseline):
         self.weights: dict[str, float] = {}
 
     def fit(self, lines: Sequence[Line]) -> Self:
-        places: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        ages: defaultdict[str, Counter[int]] = defaultdict(Counter)
         for line in lines:
-            for place, item in enumerate(reversed(line.items)):
-                places[item][place] += 1
-        self.weights = {item: self._weight(counts) for item, counts in places.items()}
+            for age, item in enumerate(reversed(line.items)):
+                ages[item][age] += 1
+        self.weights = {item: self._weight(counts) for item, counts in ages.items()}
         return self
 
-    def _weight(self, places: Counter[int]) -> float:
-        """Summed in the order of places, so that equal counts make equal floats; very old ones still count."""
-        halved = (count * max(math.pow(0.5, place / self.half_life), 1e-9) for place, count in sorted(places.items()))
+    def _weight(self, ages: Counter[int]) -> float:
+        """Summed in the order of ages, so that equal counts make equal floats; very old ones still count."""
+        halved = (count * max(math.pow(0.5, age / self.half_life), 1e-9) for age, count in sorted(ages.items()))
         return sum(halved, start=0.0)
 
     def score(self, example: RankingExample) -> list[float]:

@@ -1,7 +1,7 @@
-"""The baselines by name: how each is made from a point of its grid, and what it needs.
+"""The baselines by name: the constructor of each, its grid of parameters, and the libraries that it needs.
 
 A family with one point has nothing to tune. The grids are small on purpose and belong to the result: their hash is an
-input of every RUN, and each of their points is told with its figure.
+input of every RUN, and metrics.json reports each of their points with its validation metric.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ FAMILIES: dict[str, Family] = {
     "popularity": Family(make=lambda _params, _fitting: Popularity()),
     "recency": Family(
         make=lambda params, _fitting: Recency(params["half_life"]),
-        grid=tuple({"half_life": places} for places in (10, 1, 3, 30)),
+        grid=tuple({"half_life": items} for items in (10, 1, 3, 30)),
     ),
     "markov": Family(make=lambda _params, _fitting: Markov()),
     "itemknn": Family(

@@ -1,21 +1,19 @@
-"""A baseline ready to score: tuned once, fitted once, and read back from its cache the next time.
+"""Tuning, fitting and caching of baselines: each is tuned once, fitted once, and read from its cache the next time.
 
     fitting = Fitting(workspace=workspace, dataset="movielens", interactions=interactions, window=10, seed=42)
     fitted = open_baseline("itemknn", fitting, "test")
     fitted.baseline.score_items(examples, items)          # (examples, items)
 
-For the test split it has learned from all of train.tsv; for validation, and while it is tuned, from the same lines
+For the test split a baseline learns from all of train.tsv; for validation, and while it is tuned, from the same lines
 without the validation targets. The cache is data/<dataset>/processed/baselines/<name>_w<window>_s<seed>/: `tuned` holds
-the chosen point with the figures of the whole grid, `test` what was fitted with it for test, where that differs. A
-cache whose inputs or settings changed since is made anew, and a note says so. Nothing to tune, nothing cached. Tuning
-that was interrupted goes on after the last point that it judged.
+the chosen point with the metrics of the whole grid, `test` the model fitted with it for test, where that differs. A
+cache whose inputs or settings changed since is made anew, and a note says so. A baseline with nothing to tune isn't
+cached. Tuning that was interrupted goes on after the last point that it judged.
 
-Choosing a baseline's point on validation, and nothing but validation.
-
-Every point of the grid is fitted on the train lines without validation targets and judged by NDCG@10 over lists of the
-target and 99 uniform negatives (fewer where the catalogue is small), drawn for tuning alone, of at most 1,000
-validation users. What reads histories is judged on the model's window and on the full history, and the mean counts, so
-that one point serves both rows. The first of equal points wins.
+A point is chosen on validation alone. Every point of the grid is fitted on the train lines without validation targets
+and judged by NDCG@10 over lists of the target and 99 uniform negatives (fewer where the catalogue is small), drawn for
+tuning alone, of at most 1,000 validation users. A baseline that reads histories is judged on the model's window and on
+the full history by the mean of both, so that one point serves both rows. The first of equal points wins.
 """
 
 from __future__ import annotations
@@ -59,7 +57,7 @@ class Fitted:
 
 
 def open_baseline(name: str, fitting: Fitting, split: Split) -> Fitted:
-    """The named baseline, fitted for `split`. Raises SettingsError when its library isn't installed."""
+    """The named baseline, tuned and fitted for `split`. Raises SettingsError when its library isn't installed."""
     check_installed([name])
     family, started = FAMILIES[name], time.monotonic()
     if not family.tuned:
@@ -74,12 +72,12 @@ def open_baseline(name: str, fitting: Fitting, split: Split) -> Fitted:
 
 
 def lines_for(fitting: Fitting, split: Split) -> Sequence[Line]:
-    """What may be counted before ranking `split`."""
+    """The training lines from which a baseline may learn before it ranks `split`."""
     return fitting.interactions.train if split == "test" else fitting.interactions.fit_lines()
 
 
 def fit_inputs(name: str, fitting: Fitting) -> dict[str, str]:
-    """Hashes of all that decides what a tuned baseline learns, besides seed and window."""
+    """Hashes by role of all that decides what a tuned baseline learns, besides seed and window."""
     family, workspace = FAMILIES[name], fitting.workspace
     if not family.tuned:
         return {}
@@ -204,10 +202,10 @@ def tune(name: str, family: Family, fitting: Fitting, judged: RecordLog) -> tupl
     judge = make_judge(fitting)
     if judge is None:
         point = family.grid[0]
-        told = Tuning(
+        tuning = Tuning(
             point=point, by="nothing: there are no validation users with a window, so the first point is used"
         )
-        return family.make(point, fitting).fit(lines), told
+        return family.make(point, fitting).fit(lines), tuning
     best, best_value, rows = None, float("-inf"), list[dict[str, Any]]()
     with progress(f"tuning {name}", len(family.grid)) as advance:
         for point in family.grid:

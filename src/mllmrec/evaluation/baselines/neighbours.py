@@ -1,15 +1,14 @@
-"""Item kNN: what the items of a history are similar to, by who chose them, through RecTools' own library, `implicit`.
+"""Item kNN and text kNN: candidates similar to the items of a history, by their users or by their texts.
 
-Similarity of two items is the cosine of their columns of users, plain or weighted by TF-IDF or BM25; only the `K` most
-similar ones of each item count. A candidate's score is its similarity summed over the history, where an item counts
-`decay` times as much for every place it lies further back. Candidates that resemble nothing of the history are in the
-order of their popularity, beneath all that do; an item that training never met is beneath them.
+Item kNN takes the similarity of two items as the cosine of their columns of users, plain or weighted by TF-IDF or BM25,
+of which only the `K` most similar ones of each item count; `implicit`, the library beneath RecTools, computes it. A
+candidate's score is its similarity summed over the history, where an item counts `decay` times as much for every step
+that it lies further back. Candidates similar to nothing in the history are ordered by popularity, beneath all others,
+and items that training never met are beneath them.
 
-Text kNN: what reads like the history. Titles and captions as vectors, and no interaction at all.
-
-A candidate's score is its cosine with the items of the history, where an item counts `decay` times as much for every
-place it lies further back; `captions` says whether captions join the titles. Texts could rank items that training never
-met; as with every baseline they come last, so that rows of a table mean the same.
+Text kNN uses titles and captions as vectors and no interactions. A candidate's score is its cosine with the items of
+the history, with the same decay; `captions` says whether captions join the titles. Texts could rank items that training
+never met; as with every baseline they come last, so that rows of a table mean the same.
 """
 
 from __future__ import annotations
@@ -36,9 +35,7 @@ from mllmrec.storage.workspace import read_json, write_json
 ARRAYS, ITEMS = "neighbours.safetensors", "items.json"
 KINDS = {"cosine": CosineRecommender, "tfidf": TFIDFRecommender, "bm25": BM25Recommender}
 UNSEEN = -1.0
-
-UNSEEN = -1.0
-"""Beneath every weighted mean of cosines of texts; of a sentence model's too, which are clipped to it."""
+"""The score of unseen items: beneath all similarities, and beneath mean cosines of texts, which are clipped to it."""
 
 
 class ItemKnn(CatalogueBaseline):
@@ -88,14 +85,14 @@ class ItemKnn(CatalogueBaseline):
         self._among_strangers = UNSEEN + counts / (counts.max() + 1)
 
     def _weights(self, examples: Sequence[RankingExample]) -> Any:
-        """A sparse row for each history: an item's places back from its end, as powers of `decay`."""
+        """A sparse matrix (histories, items): `decay` to the power of an item's distance from the history's end."""
         rows, columns, weights = [], [], []
         for row, example in enumerate(examples):
-            for place, item in enumerate(reversed(example.history)):
+            for age, item in enumerate(reversed(example.history)):
                 if item in self.items:
                     rows.append(row)
                     columns.append(self.items[item])
-                    weights.append(self.decay**place)
+                    weights.append(self.decay**age)
         return csr_matrix((np.array(weights, dtype=float), (rows, columns)), shape=(len(examples), len(self.items)))
 
 
@@ -131,18 +128,14 @@ class TextKnn(CatalogueBaseline):
 
     def _profiles(self, examples: Sequence[RankingExample]) -> Floats:
         """A weighted mean of the history's vectors, so that scores of long and short histories have one scale."""
-        from scipy.sparse import csr_matrix
-
         rows, columns, weights = [], [], []
         for row, example in enumerate(examples):
-            places = [
-                (place, self.rows[item]) for place, item in enumerate(reversed(example.history)) if item in self.rows
-            ]
-            whole = sum(self.decay**place for place, _ in places)
-            for place, column in places:
+            known = [(age, self.rows[item]) for age, item in enumerate(reversed(example.history)) if item in self.rows]
+            whole = sum(self.decay**age for age, _ in known)
+            for age, column in known:
                 rows.append(row)
                 columns.append(column)
-                weights.append(self.decay**place / whole)
+                weights.append(self.decay**age / whole)
         shape = (len(examples), len(self.rows))
         profiles: Floats = csr_matrix((np.array(weights, dtype=float), (rows, columns)), shape=shape) @ self._vectors
         return profiles

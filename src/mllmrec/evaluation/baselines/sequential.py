@@ -171,14 +171,14 @@ class SequentialBaseline(CatalogueBaseline):
 
 
 class SasRec(SequentialBaseline):
-    """Self-attention from left to right, which learns to tell the next item at every place."""
+    """Self-attention from left to right, which learns to predict the next item at every position."""
 
     name: ClassVar[str] = "sasrec"
     model_class = SASRecModel
 
 
 class Bert4Rec(SequentialBaseline):
-    """Attention in both directions, which learns to tell items that were hidden from it."""
+    """Attention in both directions, which learns to predict items that were masked."""
 
     name: ClassVar[str] = "bert4rec"
     model_class = BERT4RecModel
@@ -201,22 +201,22 @@ def dataset_of(lines: Sequence[Line], session_max_len: int, short: int | None = 
             "train.tsv; leave sasrec and bert4rec out of --names."
         )
     users = np.repeat(np.arange(len(sessions)), [len(session) for session in sessions])
-    places = np.concatenate([np.arange(len(session)) for session in sessions])
-    return _dataset(users, [item for session in sessions for item in session], places)
+    positions = np.concatenate([np.arange(len(session)) for session in sessions])
+    return _dataset(users, [item for session in sessions for item in session], positions)
 
 
 def one_of_each(items: Sequence[str]) -> Dataset:
     """A table in which the library meets these items, at least two of them, in this order."""
-    places = np.arange(len(items))
-    return _dataset(np.minimum(places // 2, len(items) // 2 - 1), items, places)
+    positions = np.arange(len(items))
+    return _dataset(np.minimum(positions // 2, len(items) // 2 - 1), items, positions)
 
 
-def _dataset(users: NDArray[np.int64], items: Sequence[str], places: NDArray[np.int64]) -> Dataset:
+def _dataset(users: NDArray[np.int64], items: Sequence[str], positions: NDArray[np.int64]) -> Dataset:
     table = {
         Columns.User: users,
         Columns.Item: items,
         Columns.Weight: 1.0,
-        Columns.Datetime: pd.to_datetime(places, unit="s"),
+        Columns.Datetime: pd.to_datetime(positions, unit="s"),
     }
     return Dataset.construct(pd.DataFrame(table))
 

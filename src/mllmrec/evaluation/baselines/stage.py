@@ -1,8 +1,8 @@
 """The stage `baselines`: one RUN for each baseline, on the candidate file that the model is evaluated on.
 
-What reads histories comes twice: `itemknn` sees the model's window, `itemknn-full` all that came before the target.
-Where no example has more than its window there is no second row. For the test split a baseline has learned from all of
-train.tsv, held-out users included; for the validation split from the same lines without the validation targets.
+A baseline that reads histories makes two RUNs: `itemknn` sees the model's window, `itemknn-full` all that came before
+the target; there is no second one where no example has more than its window. For the test split a baseline learns from
+all of train.tsv, held-out users included; for the validation split from the same lines without the validation targets.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mllmrec.storage.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class BaselineQuestion:
     """The examples that are ranked, with the window and with all that is known before the target.
 
     `num_lists` counts all examples of the file.
@@ -50,7 +50,7 @@ class Question:
         reads = FAMILIES[name].reads_history and self.full != self.window
         both = {name: self.window} | ({f"{name}-full": self.full} if reads else {})
         wanted = {"both": set(both), "window": {name}, "full": {f"{name}-full"} if reads else {name}}[history]
-        return {each: examples for each, examples in both.items() if each in wanted}
+        return {run_name: examples for run_name, examples in both.items() if run_name in wanted}
 
 
 def run(settings: BaselinesSettings, workspace: Workspace) -> Summary:
@@ -81,7 +81,7 @@ def run(settings: BaselinesSettings, workspace: Workspace) -> Summary:
         headline=f"Ranked the candidates of {len(question.window):,} users with {', '.join(names)}{known}.",
         artifact=workspace.results(settings.dataset),
         tables=(results_table(runs),),
-        facts={"runs": [str(each.folder) for each in runs]},
+        facts={"runs": [str(made.folder) for made in runs]},
     )
 
 
@@ -108,16 +108,18 @@ def split_of(examples: Sequence[RankingExample], candidates: Path) -> Split:
     return splits.pop()
 
 
-def _question(settings: BaselinesSettings, interactions: Interactions, candidates: Path) -> Question:
+def _question(settings: BaselinesSettings, interactions: Interactions, candidates: Path) -> BaselineQuestion:
     lists = ranked_lists(candidates, interactions, settings.min_inter)
     split = split_of(lists, candidates)
     examples = sliced(lists, settings.limit, settings.seed)
     check_cuts(settings.top_k, examples)
     full = with_full_history(examples, interactions.lines(split))
-    return Question(candidates=candidates, split=split, window=examples, full=full, num_lists=len(lists))
+    return BaselineQuestion(candidates=candidates, split=split, window=examples, full=full, num_lists=len(lists))
 
 
-def _runs_of(name: str, question: Question, fitting: Fitting, settings: BaselinesSettings) -> tuple[list[Run], int]:
+def _runs_of(
+    name: str, question: BaselineQuestion, fitting: Fitting, settings: BaselinesSettings
+) -> tuple[list[Run], int]:
     """The RUNs of one baseline, and how many of them were there. It is fitted only when one is missing."""
     own = settings.model_copy(update={"names": (name,)})
     fitted_on = {"train": "train", **({"valid": "valid"} if question.split == "valid" else {})}
@@ -149,7 +151,7 @@ def _rank(
     settings: BaselinesSettings,
     name: str,
     folder: Path,
-    question: Question,
+    question: BaselineQuestion,
     fitting: Fitting,
     inputs: dict[str, str],
 ) -> Run:

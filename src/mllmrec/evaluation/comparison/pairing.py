@@ -1,8 +1,7 @@
-"""Who is compared with whom: configurations of one RUN or of several seeds, matched user by user.
+"""RUNs read for a comparison: configurations of one RUN or of several seeds, matched user by user.
 
-A difference means something when both sides answered the same questions. So all RUNs must have ranked the same
-candidate file, under the same protocol, for the same examples with the same lists, each once; whatever isn't so is
-refused by name.
+Only RUNs that answered the same questions are compared: the same candidate file, the same protocol, the same examples
+with the same lists, each once, in files that weren't altered since. An error names whatever differs.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Configuration:
         return f"{bare.pop()} ({len(labels)} seeds)"
 
 
-class Answer(NamedTuple):
+class PairedAnswer(NamedTuple):
     """What pairing keeps of a ranking; `question` is a hash of target and candidates."""
 
     user_id: str
@@ -67,11 +66,14 @@ def read_configuration(words: str, workspace: Workspace) -> Configuration:
 
 
 def paired_positions(runs: Sequence[Run]) -> list[list[Position]]:
-    """Where each user's target came out in each RUN, users in the order of the first RUN."""
+    """For each RUN the positions of all targets, users in the order of the first RUN.
+
+    Raises DataError when the RUNs didn't answer the same questions.
+    """
     _check_same_protocol(runs)
     answers = [_answers(run) for run in runs]
-    for each, theirs in zip(runs[1:], answers[1:], strict=True):
-        _check_same_users(runs[0], answers[0], each, theirs)
+    for run, theirs in zip(runs[1:], answers[1:], strict=True):
+        _check_same_users(runs[0], answers[0], run, theirs)
     return [[own[key].position for key in answers[0]] for own in answers]
 
 
@@ -83,9 +85,9 @@ def run_named(word: str, workspace: Workspace) -> Path:
 
 
 def _refuse_repeated(folders: Sequence[Path]) -> None:
-    found = [folder.resolve() for folder in folders]
+    resolved = [folder.resolve() for folder in folders]
     for folder in folders:
-        if found.count(folder.resolve()) > 1:
+        if resolved.count(folder.resolve()) > 1:
             raise DataError(
                 f"{folder} was given twice as a seed of one configuration. Expected each RUN once: a copy has no seed "
                 "of its own and would make the interval too narrow."
@@ -93,7 +95,7 @@ def _refuse_repeated(folders: Sequence[Path]) -> None:
 
 
 def _read(folder: Path) -> Run:
-    """A finished RUN; of an unfinished one, what is known about how far it got."""
+    """A finished RUN; the error about an unfinished one says how far it got."""
     logs = sorted(folder.glob("rankings.*.partial.jsonl"))
     if logs and Manifest.read(folder) is None:
         raise ArtifactError(
@@ -119,9 +121,9 @@ def read_unaltered(folder: Path) -> Run:
 
 
 def _check_same_protocol(runs: Sequence[Run]) -> None:
-    """The same file, or the reference's draw, which lies in caches of several names and in files of ours.
+    """Require one candidate file; of the reference's draw, which is stored in several files, the same lists suffice.
 
-    Rankings keep lists of that draw whole, and each is compared with its counterpart afterwards.
+    Rankings keep lists of that draw whole, and `_check_same_users` compares them one by one.
     """
     check_same_question(runs, same_file=not all(_is_legacy(run) for run in runs))
     first = runs[0]
@@ -142,9 +144,9 @@ def _is_legacy(run: Run) -> bool:
     return named is not None and named.legacy
 
 
-def _answers(run: Run) -> dict[str, Answer]:
-    """What a RUN told of each example; an ArtifactError when it told of one twice."""
-    answers: dict[str, Answer] = {}
+def _answers(run: Run) -> dict[str, PairedAnswer]:
+    """The answer of a RUN to each example, by its id; an ArtifactError when an example occurs twice."""
+    answers: dict[str, PairedAnswer] = {}
     for ranking in run.rankings():
         if ranking.example_id in answers:
             raise ArtifactError(
@@ -155,13 +157,13 @@ def _answers(run: Run) -> dict[str, Answer]:
     return answers
 
 
-def _answer(ranking: Ranking) -> Answer:
-    """Of a list that isn't kept whole the length stands for its items: which were best depends on who ranked them."""
+def _answer(ranking: Ranking) -> PairedAnswer:
+    """Of a list that isn't kept whole the length stands for its items: which are kept depends on the ranker."""
     asked = ranking.candidates if ranking.num_candidates is None else ranking.num_candidates
-    return Answer(ranking.user_id, hash((ranking.target_id, asked)), position_of(ranking))
+    return PairedAnswer(ranking.user_id, hash((ranking.target_id, asked)), position_of(ranking))
 
 
-def _check_same_users(first: Run, ours: dict[str, Answer], other: Run, theirs: dict[str, Answer]) -> None:
+def _check_same_users(first: Run, ours: dict[str, PairedAnswer], other: Run, theirs: dict[str, PairedAnswer]) -> None:
     missing, foreign = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
     if missing or foreign:
         example = min(missing or foreign)

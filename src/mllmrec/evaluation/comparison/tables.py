@@ -1,9 +1,8 @@
-"""Results as a reader sees them: one protocol a table, an interval with every number, chance beneath.
+"""Tables of results: one protocol a table, an interval with every number, chance and ceilings beneath.
 
-What could be reached at all on a candidate file, where that is known: in a made-up world, whose law is written down.
-
-data/<dataset>/ceiling.json is written by whoever knows it (`demo/oracle.py`). It counts for the candidate file whose
-hash it names and for all of its users, and for nothing else.
+A ceiling is what the best possible ranker reaches on a candidate file. It is known in a made-up world alone, whose law
+is written down: `demo/oracle.py` writes data/<dataset>/ceiling.json, which holds for the candidate file whose hash it
+names and for all of its users.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def own_note(protocol: str) -> str:
 
 
 def users_of(facts: Mapping[str, Any]) -> str:
-    """Over whom a RUN's means are, in words.
+    """The users over whom a RUN's means are taken, in words.
 
     >>> users_of({"num_users": 1000, "slice": {"of": 6040}}), users_of({"num_users": 6040})
     ('1,000 of 6,040 users, drawn by hash', '6,040 users')
@@ -78,13 +77,13 @@ def users_of(facts: Mapping[str, Any]) -> str:
 
 
 def ceiling_of(facts: Mapping[str, Any]) -> str:
-    """Where a retriever missed targets, how many it found: the most that any ranking of its lists can reach."""
-    found = facts.get("num_listed")
-    if found is None:
+    """How many targets a retriever's lists hold, in words: no metric exceeds that share. Empty where they hold all."""
+    listed = facts.get("num_listed")
+    if listed is None:
         return ""
     return (
-        f"The target is in the lists of {found:,} of {facts['num_users']:,} users: no metric can exceed "
-        f"{found / facts['num_users']:.3f}."
+        f"The target is in the lists of {listed:,} of {facts['num_users']:,} users: no metric can exceed "
+        f"{listed / facts['num_users']:.3f}."
     )
 
 
@@ -94,7 +93,7 @@ def shown(names: Sequence[str], run: Run) -> list[str]:
 
 
 def check_same_question(runs: Sequence[Run], *, same_file: bool = True) -> None:
-    """Refuse RUNs that can't stand in one table, and name what differs.
+    """Raise a DataError that names what differs where RUNs can't stand in one table.
 
     `same_file` is False for a caller that compares the lists themselves, wherever they are stored.
     """
@@ -119,8 +118,8 @@ def check_same_question(runs: Sequence[Run], *, same_file: bool = True) -> None:
 
 
 def _detectable(runs: Sequence[Run], name: str) -> str:
-    """What suffices for each of the RUNs: figures that vary more from user to user need a larger difference."""
-    least = [told for run in runs if (told := run.facts["minimum_detectable"][name]) is not None]
+    """The largest of the RUNs' minimum detectable differences, which suffices for all of them."""
+    least = [size for run in runs if (size := run.facts["minimum_detectable"][name]) is not None]
     return f"{max(least):.3f}" if least else ""
 
 
@@ -146,20 +145,23 @@ def _vacuous_note(run: Run) -> str:
 
 
 def ceilings(run: Run) -> dict[str, dict[str, Interval]]:
-    """row -> metric -> figure; empty where nobody knows, or the file is about other lists."""
+    """row -> metric -> interval; empty where there is no ceiling.json or it is about other lists or users."""
     path = Workspace(run.folder.parents[3]).ceiling(run.facts["dataset"])
     if not path.exists():
         return {}
-    told = read_json(path)
-    same = told["candidates_sha256"] == run.facts["candidates_sha256"] and told["num_users"] == run.facts["num_users"]
+    content = read_json(path)
+    same = (
+        content["candidates_sha256"] == run.facts["candidates_sha256"]
+        and content["num_users"] == run.facts["num_users"]
+    )
     return {
         row: {name: Interval(**bounds) for name, bounds in figures.items()}
-        for row, figures in (told["rows"] if same else {}).items()
+        for row, figures in (content["rows"] if same else {}).items()
     }
 
 
 def ceiling_rows(run: Run, names: Sequence[str]) -> list[tuple[str, ...]]:
-    """A row for each ceiling: its name and a mean for each metric, without intervals, as chance is told."""
+    """A row for each ceiling: its name and a mean for each metric, without intervals, like the row of chance."""
     return [
         (row, *(f"{figures[name].value:.3f}" if name in figures else "" for name in names))
         for row, figures in ceilings(run).items()

@@ -1,11 +1,9 @@
-"""Worked cases: what some users chose, what they were offered, how it was scored, and where the target came out.
+"""Worked cases: some users' histories, candidates and scores, with the rank of the target in every RUN.
 
-Users are drawn by hash and not picked, so that the cases show what a RUN does on an ordinary day, its misses included.
+Users are drawn by hash and not picked, so that the cases show ordinary rankings of a RUN, its misses included.
 
-Posters small enough to travel inside the page, each made once.
-
-Opening images that nobody vouches for is the business of another room, so a function that does it is handed in; here
-the picture it returns is only encoded again, small.
+Posters travel inside the page as small JPEGs, each encoded once. Opening images that nobody vouches for belongs to
+another room, so a function that does it is passed in.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from mllmrec.data.sequences import Catalogue, Interactions
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.metrics import Position
 from mllmrec.evaluation.reporting.ladder import MeasuredLadder
-from mllmrec.evaluation.reporting.page import Case, Cases, Choice, Poster, Reasoning, Section
+from mllmrec.evaluation.reporting.page import Case, Cases, Poster, Reasoning, Section, ShownCandidate
 from mllmrec.evaluation.reporting.runs import Ladder, Rung
 from mllmrec.models.base import Picture
 from mllmrec.records import Ranking, RankingExample
@@ -67,8 +65,8 @@ def draw_cases(measured: MeasuredLadder, workspace: Workspace, *, run: str, coun
     rankings.sort(key=lambda ranking: (ranking.rank is None, ranking.rank or 0, ranking.example_id))
     ranks = {
         key: tuple(
-            (each.label, _place(positions[index[key]]))
-            for each, positions in zip(ladder.rungs, measured.positions, strict=True)
+            (other.label, _rank(positions[index[key]]))
+            for other, positions in zip(ladder.rungs, measured.positions, strict=True)
         )
         for key in drawn
     }
@@ -137,7 +135,7 @@ def _case(ranking: Ranking, drawn: Drawn, posters: Posters, trace: Reasoning | N
     example = drawn.examples.get(ranking.example_id)
     lengths = bars(ranking.scores, method)
     order = sorted(range(len(ranking.scores)), key=lambda index: -ranking.scores[index])
-    shown = [index for place, index in enumerate(order) if place < SHOWN or _is_target(ranking, index)]
+    shown = [index for above, index in enumerate(order) if above < SHOWN or _is_target(ranking, index)]
     return Case(
         user_id=posters.user(ranking.user_id),
         rank="missed" if ranking.rank is None else f"rank {ranking.rank:g}",
@@ -145,9 +143,9 @@ def _case(ranking: Ranking, drawn: Drawn, posters: Posters, trace: Reasoning | N
         target=posters(ranking.target_id),
         history=tuple(posters(item) for item in example.history) if example else (),
         choices=tuple(
-            Choice(
+            ShownCandidate(
                 poster=posters(ranking.candidates[index]),
-                place=_place_in_list(ranking, order, index),
+                position=_position_in_list(ranking, order, index),
                 score=figure(ranking.scores[index]),
                 share=lengths[index],
                 is_target=_is_target(ranking, index),
@@ -164,8 +162,8 @@ def _is_target(ranking: Ranking, index: int) -> bool:
     return ranking.candidates[index] == ranking.target_id
 
 
-def _place_in_list(ranking: Ranking, order: Sequence[int], index: int) -> str:
-    """Where a candidate stands by its score; where the best alone are kept, a target beyond them by its rank."""
+def _position_in_list(ranking: Ranking, order: Sequence[int], index: int) -> str:
+    """A candidate's position by its score; of a target beyond the candidates that are kept, its rank."""
     kept = ranking.num_candidates is not None and len(order) < ranking.num_candidates
     if kept and _is_target(ranking, index) and ranking.higher >= len(order) - 1 and ranking.rank is not None:
         return f"{ranking.rank:g}"
@@ -173,7 +171,7 @@ def _place_in_list(ranking: Ranking, order: Sequence[int], index: int) -> str:
 
 
 def figure(score: float) -> str:
-    """A score with two decimals, or with two digits that tell where it is smaller than they show.
+    """A score with two decimals, or with two significant digits where it is smaller than those show.
 
     >>> figure(-1.234), figure(3.0), figure(0.00321), figure(0.0000021)
     ('−1.23', '3', '0.0032', '2.1e−06')
@@ -182,7 +180,7 @@ def figure(score: float) -> str:
     return f"{score:{form}}".replace("-", "−")
 
 
-def _place(position: Position) -> str:
+def _rank(position: Position) -> str:
     """The expected rank of a target; a dash where it was ranked nowhere."""
     higher, ties, count, _ = position
     return "–" if higher == count else f"{higher + 1 + ties / 2:g}"

@@ -1,4 +1,4 @@
-"""What it all took, and what made it: both are read from the manifests of everything that is there."""
+"""Costs, settings and hashes of every artifact of a dataset, read from the manifests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Made(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What one stage spent; nothing where nothing is known."""
+    """The costs of one stage; zero where nothing is known."""
 
     seconds: float
     calls: float = 0
@@ -34,19 +34,19 @@ class Cost(NamedTuple):
 
 def read_made(workspace: Workspace, dataset: str) -> list[Made]:
     """Every finished artifact of the dataset, in the order in which they were finished."""
-    found = [
+    artifacts = [
         Made(_under(path, workspace.root), manifest)
         for path in sorted(set(_manifests(workspace, dataset)))
         if (manifest := Manifest.read(_artifact(path))) is not None and manifest.settings.get("dataset") == dataset
     ]
-    return sorted(found, key=lambda made: (made.manifest.finished_at, made.path))
+    return sorted(artifacts, key=lambda made: (made.manifest.finished_at, made.path))
 
 
 def costs_section(workspace: Workspace, made: list[Made]) -> Section:
     """A row for each stage and their sum; columns of which nothing is known are left out."""
-    costs = [_cost(workspace, each) for each in made]
+    costs = [_cost(workspace, artifact) for artifact in made]
     total = Cost(*(sum(column) for column in zip(*costs, strict=True)))
-    rows = [(*_names(each), *_amounts(cost)) for each, cost in zip(made, costs, strict=True)]
+    rows = [(*_names(artifact), *_amounts(cost)) for artifact, cost in zip(made, costs, strict=True)]
     table = [*rows, ("all stages", "", "", *_amounts(total))]
     kept = [number for number in range(len(COLUMNS)) if any(row[number] for row in table)]
     shown = [tuple(row[number] for number in kept) for row in table]
@@ -68,7 +68,7 @@ def costs_section(workspace: Workspace, made: list[Made]) -> Section:
 
 def settings_section(made: list[Made]) -> Section:
     """The settings that decide each result, the hashes of what it was made from, and the versions of the software."""
-    blocks: list[Block] = [Prose(text=_software(made)), Origins(facts=tuple(_facts(each) for each in made))]
+    blocks: list[Block] = [Prose(text=_software(made)), Origins(facts=tuple(_facts(artifact) for artifact in made))]
     return Section(
         key="settings",
         title="Settings and hashes",
@@ -174,7 +174,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_plain, value))
     if isinstance(value, dict):
-        return "; ".join(f"{name}: {_plain(each)}" for name, each in value.items())
+        return "; ".join(f"{name}: {_plain(part)}" for name, part in value.items())
     return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
 
 
@@ -184,7 +184,7 @@ def _hash(value: str) -> str:
 
 def _software(made: list[Made]) -> str:
     """One sentence for all artifacts, or the first and the last of several kinds."""
-    kinds = list(dict.fromkeys(_versions(each.manifest) for each in made))
+    kinds = list(dict.fromkeys(_versions(artifact.manifest) for artifact in made))
     if len(kinds) == 1:
         return f"All made with {kinds[0]}."
     return f"Made with {len(kinds)} versions of the software. The last: {kinds[-1]}."

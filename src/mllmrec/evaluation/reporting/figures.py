@@ -1,8 +1,8 @@
-"""Drawings for the page: SVG whose colours and letters are those of the page around it.
+"""Drawings for the page: SVG in the colours and fonts of the page around it.
 
 matplotlib draws with a few stand-in colours, which are then replaced by the page's own (`var(--ink)` and so on), so
 that one drawing serves light and dark. Words stay text, and legends are left to the page. Drawings are small, so that
-several stand side by side on a wide screen and none has to shrink on a narrow one.
+several fit side by side on a wide screen and none has to shrink on a narrow one.
 """
 
 from __future__ import annotations
@@ -49,12 +49,10 @@ MARKED = 30
 def draw_intervals(rows: Sequence[tuple[str, Interval, bool]], chance: float, name: str) -> Drawing:
     """A dot and its interval for each (label, interval, is a model), the first row on top; chance as a line."""
     with _drawing(height=ROW * len(rows) + MARGIN) as (figure, axes):
-        for place, (_, interval, is_model) in enumerate(rows):
+        for row, (_, interval, is_model) in enumerate(rows):
             colour = SERIES[0] if is_model else PAINT["muted"]
-            axes.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
-            axes.plot(
-                [interval.value], [place], "o" if is_model else "D", color=colour, markersize=6 if is_model else 5
-            )
+            axes.plot([interval.low, interval.high], [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
+            axes.plot([interval.value], [row], "o" if is_model else "D", color=colour, markersize=6 if is_model else 5)
         axes.axvline(chance, color=PAINT["muted"], linewidth=1, linestyle=DOTTED)
         axes.annotate(
             "chance", (chance, len(rows) - 0.5), (3, 2), textcoords="offset points", va="bottom", color=PAINT["muted"]
@@ -128,9 +126,9 @@ def draw_lines(
 def draw_points(rows: Sequence[tuple[str, Interval]], name: str, *, what: str) -> Drawing:
     """A dot and its interval for each (label, interval), from left to right; their mean as a line."""
     with _drawing() as (figure, axes):
-        for place, (_, interval) in enumerate(rows):
-            axes.plot([place, place], [interval.low, interval.high], color=SERIES[0], linewidth=2)
-            axes.plot([place], [interval.value], "o", color=SERIES[0], markersize=5)
+        for column, (_, interval) in enumerate(rows):
+            axes.plot([column, column], [interval.low, interval.high], color=SERIES[0], linewidth=2)
+            axes.plot([column], [interval.value], "o", color=SERIES[0], markersize=5)
         mean = sum(interval.value for _, interval in rows) / len(rows)
         axes.axhline(mean, color=PAINT["muted"], linewidth=1, linestyle=DOTTED)
         axes.set_xticks(range(len(rows)), [label for label, _ in rows])
@@ -206,11 +204,11 @@ def _svg(figure: Figure, name: str) -> str:
 
 
 def _own_ids(text: str, name: str) -> str:
-    """Ids that something refers to, told apart from those of other drawings; the others go."""
+    """Prefix the ids that something refers to with the drawing's name, and drop the others."""
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
 
-    def renamed(found: re.Match[str]) -> str:
-        return f' id="{name}-{found[1]}"' if found[1] in used else ""
+    def renamed(match: re.Match[str]) -> str:
+        return f' id="{name}-{match[1]}"' if match[1] in used else ""
 
     text = re.sub(r' id="([^"]+)"', renamed, text)
     text = re.sub(r'xlink:href="#', f'href="#{name}-', text)

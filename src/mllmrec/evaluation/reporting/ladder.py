@@ -1,9 +1,7 @@
-"""The ladder on the page: every RUN with intervals, what each step up brings, and the verdict in words.
+"""The ladders on the page: every RUN with intervals, the differences of each step, the verdict, and the overview.
 
-All protocols side by side, one column each: what a stranger looks at before any single ladder.
-
-A column is one candidate file and its users, with one metric; nothing in it compares with another column, because the
-negatives decide how hard a question is.
+The overview puts all protocols side by side. A column is one candidate file and its users, with one metric; figures of
+two columns don't compare, because the negatives decide how hard a question is.
 """
 
 from __future__ import annotations
@@ -19,13 +17,13 @@ from mllmrec.evaluation.comparison.steps import MAIN, corrected_on, differences_
 from mllmrec.evaluation.comparison.tables import NOTE, ceiling_of, ceiling_rows, chooser_of, own_note, users_of
 from mllmrec.evaluation.metrics import Position, means, per_user
 from mllmrec.evaluation.reporting.figures import draw_hit_rates, draw_intervals
-from mllmrec.evaluation.reporting.page import Block, Figure, Figures, Section, Sheet
+from mllmrec.evaluation.reporting.page import Block, Figure, FigureRow, Section, Sheet
 from mllmrec.evaluation.reporting.runs import Ladder, Rung, in_words
 from mllmrec.records import Table
 
 LONGEST_CUT = 20
 CURVES = 4
-"""Baselines whose hit rates are drawn, the strongest ones: as many as dashes tell apart."""
+"""Baselines whose hit rates are drawn, the strongest ones: as many as there are kinds of dashes."""
 READING = (
     "Paired differences with 95 % intervals over users. p: paired randomisation test, two-sided, corrected by Holm "
     f"over the rows; bold where it is below {FOUND}: only that counts as found. detectable: the true difference that a "
@@ -71,16 +69,16 @@ def measure(ladder: Ladder, seed: int) -> MeasuredLadder:
 
 
 def ladder_section(measured: MeasuredLadder) -> Section:
-    """Figures, the table of RUNs, and the differences."""
+    """FigureRow, the table of RUNs, and the differences."""
     ladder = measured.ladder
     facts = ladder.facts
     words, whom = in_words(facts["protocol"]), _whom(facts)
-    blocks: list[Block] = [Figures(figures=_figures(measured)), _results(ladder)]
+    blocks: list[Block] = [FigureRow(figures=_figures(measured)), _results(ladder)]
     if measured.steps:
         blocks.append(_differences("Each row against the row above", measured.steps, ladder))
     if measured.over_baseline and measured.over_baseline != measured.steps:
         title = "Models against the strongest baseline"
-        blocks.append(_differences(title, measured.over_baseline, ladder, told=bool(measured.steps)))
+        blocks.append(_differences(title, measured.over_baseline, ladder, explained=bool(measured.steps)))
     return Section(
         key=f"ladder-{ladder.key}",
         title=f"Ladder, {facts['protocol']}, {facts['num_users']:,} users",
@@ -92,9 +90,9 @@ def ladder_section(measured: MeasuredLadder) -> Section:
 
 
 def _whom(facts: Mapping[str, Any]) -> str:
-    """Which part of the users was asked, and how many targets a retriever found; nothing where it is all."""
+    """Which slice of the users was ranked, and how many targets a retriever's lists hold; empty where it is all."""
     part = f"These are {users_of(facts)}." if "slice" in facts else ""
-    return "".join(f" {told}" for told in (part, ceiling_of(facts)) if told)
+    return "".join(f" {sentence}" for sentence in (part, ceiling_of(facts)) if sentence)
 
 
 def verdict(measured: MeasuredLadder) -> list[str]:
@@ -102,17 +100,17 @@ def verdict(measured: MeasuredLadder) -> list[str]:
     ladder, metric = measured.ladder, measured.ladder.metric
     top = ladder.rungs[-1]
     chance = f"Chance is {ladder.facts['chance'][metric]:.3f}."
-    told = [
+    sentences = [
         f"`{top.label}` reaches {ladder.shown(metric)} = {top.run.intervals[metric]} over "
         f"{ladder.facts['num_users']:,} users. {chance}"
     ]
     if measured.over_baseline:
         step = measured.over_baseline[-1]
-        told.append(f"Against the strongest baseline, `{step.lower.label}`: {_in_words(step, metric)}")
+        sentences.append(f"Against the strongest baseline, `{step.lower.label}`: {_in_words(step, metric)}")
     if len(ladder.models) > 1:
         step = measured.steps[-1]
-        told.append(f"Against the model below it, `{step.lower.label}`: {_in_words(step, metric)}")
-    return told
+        sentences.append(f"Against the model below it, `{step.lower.label}`: {_in_words(step, metric)}")
+    return sentences
 
 
 def _steps(
@@ -139,7 +137,7 @@ def _in_words(step: Step, metric: str) -> str:
 def _figures(measured: MeasuredLadder) -> tuple[Figure, ...]:
     ladder, metric = measured.ladder, measured.ladder.metric
     rows = [(rung.label, rung.run.intervals[metric], rung.is_model) for rung in ladder.rungs]
-    told = "; ".join(f"{label} {interval}" for label, interval, _ in rows)
+    figures = "; ".join(f"{label} {interval}" for label, interval, _ in rows)
     chance = ladder.facts["chance"][metric]
     cuts = range(1, min(ladder.facts["num_candidates"], LONGEST_CUT) + 1)
     names = [f"HR@{cut}" for cut in cuts]
@@ -153,7 +151,7 @@ def _figures(measured: MeasuredLadder) -> tuple[Figure, ...]:
         Figure(
             title=f"{ladder.shown(metric)} with 95 % intervals",
             drawing=draw_intervals(rows, chance, f"intervals-{ladder.key}"),
-            text=f"{ladder.shown(metric)}: {told}; chance {chance:.3f}.",
+            text=f"{ladder.shown(metric)}: {figures}; chance {chance:.3f}.",
         ),
         Figure(
             title=f"HR@K/{ladder.facts['protocol']} at every K{', strongest baselines' if weakest else ''}",
@@ -177,7 +175,7 @@ def _results(ladder: Ladder) -> Sheet:
         (row, column)
         for column, name in enumerate(names, 1)
         for row, rung in enumerate(ladder.rungs)
-        if math.isclose(rung.value(name), max(each.value(name) for each in ladder.rungs))
+        if math.isclose(rung.value(name), max(other.value(name) for other in ladder.rungs))
     )
     return Sheet(
         table=Table(
@@ -193,17 +191,17 @@ def _results(ladder: Ladder) -> Sheet:
 
 
 def with_interval(rung: Rung, metric: str) -> str:
-    """A RUN's mean, and beneath it the bounds; empty where it doesn't tell the metric."""
+    """A RUN's mean, and beneath it the bounds; empty where it doesn't report the metric."""
     if metric not in rung.run.facts["metrics"]:
         return ""
     interval = rung.run.intervals[metric]
     return f"{interval.value:.3f}\n{interval.low:.3f}–{interval.high:.3f}"
 
 
-def _differences(title: str, steps: Sequence[Step], ladder: Ladder, *, told: bool = False) -> Sheet:
-    """Differences of the main metrics, and for the metric of the verdict how sure they are.
+def _differences(title: str, steps: Sequence[Step], ladder: Ladder, *, explained: bool = False) -> Sheet:
+    """Differences of the main metrics, and for the metric of the verdict the corrected p and the detectable size.
 
-    How to read them stands beneath, unless it was `told`.
+    A note explains how to read them, unless an earlier table has `explained` it.
     """
     metric = ladder.metric
     names = [name for name in ladder.names if name in (*MAIN, metric) and name in steps[0].differences]
@@ -225,7 +223,7 @@ def _differences(title: str, steps: Sequence[Step], ladder: Ladder, *, told: boo
             title=title,
             columns=("step", *(ladder.shown(name) for name in names), f"p, {metric}", f"detectable, {metric}"),
             rows=rows,
-            note="" if told else READING,
+            note="" if explained else READING,
         ),
         strong=strong,
     )
@@ -264,7 +262,7 @@ def overview_section(ladders: Sequence[Ladder]) -> Section | None:
         (names.index(name), number)
         for number, (ladder, column) in enumerate(zip(ladders, columns, strict=True), 1)
         for name, rung in column.items()
-        if math.isclose(rung.value(ladder.metric), max(each.value(ladder.metric) for each in ladder.rungs))
+        if math.isclose(rung.value(ladder.metric), max(other.value(ladder.metric) for other in ladder.rungs))
     )
     chance = ("chance", *(f"{ladder.facts['chance'][ladder.metric]:.3f}" for ladder in ladders))
     return Section(
@@ -290,12 +288,12 @@ def overview_section(ladders: Sequence[Ladder]) -> Section | None:
 
 
 def name_of(rung: Rung) -> str:
-    """What a RUN is called whatever users it ranked."""
+    """The name of a RUN without the slice of users that it ranked."""
     return f"{rung.run.facts['name']}{' generate' if rung.run.facts['method'] == 'generate' else ''}"
 
 
 def in_order(columns: Sequence[dict[str, Rung]]) -> list[str]:
-    """All names: baselines before models, each where the first ladder that knows it has it."""
+    """All names, baselines before models, each in the order of the first ladder that has it."""
     firsts: dict[str, Rung] = {}
     for column in columns:
         firsts = {**firsts, **{name: rung for name, rung in column.items() if name not in firsts}}
@@ -315,6 +313,6 @@ def _headings(ladders: Sequence[Ladder]) -> list[str]:
         for ladder in ladders
     ]
     return [
-        told if plain.count(told) == 1 else f"{told}, {ladder.facts['candidates']}"
-        for told, ladder in zip(plain, ladders, strict=True)
+        heading if plain.count(heading) == 1 else f"{heading}, {ladder.facts['candidates']}"
+        for heading, ladder in zip(plain, ladders, strict=True)
     ]

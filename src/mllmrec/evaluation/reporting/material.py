@@ -1,4 +1,4 @@
-"""What the models were made from: the data card, the audit, captions, and reasoning traces with their assessment."""
+"""The sections about what models are made from: data card, audit, captions, reasoning traces and their assessment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mllmrec.evaluation.reporting.page import (
     Block,
     Described,
     Figure,
-    Figures,
+    FigureRow,
     Prose,
     Reasoning,
     Reasonings,
@@ -56,7 +56,7 @@ def audit_section(workspace: Workspace, dataset: str, window: int) -> Section:
     blocks: list[Block] = [Prose(text=_without_seconds(summary.headline), tone="plain" if summary.passed else "alarm")]
     strong = frozenset((row, 3) for row, cells in enumerate(table.rows) if cells[3] in ("leak", "wrong", "warning"))
     blocks.append(Sheet(table=replace(table, title=""), strong=strong))
-    blocks += [Sheet(table=each) for each in further]
+    blocks += [Sheet(table=other) for other in further]
     return Section(
         key="audit",
         title="Audit",
@@ -93,7 +93,7 @@ class Traces:
 
 
 def read_traces(workspace: Workspace, dataset: str, users: Collection[str], seed: int) -> Traces | None:
-    """What the page tells of the traces that hints come from; None where there are none."""
+    """The traces from which hints come, counted and sampled in one pass; None where there are none."""
     if not any(
         path(dataset).exists() for path in (workspace.assessed_cot, workspace.refined_cot, workspace.pseudo_cot)
     ):
@@ -111,10 +111,10 @@ def read_traces(workspace: Workspace, dataset: str, users: Collection[str], seed
 
 
 def traces_section(traces: Traces, posters: Posters) -> Section:
-    """What became of the traces, how far they are trusted, and what some of them say."""
+    """The fates of the traces, their confidences, and some of them in full."""
     blocks: list[Block] = []
     if traces.confidences:
-        blocks.append(Figures(figures=(_confidence(traces.confidences),)))
+        blocks.append(FigureRow(figures=(_confidence(traces.confidences),)))
         blocks.append(_fates(traces.counts))
     kept = [trace for fate in ("kept", "not assessed") for _, trace in traces.examples.get(fate, [])]
     others = [
@@ -136,7 +136,7 @@ def traces_section(traces: Traces, posters: Posters) -> Section:
 
 
 def _without_seconds(headline: str) -> str:
-    """How long the audit took is no fact about the data, and would make every page another."""
+    """The audit's headline without its duration, which would make every page differ."""
     counts, _, rest = headline.partition(" in ")
     return f"{counts}. {rest.partition('. ')[2]}" if rest else headline
 
@@ -180,12 +180,12 @@ def _fates(counts: Mapping[str, int]) -> Sheet:
 
 
 def _confidence(groups: Mapping[str, Sequence[float]]) -> Figure:
-    told = "; ".join(
+    averages = "; ".join(
         f"{name}: {len(values):,} traces, on average {sum(values) / len(values):.2f}" for name, values in groups.items()
     )
     ordered = {name: groups[name] for name in ("kept", "left out") if name in groups}
     return Figure(
         title="Confidence of the traces",
         drawing=draw_histogram(ordered, "confidence", what="confidence (rejected traces have none)"),
-        text=f"Distribution of confidence. {told}.",
+        text=f"Distribution of confidence. {averages}.",
     )

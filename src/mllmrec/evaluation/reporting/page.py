@@ -1,10 +1,8 @@
-"""The page as a value: sections of blocks, and how they become HTML.
+"""The page as a value, sections of blocks, and its two renderings: HTML and Markdown.
 
-A block is one of a few kinds of thing a reader meets (a table, a figure, a remark, a case), and the template has a
-macro for each. Titles, captions and reasoning come from files that nobody vouches for, so everything is escaped, the
-page may load nothing, and its one script is allowed by hash.
-
-The page as Markdown: its words and tables, for places where no HTML is shown.
+A block is a table, a row of figures, a paragraph, a case and so on, and the template has a macro for each kind. Titles,
+captions and reasoning come from files that nobody vouches for, so everything is escaped, the page may load nothing, and
+its one script is allowed by hash. The Markdown holds the words and tables, with a sentence for each drawing.
 """
 
 from __future__ import annotations
@@ -76,7 +74,7 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
+class FigureRow:
     """Drawings side by side, as many as fit."""
 
     kind: ClassVar[str] = "figures"
@@ -122,11 +120,11 @@ class Reasonings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """A candidate of a case: its place, its score as told, and the length of its bar in percent."""
+class ShownCandidate:
+    """A candidate of a case: its position, its score in words, and the length of its bar in percent."""
 
     poster: Poster
-    place: str
+    position: str
     score: str
     share: float
     is_target: bool
@@ -134,14 +132,14 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One user's question and the answer it got; `ranks` tells where each RUN put the target."""
+    """One user's ranked candidates; `ranks` holds (RUN, rank of the target) for every RUN."""
 
     user_id: str
     rank: str
     hit: bool
     target: Poster
     history: tuple[Poster, ...]
-    choices: tuple[Choice, ...]
+    choices: tuple[ShownCandidate, ...]
     num_left_out: int
     ranks: tuple[tuple[str, str], ...]
     trace: Reasoning | None
@@ -174,7 +172,7 @@ class Origins:
     facts: tuple[Facts, ...]
 
 
-Block = Prose | Sheet | Figures | Described | Reasonings | Cases | Origins
+Block = Prose | Sheet | FigureRow | Described | Reasonings | Cases | Origins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +262,7 @@ def _source(environment: Environment, name: str) -> str:
 
 
 def to_markdown(page: Page) -> str:
-    """All sections; drawings are told in words and pictures are left out."""
+    """All sections; drawings are described in words and pictures are left out."""
     parts = [f"# {_escaped(page.dataset)}", page.subtitle, *page.verdict]
     for section in page.sections:
         parts += _section(section)
@@ -286,14 +284,16 @@ def _block(block: Block) -> list[str]:
             return [f"**{block.text}**" if block.tone == "alarm" else block.text]
         case Sheet():
             return _sheet(block)
-        case Figures():
-            told = [f"- {_escaped(figure.text)}" for figure in block.figures]
-            return [*([f"### {_escaped(block.title)}"] if block.title else []), "\n".join(told)]
+        case FigureRow():
+            lines = [f"- {_escaped(figure.text)}" for figure in block.figures]
+            return [*([f"### {_escaped(block.title)}"] if block.title else []), "\n".join(lines)]
         case Described():
             return ["\n".join(f"- **{_escaped(poster.title)}**: {_escaped(text)}" for poster, text in block.posters)]
         case Reasonings():
-            told = [f"- {_escaped(trace.fate)}, user {trace.user_id}: {_escaped(trace.text)}" for trace in block.traces]
-            return [f"### {_escaped(block.title)}", "\n".join(told)]
+            lines = [
+                f"- {_escaped(trace.fate)}, user {trace.user_id}: {_escaped(trace.text)}" for trace in block.traces
+            ]
+            return [f"### {_escaped(block.title)}", "\n".join(lines)]
         case Cases():
             return _table(
                 ("user", "target", "rank", "first choice"),
@@ -335,11 +335,11 @@ def _cell(text: str) -> str:
 
 
 def _origin(title: str, path: str, groups: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> str:
-    told = "; ".join(
+    listed = "; ".join(
         f"{name.lower()}: " + ", ".join(f"{_escaped(key)} {_escaped(value)}" for key, value in pairs)
         for name, pairs in groups
     )
-    return f"- **{_escaped(title)}** `{path}`: {told}"
+    return f"- **{_escaped(title)}** `{path}`: {listed}"
 
 
 def _escaped(text: str) -> str:

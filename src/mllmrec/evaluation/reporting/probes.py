@@ -1,4 +1,4 @@
-"""Probes on the page: what each model goes by, from the probes.json beside its RUN."""
+"""The section about probes: how each model reacts to changed prompts, from the probes.json beside its RUN."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mllmrec.evaluation.comparison.statistics import Interval
 from mllmrec.evaluation.probing.findings import headline
 from mllmrec.evaluation.probing.tables import tables
 from mllmrec.evaluation.reporting.figures import draw_intervals, draw_points
-from mllmrec.evaluation.reporting.page import Block, Figure, Figures, Section, Sheet
+from mllmrec.evaluation.reporting.page import Block, Figure, FigureRow, Section, Sheet
 from mllmrec.evaluation.reporting.runs import Ladder, Rung
 from mllmrec.storage.workspace import read_json
 
@@ -35,7 +35,7 @@ def probes_section(ladders: Sequence[Ladder]) -> Section | None:
 
 
 def _read(rung: Rung) -> list[Block]:
-    """What a probes.json says; an ArtifactError when it lacks something."""
+    """The blocks of one probes.json; an ArtifactError when it lacks something."""
     path = rung.run.folder / "probes.json"
     try:
         return _blocks(rung, read_json(path))
@@ -47,33 +47,33 @@ def _read(rung: Rung) -> list[Block]:
 
 
 def _blocks(rung: Rung, facts: Facts) -> list[Block]:
-    """Figures first, then what each probe says, then the figures in full."""
+    """Figures first, then the overview of all probes, then the tables of each."""
     title = f"{rung.label} · {facts['protocol']}, {facts['num_users']:,} users"
     *details, overview = tables(facts)
     figures = _figures(rung, facts)
-    shown: list[Block] = [Figures(title=title, figures=figures)] if figures else []
+    shown: list[Block] = [FigureRow(title=title, figures=figures)] if figures else []
     for table in (overview, *details):
-        told = table.title.partition(":")[0] if shown else title
+        heading = table.title.partition(":")[0] if shown else title
         columns = tuple(column or "group" for column in table.columns)
-        shown.append(Sheet(table=replace(table, title=told, columns=columns)))
+        shown.append(Sheet(table=replace(table, title=heading, columns=columns)))
     return shown
 
 
 def _figures(rung: Rung, facts: Facts) -> tuple[Figure, ...]:
-    found = []
-    probes = {name: each for name, each in facts["probes"].items() if "not_applicable" not in each}
-    changed = {name: each for name, each in probes.items() if "metrics" in each and name != "hint"}
+    figures = []
+    probes = {name: probe for name, probe in facts["probes"].items() if "not_applicable" not in probe}
+    changed = {name: probe for name, probe in probes.items() if "metrics" in probe and name != "hint"}
     if changed:
-        found.append(_changes(rung, facts, changed))
+        figures.append(_changes(rung, facts, changed))
     if "position" in probes and any(slot["HR@1"] for slot in probes["position"]["slots"]):
-        found.append(_slots(rung, facts, probes["position"]))
-    return tuple(found)
+        figures.append(_slots(rung, facts, probes["position"]))
+    return tuple(figures)
 
 
 def _changes(rung: Rung, facts: Facts, changed: Mapping[str, Facts]) -> Figure:
     metric = headline(list(facts["metrics"]))
     rows = [("as it is", Interval(**facts["metrics"][metric]), True)]
-    rows += [(name, Interval(**each["metrics"][metric]["changed"]), False) for name, each in changed.items()]
+    rows += [(name, Interval(**probe["metrics"][metric]["changed"]), False) for name, probe in changed.items()]
     return Figure(
         title=f"{metric}/{facts['protocol']} when the prompt changes",
         drawing=draw_intervals(rows, facts["chance"][metric], f"changes-{rung.label}-{facts['candidates']}"),
@@ -82,9 +82,9 @@ def _changes(rung: Rung, facts: Facts, changed: Mapping[str, Facts]) -> Figure:
 
 
 def _slots(rung: Rung, facts: Facts, position: Facts) -> Figure:
-    told = [(slot["slot"], Interval(**slot["HR@1"])) for slot in position["slots"] if slot["HR@1"]]
+    intervals = [(slot["slot"], Interval(**slot["HR@1"])) for slot in position["slots"] if slot["HR@1"]]
     return Figure(
         title=f"HR@1/{facts['protocol']} by the slot of the target",
-        drawing=draw_points(told, f"slots-{rung.label}-{facts['candidates']}", what="slot in the candidate list"),
-        text=f"HR@1 with the target in each slot. {'; '.join(f'{slot}: {interval}' for slot, interval in told)}.",
+        drawing=draw_points(intervals, f"slots-{rung.label}-{facts['candidates']}", what="slot in the candidate list"),
+        text=f"HR@1 with the target in each slot. {'; '.join(f'{slot}: {interval}' for slot, interval in intervals)}.",
     )

@@ -1,7 +1,7 @@
 """The RUNs of a dataset as ladders: one for each candidate file and set of users, never two in one table.
 
-On a ladder each RUN has the one it has to beat beneath it: first the baselines, the weakest first, then the models in
-the order in which they come of one another (backbone, SFT, SFT with hints, GRPO, GRPO with hints).
+On a ladder each RUN follows the one that it has to beat: first the baselines, the weakest first, then the models in
+the order in which they are made from one another (backbone, SFT, SFT with hints, GRPO, GRPO with hints).
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Rung:
         return self.manifest.verb == "evaluate"
 
     def value(self, metric: str) -> float:
-        told = self.run.facts["metrics"].get(metric)
-        return float(told["value"]) if told else 0.0
+        bounds = self.run.facts["metrics"].get(metric)
+        return float(bounds["value"]) if bounds else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """RUNs of the same users and candidates, the one to beat beneath each."""
+    """RUNs of the same users and candidates, each after the one that it has to beat."""
 
     rungs: tuple[Rung, ...]
     metric: str
@@ -71,9 +71,9 @@ class Ladder:
 
     @cached_property
     def names(self) -> list[str]:
-        """Every metric that one of the RUNs tells, in the order of tables."""
-        told = {name for rung in self.rungs for name in rung.run.facts["metrics"]}
-        return sorted(told, key=_order)
+        """Every metric that one of the RUNs reports, in the order of tables."""
+        reported = {name for rung in self.rungs for name in rung.run.facts["metrics"]}
+        return sorted(reported, key=_order)
 
     def shown(self, metric: str) -> str:
         """The metric with its protocol, without which it means nothing."""
@@ -94,11 +94,11 @@ def read_ladders(workspace: Workspace, dataset: str, metric: str) -> tuple[list[
         users = f"{users_of(facts)} {facts.get('slice', {}).get('by', '')}"
         groups[facts["protocol"], facts["candidates_sha256"], users].append(rung)
     ladders = [_ladder(rungs, metric) for rungs in groups.values()]
-    ladders.sort(key=_place)
+    ladders.sort(key=_order_on_page)
     return ladders, unfinished
 
 
-def _place(ladder: Ladder) -> tuple[int, int, int, int, str]:
+def _order_on_page(ladder: Ladder) -> tuple[int, int, int, int, str]:
     """The ladder with the most models first; of equal ones the easier question."""
     facts = ladder.facts
     named = protocol_named(facts["protocol"])
@@ -107,24 +107,24 @@ def _place(ladder: Ladder) -> tuple[int, int, int, int, str]:
 
 
 def in_words(protocol: str) -> str:
-    """What is asked of a ranker; of lists that others made what isn't known of them; empty for any other name.
+    """The task of a protocol, or what isn't known of lists that others made; empty for any other name.
 
     >>> in_words("full")
     "the target among all items that the user isn't known to have met"
     >>> in_words("foreign-llmrank")[:29]
     "lists that weren't drawn here"
     """
-    found = protocol_named(protocol)
-    if found is None:
+    named = protocol_named(protocol)
+    if named is None:
         return FOREIGN_WORDS if protocol.startswith(FOREIGN) else ""
-    return found.words
+    return named.words
 
 
 def _rung(workspace: Workspace, dataset: str, folder: Path, manifest: Manifest) -> Rung:
     run = read_unaltered(folder)
     names = [manifest.settings.get("tag"), manifest.settings.get("sft_tag")]
     made = [Manifest.read(workspace.checkpoint(dataset, name)) for name in names if name]
-    checkpoint = next((each for each in made if each is not None), None)
+    checkpoint = next((known for known in made if known is not None), None)
     if checkpoint is None:
         return Rung(run=run, manifest=manifest)
     share = checkpoint.details.get("prompt_format", {}).get("hint_share", 0.0)
@@ -132,8 +132,9 @@ def _rung(workspace: Workspace, dataset: str, folder: Path, manifest: Manifest) 
 
 
 def _ladder(rungs: Sequence[Rung], metric: str) -> Ladder:
-    told = [name for name in rungs[0].run.facts["metrics"] if all(name in each.run.facts["metrics"] for each in rungs)]
-    chosen = metric if metric in told else next((name for name in told if name.startswith("NDCG")), "MRR")
+    first, *others = rungs
+    common = [name for name in first.run.facts["metrics"] if all(name in rung.run.facts["metrics"] for rung in others)]
+    chosen = metric if metric in common else next((name for name in common if name.startswith("NDCG")), "MRR")
     baselines = sorted((rung for rung in rungs if not rung.is_model), key=lambda rung: rung.value(chosen))
     models = sorted(
         (rung for rung in rungs if rung.is_model),

@@ -1,9 +1,9 @@
-"""`mllmrec report`: one page that shows all that is known of a dataset's models, to somebody who wasn't there.
+"""`mllmrec report`: one page that shows all that is known of a dataset's models, to a reader who didn't make them.
 
-It trains and ranks nothing. It reads RUNs, logs, manifests and the dataset's files, computes what only several RUNs
-together can tell (paired differences), and writes result/<dataset>/report.html, a single file that needs no network,
-and report.md. What isn't there yet is named at the end with the command that makes it. The page is made anew each time
-and holds no time of its own: the same files give the same page.
+It trains and ranks nothing. It reads RUNs, logs, manifests and the dataset's files, computes paired differences of
+RUNs, and writes result/<dataset>/report.html, a single file that needs no network, and report.md. What isn't there yet
+is named at the end with the command that makes it. The page is made anew each time and doesn't hold the time at which
+it was made: the same files give the same page.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def _page(settings: ReportSettings, workspace: Workspace, posters: Posters) -> t
     made = read_made(workspace, dataset)
     window = _window(made)
     traces = read_traces(workspace, dataset, drawn.users if drawn else (), settings.seed)
-    found: list[Section | None] = [
+    possible: list[Section | None] = [
         overview_section(ladders),
-        *(ladder_section(each) for each in measured),
+        *(ladder_section(ladder) for ladder in measured),
         probes_section(ladders),
         training_section(workspace, dataset),
         cases_section(drawn, posters, traces.of_users if traces else {}) if drawn else None,
@@ -93,7 +93,7 @@ def _page(settings: ReportSettings, workspace: Workspace, posters: Posters) -> t
         traces_section(traces, posters) if traces else None,
         *((costs_section(workspace, made), settings_section(made)) if made else ()),
     ]
-    sections = tuple(section for section in found if section is not None)
+    sections = tuple(section for section in possible if section is not None)
     page = Page(
         dataset=dataset,
         subtitle=_subtitle(made),
@@ -117,8 +117,10 @@ def _drawn(settings: ReportSettings, workspace: Workspace, measured: Sequence[Me
 
 def _window(made: Sequence[Made]) -> int:
     """Items in a window, as the candidate files were drawn."""
-    told = [each.manifest.settings.get("min_inter") for each in made if each.manifest.verb == "candidates"]
-    return next((window for window in told if isinstance(window, int)), WINDOW)
+    windows = [
+        artifact.manifest.settings.get("min_inter") for artifact in made if artifact.manifest.verb == "candidates"
+    ]
+    return next((window for window in windows if isinstance(window, int)), WINDOW)
 
 
 def _subtitle(made: Sequence[Made]) -> str:

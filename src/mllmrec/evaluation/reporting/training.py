@@ -1,7 +1,7 @@
-"""Curves of every checkpoint: what training logged, and beside it what exact validation said.
+"""The section about training: curves of what each checkpoint's trainer logged beside its exact validation.
 
 `training.jsonl` holds what the trainer logs and every validation reading, `metrics.jsonl` the timeline of the
-reward-inflation monitor where one was on. A reward that climbs while validation doesn't is what to look for.
+reward-inflation monitor where one was on. Reward inflation shows as a reward that rises while validation doesn't.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.evaluation.reporting.figures import draw_columns, draw_lines, finite
-from mllmrec.evaluation.reporting.page import Block, Figure, Figures, Prose, Section
+from mllmrec.evaluation.reporting.page import Block, Figure, FigureRow, Prose, Section
 from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.workspace import Workspace, read_jsonl
 
@@ -98,7 +98,7 @@ def _curves(folder: Path, manifest: Manifest | None) -> list[Block]:
     last = max(step for points in series.values() for step, _ in points)
     verb = manifest.verb if manifest else "unfinished"
     title = f"{folder.name} · {verb}, {last:,.0f} steps"
-    return [Figures(title=title, figures=tuple(figures)), *([_alarm(alarms)] if alarms else [])]
+    return [FigureRow(title=title, figures=tuple(figures)), *([_alarm(alarms)] if alarms else [])]
 
 
 def read_series(rows: Iterable[Mapping[str, Any]]) -> dict[str, Points]:
@@ -116,34 +116,34 @@ def read_series(rows: Iterable[Mapping[str, Any]]) -> dict[str, Points]:
 
 
 def _lines(panel: Panel, series: Mapping[str, Points]) -> dict[str, Points]:
-    found = {}
+    lines = {}
     for label, names in panel.values.items():
         points = next((finite(series[name]) for name in names if name in series), [])
         if len(points) > 1:
-            found[label] = points
-    return found
+            lines[label] = points
+    return lines
 
 
 def _figure(
     name: str, panel: Panel, lines: Mapping[str, Points], best: float | None, alarms: Sequence[float]
 ) -> Figure:
-    told = "; ".join(f"{label} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for label, points in lines.items())
+    ranges = "; ".join(f"{label} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for label, points in lines.items())
     mark = best if panel.validation else None
     kept = f"; weights of step {best:,.0f} are kept" if mark is not None else ""
     return Figure(
         title=panel.title,
         drawing=draw_lines(lines, f"{name}-{panel.title}", mark=mark, alarms=alarms, shares=panel.shares),
-        text=f"{panel.title} of {name} by step: {told}{kept}.",
+        text=f"{panel.title} of {name} by step: {ranges}{kept}.",
     )
 
 
 def _positions(name: str, shares: Sequence[float]) -> Figure:
-    """Which places of the candidate list were chosen last; a model that goes by place prefers one."""
-    told = ", ".join(f"{place}: {share:.1%}" for place, share in enumerate(shares, 1))
+    """The share of answers at each slot of the candidate list, last reading; a position bias prefers one."""
+    listed = ", ".join(f"{slot}: {share:.1%}" for slot, share in enumerate(shares, 1))
     return Figure(
         title="Places chosen in the list, last reading",
         drawing=draw_columns(shares, f"{name}-positions", what="place in the candidate list"),
-        text=f"Share of answers that chose each place of the list. {told}.",
+        text=f"Share of answers that chose each place of the list. {listed}.",
     )
 
 

@@ -1,12 +1,9 @@
-"""Ranking the whole catalogue: where a target stands among all items that aren't known of its user.
+"""Scores and rankings of the whole catalogue, and the pool of items that each user may be given.
 
-This is the protocol without any draw, and the only one in which nobody chose what the target is held against. Scores of
-all items for all users would be tens of millions of numbers, so rankings.jsonl keeps the best of each list and the
-target, with the length of the list and how many stand above the target and beside it.
-
-What a recommender makes of the whole catalogue, user after user: the one way by which retrieval asks a baseline.
-
-What a recommender of the whole catalogue may give a user: every item that isn't known of the user already.
+A ranking of the whole catalogue puts the target among all items that the user isn't known to have met: the protocol
+without any draw of negatives. Scores of all items for all users would be tens of millions of numbers, so rankings.jsonl
+keeps the `KEPT` best of each list and the target, with the length of the list and how many items are above the target
+and tied with it. Retrieval asks its baseline for scores of the catalogue here too.
 """
 
 from __future__ import annotations
@@ -32,20 +29,18 @@ from mllmrec.records import Ranking, RankingExample, Split
 from mllmrec.settings.data import RETRIEVERS, RetrieveSettings
 from mllmrec.storage.workspace import Workspace
 
-KEPT = 100
-
-USERS_AT_A_TIME = 128
+KEPT, USERS_AT_A_TIME = 100, 128
 
 
 def ranked(baseline: Baseline, examples: Sequence[RankingExample], interactions: Interactions) -> Iterator[Ranking]:
-    """The ranking of each example: of its candidates, or of the whole catalogue where it spells none out."""
+    """The ranking of each example: of its candidates, or of the whole catalogue where it has none of its own."""
     if spells_lists(examples):
         for example, scores in zip(examples, baseline.score_lists(examples), strict=True):
             yield ranking_of(example, scores)
         return
-    shelf = Shelf.of(interactions, examples[0].split)
-    for example, scores_I in zip(examples, scored(baseline, examples, shelf.items), strict=True):
-        yield best_kept(example, shelf.items, scores_I, shelf.free(shelf.taken(example, rerank=False)))
+    pool = ItemPool.of(interactions, examples[0].split)
+    for example, scores_I in zip(examples, scored(baseline, examples, pool.items), strict=True):
+        yield best_kept(example, pool.items, scores_I, pool.free(pool.taken(example, rerank=False)))
 
 
 def spells_lists(examples: Sequence[RankingExample]) -> bool:
@@ -67,7 +62,8 @@ def best_kept(
 ) -> Ranking:
     """The ranking of the target among the free items, of which the `KEPT` best are kept, best first.
 
-    Equals stand in the order of the catalogue. A target that isn't among the best stands behind them.
+    Items of equal score keep the order of the catalogue. A target that isn't among the best comes after them.
+    Raises DataError for a NaN.
     """
     if np.isnan(scores_I).any():
         raise DataError(f"A score of user {example.user_id} is NaN. Expected numbers; fit the baseline again.")
@@ -98,9 +94,9 @@ def catalogue_scores(
     examples: Sequence[RankingExample],
     items: Sequence[str],
 ) -> tuple[Iterator[Floats], dict[str, Any]]:
-    """One array over `items` for each example, in their order, and how the retriever came about.
+    """For each example, in their order, an array of the scores of `items`; and facts about the retriever.
 
-    It is fitted, tuned and cached as `mllmrec baselines` does it, and reads each user's whole line before the target.
+    It is fitted, tuned and cached as by `mllmrec baselines`, and reads each user's whole line before the target.
     """
     _check_installed(settings.retriever)
     fitting = Fitting(
@@ -119,7 +115,7 @@ def catalogue_scores(
 
 def _check_installed(name: str) -> None:
     if FAMILIES[name].rectools and importlib.util.find_spec("rectools") is None:
-        others = [each for each in RETRIEVERS if each in FAMILIES and not FAMILIES[each].rectools]
+        others = [other for other in RETRIEVERS if other in FAMILIES and not FAMILIES[other].rectools]
         raise SettingsError(
             f"The retriever {name} needs RecTools, which isn't installed. Install it: {INSTALL}; or take one that does "
             f"without: --retriever {' or '.join(others)}."
@@ -127,21 +123,21 @@ def _check_installed(name: str) -> None:
 
 
 def scored(baseline: Baseline, examples: Sequence[RankingExample], items: Sequence[str]) -> Iterator[Floats]:
-    """The scores of `items` for each example, of few users at a time."""
+    """The scores of `items` for each example, computed for `USERS_AT_A_TIME` users at once."""
     for batch in batches(examples, USERS_AT_A_TIME):
         yield from baseline.score_items(batch, items)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shelf:
-    """The items of the catalogue, and of each user what is known at a split and what was met before its target."""
+class ItemPool:
+    """The items of the catalogue, with each user's items that are known at a split and those met before the target."""
 
     items: Sequence[str]
     known: Mapping[str, AbstractSet[str]]
     before: Mapping[str, AbstractSet[str]]
 
     @classmethod
-    def of(cls, interactions: Interactions, split: Split) -> Shelf:
+    def of(cls, interactions: Interactions, split: Split) -> ItemPool:
         parts = (interactions.train, interactions.valid) if split == "test" else (interactions.fit_lines(),)
         before: defaultdict[str, set[str]] = defaultdict(set)
         for lines in parts:
@@ -151,17 +147,20 @@ class Shelf:
 
     @cached_property
     def column(self) -> dict[str, int]:
-        """Where each item stands among `items`."""
+        """The index of each item in `items`."""
         return {item: index for index, item in enumerate(self.items)}
 
     def free(self, taken: Iterable[str]) -> NDArray[np.bool_]:
-        """Which of `items` are left when some are taken; what is no item of the catalogue is passed over."""
+        """A mask over `items`, False for those that are taken; ids outside the catalogue are ignored."""
         free_I = np.ones(len(self.items), dtype=bool)
         free_I[[self.column[item] for item in taken if item in self.column]] = False
         return free_I
 
     def taken(self, example: RankingExample, *, rerank: bool) -> set[str]:
-        """What a retriever may not give: all that is known, and the target itself unless it is to be found."""
+        """Items that a retriever may not give: all that are known of the user, and the target unless `rerank`.
+
+        A target that the user met before it was the target is taken with `rerank` too.
+        """
         known = {*self.known.get(example.user_id, ()), *example.history, example.target_id}
         met = example.target_id in example.history or example.target_id in self.before.get(example.user_id, ())
         return known - {example.target_id} if rerank and not met else known

@@ -1,8 +1,8 @@
-"""The stage `retrieve`: a recommender of the whole catalogue chooses what a ranker is asked about.
+"""The stage `retrieve`: a recommender of the whole catalogue chooses the candidates that a ranker is asked about.
 
-    hard19, hard99    the target and the items that the retriever puts highest beside it: negatives worth telling apart
-    rr100             the retriever's top items as they come, to be put in a better order; a target that it missed is
-                      absent and counts zero, so the share of targets it found is the ceiling of every ranking of them
+    hard19, hard99    the target and the items that the retriever scores highest beside it, as hard negatives
+    rr100             the retriever's top items as they come, to be reranked; a target that it missed is absent and
+                      counts zero, so the share of targets among them is the ceiling of every ranking of them
 
 The retriever has learned from train lines alone (for validation from those without validation targets) and reads the
 user's whole line before the target. Items that are known of the user are out, as for drawn negatives;
@@ -26,7 +26,7 @@ from mllmrec.data.candidates.protocols import protocol_asked_for
 from mllmrec.data.candidates.stage import left_out, lines_asked
 from mllmrec.data.sequences import Interactions, require_dataset
 from mllmrec.errors import DataError
-from mllmrec.evaluation.retrieval.catalogue import Shelf, catalogue_scores
+from mllmrec.evaluation.retrieval.catalogue import ItemPool, catalogue_scores
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.data import RetrieveSettings
@@ -63,10 +63,10 @@ def run(settings: RetrieveSettings, workspace: Workspace) -> Summary:
     examples, counts = questions(
         lines_asked(interactions, settings.dataset, settings.split), settings.split, settings.min_inter
     )
-    shelf = Shelf.of(interactions, settings.split)
-    _check_enough(settings, shelf, examples)
-    scores, details = catalogue_scores(settings, workspace, interactions, examples, shelf.items)
-    lists = retrieve(examples, scores, shelf, settings.count, rerank=settings.rerank, seed=settings.seed)
+    pool = ItemPool.of(interactions, settings.split)
+    _check_enough(settings, pool, examples)
+    scores, details = catalogue_scores(settings, workspace, interactions, examples, pool.items)
+    lists = retrieve(examples, scores, pool, settings.count, rerank=settings.rerank, seed=settings.seed)
     drawn = []
     with progress(f"retrieving with {settings.retriever}", len(examples)) as advance:
         for example, cut_among_equals in lists:
@@ -75,7 +75,7 @@ def run(settings: RetrieveSettings, workspace: Workspace) -> Summary:
             advance(1)
     counts["examples"] = len(drawn)
     if settings.rerank:
-        counts["retrieved"] = sum(each.target_id in each.candidates for each in drawn)
+        counts["retrieved"] = sum(example.target_id in example.candidates for example in drawn)
     with making(path, settings):
         unmark(path)
         write_jsonl(path, candidate_rows(drawn))
@@ -87,7 +87,7 @@ def run(settings: RetrieveSettings, workspace: Workspace) -> Summary:
 def retrieve(
     examples: Sequence[RankingExample],
     scores: Iterator[Scores],
-    shelf: Shelf,
+    pool: ItemPool,
     count: int,
     *,
     rerank: bool,
@@ -95,14 +95,14 @@ def retrieve(
 ) -> Iterator[tuple[RankingExample, bool]]:
     """Each example with its list, and whether lots were drawn among equals.
 
-    `scores` yields the retriever's score of every item of the shelf, example by example.
+    `scores` yields the retriever's score of every item of the pool, example by example.
     """
     for example, scores_I in zip(examples, scores, strict=True):
         draw = Draw(seed, f"retrieve/{example.split}", example.example_id)
-        free_I = shelf.free(shelf.taken(example, rerank=rerank))
+        free_I = pool.free(pool.taken(example, rerank=rerank))
         above, equals = best(scores_I, free_I, count)
-        chosen = [shelf.items[index] for index in above]
-        chosen += lots([shelf.items[index] for index in equals], count - len(above), draw)
+        chosen = [pool.items[index] for index in above]
+        chosen += lots([pool.items[index] for index in equals], count - len(above), draw)
         candidates = ordered(chosen if rerank else [*chosen, example.target_id], draw)
         yield replace(example, candidates=tuple(candidates)), len(above) + len(equals) > count
 
@@ -116,13 +116,13 @@ def best(scores_I: Scores, free_I: NDArray[np.bool_], count: int) -> tuple[list[
     if np.isnan(scores_I).any():
         raise DataError("A retriever scored an item NaN. Expected numbers; fit it again with --overwrite.")
     cut = np.partition(scores_I[free_I], -count)[-count]
-    above, equals = (np.flatnonzero(free_I & found).tolist() for found in (scores_I > cut, scores_I == cut))
+    above, equals = (np.flatnonzero(free_I & mask).tolist() for mask in (scores_I > cut, scores_I == cut))
     return above, equals
 
 
-def _check_enough(settings: RetrieveSettings, shelf: Shelf, examples: Sequence[RankingExample]) -> None:
-    members = frozenset(shelf.items)
-    taken = (members & shelf.taken(example, rerank=settings.rerank) for example in examples)
+def _check_enough(settings: RetrieveSettings, pool: ItemPool, examples: Sequence[RankingExample]) -> None:
+    members = frozenset(pool.items)
+    taken = (members & pool.taken(example, rerank=settings.rerank) for example in examples)
     least = len(members) - max(map(len, taken))
     if least < settings.count:
         remedy = f"Lower --num to {least} or less." if least else "Use a larger catalogue, or leave this user out."
@@ -135,14 +135,14 @@ def _check_enough(settings: RetrieveSettings, shelf: Shelf, examples: Sequence[R
 def _headline(settings: RetrieveSettings, path: Path, counts: Mapping[str, int]) -> str:
     users = counts["examples"]
     if settings.rerank:
-        found = counts["retrieved"]
-        told = (
+        retrieved = counts["retrieved"]
+        message = (
             f"The top {settings.count} of {settings.retriever} for each of {users:,} users in {path.name}; the target "
-            f"is among them for {found:,} ({found / users:.1%}), and no ranking of them can find more"
+            f"is among them for {retrieved:,} ({retrieved / users:.1%}), and no ranking of them can find more"
         )
     else:
-        told = (
+        message = (
             f"{users:,} targets in {path.name}, each among the {settings.count} items that {settings.retriever} puts "
             "highest beside it"
         )
-    return told + left_out(counts)
+    return message + left_out(counts)

@@ -1,6 +1,7 @@
-"""What one verification looked at and what it found to differ, by check.
+"""The record of one verification, and the shapes of metrics.json and manifest.json.
 
-What metrics.json and manifest.json have to look like before anything can be held against them.
+`Checks` counts comparisons and keeps the differences by check. A metrics.json or manifest.json of another shape is
+itself a difference, and its content is compared with nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ ORDER = (
     "speed",
     "reference files",
 )
-
 METRICS, MANIFEST = "the shape of metrics.json", "manifest.json"
 SETTINGS: dict[str, type[RunSettings]] = {"evaluate": EvaluateSettings, "baselines": BaselinesSettings}
 Kind = TypeVar("Kind")
@@ -48,7 +48,7 @@ Share = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1)]
 class Checks:
     """Counts of comparisons and the differences among them; each name is one of ORDER.
 
-    `on_trust` says in words what couldn't be held against anything.
+    `on_trust` says in words what could be compared with nothing.
     """
 
     def __init__(self) -> None:
@@ -57,20 +57,20 @@ class Checks:
         self.on_trust: list[str] = []
 
     def look(self, name: str, alike: bool, difference: str) -> bool:
-        """Count one comparison of a check, and what differs unless things are `alike`, which is returned."""
+        """Count one comparison of a check, keep the `difference` unless things are `alike`, and return `alike`."""
         self.looked_at[name] += 1
         if not alike:
             self.differences[name].append(difference)
         return alike
 
-    def equal(self, name: str, what: str, told: object, found: object) -> bool:
-        """Count one comparison of what a file tells with what was found."""
-        return self.look(name, told == found, f"{what} is told as {told!r} and comes out as {found!r}")
+    def equal(self, name: str, what: str, reported: object, expected: object) -> bool:
+        """Count one comparison of what a file reports with what was computed."""
+        return self.look(name, reported == expected, f"{what} is told as {reported!r} and comes out as {expected!r}")
 
-    def near(self, name: str, what: str, told: object, expected: float, tolerance: float = CLOSE) -> bool:
-        """Count one comparison of a number that a file tells with the one that was computed."""
-        alike = isinstance(told, (int, float)) and abs(told - expected) <= tolerance
-        return self.look(name, alike, f"{what} is told as {told!r} and comes out as {expected!r}")
+    def near(self, name: str, what: str, reported: object, expected: float, tolerance: float = CLOSE) -> bool:
+        """Count one comparison of a number that a file reports with the one that was computed."""
+        alike = isinstance(reported, (int, float)) and abs(reported - expected) <= tolerance
+        return self.look(name, alike, f"{what} is told as {reported!r} and comes out as {expected!r}")
 
     @property
     def passed(self) -> bool:
@@ -82,12 +82,12 @@ class Checks:
             (name, f"{count:,}", f"{len(self.differences[name]):,}") for name, count in self.looked_at.items() if count
         )
 
-    def told(self) -> Iterator[str]:
+    def messages(self) -> Iterator[str]:
         """The first differences of each check in words, and how many more there are."""
-        for name, found in self.differences.items():
-            if found:
-                more = f"; and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
-                yield f"{name}: {'; '.join(found[:SHOWN])}{more}."
+        for name, differences in self.differences.items():
+            if differences:
+                more = f"; and {len(differences) - SHOWN:,} more" if len(differences) > SHOWN else ""
+                yield f"{name}: {'; '.join(differences[:SHOWN])}{more}."
 
 
 class Bounds(BaseModel):
@@ -119,8 +119,8 @@ class Slice(BaseModel):
     by: str
 
 
-class Figures(BaseModel):
-    """metrics.json; what else stands there is a note of the verb that wrote it and no figure."""
+class MetricsFile(BaseModel):
+    """The content of metrics.json; further keys are notes of the verb that wrote it."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -150,8 +150,8 @@ class Figures(BaseModel):
 
 def read_figures(checks: Checks, folder: Path) -> dict[str, Any] | None:
     """The content of metrics.json as it is written; None, and every difference in shape, where it can't be used."""
-    found = _read(checks, METRICS, folder / "metrics.json", Figures)
-    return found.model_dump(mode="json", exclude_unset=True) if found is not None else None
+    content = _read(checks, METRICS, folder / "metrics.json", MetricsFile)
+    return content.model_dump(mode="json", exclude_unset=True) if content is not None else None
 
 
 def read_manifest(checks: Checks, folder: Path) -> Manifest | None:
@@ -160,7 +160,7 @@ def read_manifest(checks: Checks, folder: Path) -> Manifest | None:
 
 
 def read_settings(checks: Checks, manifest: Manifest) -> RunSettings | None:
-    """The settings that the manifest tells, as the verb reads them; None where it wouldn't take them."""
+    """The settings of the manifest, as the verb reads them; None where it wouldn't accept them."""
     model = SETTINGS.get(manifest.verb)
     if not checks.look(MANIFEST, model is not None, f"verb is {manifest.verb!r}, expected {' or '.join(SETTINGS)}"):
         return None

@@ -1,10 +1,7 @@
-"""A second implementation of every metric, in plain Python and by another road.
+"""A second implementation of every metric, interval and minimum detectable difference, in plain Python.
 
-The first one (`metrics.py`) has closed formulas of how many candidates stand above the target and beside it. Here all
-positions that a tied target may stand at are written down and the textbook's metric is averaged over them. Intervals
-are in the second half of this module.
-
-The second computation of intervals and of what the users of a RUN could show.
+The first one (`metrics.py`) has closed formulas of how many candidates score above the target and the same. Here all
+positions that a tied target may have are listed and the textbook's metric is averaged over them.
 
 An interval is checked twice. Its seed makes the resamples anew: the same users are drawn, their metrics are gathered
 and averaged one resample at a time, and the two quantiles are read off the sorted means, where the first implementation
@@ -23,7 +20,7 @@ import numpy as np
 
 from mllmrec.data.draws import generator
 from mllmrec.evaluation.verifying.checks import Checks
-from mllmrec.evaluation.verifying.rankings import Placed
+from mllmrec.evaluation.verifying.rankings import RankedTarget
 
 ROUNDED = 1.01e-6
 """Length-normalised metrics are written with six digits."""
@@ -36,29 +33,29 @@ DETECTABLE = 1.959963984540054 + 0.8416212335729143
 """The normal quantiles of a two-sided test at 5 % and of a power of 80 %."""
 
 
-def check_metrics(checks: Checks, facts: Mapping[str, Any], users: Sequence[Placed], seed: int) -> None:
-    """Hold all figures of metrics.json that follow from the rankings against their second computation.
+def check_metrics(checks: Checks, facts: Mapping[str, Any], users: Sequence[RankedTarget], seed: int) -> None:
+    """Compare all figures of metrics.json that follow from the rankings with their second computation.
 
-    `seed` is the one of the resamples, as the manifest tells it.
+    `facts` is the content of metrics.json and `seed` the one of the resamples in the manifest.
     """
     names = expected_names(facts["top_k"])
     longest = max((user.num_candidates for user in users), default=0)
     everywhere = all(user.listed for user in users)
     empty = [name for name in names if everywhere and name.startswith("HR@") and int(name[3:]) >= longest]
-    told = [name for name in names if name not in empty]
-    checks.equal("metrics", "the list of metrics", sorted(facts["metrics"]), sorted(told))
+    shown = [name for name in names if name not in empty]
+    checks.equal("metrics", "the list of metrics", sorted(facts["metrics"]), sorted(shown))
     checks.equal("chance and vacuous metrics", "the list of vacuous metrics", facts["vacuous"], empty)
-    values = {name: [value_of(name, user.positions) for user in users] for name in told}
-    for name in told:
+    values = {name: [value_of(name, user.positions) for user in users] for name in shown}
+    for name in shown:
         guesses = [value_of(name, range(1, user.num_candidates + 1) if user.listed else range(0)) for user in users]
         if name in facts["metrics"]:
             checks.near("metrics", name, facts["metrics"][name]["value"], mean(values[name]))
         checks.near("chance and vacuous metrics", f"chance of {name}", facts["chance"].get(name), mean(guesses))
     for key in ("chance", "minimum_detectable"):
-        checks.equal("metrics", f"the list of metrics of {key}", sorted(facts[key]), sorted(told))
+        checks.equal("metrics", f"the list of metrics of {key}", sorted(facts[key]), sorted(shown))
     check_intervals(checks, facts, values, seed)
     _check_counts(checks, facts, users, longest)
-    _check_normalised(checks, facts, told)
+    _check_normalised(checks, facts, shown)
 
 
 def expected_names(top_k: Sequence[int]) -> list[str]:
@@ -91,7 +88,7 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _check_counts(checks: Checks, facts: Mapping[str, Any], users: Sequence[Placed], longest: int) -> None:
+def _check_counts(checks: Checks, facts: Mapping[str, Any], users: Sequence[RankedTarget], longest: int) -> None:
     silent = mean([0.0 if user.answered else 1.0 for user in users])
     checks.equal("counts and shares", "num_users", facts["num_users"], len(users))
     checks.equal("counts and shares", "num_candidates", facts["num_candidates"], longest)
@@ -101,26 +98,26 @@ def _check_counts(checks: Checks, facts: Mapping[str, Any], users: Sequence[Plac
 
 
 def _check_normalised(checks: Checks, facts: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Metrics by length-normalised scores, from the places that stand beside them.
+    """Metrics by length-normalised scores, from the positions that metrics.json holds beside them.
 
-    Lengths aren't kept, so places are held against the number of users and the length of the lists alone.
+    Lengths aren't kept, so the positions are compared with the number of users and the length of the lists alone.
     """
-    places, reported, check = (
+    positions, reported, check = (
         facts.get("length_normalised_places"),
         facts.get("length_normalised"),
         "length-normalised metrics",
     )
-    if places is None or reported is None:
-        checks.equal(check, "the pair of length_normalised and its places", places is None, reported is None)
+    if positions is None or reported is None:
+        checks.equal(check, "the pair of length_normalised and its places", positions is None, reported is None)
         return
-    checks.equal(check, "the users of length_normalised_places", sum(row[3] for row in places), facts["num_users"])
+    checks.equal(check, "the users of length_normalised_places", sum(row[3] for row in positions), facts["num_users"])
     lacking = [name for name in names if name not in reported]
     checks.look(check, not lacking, f"{', '.join(lacking)} is missing from length_normalised")
-    for higher, ties, count, _ in places:
+    for higher, ties, count, _ in positions:
         possible = count <= facts["num_candidates"] and (higher + ties < count or (higher == count and not ties))
         checks.look(check, possible, f"the place ({higher}, {ties}) of {count} candidates can't be")
     for metric, value in reported.items():
-        values = [(value_of(metric, _positions(*row[:3])), row[3]) for row in places]
+        values = [(value_of(metric, _positions(*row[:3])), row[3]) for row in positions]
         expected = sum(value * users for value, users in values) / max(sum(users for _, users in values), 1)
         checks.near(check, metric, value, expected, ROUNDED)
 
@@ -130,7 +127,7 @@ def _positions(higher: int, ties: int, num_candidates: int) -> range:
 
 
 def check_intervals(checks: Checks, facts: Mapping[str, Any], values: Mapping[str, Sequence[float]], seed: int) -> None:
-    """Hold the bounds of each metric against its users' `values`; `seed` is the one that the manifest tells."""
+    """Compare the bounds of each metric with those that follow from its users' `values` and the manifest's `seed`."""
     expected = {"level": LEVEL, "draws": DRAWS, "seed": seed}
     for name, value in expected.items():
         checks.equal(CHECK, f"{name} of interval", facts["interval"].get(name), value)
@@ -141,7 +138,7 @@ def check_intervals(checks: Checks, facts: Mapping[str, Any], values: Mapping[st
         where = f"the interval of {name} [{bounds['low']!r}, {bounds['high']!r}]"
         alike = abs(bounds["low"] - low) <= CLOSE and abs(bounds["high"] - high) <= CLOSE
         checks.look(CHECK, alike, f"{where} comes out as [{low!r}, {high!r}] from the same resamples")
-        _check_place(checks, where, bounds, values[name])
+        _check_bounds(checks, where, bounds, values[name])
     for name in values:
         _check_detectable(checks, name, facts["minimum_detectable"], values[name])
 
@@ -178,7 +175,7 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[below] + (at - below) * (ordered[below + 1] - ordered[below])
 
 
-def _check_place(checks: Checks, where: str, bounds: Mapping[str, Any], values: Sequence[float]) -> None:
+def _check_bounds(checks: Checks, where: str, bounds: Mapping[str, Any], values: Sequence[float]) -> None:
     """The bounds enclose the value, about 1.96 standard errors away on each side."""
     enclosed = bounds["low"] - CLOSE <= bounds["value"] <= bounds["high"] + CLOSE
     if not checks.look(CHECK, enclosed, f"{where} leaves the value out") or len(values) < ENOUGH_USERS:

@@ -1,6 +1,6 @@
-"""What a RUN says of itself: whose it is, by which settings, from which files, how fast.
+"""Checks of a RUN's provenance: its settings, the files that it was made from, and its speed.
 
-metrics.json and manifest.json tell part of it twice, and the files that were read can be hashed again. A file that is
+metrics.json and manifest.json report part of it twice, and the files that were read can be hashed again. A file that is
 gone or was changed later is taken on trust, and so is what left no trace: packages, the machine, the clock.
 """
 
@@ -46,9 +46,9 @@ def check_manifest(
         "method": facts["method"],
         "seed": facts["interval"]["seed"],
     }
-    told = {"method": "score"} | settings.model_dump(mode="json")
+    reported = {"method": "score"} | settings.model_dump(mode="json")
     for name, value in expected.items():
-        checks.equal(CHECK, f"{name} of settings", told[name], value)
+        checks.equal(CHECK, f"{name} of settings", reported[name], value)
     complete = settings.completed(manifest.result_settings)
     for name, value in settings.result_settings().items():
         checks.equal(CHECK, f"{name} of result_settings", complete.get(name), value)
@@ -65,7 +65,7 @@ def check_manifest(
 def check_inputs(checks: Checks, facts: Mapping[str, Any], manifest: Manifest, roots: Sequence[Path]) -> None:
     """The hash of each file and model that the RUN was made from, where it is still under one of `roots`.
 
-    What changed or went since is no fault of the RUN: it is taken on trust, and told.
+    What changed or went since is no fault of the RUN: it is taken on trust, which the table's note says.
     """
     gone, changed = [], []
     for role, reported in manifest.inputs.items():
@@ -86,7 +86,7 @@ def check_inputs(checks: Checks, facts: Mapping[str, Any], manifest: Manifest, r
 
 
 def _read_from(role: str, facts: Mapping[str, Any], roots: Sequence[Path]) -> list[Path]:
-    """Where the input of a role may lie; nowhere for what is no file."""
+    """The paths at which the input of a role may be; none for an input that is no file."""
     if role in ("model", "adapter"):
         return [Path(facts[role])] if isinstance(facts.get(role), str) else []
     workspaces, dataset = [Workspace(root) for root in roots], facts["dataset"]
@@ -97,7 +97,7 @@ def _read_from(role: str, facts: Mapping[str, Any], roots: Sequence[Path]) -> li
 
 
 def _check_kinds(checks: Checks, manifest: Manifest) -> None:
-    """What nothing else tells has at least to be of its kind."""
+    """Values that nothing else reports have at least the right form."""
     kinds = {
         "packages": all(VERSION.match(version) for version in manifest.packages.values()),
         "revision": manifest.revision is None or bool(REVISION.fullmatch(manifest.revision)),
@@ -112,5 +112,5 @@ def _check_speed(checks: Checks, facts: Mapping[str, Any]) -> None:
     """Users a second are the users by the seconds, both as they were rounded."""
     seconds, speed, users = facts["seconds"], facts["users_per_second"], facts["num_users"]
     slowest, fastest = users / (seconds + 0.0006) - 0.06, users / max(seconds - 0.0006, 1e-9) + 0.06
-    told = f"users_per_second is told as {speed!r}, and {users} users in {seconds!r} seconds"
-    checks.look(SPEED, slowest <= speed <= fastest, f"{told} are about {users / max(seconds, 1e-9):.1f}")
+    reported = f"users_per_second is told as {speed!r}, and {users} users in {seconds!r} seconds"
+    checks.look(SPEED, slowest <= speed <= fastest, f"{reported} are about {users / max(seconds, 1e-9):.1f}")

@@ -1,11 +1,10 @@
-"""The second reading of rankings.jsonl: each line against its example in the candidate file, and against itself.
+"""Checks of rankings.jsonl: each line against its example in the candidate file, and against itself.
 
-Nothing that a line says of its target's place is believed; it is worked out again by sorting the scores.
+The position of a target is computed again by sorting the scores, whatever its line says.
 
-What a list of the whole catalogue had to hold, from the dataset's files, read here by themselves.
-
-A RUN over the whole catalogue keeps the best of each list and says how long it was. The length, and that nothing known
-of the user is among the best, follow from the titles and the sequences; where these changed since, they are on trust.
+A RUN over the whole catalogue keeps the best of each list and its length. The length, and that no item known of the
+user is among the best, follow from the titles and the sequences, which are read here independently; where these changed
+since, both are taken on trust.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ CHECK = "the whole catalogue but what is known"
 SPLITS = {"train": ("train",), "valid": ("train", "valid"), "test": ("train", "valid", "test")}
 
 
-class Placed(NamedTuple):
-    """One user: where the target may stand (no position: nowhere), and the list's head for the reference's files.
+class RankedTarget(NamedTuple):
+    """One user's target: its possible positions (none where it was ranked nowhere), and the best of its list.
 
-    `on_trust` says that the place is told by the line alone, because it lies beyond what is kept of the list.
+    `on_trust` says that the position follows from the line alone, because it is beyond what is kept of the list.
     """
 
     target_id: str
@@ -51,13 +50,13 @@ def check_rankings(
     *,
     generated: bool,
     keep: int,
-    allowed: Allowed | None = None,
-) -> list[Placed]:
+    allowed: AllowedItems | None = None,
+) -> list[RankedTarget]:
     """Check every line and return the users whose scores can be used, each with the first `keep` of its list.
 
     `allowed` says what lists of the whole catalogue may hold.
     """
-    placed, seen = [], set[str]()
+    users, seen = [], set[str]()
     for where, row in _lines(checks, path):
         key = row["example_id"]
         if not checks.look("every example once", key not in seen, f"{where}: example {key} was there before"):
@@ -72,20 +71,20 @@ def check_rankings(
         else:
             checks.look("every example once", False, foreign)
         if _check_scores(checks, where, row):
-            user = place_of_kept(row, keep) if "num_candidates" in row else place(row, generated, keep)
-            _check_place(checks, where, row, user)
-            placed.append(user)
+            user = target_of_kept(row, keep) if "num_candidates" in row else target_of(row, generated, keep)
+            _check_position(checks, where, row, user)
+            users.append(user)
     for key in examples:
         if key not in seen:
             checks.look("every example once", False, f"example {key} of user {examples[key].user_id} is missing")
-    return placed
+    return users
 
 
-def place(row: Mapping[str, Any], generated: bool, keep: int) -> Placed:
+def target_of(row: Mapping[str, Any], generated: bool, keep: int) -> RankedTarget:
     """The target's possible positions among the sorted scores. An answer that no text named has score 0.
 
     >>> row = {"target_id": "b", "candidates": ["a", "b", "c"], "scores": [2.0, 1.0, 1.0]}
-    >>> place(row, False, 2).positions, place(row, False, 2).best
+    >>> target_of(row, False, 2).positions, target_of(row, False, 2).best
     (range(2, 4), ('a', 'b'))
     """
     named = sorted(zip(row["candidates"], row["scores"], strict=True), key=lambda pair: pair[1], reverse=True)
@@ -96,7 +95,7 @@ def place(row: Mapping[str, Any], generated: bool, keep: int) -> Placed:
     if own:
         alike = [index for index, (_, score) in enumerate(named, 1) if score == own[0]]
         positions = range(alike[0], alike[-1] + 1)
-    return Placed(
+    return RankedTarget(
         target_id=row["target_id"],
         positions=positions,
         num_candidates=len(row["candidates"]),
@@ -106,19 +105,19 @@ def place(row: Mapping[str, Any], generated: bool, keep: int) -> Placed:
     )
 
 
-def place_of_kept(row: Mapping[str, Any], keep: int) -> Placed:
-    """The same where the best of a list are kept, and the target, which stands last when it isn't among them.
+def target_of_kept(row: Mapping[str, Any], keep: int) -> RankedTarget:
+    """The same where the best of a list are kept, and the target, which comes last when it isn't among them.
 
-    All above the lowest of the best is there, so a target above it is placed by the scores. Any other is told by the
-    line, which is believed as far as it is possible: nothing kept may contradict it.
+    Every item above the lowest of the best is kept, so scores decide the position of a target above it. Any other
+    position is taken from the line, as far as nothing that is kept contradicts it.
 
     >>> row = {"target_id": "c", "candidates": ["a", "b", "c"], "scores": [2.0, 2.0, 1.0], "num_candidates": 9}
-    >>> place_of_kept(row | {"higher": 6, "ties": 1}, 2).positions
+    >>> target_of_kept(row | {"higher": 6, "ties": 1}, 2).positions
     range(7, 9)
-    >>> place_of_kept(row | {"higher": 1, "ties": 0}, 2).positions
+    >>> target_of_kept(row | {"higher": 1, "ties": 0}, 2).positions
     range(3, 9)
     """
-    whole = place(row, False, keep)
+    whole = target_of(row, False, keep)
     scores, count = row["scores"], row["num_candidates"]
     if not whole.positions or count == len(scores):
         return whole._replace(num_candidates=count)
@@ -128,10 +127,14 @@ def place_of_kept(row: Mapping[str, Any], keep: int) -> Placed:
     if own > lowest:
         return whole._replace(num_candidates=count)
     above = sum(score > own for score in scores)
-    told = range(row["higher"] + 1, row["higher"] + row["ties"] + 2)
-    fits = told.start > above if own < lowest else told.start == above + 1 and len(told) >= len(whole.positions)
-    possible = fits and 1 <= told.start < told.stop <= count + 1
-    positions = told if possible else range(above + 1, count)
+    reported = range(row["higher"] + 1, row["higher"] + row["ties"] + 2)
+    fits = (
+        reported.start > above
+        if own < lowest
+        else reported.start == above + 1 and len(reported) >= len(whole.positions)
+    )
+    possible = fits and 1 <= reported.start < reported.stop <= count + 1
+    positions = reported if possible else range(above + 1, count)
     return whole._replace(num_candidates=count, positions=positions, on_trust=True)
 
 
@@ -147,8 +150,8 @@ def _lines(checks: Checks, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 continue
             lacking = [name for name in FIELDS if not isinstance(row, dict) or name not in row]
             if lacking or not _is_list_of_ids(row) or not isinstance(row["scores"], list):
-                told = f"lacks {', '.join(lacking)}" if lacking else "holds no lists of candidates and scores"
-                checks.look("every example once", False, f"{where} {told}")
+                fault = f"lacks {', '.join(lacking)}" if lacking else "holds no lists of candidates and scores"
+                checks.look("every example once", False, f"{where} {fault}")
                 continue
             counts = [row[name] for name in ("num_candidates", "higher", "ties") if "num_candidates" in row]
             if not all(type(count) is int for count in counts):
@@ -168,8 +171,8 @@ def _check_list(checks: Checks, where: str, row: Mapping[str, Any], example: Ran
     wrong += ["candidates"] if spelt and row["candidates"] != list(example.candidates) else []
     if wrong == ["candidates"] and sorted(row["candidates"]) == sorted(example.candidates):
         wrong = ["order of candidates"]
-    told = f"{where}: the {', '.join(wrong)} of example {example.example_id} differs from the candidate file"
-    checks.look("same lists as the candidate file", not wrong, told)
+    difference = f"{where}: the {', '.join(wrong)} of example {example.example_id} differs from the candidate file"
+    checks.look("same lists as the candidate file", not wrong, difference)
 
 
 def _check_scores(checks: Checks, where: str, row: Mapping[str, Any]) -> bool:
@@ -184,17 +187,17 @@ def _check_scores(checks: Checks, where: str, row: Mapping[str, Any]) -> bool:
     return checks.look(name, bad is None, f"{where}: candidate {(bad or 0) + 1} of {len(scores)} has no finite score")
 
 
-def _check_place(checks: Checks, where: str, row: Mapping[str, Any], user: Placed) -> None:
-    """What the line says of its target's place; a target ranked nowhere has all candidates above it, and no rank."""
-    told = row["higher"], row["ties"], row["rank"]
-    found: tuple[int, int, float | None] = user.num_candidates, 0, None
+def _check_position(checks: Checks, where: str, row: Mapping[str, Any], user: RankedTarget) -> None:
+    """The line's position of its target; a target ranked nowhere has all candidates above it, and no rank."""
+    reported = row["higher"], row["ties"], row["rank"]
+    expected: tuple[int, int, float | None] = user.num_candidates, 0, None
     if user.positions:
         first, last = user.positions[0], user.positions[-1]
-        found = first - 1, last - first, (first + last) / 2
-    checks.equal("higher, ties and rank", f"{where}: (higher, ties, rank)", told, found)
+        expected = first - 1, last - first, (first + last) / 2
+    checks.equal("higher, ties and rank", f"{where}: (higher, ties, rank)", reported, expected)
 
 
-class Allowed:
+class AllowedItems:
     """The items of the titles file and of the sequences until a split, and those of each user."""
 
     def __init__(self, workspace: Workspace, dataset: str, split: str) -> None:
@@ -209,7 +212,7 @@ class Allowed:
         self.items.update(*self.known.values())
 
     def check(self, checks: Checks, where: str, row: Mapping[str, Any], example: RankingExample) -> None:
-        """The length that a line tells, and that its items are the target and others that may be there."""
+        """The length that a line reports, and that its items are the target and others that may be in its list."""
         others = self.items - self.known[example.user_id] - set(example.history) - {example.target_id}
         checks.equal(CHECK, f"{where}: num_candidates", row["num_candidates"], len(others) + 1)
         wrong = [item for item in row["candidates"] if item not in others and item != example.target_id]
@@ -217,12 +220,12 @@ class Allowed:
         checks.look(CHECK, example.target_id in row["candidates"], f"{where}: the target is not among the items kept")
 
 
-def allowed_items(checks: Checks, candidates: Path, dataset: str, split: str) -> Allowed | None:
-    """What each list may hold; None where the dataset isn't what it was, which is noted."""
+def allowed_items(checks: Checks, candidates: Path, dataset: str, split: str) -> AllowedItems | None:
+    """The items that each list may hold; None, with a note, where the dataset's files changed since."""
     workspace, manifest = Workspace(candidates.resolve().parents[3]), Manifest.read(candidates)
     files = {name: workspace.split(dataset, name) for name in SPLITS["test"]}
     now = hash_files(titles=workspace.titles(dataset), **files)
     if manifest is None or now != manifest.inputs:
         checks.on_trust.append("how long each list was, because the dataset's files aren't those it was made from")
         return None
-    return Allowed(workspace, dataset, split)
+    return AllowedItems(workspace, dataset, split)
