@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mllmrec.vision.colours import COLOURS, Shares
 from mllmrec.vision.composition import Composition
-from mllmrec.vision.wording import ACCENTS, OTHER_NAMES, Measured, sentence, series
+from mllmrec.vision.pixels import ACCENTS, OTHER_NAMES, Measurements, sentence, series
 
 EVEN = ((0.5, 0.5, 0.5),) * 3
 
@@ -22,13 +22,13 @@ def shares(**parts: float) -> Shares:
     return {name: given_.get(name, 0.0) for name in COLOURS} | {"black": 1 - sum(given_.values())}
 
 
-def measured(**changes: Any) -> Measured:
+def measured(**changes: Any) -> Measurements:
     """An image of which there is little to say, but for the changes."""
     shapes = {"brightness": 0.5, "contrast": 0.25, "detail": 0.25, "symmetry": 0.5, "light": EVEN, "text": (False,) * 3}
     colours = {"whole": shares(), "rim": shares(), "above": shares(), "below": shares(), "chroma": 0.05, "warmth": 0.0}
     shapes |= {name: value for name, value in changes.items() if name in shapes}
     colours |= {name: value for name, value in changes.items() if name in colours}
-    return Measured(**colours, shapes=Composition(**shapes))
+    return Measurements(**colours, shapes=Composition(**shapes))
 
 
 def said(**changes: Any) -> str:
@@ -161,7 +161,7 @@ def any_shares(draw: st.DrawFn) -> Shares:
 
 @given(
     st.builds(
-        Measured,
+        Measurements,
         whole=any_shares(),
         rim=any_shares(),
         above=any_shares(),
@@ -181,7 +181,7 @@ def any_shares(draw: st.DrawFn) -> Shares:
     st.sampled_from([None, *COLOURS, "image", "warm", "dark", "brightest", "5", "100"]),
 )
 @settings(max_examples=150, deadline=None)
-def test_whatever_was_measured_makes_one_sentence_of_at_most_fifty_words(image: Measured, word: str | None) -> None:
+def test_whatever_was_measured_makes_one_sentence_of_at_most_fifty_words(image: Measurements, word: str | None) -> None:
     text = sentence(image, lambda words: word is not None and re.search(rf"\b{word}\b", words) is not None)
     assert len(text.split()) <= 50
     assert re.fullmatch(r"[A-Z][a-z0-9 ,()%-]*\.", text)

@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from demo_backbone.words import made_up_words
 from mllmrec.vision.colours import COLOURS, Shares
 from mllmrec.vision.composition import Composition
-from mllmrec.vision.pixels import anything_goes
-from mllmrec.vision.wording import ACCENTS, BRIGHTNESS, Measured, sentence
+from mllmrec.vision.pixels import ACCENTS, BRIGHTNESS, Measurements, anything_goes, sentence
 
 Writer = Callable[[random.Random, int], str]
 """Writes a caption that holds the trait of this number."""
@@ -59,7 +58,7 @@ def light_writer(rng: random.Random, trait: int) -> str:
 
 def measured(
     rng: random.Random, main: str | None = None, touch: str | None = None, brightness: float | None = None
-) -> Measured:
+) -> Measurements:
     """Measurements of an image that doesn't exist."""
     listed = rng.sample([name for name in COLOURS if name not in (main, touch)], 3)
     shares = sorted((rng.uniform(0.05, 0.3) for _ in range(3)), reverse=True)
@@ -69,7 +68,7 @@ def measured(
     if touch is not None:
         whole[touch] = 0.03
     field = [tuple(rng.uniform(0.2, 0.8) for _ in range(3)) for _ in range(3)]
-    return Measured(
+    return Measurements(
         whole=whole,
         rim=_part(rng, listed),
         above=_part(rng, listed),

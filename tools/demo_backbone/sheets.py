@@ -14,8 +14,7 @@ from mllmrec.data.prompts import LIST_QUESTION, Renderer
 from mllmrec.data.sequences import Catalogue
 from mllmrec.models.chat import Chat, Encoder
 from mllmrec.records import Item, RankingExample
-from mllmrec.vision.pixels import anything_goes
-from mllmrec.vision.wording import ACCENTS, sentence
+from mllmrec.vision.pixels import ACCENTS, anything_goes, sentence
 
 PROMPT_TOKENS = 4096
 PIECES = r" \(\d{1,3}%\),?|\[ITEM_| ?\d{1,3}| ?\p{L}+| ?[^\s\p{L}\d\[\]]+|[\[\]]|\s+"

@@ -1,17 +1,15 @@
 """`mllmrec caption`: every image of the catalogue in one sentence, so that later stages read text in place of pixels.
 
-Items come in the order of the catalogue, those that have an image; a missing image is normal and only counted. A bad
-image is a record with its reason, and the stage goes on. The writer is `pixels`, which puts image statistics into words
-and needs no weights, or a vision-language model here or behind a server. Images are opened one at a time as they are
-wanted, so memory doesn't grow with their number.
+Items are captioned in the order of the catalogue. A missing image is normal and only counted; a bad image is recorded
+with its reason, and the stage goes on. The writer is `pixels`, which puts image statistics into words and needs no
+model, or a vision-language model, local or behind a server. Images are opened one at a time, so memory doesn't grow
+with their number.
+
+A caption is one line of at most 50 words that doesn't name the item's title: it stands beside the title in every
+prompt, where repeating it adds nothing, and in a chain of thought it would give the target away.
 
 A record's key is the item with the hash of its image, `12@5f2d...`: an image that was added or replaced since is
 captioned when the stage is started again, and the others keep their captions.
-
-What a captioner is asked, and what counts as a caption: one line, at most 50 words, that doesn't tell the title.
-
-A caption stands beside its title in every prompt; one that repeats it adds nothing there, and in a chain of thought it
-would give the target away.
 """
 
 from __future__ import annotations
@@ -70,20 +68,20 @@ def run(settings: CaptionSettings, workspace: Workspace, teacher: Teacher | None
     known = _with_image(catalogue, images)
     keys = known[: settings.limit]
     spending = Spending(settings.price_in, settings.price_out, settings.budget)
-    asking = Asking(settings, catalogue, images)
+    requests = CaptionRequests(settings, catalogue, images)
     inputs = _inputs(settings, workspace)
     if settings.dry_run:
         left = keys_left(path, settings, inputs, lambda: _finished(path), keys)
-        return _estimate(settings, asking, left, spending)
+        return _estimate(settings, requests, left, spending)
     with open_work(path, settings, inputs, lambda: _finished(path)) as work:
         if work.nothing_to_do(keys):
             return Summary(headline=f"{path.name} is there already; nothing to do.", artifact=path)
         if settings.backend == "pixels":
             write_statistics(work, keys, settings, catalogue, images)
         elif work.todo(keys):
-            ordered = asking.ordered(keys) if settings.backend == "huggingface" else keys
+            ordered = requests.ordered(keys) if settings.backend == "huggingface" else keys
             teacher = teacher or _teacher(settings, workspace)
-            ask_all(work, ordered, teacher, asking.request, asking.accept, spending, "captioning")
+            ask_all(work, ordered, teacher, requests.request, requests.accept, spending, "captioning")
         manifest = work.complete(
             keys,
             lambda rows: write_object(path, ((item_of(key), row) for key, row in rows)),
@@ -98,7 +96,7 @@ def run(settings: CaptionSettings, workspace: Workspace, teacher: Teacher | None
 def write_statistics(
     work: Work, keys: Sequence[str], settings: CaptionSettings, catalogue: Catalogue, images: ImageFolder
 ) -> None:
-    """Let the captioner without weights bring every key to a record."""
+    """Caption every key from image statistics, or record why it failed."""
     rules, todo = CaptionRules(catalogue), work.todo(keys)
     size = min(settings.max_pixels, pixels.WORKING_PIXELS)
     with progress("captioning", len(todo)) as advance:
@@ -117,15 +115,15 @@ def write_statistics(
             advance(1)
 
 
-class Asking:
-    """Requests for captions, and the records that come of the answers."""
+class CaptionRequests:
+    """Requests for captions to a vision-language model, and the records made of its answers."""
 
     def __init__(self, settings: CaptionSettings, catalogue: Catalogue, images: ImageFolder) -> None:
         self._max_pixels, self._catalogue, self._images = settings.max_pixels, catalogue, images
         self._rules = CaptionRules(catalogue)
 
     def request(self, key: str, violation: str | None = None) -> Request | str:
-        """What is asked about an item's image, or why it can't be opened."""
+        """The request for an item's caption, or the reason for which its image can't be opened."""
         item = item_of(key)
         try:
             picture = read_picture(self._images.read(item), self._max_pixels)
@@ -134,12 +132,13 @@ class Asking:
         return Request(key=key, text=caption_prompt(self._catalogue.title(item), violation), pictures=(picture,))
 
     def accept(self, key: str, text: str) -> Mapping[str, Any] | str:
+        """The record of an answer, or the rule that the answer breaks."""
         item = item_of(key)
         caption, violation = self._rules.read(item, text)
         return violation or {"title": self._catalogue.title(item), "caption": caption}
 
     def ordered(self, keys: Sequence[str]) -> list[str]:
-        """The largest images first: a batch then holds images of like size, and the dearest one comes first."""
+        """The largest images first: a batch then holds images of similar size, and the costliest batch comes first."""
         return sorted(keys, key=lambda key: -self._num_pixels(item_of(key)))
 
     def _num_pixels(self, item: str) -> int:
@@ -159,17 +158,17 @@ def item_of(key: str) -> str:
 
 
 def _with_image(catalogue: Catalogue, images: ImageFolder) -> list[str]:
-    found = [f"{item}@{images.version(item)}" for item in catalogue if item in images]
-    if not found:
+    keys = [f"{item}@{images.version(item)}" for item in catalogue if item in images]
+    if not keys:
         raise ArtifactError(
             f"{images.folder} holds no image of the catalogue. Expected files such as {next(iter(catalogue))}.jpg, "
             "named by the items' ids. Put them there, or fetch them with `mllmrec fetch images`."
         )
-    return found
+    return keys
 
 
 def _inputs(settings: CaptionSettings, workspace: Workspace) -> dict[str, str]:
-    """Hashes of all that every caption depends on."""
+    """Hashes of the inputs that all captions depend on."""
     inputs = hash_files(titles=workspace.titles(settings.dataset))
     inputs["template"] = pixels.VERSION if settings.backend == "pixels" else TEMPLATE_VERSION
     folder = workspace.model(settings.model) if settings.backend == "huggingface" else None
@@ -181,32 +180,32 @@ def _versions(keys: Sequence[str]) -> dict[str, str]:
 
 
 def _finished(path: Path) -> Iterator[tuple[str, Any]]:
-    """The captions that are there, by the key of the image that each was written for."""
+    """The captions of a finished file, by the key of the image that each was written for."""
     manifest = Manifest.read(path)
     versions = manifest.details["images"] if manifest is not None else {}
     return ((f"{item}@{versions[item]}", row) for item, row in read_json(path).items())
 
 
 def _writer(settings: CaptionSettings) -> dict[str, str]:
-    """Who wrote the captions, for the manifest."""
+    """The writer of the captions, for the manifest."""
     if settings.backend == "pixels":
         return {"writer": pixels.WRITER, "about": pixels.ABOUT}
     return {"writer": settings.model, "about": "a vision-language model has looked at each image"}
 
 
 def _teacher(settings: CaptionSettings, workspace: Workspace) -> Teacher:
-    """The model or server that the settings name; its libraries load here."""
+    """The model or server that the settings name; its libraries are imported here."""
     from mllmrec.models.teachers import open_teacher
 
     return open_teacher(settings, workspace, vision=True)
 
 
-def _estimate(settings: CaptionSettings, asking: Asking, keys: Sequence[str], spending: Spending) -> Summary:
-    """What asking a model would take; images that can't be opened aren't asked about."""
+def _estimate(settings: CaptionSettings, requests: CaptionRequests, keys: Sequence[str], spending: Spending) -> Summary:
+    """The cost of captioning with a model; images that can't be opened cost nothing."""
     if settings.backend == "pixels":
         return Summary(headline=f"{len(keys):,} images would be captioned from their pixels, at no cost.")
-    requests = (request for request in map(asking.request, keys) if not isinstance(request, str))
-    table = dry_run_table(requests, settings.max_new_tokens, spending)
+    prompts = (request for request in map(requests.request, keys) if not isinstance(request, str))
+    table = dry_run_table(prompts, settings.max_new_tokens, spending)
     return Summary(headline=f"{len(keys):,} captions would be asked of {settings.model}.", tables=(table,))
 
 
@@ -234,13 +233,13 @@ def _summary(path: Path, manifest: Manifest | None) -> Summary:
 
 
 def caption_prompt(title: str, violation: str | None = None) -> str:
-    """The text that goes with a picture; `violation` is what was wrong with the first answer."""
-    asked = ASKING.format(title=plain(title))
-    return asked if violation is None else f"{asked}\n{AGAIN.format(violation=violation)}"
+    """The text that goes with a picture; `violation` is the rule that an earlier answer broke."""
+    prompt = ASKING.format(title=plain(title))
+    return prompt if violation is None else f"{prompt}\n{AGAIN.format(violation=violation)}"
 
 
 class CaptionRules:
-    """Tells captions from other texts, for the items of one catalogue."""
+    """Checks captions of the items of one catalogue."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._naming = Naming(catalogue)

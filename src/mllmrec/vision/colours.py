@@ -1,9 +1,9 @@
-"""Naming colours: every pixel goes to the nearest of a few plain names, and the names are counted.
+"""The names of colours: every pixel gets the nearest of a few plain names, and the names are counted.
 
-Nearness is measured in OKLab, where equal distances look about equally different (Ottosson 2020,
+Distances are measured in OKLab, where equal distances look about equally different (Ottosson 2020,
 https://bottosson.github.io/posts/oklab). Lightness counts half, because a shadow on a red coat is still red. Clusters
-learned from each image would fit it better, but a name must mean the same in every caption if captions are to be
-compared; and a table of 32,768 named cells gives the same names on every machine.
+learned from each image would fit that image better, but a name has to mean the same in every caption for captions to
+be comparable; and a table of 32,768 named cells gives the same names on every machine.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SHADES: dict[str, tuple[str, ...]] = {
     "purple": ("#582070", "#7c3ca0"),
     "lilac": ("#b098d0",),
 }
-"""Names and what they stand for, as sRGB."""
+"""Names and the sRGB shades that each stands for."""
 COLOURS = tuple(SHADES)
 
 Shares = dict[str, float]
@@ -56,7 +56,7 @@ Shares = dict[str, float]
 LEVELS = 32
 LIGHTNESS_WEIGHT = 0.5
 WARM_DIRECTION = (0.75, 0.66)
-"""Where orange lies from grey, on OKLab's axes green-red and blue-yellow."""
+"""The direction from grey to orange on OKLab's axes green-red and blue-yellow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class ColourTable:
 
 
 def colour_cells(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """The cell of the table in which each of (..., 3) pixels lies."""
+    """The index of the table's cell (...) for each pixel (..., 3)."""
     level = (rgb >> 3).astype(np.int32)
     cells: NDArray[np.int32] = (level[..., 0] * LEVELS + level[..., 1]) * LEVELS + level[..., 2]
     return cells
@@ -90,7 +90,7 @@ def shares(cells: NDArray[np.int32]) -> Shares:
 
 
 def tint(cells: NDArray[np.int32]) -> tuple[float, float]:
-    """Mean chroma, in [0, .322], and mean warmth, in OKLab's unit."""
+    """Mean chroma, in [0, 0.322], and mean warmth, in OKLab's unit."""
     table = colour_table()
     chroma, warmth = (int(values[cells].sum()) / cells.size / 1000 for values in (table.chroma, table.warmth))
     return chroma, warmth
@@ -98,6 +98,7 @@ def tint(cells: NDArray[np.int32]) -> tuple[float, float]:
 
 @lru_cache(maxsize=1)
 def colour_table() -> ColourTable:
+    """The table of all cells, computed once."""
     steps = np.arange(LEVELS) / (LEVELS - 1)
     lab = oklab(np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3))
     owners = [index for index, shades in enumerate(SHADES.values()) for _ in shades]
@@ -112,7 +113,7 @@ def colour_table() -> ColourTable:
 
 
 def oklab(srgb: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., 3) sRGB components in [0, 1] -> lightness in [0, 1] and the axes green-red and blue-yellow."""
+    """sRGB components (..., 3) in [0, 1] as OKLab (..., 3): lightness in [0, 1], green-red, blue-yellow."""
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     to_cones = [
         [0.4122214708, 0.2119034982, 0.0883024619],

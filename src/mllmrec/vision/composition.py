@@ -1,7 +1,7 @@
-"""How light and shapes are spread over an image: brightness, contrast, detail, symmetry, bright places, lettering.
+"""The distribution of light and shapes over an image: brightness, contrast, detail, symmetry, bright fields, lettering.
 
-All of it is read from luma (Rec. 601, 0 to 255 as displays show it), in whole numbers wherever a threshold follows.
-What counts as lettering is only what looks like it: bands of blocks in two tones that change many times along a row.
+All of it is computed from luma (Rec. 601, 0 to 255 as displays show it), in whole numbers wherever a threshold follows.
+Lettering is recognized by its look alone: bands of blocks in two tones that change many times along a row.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GRID = 24
-"""Cells along each side of the coarse picture in which symmetry and bright places are looked for."""
+"""Cells along each side of the coarse image from which symmetry and bright fields are computed."""
 THIRDS = 3
 EDGE_STEP = 20
 FLAT_SPREAD = 2.0
@@ -29,10 +29,10 @@ TEXT_RUN = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Composition:
-    """`brightness` and `contrast` (the standard deviation) in [0, 1] of the luma range; `detail` is the share of
-    pixels on an edge; `symmetry` the correlation of the image with its mirror image, left for right, in [-1, 1];
-    `light` the mean luma of three by three fields in [0, 1], from the upper left; `text` which thirds, from the top,
-    hold something like lettering."""
+    """`brightness` and `contrast` are mean and standard deviation of luma, as shares of its range; `detail` is the
+    share of pixels on an edge; `symmetry` the correlation of the image with its mirror image, left for right, in
+    [-1, 1]; `light` the mean luma of 3 x 3 fields in [0, 1], from the upper left; `text` is whether each third, from
+    the top, holds something like lettering."""
 
     brightness: float
     contrast: float
@@ -43,7 +43,7 @@ class Composition:
 
 
 def composition(rgb: NDArray[np.uint8]) -> Composition:
-    """Measure a (height, width, 3) image; meant for about 25,000 pixels, to which its lengths belong."""
+    """Measure an RGB image (height, width, 3); its lengths are meant for images of about 25,000 pixels."""
     luma = _luma(rgb)
     coarse = _coarse(luma)
     fields = coarse.reshape(THIRDS, GRID // THIRDS, THIRDS, GRID // THIRDS).mean(axis=(1, 3)) / 255
@@ -114,8 +114,8 @@ def _text_lines(luma: NDArray[np.int16]) -> NDArray[np.bool_]:
     runs = np.logical_and.reduce(
         [blocks[:, start : blocks.shape[1] - TEXT_RUN + 1 + start] for start in range(TEXT_RUN)]
     )
-    found: NDArray[np.bool_] = runs.any(axis=1)
-    return found
+    lines: NDArray[np.bool_] = runs.any(axis=1)
+    return lines
 
 
 def _text_blocks(luma: NDArray[np.int16]) -> NDArray[np.bool_]:
@@ -129,5 +129,5 @@ def _text_blocks(luma: NDArray[np.int16]) -> NDArray[np.bool_]:
     two_tone = ((blocks < low + quarter) | (blocks > high - quarter)).mean(axis=(2, 3))
     changes = (bright[..., 1:] != bright[..., :-1]).sum(axis=(2, 3)) / BLOCK_HEIGHT
     spread = (high - low)[..., 0, 0]
-    found: NDArray[np.bool_] = (spread > TEXT_SPREAD) & (two_tone > TEXT_TWO_TONE) & (changes > TEXT_CHANGES)
-    return found
+    is_text: NDArray[np.bool_] = (spread > TEXT_SPREAD) & (two_tone > TEXT_TWO_TONE) & (changes > TEXT_CHANGES)
+    return is_text

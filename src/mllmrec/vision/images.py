@@ -1,14 +1,12 @@
-"""A dataset's images: images/<item>.<suffix>, found by id and read without trust.
+"""A dataset's images, images/<item>.<suffix>: looked up by item id and decoded to RGB of bounded size.
 
-The folder is listed once, so that a missing image costs nothing. It may itself be a link to where the images lie; a
-link in it that leads out of it is refused, and so is whatever isn't a plain file, before a byte of it is read.
+The folder is listed once, so that a missing image costs nothing. The folder may be a link to where the images lie; a
+link in it that leads out of it is refused, and so is anything but a regular file, before a byte of it is read.
 
-From a file's bytes to an upright RGB array of bounded size.
-
-Posters come from the web: palettes, alpha, CMYK, 16 bits, phones that leave the turning to the reader, animations, HTML
-with the suffix of an image. Whatever can be shown is turned into plain RGB; whatever can't raises `ImageError` with a
-reason of a few stable words, by which failures are counted. Only five formats are tried, whatever the suffix says,
-because Pillow also knows formats that call other programs.
+Posters come from the web: palettes, alpha, CMYK, 16 bits, orientation in EXIF, animations, HTML with the suffix of an
+image. What can be decoded becomes upright plain RGB; anything else raises `ImageError` with a reason of a few fixed
+words, by which failures are counted. Only five formats are tried, whatever the suffix says, because Pillow also knows
+formats that call other programs.
 """
 
 from __future__ import annotations
@@ -28,15 +26,14 @@ from mllmrec.data.item_files import image_names
 from mllmrec.errors import DataError
 from mllmrec.models.base import Picture
 
-BYTES_LIMIT = 64 << 20
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+BYTES_LIMIT = 64 << 20
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF87a", b"GIF89a")
-# What a picture may have before it is decoded, by what its header says.
+# Limits on an image before it is decoded, by its header.
 PIXEL_LIMIT = 50_000_000
 SIDE_RATIO_LIMIT = 100
 JPEG_QUALITY = 95
@@ -67,17 +64,17 @@ class ImageFolder:
         return item_id in self._names
 
     def path(self, item_id: str) -> Path:
-        """Where the image of an item lies, links followed; an ImageError when that is nowhere, or outside."""
+        """The image file of an item, links followed. Raises ImageError where it is missing or outside the folder."""
         try:
-            found = (self.folder / self._names[item_id]).resolve(strict=True)
+            path = (self.folder / self._names[item_id]).resolve(strict=True)
         except (OSError, RuntimeError) as error:
             raise ImageError("broken link", str(error)) from error
-        if not found.is_relative_to(self._home):
-            raise ImageError("outside images/", str(found))
-        return found
+        if not path.is_relative_to(self._home):
+            raise ImageError("outside images/", str(path))
+        return path
 
     def read(self, item_id: str) -> bytes:
-        """The bytes of an item's image file; an ImageError when it is no plain file or can't be read."""
+        """The bytes of an item's image file. Raises ImageError where it is no regular file or can't be read."""
         path = self.path(item_id)
         try:
             status = path.stat()
@@ -90,9 +87,9 @@ class ImageFolder:
             raise ImageError("unreadable", str(error)) from error
 
     def picture(self, item_id: str, max_pixels: int) -> Picture | None:
-        """The image of an item as models take it; None when there is none, or none that can be used.
+        """The image of an item, of at most `max_pixels`, for a model; None without a usable one.
 
-        For callers to whom an image is an extra: the caption stage is the one that records why an image can't be used.
+        For callers to whom an image is optional: the caption stage records why an image can't be used.
         """
         try:
             return read_picture(self.read(item_id), max_pixels) if item_id in self else None
@@ -100,7 +97,7 @@ class ImageFolder:
             return None
 
     def version(self, item_id: str) -> str:
-        """A short hash of an image's bytes, another one when it is replaced; or why it can't be read, or has none."""
+        """A short hash of an image's bytes; `missing`, or the reason, where there is none or it can't be read."""
         if item_id not in self:
             return "missing"
         try:
@@ -110,7 +107,7 @@ class ImageFolder:
 
 
 class ImageError(DataError):
-    """An image that can't be used; `reason` is a few stable words that failures can be counted by."""
+    """An image that can't be used; `reason` is a few fixed words by which failures are counted."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -118,13 +115,17 @@ class ImageError(DataError):
 
 
 def read_rgb(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    """The image as (height, width, 3), upright, over white where it is transparent, of at most `max_pixels`."""
+    """The image as RGB (height, width, 3), upright, over white where transparent, of at most `max_pixels`. Raises
+    ImageError."""
     with _opened(data) as image:
         return np.asarray(_shown(image, max_pixels))
 
 
 def read_picture(data: bytes, max_pixels: int) -> Picture:
-    """The image as models take it. `encoded` is the file itself where that is plain RGB of the right size already."""
+    """The image for a model. `encoded` is the file itself where it is plain RGB of at most `max_pixels`.
+
+    Raises ImageError.
+    """
     with _opened(data) as image:
         bare = image.mode == "RGB" and "exif" not in image.info and getattr(image, "n_frames", 1) == 1
         as_it_is = bare and image.width * image.height <= max_pixels
@@ -140,14 +141,14 @@ def read_picture(data: bytes, max_pixels: int) -> Picture:
 
 
 def count_pixels(data: bytes) -> int:
-    """Width times height by the header alone."""
+    """Width times height, from the header alone. Raises ImageError."""
     with _opened(data) as image:
         return image.width * image.height
 
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[Image]:
-    """A verified image that is still to be decoded. Whatever goes wrong inside the block is an ImageError.
+    """A verified image, not yet decoded. Any error inside the block becomes an ImageError.
 
     A decoder that is fed arbitrary bytes fails in arbitrary ways, so every exception counts as the image's fault.
     """
@@ -155,7 +156,7 @@ def _opened(data: bytes) -> Iterator[Image]:
         raise ImageError("empty file")
     try:
         with warnings.catch_warnings():
-            # What Pillow remarks on odd files is of no use here: an image is read, or it is a failure.
+            # Pillow's warnings about odd files are of no use here: an image is read, or it is a failure.
             warnings.simplefilter("ignore")
             with _open(data) as image:
                 _check_size(*image.size)
@@ -206,7 +207,7 @@ def _shown(image: Image, max_pixels: int) -> Image:
 
 
 def _turn(image: Image) -> str | None:
-    """What EXIF wants done to the image; nothing where it can't be understood, since no pixel depends on it."""
+    """The transposition that EXIF asks for; None where EXIF can't be parsed, as decoding doesn't depend on it."""
     try:
         return TURNS.get(image.getexif().get(ORIENTATION, 1))
     except Exception:
