@@ -5,7 +5,7 @@
     baseline.score_lists(examples)           # the same for many, faster
     baseline.score_items(examples, items)    # (examples, items): the catalogue, for a retriever
 
-What is known of a user is `example.history`, oldest first: the model's window as it stands in a candidate file, or all
+What is known of a user is `example.history`, oldest first: the model's window as it is in a candidate file, or all
 that came before the target (`with_full_history`). Nothing else of an example is looked at, its target least of all.
 
 A higher score is a better guess. An item never seen in training scores lowest, tied with its like.

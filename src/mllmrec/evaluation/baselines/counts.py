@@ -60,7 +60,7 @@ class Popularity(Baseline):
 class Recency(Baseline):
     """Late popularity: an occurrence counts half as much for every `half_life` items that follow it in its line.
 
-    Split files hold no timestamps, so the end of a line stands for now: what users chose last, everybody's alike.
+    Split files hold no timestamps, so the end of every line counts as the present.
 
     >>> lines = [Line(user_id="1", items=("a", "a", "b"), line_index=0)]
     >>> example = RankingExample(

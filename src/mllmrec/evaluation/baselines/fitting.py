@@ -56,6 +56,33 @@ class Fitted:
     cached: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """The chosen point, and what every point of the grid reached; `by` says what was measured, in words."""
+
+    point: Params
+    by: str
+    seconds: float = 0.0
+    grid: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """The mean of the metric over validation lists, at the window and at full history."""
+
+    window: Sequence[RankingExample]
+    full: Sequence[RankingExample]
+
+    def __call__(self, baseline: Baseline) -> float:
+        if not baseline.reads_history or self.window == self.full:
+            return _mean(baseline, self.window)
+        return (_mean(baseline, self.window) + _mean(baseline, self.full)) / 2
+
+    def __str__(self) -> str:
+        negatives = len(self.window[0].candidates) - 1
+        return f"{METRIC}/uni{negatives} of {len(self.window)} validation users, window and full history"
+
+
 def open_baseline(name: str, fitting: Fitting, split: Split) -> Fitted:
     """The named baseline, tuned and fitted for `split`. Raises SettingsError when its library isn't installed."""
     check_installed([name])
@@ -87,6 +114,60 @@ def fit_inputs(name: str, fitting: Fitting) -> dict[str, str]:
     if family.reads_texts:
         inputs["embedder"] = fitting.embedder
     return inputs | {"grid": hashlib.sha256(json.dumps(family.grid, sort_keys=True).encode()).hexdigest()}
+
+
+def tune(name: str, family: Family, fitting: Fitting, judged: RecordLog) -> tuple[Baseline, Tuning]:
+    """The baseline of the best point, fitted on the lines that tuning may count.
+
+    `judged` is the working log of points, by `key_of`: those that it holds were judged before an interruption and
+    aren't fitted again, but for the chosen one.
+    """
+    lines, started = fitting.interactions.fit_lines(), time.monotonic()
+    judge = make_judge(fitting)
+    if judge is None:
+        point = family.grid[0]
+        tuning = Tuning(
+            point=point, by="nothing: there are no validation users with a window, so the first point is used"
+        )
+        return family.make(point, fitting).fit(lines), tuning
+    best, best_value, rows = None, float("-inf"), list[dict[str, Any]]()
+    with progress(f"tuning {name}", len(family.grid)) as advance:
+        for point in family.grid:
+            baseline, key = None, key_of(point)
+            if judged.left([key]):
+                baseline = family.make(point, fitting)
+                value = round(baseline.fit_judged(lines, judge), 6)
+                judged.append(key, "row", {**point, **baseline.settled(), METRIC: value})
+            rows.extend(row for _, row in judged.rows([key]))
+            if rows[-1][METRIC] > best_value:
+                best, best_value = baseline, rows[-1][METRIC]
+            advance(1)
+    chosen = max(rows, key=lambda row: float(row[METRIC]))
+    point = {key: value for key, value in chosen.items() if key != METRIC}
+    if best is None:
+        best = family.make(point, fitting).fit(lines)
+    return best, Tuning(point=point, by=str(judge), grid=rows, seconds=round(time.monotonic() - started, 3))
+
+
+def key_of(point: Params) -> str:
+    """A point in the working log.
+
+    >>> key_of({"kind": "tfidf", "K": 50})
+    '{"K": 50, "kind": "tfidf"}'
+    """
+    return json.dumps(dict(point), sort_keys=True)
+
+
+def make_judge(fitting: Fitting) -> Judge | None:
+    """The lists that tuning is judged on; None where no validation user has a window."""
+    interactions = fitting.interactions
+    lines = [line for line in interactions.lines("valid") if len(line.items) >= fitting.window]
+    if not lines:
+        return None
+    asked, _ = questions(lines, "valid", fitting.window)
+    asked.sort(key=lambda example: uniform(fitting.seed, "baselines/tuning users", example.example_id))
+    window = _draw(asked[:USERS], interactions, fitting.seed)
+    return Judge(window=window, full=with_full_history(window, _lines_of(window, lines)))
 
 
 def _tuned(name: str, fitting: Fitting) -> Fitted:
@@ -163,87 +244,6 @@ def _settings(name: str, fitting: Fitting) -> BaselineFitSettings:
 def _folder(name: str, fitting: Fitting) -> Path:
     processed = fitting.workspace.processed(fitting.dataset)
     return processed / "baselines" / f"{name}_w{fitting.window}_s{fitting.seed}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """The chosen point, and what every point of the grid reached; `by` says what was measured, in words."""
-
-    point: Params
-    by: str
-    seconds: float = 0.0
-    grid: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judge:
-    """The mean of the metric over validation lists, at the window and at full history."""
-
-    window: Sequence[RankingExample]
-    full: Sequence[RankingExample]
-
-    def __call__(self, baseline: Baseline) -> float:
-        if not baseline.reads_history or self.window == self.full:
-            return _mean(baseline, self.window)
-        return (_mean(baseline, self.window) + _mean(baseline, self.full)) / 2
-
-    def __str__(self) -> str:
-        negatives = len(self.window[0].candidates) - 1
-        return f"{METRIC}/uni{negatives} of {len(self.window)} validation users, window and full history"
-
-
-def tune(name: str, family: Family, fitting: Fitting, judged: RecordLog) -> tuple[Baseline, Tuning]:
-    """The baseline of the best point, fitted on the lines that tuning may count.
-
-    `judged` is the working log of points, by `key_of`: those that stand in it were judged before an interruption and
-    aren't fitted again, but for the chosen one.
-    """
-    lines, started = fitting.interactions.fit_lines(), time.monotonic()
-    judge = make_judge(fitting)
-    if judge is None:
-        point = family.grid[0]
-        tuning = Tuning(
-            point=point, by="nothing: there are no validation users with a window, so the first point is used"
-        )
-        return family.make(point, fitting).fit(lines), tuning
-    best, best_value, rows = None, float("-inf"), list[dict[str, Any]]()
-    with progress(f"tuning {name}", len(family.grid)) as advance:
-        for point in family.grid:
-            baseline, key = None, key_of(point)
-            if judged.left([key]):
-                baseline = family.make(point, fitting)
-                value = round(baseline.fit_judged(lines, judge), 6)
-                judged.append(key, "row", {**point, **baseline.settled(), METRIC: value})
-            rows.extend(row for _, row in judged.rows([key]))
-            if rows[-1][METRIC] > best_value:
-                best, best_value = baseline, rows[-1][METRIC]
-            advance(1)
-    chosen = max(rows, key=lambda row: float(row[METRIC]))
-    point = {key: value for key, value in chosen.items() if key != METRIC}
-    if best is None:
-        best = family.make(point, fitting).fit(lines)
-    return best, Tuning(point=point, by=str(judge), grid=rows, seconds=round(time.monotonic() - started, 3))
-
-
-def key_of(point: Params) -> str:
-    """A point in the working log.
-
-    >>> key_of({"kind": "tfidf", "K": 50})
-    '{"K": 50, "kind": "tfidf"}'
-    """
-    return json.dumps(dict(point), sort_keys=True)
-
-
-def make_judge(fitting: Fitting) -> Judge | None:
-    """The lists that tuning is judged on; None where no validation user has a window."""
-    interactions = fitting.interactions
-    lines = [line for line in interactions.lines("valid") if len(line.items) >= fitting.window]
-    if not lines:
-        return None
-    asked, _ = questions(lines, "valid", fitting.window)
-    asked.sort(key=lambda example: uniform(fitting.seed, "baselines/tuning users", example.example_id))
-    window = _draw(asked[:USERS], interactions, fitting.seed)
-    return Judge(window=window, full=with_full_history(window, _lines_of(window, lines)))
 
 
 def _draw(asked: Sequence[RankingExample], interactions: Interactions, seed: int) -> list[RankingExample]:

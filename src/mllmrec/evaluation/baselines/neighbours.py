@@ -96,14 +96,6 @@ class ItemKnn(CatalogueBaseline):
         return csr_matrix((np.array(weights, dtype=float), (rows, columns)), shape=(len(examples), len(self.items)))
 
 
-def users_by_items(lines: Sequence[Line], items: dict[str, int]) -> Any:
-    """How often each user chose each item, (users, items)."""
-    users: dict[str, int] = {}
-    pairs = [(users.setdefault(line.user_id, len(users)), items[item]) for line in lines for item in line.items]
-    rows, columns = zip(*pairs, strict=True)
-    return csr_matrix((np.ones(len(pairs)), (rows, columns)), shape=(len(users), len(items)))
-
-
 class TextKnn(CatalogueBaseline):
     """Neighbours of the history's items, by what is written about them."""
 
@@ -139,3 +131,11 @@ class TextKnn(CatalogueBaseline):
         shape = (len(examples), len(self.rows))
         profiles: Floats = csr_matrix((np.array(weights, dtype=float), (rows, columns)), shape=shape) @ self._vectors
         return profiles
+
+
+def users_by_items(lines: Sequence[Line], items: dict[str, int]) -> Any:
+    """How often each user chose each item, (users, items)."""
+    users: dict[str, int] = {}
+    pairs = [(users.setdefault(line.user_id, len(users)), items[item]) for line in lines for item in line.items]
+    rows, columns = zip(*pairs, strict=True)
+    return csr_matrix((np.ones(len(pairs)), (rows, columns)), shape=(len(users), len(items)))

@@ -84,6 +84,20 @@ def run_named(word: str, workspace: Workspace) -> Path:
     return folder if folder.exists() and not under_root.exists() else under_root
 
 
+def read_unaltered(folder: Path) -> Run:
+    """A finished RUN whose rankings.jsonl and metrics.json are those that its manifest vouches for.
+
+    Sizes and times are compared, and a file is hashed only when its time differs. A manifest of an earlier version
+    vouches for no file, and metrics.json isn't compared where summarising other cut-offs was interrupted between it and
+    the manifest. Raises ArtifactError for a RUN that is missing, unfinished or altered.
+    """
+    run, manifest = read_run(folder), Manifest.read(folder)
+    assert manifest is not None, "a finished RUN has a manifest"
+    halfway = run.facts.get("top_k") != manifest.settings.get("top_k")
+    refuse_altered(folder, manifest, {"rankings.jsonl", *(() if halfway else ("metrics.json",))})
+    return run
+
+
 def _refuse_repeated(folders: Sequence[Path]) -> None:
     resolved = [folder.resolve() for folder in folders]
     for folder in folders:
@@ -104,20 +118,6 @@ def _read(folder: Path) -> Run:
             "again, for every shard."
         )
     return read_unaltered(folder)
-
-
-def read_unaltered(folder: Path) -> Run:
-    """A finished RUN whose rankings.jsonl and metrics.json are those that its manifest vouches for.
-
-    Sizes and times are compared, and a file is hashed only when its time differs. A manifest of an earlier version
-    vouches for no file, and metrics.json isn't compared where summarising other cut-offs was interrupted between it and
-    the manifest. Raises ArtifactError for a RUN that is missing, unfinished or altered.
-    """
-    run, manifest = read_run(folder), Manifest.read(folder)
-    assert manifest is not None, "a finished RUN has a manifest"
-    halfway = run.facts.get("top_k") != manifest.settings.get("top_k")
-    refuse_altered(folder, manifest, {"rankings.jsonl", *(() if halfway else ("metrics.json",))})
-    return run
 
 
 def _check_same_protocol(runs: Sequence[Run]) -> None:

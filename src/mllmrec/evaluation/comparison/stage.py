@@ -21,7 +21,7 @@ import numpy as np
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.comparison.pairing import Configuration, paired_positions, read_configuration
 from mllmrec.evaluation.comparison.statistics import (
-    FOUND,
+    ALPHA,
     Interval,
     PairedDifference,
     compare_over_seeds,
@@ -46,10 +46,6 @@ class MetricComparison:
     difference: PairedDifference
 
     @property
-    def found(self) -> bool:
-        return self.difference.verdict != "not found"
-
-    @property
     def facts(self) -> dict[str, Any]:
         """The figures under the names that summaries have for them."""
         difference = self.difference
@@ -71,11 +67,11 @@ def run(settings: CompareSettings, workspace: Workspace) -> Summary:
     first, others = configurations[0], configurations[1:]
     pairs = list(zip(others, compared, strict=True))
     family = sum(map(len, compared))
-    found = sum(row.found for rows in compared for row in rows)
+    held = sum(row.difference.holds for rows in compared for row in rows)
     return Summary(
         headline=(
             f"Compared {', '.join(other.label for other in others)} with {first.label} on the same "
-            f"{first.runs[0].facts['num_users']:,} users: {found} of {family} differences hold after Holm's correction."
+            f"{first.runs[0].facts['num_users']:,} users: {held} of {family} differences hold after Holm's correction."
         ),
         tables=_noted_once([_table(first, other, rows, family) for other, rows in pairs]),
         facts={",".join(str(run.folder) for run in other.runs): [row.facts for row in rows] for other, rows in pairs},
@@ -172,13 +168,13 @@ def _table(first: Configuration, other: Configuration, rows: Sequence[MetricComp
                 f"{row.other:.3f}",
                 _in_cell(row.difference.interval),
                 f"{row.difference.p:.4f}",
-                f"{row.difference.p_holm:.4f}{'*' if row.found else ' '}",
+                f"{row.difference.p_holm:.4f}{'*' if row.difference.holds else ' '}",
                 f"{row.difference.detectable:.3f}",
             )
             for name, row in zip(names, rows, strict=True)
         ),
         note=(
-            f"p: {test}, two-sided; p Holm: corrected for all {family} comparisons shown, * below {FOUND}. detectable: "
+            f"p: {test}, two-sided; p Holm: corrected for all {family} comparisons shown, * below {ALPHA}. detectable: "
             "the true difference that a 5 % test on these users finds in 80 % of repetitions."
         ),
     )

@@ -36,7 +36,7 @@ from mllmrec.evaluation.metrics import FloatArray, means
 
 DRAWS = 10_000
 BLOCK = 64
-FOUND = 0.05
+ALPHA = 0.05
 """The chance of even one false find among the differences of one family."""
 Verdict = Literal["better", "worse", "not found"]
 
@@ -80,9 +80,14 @@ class PairedDifference:
         'not found'
         """
         assert self.p_holm is not None, "a difference that was corrected for no family has no verdict"
-        if self.p_holm >= FOUND:
+        if self.p_holm >= ALPHA:
             return "not found"
         return "better" if self.interval.value > 0 else "worse"
+
+    @property
+    def holds(self) -> bool:
+        """Whether the verdict is better or worse."""
+        return self.verdict in ("better", "worse")
 
 
 def paired_differences(differences: FloatArray, *, seed: int = 42) -> list[PairedDifference]:

@@ -21,10 +21,10 @@ NOTE = "ceiling: what the best possible ranker would reach on these lists, from 
 
 
 def results_table(runs: Sequence[Run]) -> Table:
-    """Several RUNs of the same users and candidates, each metric with its 95 % interval, beside the chance row.
+    """The metrics of several RUNs of the same users and candidates with 95 % intervals, and a row for chance.
 
-    The retriever that chose the negatives has no figures there, and a row that says so. A slice of users has one more
-    row: the difference that so few users can show.
+    The retriever that chose the negatives has a row without figures, which says so. For a slice of users one more row
+    has the differences that so few users can show.
     """
     check_same_question(runs)
     first = runs[0].facts
@@ -42,11 +42,6 @@ def results_table(runs: Sequence[Run]) -> Table:
         rows=tuple(rows),
         note=" ".join(filter(None, ("Means with 95 % intervals over users.", *_notes(runs[0]), NOTE if best else ""))),
     )
-
-
-def _cell(interval: Interval) -> str:
-    """The mean, and beneath it the bounds, so that a table of seven metrics fits a terminal."""
-    return f"{interval.value:.3f}\n{interval.low:.3f}-{interval.high:.3f}"
 
 
 def chooser_of(protocol: str) -> str:
@@ -117,6 +112,35 @@ def check_same_question(runs: Sequence[Run], *, same_file: bool = True) -> None:
             )
 
 
+def ceilings(run: Run) -> dict[str, dict[str, Interval]]:
+    """row -> metric -> interval; empty where there is no ceiling.json or it is about other lists or users."""
+    path = Workspace(run.folder.parents[3]).ceiling(run.facts["dataset"])
+    if not path.exists():
+        return {}
+    content = read_json(path)
+    same = (
+        content["candidates_sha256"] == run.facts["candidates_sha256"]
+        and content["num_users"] == run.facts["num_users"]
+    )
+    return {
+        row: {name: Interval(**bounds) for name, bounds in figures.items()}
+        for row, figures in (content["rows"] if same else {}).items()
+    }
+
+
+def ceiling_rows(run: Run, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """A row for each ceiling: its name and a mean for each metric, without intervals, like the row of chance."""
+    return [
+        (row, *(f"{figures[name].value:.3f}" if name in figures else "" for name in names))
+        for row, figures in ceilings(run).items()
+    ]
+
+
+def _cell(interval: Interval) -> str:
+    """The mean, and beneath it the bounds, so that a table of seven metrics fits a terminal."""
+    return f"{interval.value:.3f}\n{interval.low:.3f}-{interval.high:.3f}"
+
+
 def _detectable(runs: Sequence[Run], name: str) -> str:
     """The largest of the RUNs' minimum detectable differences, which suffices for all of them."""
     least = [size for run in runs if (size := run.facts["minimum_detectable"][name]) is not None]
@@ -142,27 +166,3 @@ def _vacuous_note(run: Run) -> str:
         return ""
     verb = "is" if len(names) == 1 else "are"
     return f"{', '.join(names)} {verb} vacuous: no list has more than {run.facts['num_candidates']} candidates."
-
-
-def ceilings(run: Run) -> dict[str, dict[str, Interval]]:
-    """row -> metric -> interval; empty where there is no ceiling.json or it is about other lists or users."""
-    path = Workspace(run.folder.parents[3]).ceiling(run.facts["dataset"])
-    if not path.exists():
-        return {}
-    content = read_json(path)
-    same = (
-        content["candidates_sha256"] == run.facts["candidates_sha256"]
-        and content["num_users"] == run.facts["num_users"]
-    )
-    return {
-        row: {name: Interval(**bounds) for name, bounds in figures.items()}
-        for row, figures in (content["rows"] if same else {}).items()
-    }
-
-
-def ceiling_rows(run: Run, names: Sequence[str]) -> list[tuple[str, ...]]:
-    """A row for each ceiling: its name and a mean for each metric, without intervals, like the row of chance."""
-    return [
-        (row, *(f"{figures[name].value:.3f}" if name in figures else "" for name in names))
-        for row, figures in ceilings(run).items()
-    ]

@@ -55,6 +55,32 @@ class Drawn:
         return {ranking.user_id for ranking in self.rankings}
 
 
+class Posters:
+    """The items of a dataset as the page shows them."""
+
+    def __init__(
+        self, catalogue: Catalogue, load_picture: LoadPicture | None = None, raw_ids: RawIds | None = None
+    ) -> None:
+        self._catalogue, self._load, self._raw_ids = catalogue, load_picture, raw_ids or RawIds()
+        self._uris: dict[str, str | None] = {}
+
+    def __call__(self, item_id: str, *, pictured: bool = True) -> Poster:
+        """The item with its title, and with its picture where there is one and it is wanted."""
+        uri = self._uri(item_id) if pictured else None
+        raw, item = self._raw_ids.item(item_id), self._catalogue.get(item_id)
+        return Poster(item_id=raw, title=item.title if item and item.title else f"Item {raw}", uri=uri)
+
+    def user(self, user_id: str) -> str:
+        """A user's id as the page shows it."""
+        return self._raw_ids.user(user_id)
+
+    def _uri(self, item_id: str) -> str | None:
+        if item_id not in self._uris:
+            picture = self._load(item_id) if self._load is not None else None
+            self._uris[item_id] = _encoded(picture) if picture is not None else None
+        return self._uris[item_id]
+
+
 def draw_cases(measured: MeasuredLadder, workspace: Workspace, *, run: str, count: int, seed: int) -> Drawn:
     """Draw `count` users by hash and gather what is known of them."""
     ladder = measured.ladder
@@ -99,6 +125,16 @@ def bars(scores: Sequence[float], method: str) -> list[float]:
         weights = [math.exp(score - high) for score in scores]
         return [round(100 * weight / sum(weights), 1) for weight in weights]
     return [round(100 * (score - low) / (high - low), 1) if high > low else 0.0 for score in scores]
+
+
+def figure(score: float) -> str:
+    """A score with two decimals, or with two significant digits where it is smaller than those show.
+
+    >>> figure(-1.234), figure(3.0), figure(0.00321), figure(0.0000021)
+    ('−1.23', '3', '0.0032', '2.1e−06')
+    """
+    form = ".2g" if 0 < abs(score) < 0.1 else ".2f" if score % 1 else ".0f"
+    return f"{score:{form}}".replace("-", "−")
 
 
 def _chosen(ladder: Ladder, run: str) -> Rung:
@@ -170,46 +206,10 @@ def _position_in_list(ranking: Ranking, order: Sequence[int], index: int) -> str
     return f"{order.index(index) + 1}"
 
 
-def figure(score: float) -> str:
-    """A score with two decimals, or with two significant digits where it is smaller than those show.
-
-    >>> figure(-1.234), figure(3.0), figure(0.00321), figure(0.0000021)
-    ('−1.23', '3', '0.0032', '2.1e−06')
-    """
-    form = ".2g" if 0 < abs(score) < 0.1 else ".2f" if score % 1 else ".0f"
-    return f"{score:{form}}".replace("-", "−")
-
-
 def _rank(position: Position) -> str:
     """The expected rank of a target; a dash where it was ranked nowhere."""
     higher, ties, count, _ = position
     return "–" if higher == count else f"{higher + 1 + ties / 2:g}"
-
-
-class Posters:
-    """The items of a dataset as the page shows them."""
-
-    def __init__(
-        self, catalogue: Catalogue, load_picture: LoadPicture | None = None, raw_ids: RawIds | None = None
-    ) -> None:
-        self._catalogue, self._load, self._raw_ids = catalogue, load_picture, raw_ids or RawIds()
-        self._uris: dict[str, str | None] = {}
-
-    def __call__(self, item_id: str, *, pictured: bool = True) -> Poster:
-        """The item with its title, and with its picture where there is one and it is wanted."""
-        uri = self._uri(item_id) if pictured else None
-        raw, item = self._raw_ids.item(item_id), self._catalogue.get(item_id)
-        return Poster(item_id=raw, title=item.title if item and item.title else f"Item {raw}", uri=uri)
-
-    def user(self, user_id: str) -> str:
-        """A user's id as the page shows it."""
-        return self._raw_ids.user(user_id)
-
-    def _uri(self, item_id: str) -> str | None:
-        if item_id not in self._uris:
-            picture = self._load(item_id) if self._load is not None else None
-            self._uris[item_id] = _encoded(picture) if picture is not None else None
-        return self._uris[item_id]
 
 
 def _encoded(picture: Picture) -> str:

@@ -79,6 +79,22 @@ def settings_section(made: list[Made]) -> Section:
     )
 
 
+def clock(seconds: float) -> str:
+    """A duration with a unit that suits it.
+
+    >>> clock(0.183), clock(29.1), clock(166.96), clock(11_160)
+    ('0.2 s', '29 s', '2 min 47 s', '3 h 06 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return (
+        f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    )
+
+
 def _manifests(workspace: Workspace, dataset: str) -> Iterator[Path]:
     data = workspace.dataset(dataset)
     yield from data.glob("*.manifest.json")
@@ -134,22 +150,6 @@ def _breakable(path: str) -> str:
 def _amounts(cost: Cost) -> tuple[str, ...]:
     counts = (f"{amount:,.0f}" if amount else "" for amount in cost[1:4])
     return (clock(cost.seconds), *counts, f"{cost.money:,.4f}" if cost.money else "")
-
-
-def clock(seconds: float) -> str:
-    """A duration with a unit that suits it.
-
-    >>> clock(0.183), clock(29.1), clock(166.96), clock(11_160)
-    ('0.2 s', '29 s', '2 min 47 s', '3 h 06 min')
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return (
-        f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    )
 
 
 def _facts(made: Made) -> Facts:

@@ -168,6 +168,11 @@ def draw_histogram(groups: Mapping[str, Sequence[float]], name: str, *, what: st
         return Drawing(_svg(figure, name), keys)
 
 
+def finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that can be drawn."""
+    return [(step, value) for step, value in points if math.isfinite(step) and math.isfinite(value)]
+
+
 @contextmanager
 def _drawing(height: float = HEIGHT) -> Iterator[tuple[Figure, Any]]:
     """A figure with one pair of axes in the page's style."""
@@ -213,8 +218,3 @@ def _own_ids(text: str, name: str) -> str:
     text = re.sub(r' id="([^"]+)"', renamed, text)
     text = re.sub(r'xlink:href="#', f'href="#{name}-', text)
     return text.replace("url(#", f"url(#{name}-")
-
-
-def finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points that can be drawn."""
-    return [(step, value) for step, value in points if math.isfinite(step) and math.isfinite(value)]

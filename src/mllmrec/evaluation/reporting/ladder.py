@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mllmrec.evaluation.comparison.pairing import paired_positions
-from mllmrec.evaluation.comparison.statistics import FOUND, Interval, PairedDifference
+from mllmrec.evaluation.comparison.statistics import ALPHA, Interval, PairedDifference
 from mllmrec.evaluation.comparison.steps import MAIN, corrected_on, differences_of_pairs
 from mllmrec.evaluation.comparison.tables import NOTE, ceiling_of, ceiling_rows, chooser_of, own_note, users_of
 from mllmrec.evaluation.metrics import Position, means, per_user
@@ -26,7 +26,7 @@ CURVES = 4
 """Baselines whose hit rates are drawn, the strongest ones: as many as there are kinds of dashes."""
 READING = (
     "Paired differences with 95 % intervals over users. p: paired randomisation test, two-sided, corrected by Holm "
-    f"over the rows; bold where it is below {FOUND}: only that counts as found. detectable: the true difference that a "
+    f"over the rows; bold where it is below {ALPHA}: only that counts as found. detectable: the true difference that a "
     "5 % test on these users finds in 80 % of repetitions."
 )
 
@@ -89,14 +89,8 @@ def ladder_section(measured: MeasuredLadder) -> Section:
     )
 
 
-def _whom(facts: Mapping[str, Any]) -> str:
-    """Which slice of the users was ranked, and how many targets a retriever's lists hold; empty where it is all."""
-    part = f"These are {users_of(facts)}." if "slice" in facts else ""
-    return "".join(f" {sentence}" for sentence in (part, ceiling_of(facts)) if sentence)
-
-
 def verdict(measured: MeasuredLadder) -> list[str]:
-    """Three sentences for a hurried reader: the last model, against the baselines, and against the rung below."""
+    """Up to three sentences: the last model's metric, and its gains over the best baseline and the model below."""
     ladder, metric = measured.ladder, measured.ladder.metric
     top = ladder.rungs[-1]
     chance = f"Chance is {ladder.facts['chance'][metric]:.3f}."
@@ -111,6 +105,72 @@ def verdict(measured: MeasuredLadder) -> list[str]:
         step = measured.steps[-1]
         sentences.append(f"Against the model below it, `{step.lower.label}`: {_in_words(step, metric)}")
     return sentences
+
+
+def with_interval(rung: Rung, metric: str) -> str:
+    """A RUN's mean, and beneath it the bounds; empty where it doesn't report the metric."""
+    if metric not in rung.run.facts["metrics"]:
+        return ""
+    interval = rung.run.intervals[metric]
+    return f"{interval.value:.3f}\n{interval.low:.3f}–{interval.high:.3f}"
+
+
+def overview_section(ladders: Sequence[Ladder]) -> Section | None:
+    """A row for each recommender, a column for each ladder; None where there are fewer than two ladders."""
+    if len(ladders) < 2:
+        return None
+    columns = [{name_of(rung): rung for rung in ladder.rungs} for ladder in ladders]
+    names = in_order(columns)
+    rows = tuple(
+        (name, *(_cell(ladder, column, name) for ladder, column in zip(ladders, columns, strict=True)))
+        for name in names
+    )
+    strong = frozenset(
+        (names.index(name), number)
+        for number, (ladder, column) in enumerate(zip(ladders, columns, strict=True), 1)
+        for name, rung in column.items()
+        if math.isclose(rung.value(ladder.metric), max(other.value(ladder.metric) for other in ladder.rungs))
+    )
+    chance = ("chance", *(f"{ladder.facts['chance'][ladder.metric]:.3f}" for ladder in ladders))
+    return Section(
+        key="overview",
+        title="Every protocol at a glance",
+        short="Overview",
+        lead="Each column asks another question, so figures compare down a column and never across. The sections below "
+        "hold all metrics, and which differences are found.",
+        blocks=(
+            Sheet(
+                table=Table(
+                    title="",
+                    columns=("recommender", *_headings(ladders)),
+                    rows=rows,
+                    note="Means over users with 95 % bootstrap intervals; the highest of a column is bold. "
+                    "n/a: it chose the negatives. Empty: not ranked.",
+                ),
+                foot=(chance,),
+                strong=strong,
+            ),
+        ),
+    )
+
+
+def name_of(rung: Rung) -> str:
+    """The name of a RUN without the slice of users that it ranked."""
+    return f"{rung.run.facts['name']}{' generate' if rung.run.facts['method'] == 'generate' else ''}"
+
+
+def in_order(columns: Sequence[dict[str, Rung]]) -> list[str]:
+    """All names, baselines before models, each in the order of the first ladder that has it."""
+    firsts: dict[str, Rung] = {}
+    for column in columns:
+        firsts = {**firsts, **{name: rung for name, rung in column.items() if name not in firsts}}
+    return sorted(firsts, key=lambda name: firsts[name].is_model)
+
+
+def _whom(facts: Mapping[str, Any]) -> str:
+    """Which slice of the users was ranked, and how many targets a retriever's lists hold; empty where it is all."""
+    part = f"These are {users_of(facts)}." if "slice" in facts else ""
+    return "".join(f" {sentence}" for sentence in (part, ceiling_of(facts)) if sentence)
 
 
 def _steps(
@@ -129,7 +189,7 @@ def _in_words(step: Step, metric: str) -> str:
     if low == high == 0:
         return "the same for every user."
     size = f"{_signed(value)} [{_signed(low)}, {_signed(high)}]"
-    if difference.verdict != "not found":
+    if difference.holds:
         return f"{difference.verdict} by {size}."
     return f"no difference found ({size}); these users could have shown one of {difference.detectable:.3f}."
 
@@ -190,14 +250,6 @@ def _results(ladder: Ladder) -> Sheet:
     )
 
 
-def with_interval(rung: Rung, metric: str) -> str:
-    """A RUN's mean, and beneath it the bounds; empty where it doesn't report the metric."""
-    if metric not in rung.run.facts["metrics"]:
-        return ""
-    interval = rung.run.intervals[metric]
-    return f"{interval.value:.3f}\n{interval.low:.3f}–{interval.high:.3f}"
-
-
 def _differences(title: str, steps: Sequence[Step], ladder: Ladder, *, explained: bool = False) -> Sheet:
     """Differences of the main metrics, and for the metric of the verdict the corrected p and the detectable size.
 
@@ -215,9 +267,7 @@ def _differences(title: str, steps: Sequence[Step], ladder: Ladder, *, explained
         for step in steps
     )
     judged = names.index(metric) + 1
-    strong = frozenset(
-        (row, judged) for row, step in enumerate(steps) if step.differences[metric].verdict != "not found"
-    )
+    strong = frozenset((row, judged) for row, step in enumerate(steps) if step.differences[metric].holds)
     return Sheet(
         table=Table(
             title=title,
@@ -246,58 +296,6 @@ def _signed(value: float) -> str:
 def _p(difference: PairedDifference) -> str:
     assert difference.p_holm is not None
     return "< 0.001" if difference.p_holm < 0.001 else f"{difference.p_holm:.3f}"
-
-
-def overview_section(ladders: Sequence[Ladder]) -> Section | None:
-    """A row for each recommender, a column for each ladder; None where there are fewer than two ladders."""
-    if len(ladders) < 2:
-        return None
-    columns = [{name_of(rung): rung for rung in ladder.rungs} for ladder in ladders]
-    names = in_order(columns)
-    rows = tuple(
-        (name, *(_cell(ladder, column, name) for ladder, column in zip(ladders, columns, strict=True)))
-        for name in names
-    )
-    strong = frozenset(
-        (names.index(name), number)
-        for number, (ladder, column) in enumerate(zip(ladders, columns, strict=True), 1)
-        for name, rung in column.items()
-        if math.isclose(rung.value(ladder.metric), max(other.value(ladder.metric) for other in ladder.rungs))
-    )
-    chance = ("chance", *(f"{ladder.facts['chance'][ladder.metric]:.3f}" for ladder in ladders))
-    return Section(
-        key="overview",
-        title="Every protocol at a glance",
-        short="Overview",
-        lead="Each column asks another question, so figures compare down a column and never across. The sections below "
-        "hold all metrics, and which differences are found.",
-        blocks=(
-            Sheet(
-                table=Table(
-                    title="",
-                    columns=("recommender", *_headings(ladders)),
-                    rows=rows,
-                    note="Means over users with 95 % bootstrap intervals; the highest of a column is bold. "
-                    "n/a: it chose the negatives. Empty: not ranked.",
-                ),
-                foot=(chance,),
-                strong=strong,
-            ),
-        ),
-    )
-
-
-def name_of(rung: Rung) -> str:
-    """The name of a RUN without the slice of users that it ranked."""
-    return f"{rung.run.facts['name']}{' generate' if rung.run.facts['method'] == 'generate' else ''}"
-
-
-def in_order(columns: Sequence[dict[str, Rung]]) -> list[str]:
-    """All names, baselines before models, each in the order of the first ladder that has it."""
-    firsts: dict[str, Rung] = {}
-    for column in columns:
-        firsts = {**firsts, **{name: rung for name, rung in column.items() if name not in firsts}}
-    return sorted(firsts, key=lambda name: firsts[name].is_model)
 
 
 def _cell(ladder: Ladder, column: dict[str, Rung], name: str) -> str:

@@ -36,6 +36,17 @@ CAPTIONS, KEPT, LEFT_OUT = 8, 3, 2
 SCORES = {"confidence": "confidence", "modality": "modality", "prediction": "prediction", "lift": "lift, nats"}
 
 
+@dataclass(kw_only=True)
+class Traces:
+    """One pass over the file of traces: counts, confidences, a few examples, and those of chosen users."""
+
+    path: Path
+    counts: Counter[str] = field(default_factory=Counter)
+    confidences: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    examples: dict[str, list[tuple[float, Reasoning]]] = field(default_factory=lambda: defaultdict(list))
+    of_users: dict[str, Reasoning] = field(default_factory=dict)
+
+
 def data_section(workspace: Workspace, dataset: str, window: int) -> Section:
     """The data card, counted anew, with what `prepare` noted about the import."""
     path = workspace.card(dataset)
@@ -79,17 +90,6 @@ def captions_section(workspace: Workspace, dataset: str, posters: Posters, seed:
         "These are drawn by hash.",
         blocks=(Described(title="", posters=tuple((posters(item), captions[item]) for item in drawn)),),
     )
-
-
-@dataclass(kw_only=True)
-class Traces:
-    """One pass over the file of traces: counts, confidences, a few examples, and those of chosen users."""
-
-    path: Path
-    counts: Counter[str] = field(default_factory=Counter)
-    confidences: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    examples: dict[str, list[tuple[float, Reasoning]]] = field(default_factory=lambda: defaultdict(list))
-    of_users: dict[str, Reasoning] = field(default_factory=dict)
 
 
 def read_traces(workspace: Workspace, dataset: str, users: Collection[str], seed: int) -> Traces | None:

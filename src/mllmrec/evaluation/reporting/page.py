@@ -21,12 +21,12 @@ from mllmrec.records import Table
 
 Tone = Literal["plain", "note", "alarm"]
 
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
+SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prose:
-    """A paragraph; what stands between backticks is set as code."""
+    """A paragraph; text between backticks is set as code."""
 
     kind: ClassVar[str] = "prose"
     text: str
@@ -50,7 +50,7 @@ class Sheet:
 
 
 class Key(NamedTuple):
-    """One line of a legend: what it stands for, its colour among the page's, and its dashes as SVG has them."""
+    """One line of a legend: its label, the name of its colour on the page, and its dashes as SVG has them."""
 
     label: str
     colour: str
@@ -212,8 +212,18 @@ def to_html(page: Page) -> str:
     return environment.get_template("page.html").render(facts)
 
 
+def to_markdown(page: Page) -> str:
+    """All sections; drawings are described in words and pictures are left out."""
+    parts = [f"# {_escaped(page.dataset)}", page.subtitle, *page.verdict]
+    for section in page.sections:
+        parts += _section(section)
+    if page.missing:
+        parts += ["## Not here yet", "\n".join(f"- {line}" for line in page.missing)]
+    return "\n\n".join([*parts, *page.footer]) + "\n"
+
+
 def with_code(text: str) -> Markup:
-    """Escaped text in which what stands between backticks is code.
+    """Escaped text, with what is between backticks set as code.
 
     >>> with_code("run `a < b` now")
     Markup('run <code>a &lt; b</code> now')
@@ -259,16 +269,6 @@ def _environment() -> Environment:
 def _source(environment: Environment, name: str) -> str:
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0]
-
-
-def to_markdown(page: Page) -> str:
-    """All sections; drawings are described in words and pictures are left out."""
-    parts = [f"# {_escaped(page.dataset)}", page.subtitle, *page.verdict]
-    for section in page.sections:
-        parts += _section(section)
-    if page.missing:
-        parts += ["## Not here yet", "\n".join(f"- {line}" for line in page.missing)]
-    return "\n\n".join([*parts, *page.footer]) + "\n"
 
 
 def _section(section: Section) -> list[str]:
@@ -348,4 +348,4 @@ def _escaped(text: str) -> str:
     >>> _escaped("a_b | <b>")
     'a\\_b \\| \\<b\\>'
     """
-    return _SPECIAL.sub(r"\\\1", text)
+    return SPECIAL.sub(r"\\\1", text)

@@ -98,14 +98,6 @@ def read_ladders(workspace: Workspace, dataset: str, metric: str) -> tuple[list[
     return ladders, unfinished
 
 
-def _order_on_page(ladder: Ladder) -> tuple[int, int, int, int, str]:
-    """The ladder with the most models first; of equal ones the easier question."""
-    facts = ladder.facts
-    named = protocol_named(facts["protocol"])
-    kind = list(STEMS).index(named.kind) if named is not None else len(STEMS)
-    return -len(ladder.models), -facts["num_users"], kind, named.num if named is not None else 0, facts["candidates"]
-
-
 def in_words(protocol: str) -> str:
     """The task of a protocol, or what isn't known of lists that others made; empty for any other name.
 
@@ -118,6 +110,14 @@ def in_words(protocol: str) -> str:
     if named is None:
         return FOREIGN_WORDS if protocol.startswith(FOREIGN) else ""
     return named.words
+
+
+def _order_on_page(ladder: Ladder) -> tuple[int, int, int, int, str]:
+    """The ladder with the most models first; of equal ones the easier question."""
+    facts = ladder.facts
+    named = protocol_named(facts["protocol"])
+    kind = list(STEMS).index(named.kind) if named is not None else len(STEMS)
+    return -len(ladder.models), -facts["num_users"], kind, named.num if named is not None else 0, facts["candidates"]
 
 
 def _rung(workspace: Workspace, dataset: str, folder: Path, manifest: Manifest) -> Rung:

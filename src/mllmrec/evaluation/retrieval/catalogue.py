@@ -32,6 +32,44 @@ from mllmrec.storage.workspace import Workspace
 KEPT, USERS_AT_A_TIME = 100, 128
 
 
+@dataclass(frozen=True, kw_only=True)
+class ItemPool:
+    """The items of the catalogue, with each user's items that are known at a split and those met before the target."""
+
+    items: Sequence[str]
+    known: Mapping[str, AbstractSet[str]]
+    before: Mapping[str, AbstractSet[str]]
+
+    @classmethod
+    def of(cls, interactions: Interactions, split: Split) -> ItemPool:
+        parts = (interactions.train, interactions.valid) if split == "test" else (interactions.fit_lines(),)
+        before: defaultdict[str, set[str]] = defaultdict(set)
+        for lines in parts:
+            for line in lines:
+                before[line.user_id].update(line.items)
+        return cls(items=interactions.pool(split), known=interactions.known(split), before=before)
+
+    @cached_property
+    def column(self) -> dict[str, int]:
+        """The index of each item in `items`."""
+        return {item: index for index, item in enumerate(self.items)}
+
+    def free(self, taken: Iterable[str]) -> NDArray[np.bool_]:
+        """A mask over `items`, False for those that are taken; ids outside the catalogue are ignored."""
+        free_I = np.ones(len(self.items), dtype=bool)
+        free_I[[self.column[item] for item in taken if item in self.column]] = False
+        return free_I
+
+    def taken(self, example: RankingExample, *, rerank: bool) -> set[str]:
+        """Items that a retriever may not give: all that are known of the user, and the target unless `rerank`.
+
+        A target that the user met before it was the target is taken with `rerank` too.
+        """
+        known = {*self.known.get(example.user_id, ()), *example.history, example.target_id}
+        met = example.target_id in example.history or example.target_id in self.before.get(example.user_id, ())
+        return known - {example.target_id} if rerank and not met else known
+
+
 def ranked(baseline: Baseline, examples: Sequence[RankingExample], interactions: Interactions) -> Iterator[Ranking]:
     """The ranking of each example: of its candidates, or of the whole catalogue where it has none of its own."""
     if spells_lists(examples):
@@ -113,6 +151,12 @@ def catalogue_scores(
     return scored(fitted.baseline, full, items), details | tuning
 
 
+def scored(baseline: Baseline, examples: Sequence[RankingExample], items: Sequence[str]) -> Iterator[Floats]:
+    """The scores of `items` for each example, computed for `USERS_AT_A_TIME` users at once."""
+    for batch in batches(examples, USERS_AT_A_TIME):
+        yield from baseline.score_items(batch, items)
+
+
 def _check_installed(name: str) -> None:
     if FAMILIES[name].rectools and importlib.util.find_spec("rectools") is None:
         others = [other for other in RETRIEVERS if other in FAMILIES and not FAMILIES[other].rectools]
@@ -120,47 +164,3 @@ def _check_installed(name: str) -> None:
             f"The retriever {name} needs RecTools, which isn't installed. Install it: {INSTALL}; or take one that does "
             f"without: --retriever {' or '.join(others)}."
         )
-
-
-def scored(baseline: Baseline, examples: Sequence[RankingExample], items: Sequence[str]) -> Iterator[Floats]:
-    """The scores of `items` for each example, computed for `USERS_AT_A_TIME` users at once."""
-    for batch in batches(examples, USERS_AT_A_TIME):
-        yield from baseline.score_items(batch, items)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ItemPool:
-    """The items of the catalogue, with each user's items that are known at a split and those met before the target."""
-
-    items: Sequence[str]
-    known: Mapping[str, AbstractSet[str]]
-    before: Mapping[str, AbstractSet[str]]
-
-    @classmethod
-    def of(cls, interactions: Interactions, split: Split) -> ItemPool:
-        parts = (interactions.train, interactions.valid) if split == "test" else (interactions.fit_lines(),)
-        before: defaultdict[str, set[str]] = defaultdict(set)
-        for lines in parts:
-            for line in lines:
-                before[line.user_id].update(line.items)
-        return cls(items=interactions.pool(split), known=interactions.known(split), before=before)
-
-    @cached_property
-    def column(self) -> dict[str, int]:
-        """The index of each item in `items`."""
-        return {item: index for index, item in enumerate(self.items)}
-
-    def free(self, taken: Iterable[str]) -> NDArray[np.bool_]:
-        """A mask over `items`, False for those that are taken; ids outside the catalogue are ignored."""
-        free_I = np.ones(len(self.items), dtype=bool)
-        free_I[[self.column[item] for item in taken if item in self.column]] = False
-        return free_I
-
-    def taken(self, example: RankingExample, *, rerank: bool) -> set[str]:
-        """Items that a retriever may not give: all that are known of the user, and the target unless `rerank`.
-
-        A target that the user met before it was the target is taken with `rerank` too.
-        """
-        known = {*self.known.get(example.user_id, ()), *example.history, example.target_id}
-        met = example.target_id in example.history or example.target_id in self.before.get(example.user_id, ())
-        return known - {example.target_id} if rerank and not met else known

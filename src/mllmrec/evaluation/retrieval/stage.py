@@ -7,7 +7,7 @@
 The retriever has learned from train lines alone (for validation from those without validation targets) and reads the
 user's whole line before the target. Items that are known of the user are out, as for drawn negatives;
 in rr100 a target that the user had met before is out with them, because nothing but the past may decide what is
-retrieved. Among items of equal score at the cut, lots are drawn, and candidates stand in an order drawn by hash.
+retrieved. Among items of equal score at the cut, lots are drawn, and the order of candidates is drawn by hash.
 """
 
 from __future__ import annotations

@@ -42,20 +42,20 @@ def check_metrics(checks: Checks, facts: Mapping[str, Any], users: Sequence[Rank
     longest = max((user.num_candidates for user in users), default=0)
     everywhere = all(user.listed for user in users)
     empty = [name for name in names if everywhere and name.startswith("HR@") and int(name[3:]) >= longest]
-    shown = [name for name in names if name not in empty]
-    checks.equal("metrics", "the list of metrics", sorted(facts["metrics"]), sorted(shown))
+    reported = [name for name in names if name not in empty]
+    checks.equal("metrics", "the list of metrics", sorted(facts["metrics"]), sorted(reported))
     checks.equal("chance and vacuous metrics", "the list of vacuous metrics", facts["vacuous"], empty)
-    values = {name: [value_of(name, user.positions) for user in users] for name in shown}
-    for name in shown:
+    values = {name: [value_of(name, user.positions) for user in users] for name in reported}
+    for name in reported:
         guesses = [value_of(name, range(1, user.num_candidates + 1) if user.listed else range(0)) for user in users]
         if name in facts["metrics"]:
             checks.near("metrics", name, facts["metrics"][name]["value"], mean(values[name]))
         checks.near("chance and vacuous metrics", f"chance of {name}", facts["chance"].get(name), mean(guesses))
     for key in ("chance", "minimum_detectable"):
-        checks.equal("metrics", f"the list of metrics of {key}", sorted(facts[key]), sorted(shown))
+        checks.equal("metrics", f"the list of metrics of {key}", sorted(facts[key]), sorted(reported))
     check_intervals(checks, facts, values, seed)
     _check_counts(checks, facts, users, longest)
-    _check_normalised(checks, facts, shown)
+    _check_normalised(checks, facts, reported)
 
 
 def expected_names(top_k: Sequence[int]) -> list[str]:
@@ -86,44 +86,6 @@ def value_of(name: str, positions: range) -> float:
 def mean(values: Sequence[float]) -> float:
     """The mean, and 0 of nothing."""
     return sum(values) / len(values) if values else 0.0
-
-
-def _check_counts(checks: Checks, facts: Mapping[str, Any], users: Sequence[RankedTarget], longest: int) -> None:
-    silent = mean([0.0 if user.answered else 1.0 for user in users])
-    checks.equal("counts and shares", "num_users", facts["num_users"], len(users))
-    checks.equal("counts and shares", "num_candidates", facts["num_candidates"], longest)
-    checks.near("counts and shares", "invalid_share", facts["invalid_share"], silent)
-    listed = sum(user.listed for user in users)
-    checks.equal("counts and shares", "num_listed", facts.get("num_listed", len(users)), listed)
-
-
-def _check_normalised(checks: Checks, facts: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Metrics by length-normalised scores, from the positions that metrics.json holds beside them.
-
-    Lengths aren't kept, so the positions are compared with the number of users and the length of the lists alone.
-    """
-    positions, reported, check = (
-        facts.get("length_normalised_places"),
-        facts.get("length_normalised"),
-        "length-normalised metrics",
-    )
-    if positions is None or reported is None:
-        checks.equal(check, "the pair of length_normalised and its places", positions is None, reported is None)
-        return
-    checks.equal(check, "the users of length_normalised_places", sum(row[3] for row in positions), facts["num_users"])
-    lacking = [name for name in names if name not in reported]
-    checks.look(check, not lacking, f"{', '.join(lacking)} is missing from length_normalised")
-    for higher, ties, count, _ in positions:
-        possible = count <= facts["num_candidates"] and (higher + ties < count or (higher == count and not ties))
-        checks.look(check, possible, f"the place ({higher}, {ties}) of {count} candidates can't be")
-    for metric, value in reported.items():
-        values = [(value_of(metric, _positions(*row[:3])), row[3]) for row in positions]
-        expected = sum(value * users for value, users in values) / max(sum(users for _, users in values), 1)
-        checks.near(check, metric, value, expected, ROUNDED)
-
-
-def _positions(higher: int, ties: int, num_candidates: int) -> range:
-    return range(higher + 1, higher + ties + 2) if higher < num_candidates else range(0)
 
 
 def check_intervals(checks: Checks, facts: Mapping[str, Any], values: Mapping[str, Sequence[float]], seed: int) -> None:
@@ -162,6 +124,44 @@ def resampled(columns: Sequence[Sequence[float]], seed: int) -> list[tuple[float
             own.extend(array[users].mean(axis=1).tolist())
     tail = (1 - LEVEL) / 2
     return [(_quantile(ordered, tail), _quantile(ordered, 1 - tail)) for ordered in map(sorted, means)]
+
+
+def _check_counts(checks: Checks, facts: Mapping[str, Any], users: Sequence[RankedTarget], longest: int) -> None:
+    silent = mean([0.0 if user.answered else 1.0 for user in users])
+    checks.equal("counts and shares", "num_users", facts["num_users"], len(users))
+    checks.equal("counts and shares", "num_candidates", facts["num_candidates"], longest)
+    checks.near("counts and shares", "invalid_share", facts["invalid_share"], silent)
+    listed = sum(user.listed for user in users)
+    checks.equal("counts and shares", "num_listed", facts.get("num_listed", len(users)), listed)
+
+
+def _check_normalised(checks: Checks, facts: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Metrics by length-normalised scores, from the positions that metrics.json holds beside them.
+
+    Lengths aren't kept, so the positions are compared with the number of users and the length of the lists alone.
+    """
+    positions, reported, check = (
+        facts.get("length_normalised_places"),
+        facts.get("length_normalised"),
+        "length-normalised metrics",
+    )
+    if positions is None or reported is None:
+        checks.equal(check, "the pair of length_normalised and its places", positions is None, reported is None)
+        return
+    checks.equal(check, "the users of length_normalised_places", sum(row[3] for row in positions), facts["num_users"])
+    lacking = [name for name in names if name not in reported]
+    checks.look(check, not lacking, f"{', '.join(lacking)} is missing from length_normalised")
+    for higher, ties, count, _ in positions:
+        possible = count <= facts["num_candidates"] and (higher + ties < count or (higher == count and not ties))
+        checks.look(check, possible, f"the place ({higher}, {ties}) of {count} candidates can't be")
+    for metric, value in reported.items():
+        values = [(value_of(metric, _positions(*row[:3])), row[3]) for row in positions]
+        expected = sum(value * users for value, users in values) / max(sum(users for _, users in values), 1)
+        checks.near(check, metric, value, expected, ROUNDED)
+
+
+def _positions(higher: int, ties: int, num_candidates: int) -> range:
+    return range(higher + 1, higher + ties + 2) if higher < num_candidates else range(0)
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -43,6 +43,29 @@ class RankedTarget(NamedTuple):
     on_trust: bool = False
 
 
+class AllowedItems:
+    """The items of the titles file and of the sequences until a split, and those of each user."""
+
+    def __init__(self, workspace: Workspace, dataset: str, split: str) -> None:
+        with workspace.titles(dataset).open(encoding="utf-8-sig", newline="") as file:
+            self.items = {row[0].strip() for row in list(csv.reader(file))[1:] if row}
+        self.known: defaultdict[str, set[str]] = defaultdict(set)
+        for name in SPLITS[split]:
+            path = workspace.split(dataset, name)
+            for line in path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else ():
+                user, _, items = line.partition("\t")
+                self.known[user].update(items.split())
+        self.items.update(*self.known.values())
+
+    def check(self, checks: Checks, where: str, row: Mapping[str, Any], example: RankingExample) -> None:
+        """The length that a line reports, and that its items are the target and others that may be in its list."""
+        others = self.items - self.known[example.user_id] - set(example.history) - {example.target_id}
+        checks.equal(CHECK, f"{where}: num_candidates", row["num_candidates"], len(others) + 1)
+        wrong = [item for item in row["candidates"] if item not in others and item != example.target_id]
+        checks.look(CHECK, not wrong, f"{where}: {', '.join(wrong[:3])} is known of user {example.user_id}, or no item")
+        checks.look(CHECK, example.target_id in row["candidates"], f"{where}: the target is not among the items kept")
+
+
 def check_rankings(
     checks: Checks,
     path: Path,
@@ -138,6 +161,17 @@ def target_of_kept(row: Mapping[str, Any], keep: int) -> RankedTarget:
     return whole._replace(num_candidates=count, positions=positions, on_trust=True)
 
 
+def allowed_items(checks: Checks, candidates: Path, dataset: str, split: str) -> AllowedItems | None:
+    """The items that each list may hold; None, with a note, where the dataset's files changed since."""
+    workspace, manifest = Workspace(candidates.resolve().parents[3]), Manifest.read(candidates)
+    files = {name: workspace.split(dataset, name) for name in SPLITS["test"]}
+    now = hash_files(titles=workspace.titles(dataset), **files)
+    if manifest is None or now != manifest.inputs:
+        checks.on_trust.append("how long each list was, because the dataset's files aren't those it was made from")
+        return None
+    return AllowedItems(workspace, dataset, split)
+
+
 def _lines(checks: Checks, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The lines that hold a ranking; whatever else there is counts as a difference."""
     with path.open("rb") as file:
@@ -195,37 +229,3 @@ def _check_position(checks: Checks, where: str, row: Mapping[str, Any], user: Ra
         first, last = user.positions[0], user.positions[-1]
         expected = first - 1, last - first, (first + last) / 2
     checks.equal("higher, ties and rank", f"{where}: (higher, ties, rank)", reported, expected)
-
-
-class AllowedItems:
-    """The items of the titles file and of the sequences until a split, and those of each user."""
-
-    def __init__(self, workspace: Workspace, dataset: str, split: str) -> None:
-        with workspace.titles(dataset).open(encoding="utf-8-sig", newline="") as file:
-            self.items = {row[0].strip() for row in list(csv.reader(file))[1:] if row}
-        self.known: defaultdict[str, set[str]] = defaultdict(set)
-        for name in SPLITS[split]:
-            path = workspace.split(dataset, name)
-            for line in path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else ():
-                user, _, items = line.partition("\t")
-                self.known[user].update(items.split())
-        self.items.update(*self.known.values())
-
-    def check(self, checks: Checks, where: str, row: Mapping[str, Any], example: RankingExample) -> None:
-        """The length that a line reports, and that its items are the target and others that may be in its list."""
-        others = self.items - self.known[example.user_id] - set(example.history) - {example.target_id}
-        checks.equal(CHECK, f"{where}: num_candidates", row["num_candidates"], len(others) + 1)
-        wrong = [item for item in row["candidates"] if item not in others and item != example.target_id]
-        checks.look(CHECK, not wrong, f"{where}: {', '.join(wrong[:3])} is known of user {example.user_id}, or no item")
-        checks.look(CHECK, example.target_id in row["candidates"], f"{where}: the target is not among the items kept")
-
-
-def allowed_items(checks: Checks, candidates: Path, dataset: str, split: str) -> AllowedItems | None:
-    """The items that each list may hold; None, with a note, where the dataset's files changed since."""
-    workspace, manifest = Workspace(candidates.resolve().parents[3]), Manifest.read(candidates)
-    files = {name: workspace.split(dataset, name) for name in SPLITS["test"]}
-    now = hash_files(titles=workspace.titles(dataset), **files)
-    if manifest is None or now != manifest.inputs:
-        checks.on_trust.append("how long each list was, because the dataset's files aren't those it was made from")
-        return None
-    return AllowedItems(workspace, dataset, split)

@@ -64,7 +64,7 @@ def run(settings: VerifySettings, workspace: Workspace) -> Summary:
 
 
 def verify(folder: Path, workspace: Workspace, candidates: str | None = None) -> Verified:
-    """Check one finished RUN; `candidates` names its candidate file where it isn't found by itself."""
+    """Check one finished RUN; `candidates` names its candidate file where it isn't beside the data."""
     require_finished(folder)
     checks = Checks()
     manifest, facts = read_manifest(checks, folder), read_figures(checks, folder)
@@ -81,6 +81,23 @@ def verify(folder: Path, workspace: Workspace, candidates: str | None = None) ->
     check_inputs(checks, facts, manifest, _roots(run, workspace))
     title = f"{run.label}, {facts['dataset']}, {facts['candidates']}"
     return Verified(label=title, folder=folder, checks=checks)
+
+
+def _check_reference_files(
+    checks: Checks, folder: Path, facts: Mapping[str, Any], users: Sequence[RankedTarget]
+) -> None:
+    """Both files of each K, and that no file of another K lies beside them."""
+    stems = {k: f"{facts['name']}_{facts['dataset']}_top{k}" for k in facts["top_k"]}
+    expected = {f"{stem}.{suffix}" for stem in stems.values() for suffix in ("csv", "json")}
+    there = {path.name for path in folder.glob(f"{facts['name']}_{facts['dataset']}_top*.*")}
+    for name in sorted(expected | there):
+        wrong = "is missing" if name in expected else "belongs to no K of the RUN"
+        checks.look(CHECK, name in expected & there, f"{name} {wrong}")
+    for k, stem in stems.items():
+        if f"{stem}.csv" in there:
+            _check_csv(checks, folder / f"{stem}.csv", users, k)
+        if f"{stem}.json" in there:
+            _check_json(checks, folder / f"{stem}.json", facts, users, k)
 
 
 def _check_figures(
@@ -107,7 +124,7 @@ def _check_figures(
     nowhere = sum(not user.positions for user in users)
     expected = {"users": len(users), "unranked": nowhere}
     checks.equal("counts and shares", "counts in manifest.json", manifest.counts, expected)
-    check_reference_files(checks, run.folder, facts, users)
+    _check_reference_files(checks, run.folder, facts, users)
 
 
 def _candidate_file(run: Run, settings: RunSettings, workspace: Workspace, given: str | None) -> Path:
@@ -173,23 +190,6 @@ def _table(verified: Verified) -> Table:
         rows=verified.checks.rows(),
         note=f"Taken on trust: {'; '.join(trust)}." if (trust := verified.checks.on_trust) else "",
     )
-
-
-def check_reference_files(
-    checks: Checks, folder: Path, facts: Mapping[str, Any], users: Sequence[RankedTarget]
-) -> None:
-    """Both files of each K, and that no file of another K lies beside them."""
-    stems = {k: f"{facts['name']}_{facts['dataset']}_top{k}" for k in facts["top_k"]}
-    expected = {f"{stem}.{suffix}" for stem in stems.values() for suffix in ("csv", "json")}
-    there = {path.name for path in folder.glob(f"{facts['name']}_{facts['dataset']}_top*.*")}
-    for name in sorted(expected | there):
-        wrong = "is missing" if name in expected else "belongs to no K of the RUN"
-        checks.look(CHECK, name in expected & there, f"{name} {wrong}")
-    for k, stem in stems.items():
-        if f"{stem}.csv" in there:
-            _check_csv(checks, folder / f"{stem}.csv", users, k)
-        if f"{stem}.json" in there:
-            _check_json(checks, folder / f"{stem}.json", facts, users, k)
 
 
 def _check_csv(checks: Checks, path: Path, users: Sequence[RankedTarget], k: int) -> None:
