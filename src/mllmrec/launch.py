@@ -17,14 +17,14 @@ def rank_and_size() -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Share:
+class WorkShare:
     """The part of a stage's work that one process does: every `count`-th key, beginning with number `index`."""
 
     index: int = 0
     count: int = 1
 
     @classmethod
-    def of(cls, shard: str = "") -> Share:
+    def of(cls, shard: str = "") -> WorkShare:
         """The share of this process: of the whole work, or of one shard `i/n` of it."""
         part, parts = (int(number) for number in shard.split("/")) if shard else (1, 1)
         rank, size = rank_and_size()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mllmrec.launch import Share
+from mllmrec.launch import WorkShare
 from mllmrec.storage.log_lines import (
     LogFile,
     header_of,
@@ -32,7 +32,7 @@ HEADER = header_of({"dataset": "toy"}, {"train": "a"})
 
 def log_of(path: Path, share: int = 0) -> RecordLog:
     """The log `path`, read."""
-    log = RecordLog(path.with_name(path.name.removesuffix(".partial.jsonl")), HEADER, Share(share, 2))
+    log = RecordLog(path.with_name(path.name.removesuffix(".partial.jsonl")), HEADER, WorkShare(share, 2))
     log.read()
     return log
 

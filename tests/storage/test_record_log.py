@@ -16,7 +16,7 @@ import pytest
 from workspaces import SUPPORT
 
 from mllmrec.errors import ArtifactError, BackendError
-from mllmrec.launch import Share
+from mllmrec.launch import WorkShare
 from mllmrec.settings.texts import LongStageSettings
 from mllmrec.storage.json_streams import read_list, write_list
 from mllmrec.storage.log_lines import header_of
@@ -167,7 +167,7 @@ def test_an_overwrite_that_does_nothing_takes_nothing_away(tmp_path: Path) -> No
 def test_an_extension_that_another_process_began_pays_nothing_twice(tmp_path: Path) -> None:
     path = tmp_path / "squares.json"
     work_through(path, KEYS[:4])
-    log = RecordLog(path, header_of(settings().result_settings(), {"train": "a"}), Share(1, 2))
+    log = RecordLog(path, header_of(settings().result_settings(), {"train": "a"}), WorkShare(1, 2))
     log.append("5", "row", {"key": "5", "square": 25}, {"calls": 1})
     log.close()
     assert work_through(path, KEYS[:7]) == ["4", "6"]

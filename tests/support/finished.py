@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from planted import Seen, asker_of
+from planted import Seen, condition_scorer
 from shelves import DATASET as SHOP
 from shelves import WINDOW as SHOP_WINDOW
 from shelves import ScriptedTeacher, items, make_shop, steps_of
@@ -106,7 +106,7 @@ def _rankings(root: Path) -> list[Path]:
             for method in ("score", "generate")
         ]
     catalogue = Interactions.load(workspace, TOY).catalogue
-    with mock.patch.object(probing, "open_asker", return_value=asker_of(_by_title, {}, catalogue)):
+    with mock.patch.object(probing, "open_scorer", return_value=condition_scorer(_by_title, {}, catalogue)):
         asked = ProbeSettings(**knobs, limit=70, probes="shuffled,position,length", rotations=2, top_k="3")
         probes = probing.run(asked, workspace).artifact
     assert probes is not None

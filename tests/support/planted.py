@@ -18,7 +18,7 @@ from mllmrec.data.draws import generator
 from mllmrec.data.sequences import Catalogue, Line
 from mllmrec.evaluation.probing.findings import Study, findings
 from mllmrec.evaluation.probing.plan import HintedExamples, make_plan
-from mllmrec.evaluation.probing.stage import Asker
+from mllmrec.evaluation.probing.stage import ConditionScorer
 from mllmrec.models.base import ScoringTask
 from mllmrec.models.chat import Encoder
 from mllmrec.records import Item, RankingExample, example_id
@@ -109,10 +109,12 @@ class PlantedScorer:
             yield index, [float(score) for score in self.judge(seen)]
 
 
-def asker_of(judge: Judge, captions: dict[str, str] = CAPTIONS, catalogue: Catalogue = CATALOGUE) -> Asker:
+def condition_scorer(
+    judge: Judge, captions: dict[str, str] = CAPTIONS, catalogue: Catalogue = CATALOGUE
+) -> ConditionScorer:
     chat: Any = LetterChat()
     encoder = Encoder.make(chat, catalogue, captions, 10_000)
-    return Asker(PlantedScorer(judge), encoder, scored="answer", seed=42)
+    return ConditionScorer(PlantedScorer(judge), encoder, scored="answer", seed=42)
 
 
 def world(num_users: int = 120, split: Any = "test") -> list[RankingExample]:
@@ -151,11 +153,11 @@ def probed(
     examples = examples or world()
     hinted = hinted or HintedExamples(examples=[], hints={})
     plan = make_plan(probes, examples, captions, hinted, rotations=rotations)
-    asker = asker_of(judge, captions)
+    opened_scorer = condition_scorer(judge, captions)
     scores: dict[str, list[Any]] = {}
-    for part in plan.parts():
-        found = asker.ask(part.condition, part.examples, hinted.hints)
-        scores.setdefault(part.condition.name, []).extend(map(np.array, found))
+    for chunk in plan.chunks():
+        found = opened_scorer.score(chunk.condition, chunk.examples, hinted.hints)
+        scores.setdefault(chunk.condition.name, []).extend(map(np.array, found))
     study = Study(
         plan=plan,
         scores=scores,

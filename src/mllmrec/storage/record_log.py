@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mllmrec.errors import ArtifactError, BackendError, DataError
-from mllmrec.launch import Share, joined, meet
+from mllmrec.launch import WorkShare, joined, meet
 from mllmrec.settings.base import StageSettings
 from mllmrec.settings.texts import LongStageSettings
 from mllmrec.storage.locks import locked
@@ -189,7 +189,7 @@ def open_work(artifact: Path, settings: StageSettings, inputs: Mapping[str, str]
     made with other settings or inputs, or by somebody else, and --overwrite wasn't given.
     """
     header = header_of(settings.result_settings(), inputs)
-    with open_log(artifact, header, Share.of(), replacing=settings.overwrite) as log:
+    with open_log(artifact, header, WorkShare.of(), replacing=settings.overwrite) as log:
         yield Work(log, artifact, settings, inputs, recall)
 
 
@@ -198,7 +198,7 @@ def keys_left(
 ) -> list[str]:
     """The keys that a start would work on, without starting: another process may be at it meanwhile."""
     header = header_of(settings.result_settings(), inputs)
-    log = RecordLog(artifact, header, Share.of(), replacing=settings.overwrite)
+    log = RecordLog(artifact, header, WorkShare.of(), replacing=settings.overwrite)
     return Work(log, artifact, settings, inputs, recall).todo(keys)
 
 
@@ -231,9 +231,9 @@ class RecordLog:
     """
 
     def __init__(
-        self, artifact: Path, header: Mapping[str, Any], share: Share | None = None, *, replacing: bool = False
+        self, artifact: Path, header: Mapping[str, Any], share: WorkShare | None = None, *, replacing: bool = False
     ) -> None:
-        self.artifact, self.header, self.share, self.replacing = artifact, dict(header), share or Share(), replacing
+        self.artifact, self.header, self.share, self.replacing = artifact, dict(header), share or WorkShare(), replacing
         self.path = partial(of_share(artifact, self.share.index))
         self._seed = seed_of(self.header)
         self._logs: list[Path] = []
@@ -386,7 +386,7 @@ class RecordLog:
 
 @contextmanager
 def open_log(
-    artifact: Path, header: Mapping[str, Any], share: Share, *, replacing: bool = False
+    artifact: Path, header: Mapping[str, Any], share: WorkShare, *, replacing: bool = False
 ) -> Iterator[RecordLog]:
     """Take the lock of this process's share and meet the other processes of the launch; closes the log at the end.
 

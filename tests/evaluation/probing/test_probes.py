@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from planted import CAPTIONS, COLOURS, COUNTS, ITEMS, THEMES, Seen, asker_of, probed, read, theme_of, world
+from planted import CAPTIONS, COLOURS, COUNTS, ITEMS, THEMES, Seen, condition_scorer, probed, read, theme_of, world
 
 from mllmrec.data.draws import uniform
 from mllmrec.data.prompts import Renderer
@@ -66,8 +66,8 @@ def is_still(facts: dict[str, Any], probe: str) -> bool:
 
 def test_a_planted_reader_reads_the_real_prompt() -> None:
     example = world(1)[0]
-    asker = asker_of(by_title)
-    renderer: Renderer[list[int]] = asker._encoders[False, False].renderer
+    opened_scorer = condition_scorer(by_title)
+    renderer: Renderer[list[int]] = opened_scorer._encoders[False, False].renderer
     seen = read(renderer.text(example, hint=None))
     assert [line.item for line in seen.history] == list(example.history)
     assert [line.item for line in seen.candidates] == list(example.candidates)
@@ -185,7 +185,7 @@ def test_a_reader_of_hints_is_exposed_on_training_examples() -> None:
 def test_a_hint_outside_the_train_split_is_refused() -> None:
     example = world(1)[0]
     with pytest.raises(AssertionError, match="hints are for examples of the train split"):
-        asker_of(by_hint).ask(HINTED, [example], {example.example_id: "a hint"})
+        condition_scorer(by_hint).score(HINTED, [example], {example.example_id: "a hint"})
 
 
 @pytest.mark.parametrize("rotations", [2, 5, 10, 30])

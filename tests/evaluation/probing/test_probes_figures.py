@@ -13,12 +13,9 @@ from hypothesis import strategies as st
 
 from mllmrec.data.candidates.drawing import sliced
 from mllmrec.data.sequences import Line
-from mllmrec.evaluation.probing import groups as changes
-from mllmrec.evaluation.probing import groups as lengths
-from mllmrec.evaluation.probing import groups as popularity
-from mllmrec.evaluation.probing import groups as position
+from mllmrec.evaluation.probing import groups
 from mllmrec.evaluation.probing.conditions import CHANGES, PLAIN, Condition, changed, rotations, shuffled, swapped
-from mllmrec.evaluation.probing.findings import says
+from mllmrec.evaluation.probing.findings import reading
 from mllmrec.evaluation.probing.sample import Ratios, Sample, kept
 from mllmrec.records import RankingExample, example_id
 
@@ -58,7 +55,7 @@ def test_slots_of_two_users_by_hand() -> None:
     """
     content, first = [1.0, 0.0, 0.0], ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0])
     scores = {"plain": [content, first[0]], "rotated-1/3": [content, first[1]], "rotated-2/3": [content, first[2]]}
-    found = position.probe_position(sample_of(scores, "ab"), TURNED)
+    found = groups.probe_position(sample_of(scores, "ab"), TURNED)
     assert [slot["HR@1"]["value"] for slot in found["slots"]] == [1.0, 0.5, 0.5]
     assert [slot["first_choices"]["value"] for slot in found["slots"]] == pytest.approx([4 / 6, 1 / 6, 1 / 6])
     assert [slot["uniform"] for slot in found["slots"]] == pytest.approx([1 / 3] * 3)
@@ -70,7 +67,7 @@ def test_slots_of_two_users_by_hand() -> None:
 
 def test_a_tied_first_choice_counts_in_parts() -> None:
     scores = {name: [[1.0, 1.0, 0.0]] for name in ("plain", "rotated-1/3", "rotated-2/3")}
-    found = position.probe_position(sample_of(scores, "a"), TURNED)
+    found = groups.probe_position(sample_of(scores, "a"), TURNED)
     assert [slot["HR@1"]["value"] for slot in found["slots"]] == [0.5] * 3
     assert found["first_choice_kept"]["value"] == 1.0
     assert found["choices_range"] == {"value": 0.0, "low": 0.0, "high": 0.0}
@@ -80,9 +77,9 @@ def test_popularity_lifts_by_hand() -> None:
     """log(1 + 0, 1, 3) = 0, log 2, 2 log 2, of which the mean is log 2."""
     counts = {"a": 0, "b": 1, "c": 3}
     sample = sample_of({"plain": [[0.0, 1.0, 2.0], [0.0, 2.0, 1.0]]}, "ba")
-    scores = {**sample.scores, "popularity": popularity.scores(sample.examples, counts)}
+    scores = {**sample.scores, "popularity": groups.popularity_scores(sample.examples, counts)}
     whole = Sample(examples=sample.examples, scores=scores, top_k=(2,), seed=42)
-    told = {name: each["value"] for name, each in popularity.probe_popularity(whole, counts)["log_popularity"].items()}
+    told = {name: each["value"] for name, each in groups.probe_popularity(whole, counts)["log_popularity"].items()}
     assert told == pytest.approx(
         {
             "candidates": log(2),
@@ -97,12 +94,12 @@ def test_popularity_lifts_by_hand() -> None:
 
 def test_popularity_alone_is_set_against_the_model_in_every_band() -> None:
     """Training holds a 6 times, b 4 times, c twice: a is the head, b the middle, c the tail, new items too."""
-    counts = popularity.count_items([Line(user_id="u", items=tuple("aaaaaabbbbcc"), line_index=0)])
+    counts = groups.count_items([Line(user_id="u", items=tuple("aaaaaabbbbcc"), line_index=0)])
     assert counts == Counter(a=6, b=4, c=2)
-    assert popularity.bands(counts) == {"a": "head", "b": "middle", "c": "tail"}
+    assert groups.bands(counts) == {"a": "head", "b": "middle", "c": "tail"}
     plain = [[2.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 1.0, 2.0]]
     sample = sample_of({"plain": plain, "popularity": [[6.0, 4.0, 2.0]] * 3}, "abc")
-    everyone, head, middle, tail = popularity.probe_popularity(sample, counts)["groups"]
+    everyone, head, middle, tail = groups.probe_popularity(sample, counts)["groups"]
     assert [group["num_users"] for group in (everyone, head, middle, tail)] == [3, 1, 1, 1]
     assert everyone["metrics"]["HR@1"]["model"]["value"] == 1.0
     assert everyone["metrics"]["HR@1"]["popularity"]["value"] == pytest.approx(1 / 3)
@@ -111,8 +108,8 @@ def test_popularity_alone_is_set_against_the_model_in_every_band() -> None:
 
 def test_a_group_without_users_tells_none() -> None:
     sample = sample_of({"plain": [[1.0, 0.0, 0.0]], "popularity": [[6.0, 4.0, 2.0]]}, "a")
-    groups = popularity.probe_popularity(sample, {"a": 6, "b": 4, "c": 2})["groups"]
-    assert [(group["num_users"], "metrics" in group) for group in groups] == [
+    reported = groups.probe_popularity(sample, {"a": 6, "b": 4, "c": 2})["groups"]
+    assert [(group["num_users"], "metrics" in group) for group in reported] == [
         (1, True),
         (1, True),
         (0, False),
@@ -124,21 +121,21 @@ def test_changes_are_paired_by_hand() -> None:
     """HR@1 of three users goes from 1, 1, 0 to 0, 1, 0: minus a third; the first choice stays for two of three."""
     plain = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     other = [[0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
-    found = changes.probe_change(sample_of({"plain": plain, "shuffled": other}, "abc"), ["shuffled"])["shuffled"]
+    found = groups.probe_change(sample_of({"plain": plain, "shuffled": other}, "abc"), ["shuffled"])["shuffled"]
     told = found["metrics"]["HR@1"]
     assert (told["plain"]["value"], told["changed"]["value"]) == pytest.approx((2 / 3, 1 / 3))
     assert told["difference"]["value"] == pytest.approx(-1 / 3)
     assert (told["difference"]["low"], told["difference"]["high"]) == (-1.0, 0.0)
     assert told["minimum_detectable"] == pytest.approx(2.8016 * 3**-0.5 / 3**0.5, rel=1e-4)
     assert found["first_choice_kept"]["value"] == pytest.approx(2 / 3)
-    assert "no use of the order was found (differences from" in says("shuffled", found, ["HR@1"])
+    assert "no use of the order was found (differences from" in reading("shuffled", found, ["HR@1"])
 
 
 def test_one_user_has_no_detectable_difference_to_tell() -> None:
     sample = sample_of({"plain": [[1.0, 0.0, 0.0]], "shuffled": [[1.0, 0.0, 0.0]]}, "a")
-    found = changes.probe_change(sample, ["shuffled"])["shuffled"]
+    found = groups.probe_change(sample, ["shuffled"])["shuffled"]
     assert found["metrics"]["HR@1"]["minimum_detectable"] is None
-    assert says("shuffled", found, ["HR@1"]).endswith("no use of the order was found.")
+    assert reading("shuffled", found, ["HR@1"]).endswith("no use of the order was found.")
 
 
 def test_ratios_weigh_users_by_what_they_have() -> None:
@@ -162,13 +159,13 @@ def test_the_chance_of_a_range_by_hand() -> None:
 def test_a_users_history_is_the_whole_line_before_the_target() -> None:
     lines = [Line(user_id="1", items=("p", "q", "x", "y", "z", "a"), line_index=0)]
     known, unknown = example_of("1", "a"), example_of("2", "a")
-    assert lengths.history_lengths([known, unknown], lines) == [5, 3]
+    assert groups.history_lengths([known, unknown], lines) == [5, 3]
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=200))
 def test_bins_of_lengths_cover_everyone_once(values: list[int]) -> None:
-    found = lengths.bins(values)
-    assert 1 <= len(found) <= lengths.BINS
+    found = groups.bins(values)
+    assert 1 <= len(found) <= groups.BINS
     assert [sum(low <= value <= high for low, high in found) for value in values] == [1] * len(values)
 
 

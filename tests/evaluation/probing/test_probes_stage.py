@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted import PlantedScorer, Seen, asker_of
+from planted import PlantedScorer, Seen, condition_scorer
 from small_models import DATASET, WINDOW, naive_scores
 from traces import own
 
@@ -16,7 +16,7 @@ from mllmrec.data.candidates.drawing import questions, read_candidates
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, SettingsError
 from mllmrec.evaluation.probing import stage
-from mllmrec.evaluation.probing.stage import Asker
+from mllmrec.evaluation.probing.stage import ConditionScorer
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import load
 from mllmrec.records import RankingExample, Summary
@@ -39,14 +39,16 @@ class Bench:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self.opened: list[Asker] = []
+        self.opened: list[ConditionScorer] = []
         self.breaks_after: int | None = None
 
-    def open(self, *_: Any) -> Asker:
+    def open(self, *_: Any) -> ConditionScorer:
         catalogue = Interactions.load(self.workspace, DATASET).catalogue
-        asker = asker_of(self.judge, dict.fromkeys([*catalogue.ids][:20], "red") | {catalogue.ids[-1]: "b"}, catalogue)
-        self.opened.append(asker)
-        return asker
+        opened_scorer = condition_scorer(
+            self.judge, dict.fromkeys([*catalogue.ids][:20], "red") | {catalogue.ids[-1]: "b"}, catalogue
+        )
+        self.opened.append(opened_scorer)
+        return opened_scorer
 
     def judge(self, seen: Seen) -> list[float]:
         if self.breaks_after is not None:
@@ -61,7 +63,7 @@ class Bench:
 
     @property
     def asked(self) -> int:
-        scorers = [asker.scorer for asker in self.opened]
+        scorers = [opened_scorer.scorer for opened_scorer in self.opened]
         self.opened = []
         return sum(scorer.asked for scorer in scorers if isinstance(scorer, PlantedScorer))
 
@@ -78,7 +80,7 @@ class Bench:
 @pytest.fixture
 def bench(toy_copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> Bench:
     made = Bench(toy_copy)
-    monkeypatch.setattr(stage, "open_asker", made.open)
+    monkeypatch.setattr(stage, "open_scorer", made.open)
     return made
 
 
@@ -149,7 +151,7 @@ def test_probes_are_told_with_their_cost_and_what_they_say(bench: Bench) -> None
 def test_a_finished_probe_is_left_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.probe(probes="shuffled")
     before = {path: path.stat().st_mtime_ns for path in bench.artifact.parent.iterdir()}
-    monkeypatch.setattr(stage, "open_asker", None)
+    monkeypatch.setattr(stage, "open_scorer", None)
     summary = bench.probe(probes="shuffled", batch_tokens=512)
     assert "is finished; nothing to do" in summary.headline
     assert summary.tables

@@ -25,7 +25,7 @@ from mllmrec.evaluation.ranking import chunks as joining
 from mllmrec.evaluation.ranking import stage as ranking
 from mllmrec.evaluation.ranking.chunks import chunk_ranker
 from mllmrec.evaluation.ranking.runs import read_run, write_run
-from mllmrec.launch import Share
+from mllmrec.launch import WorkShare
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import HuggingFaceGenerator, load
 from mllmrec.records import Summary
@@ -289,9 +289,9 @@ def test_of_two_parts_that_finish_together_one_joins_and_the_other_says_so(
 ) -> None:
     before = rankings_of(grpo_run)
     shutil.rmtree(grpo_run)
-    ranked: list[tuple[joining.RankingJob, Share]] = []
+    ranked: list[tuple[joining.RankingJob, WorkShare]] = []
 
-    def keep(job: joining.RankingJob, share: Share) -> Summary:
+    def keep(job: joining.RankingJob, share: WorkShare) -> Summary:
         ranked.append((job, share))
         return Summary(headline="ranked")
 
@@ -337,7 +337,7 @@ def test_a_run_is_made_in_one_way_at_a_time(
         evaluate(workspace, tag="grpo")
     assert not (grpo_run / "manifest.json").exists()
 
-    def overtaken(job: joining.RankingJob, share: Share) -> Summary:
+    def overtaken(job: joining.RankingJob, share: WorkShare) -> Summary:
         evaluate(workspace, tag="grpo", score="id")
         return joining.join(job, share)
 
@@ -350,7 +350,7 @@ def test_a_run_is_made_in_one_way_at_a_time(
 def test_a_missing_shard_is_an_error(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunk 1 is lost on the way, as when one process of a launch wrote to another disk."""
 
-    def losing(job: joining.RankingJob, share: Share) -> Summary:
+    def losing(job: joining.RankingJob, share: WorkShare) -> Summary:
         (log,) = job.folder.glob("*.partial.jsonl")
         lines = log.read_bytes().splitlines(keepends=True)
         log.write_bytes(b"".join(line for line in lines if b'"key":"1"' not in line))

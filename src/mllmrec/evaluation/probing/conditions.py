@@ -1,7 +1,7 @@
-"""The ways of asking a question again: what is changed, and which probe needs which of them.
+"""The conditions of probes: in which respect a prompt is changed, and which probe needs which condition.
 
 A change depends on (seed, example) or (seed, item) alone, so that it is the same whichever users are probed. The
-negatives, the target and every candidate's id stay; what moves is their order, the history, or the words.
+negatives, the target and every candidate's id stay; what changes is their order, the history, or the words.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ History = Literal["whole", "shuffled", "last", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """One way of asking; `rotation` is the share of the candidate list that moves from its front to its end."""
+    """One kind of prompt; `rotation` is the share of the candidate list that moves from its front to its end."""
 
     name: str
     rotation: Fraction = Fraction(0)
@@ -39,7 +39,7 @@ class Condition:
 
 
 MASKED = Catalogue(())
-"""A catalogue that names every item by its id, so that a title tells nothing that the id doesn't."""
+"""A catalogue that names every item by its id, so that a title holds no more than the id."""
 
 PLAIN = Condition(name="plain")
 UNHINTED, HINTED = Condition(name="unhinted"), Condition(name="hinted", hinted=True)
@@ -93,7 +93,7 @@ def shuffled(history: tuple[str, ...], seed: int, key: str) -> tuple[str, ...]:
 def swapped(captions: Mapping[str, str], seed: int) -> dict[str, str]:
     """Each captioned item with the caption of another item, in a circle drawn by hash.
 
-    Every caption stays in use as often as before; only where neighbours in the circle say the same is the next
+    Every caption stays in use as often as before; only where neighbours in the circle have equal captions is the next
     different one taken.
 
     >>> swapped({"a": "red", "b": "blue"}, 42)
@@ -102,9 +102,9 @@ def swapped(captions: Mapping[str, str], seed: int) -> dict[str, str]:
     circle = sorted(captions, key=lambda item: uniform(seed, "probe/caption-swap", item))
     given: dict[str, str] = {}
     ahead = ""  # The first differing caption ahead; going backwards, it is known before it is needed.
-    for place in range(2 * len(circle) - 1, -1, -1):
-        own = captions[circle[place % len(circle)]]
-        following = captions[circle[(place + 1) % len(circle)]]
+    for step in range(2 * len(circle) - 1, -1, -1):
+        own = captions[circle[step % len(circle)]]
+        following = captions[circle[(step + 1) % len(circle)]]
         ahead = following if following != own else ahead
-        given[circle[place % len(circle)]] = ahead or own
+        given[circle[step % len(circle)]] = ahead or own
     return {item: given[item] for item in captions}

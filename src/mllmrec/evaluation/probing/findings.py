@@ -1,7 +1,4 @@
-"""From scores to probes.json: figures of every probe, what it cost, and what it says in one line.
-
-What each probe says, in one line: the figure, its interval, and how to read it.
-"""
+"""From scores to probes.json: the results of every probe, its cost, and one line that says how to read it."""
 
 from __future__ import annotations
 
@@ -13,12 +10,17 @@ from typing import Any
 from mllmrec.data.sequences import Line
 from mllmrec.evaluation.comparison.statistics import DRAWS
 from mllmrec.evaluation.metrics import FloatArray
-from mllmrec.evaluation.probing import groups as changes
-from mllmrec.evaluation.probing import groups as lengths
-from mllmrec.evaluation.probing import groups as popularity
-from mllmrec.evaluation.probing import groups as position
 from mllmrec.evaluation.probing.conditions import CHANGES
-from mllmrec.evaluation.probing.plan import Plan
+from mllmrec.evaluation.probing.groups import (
+    count_items,
+    history_lengths,
+    popularity_scores,
+    probe_change,
+    probe_lengths,
+    probe_popularity,
+    probe_position,
+)
+from mllmrec.evaluation.probing.plan import ProbePlan
 from mllmrec.evaluation.probing.sample import Sample, intervals
 
 Facts = Mapping[str, Any]
@@ -43,18 +45,18 @@ READINGS = {
     "title-mask": ("titles are used", "no use of titles was found: ids do it all", "titles mislead"),
     "hint": ("hints mislead", "no effect of hints was found", "hints help, where the answer was trained on"),
 }
-"""How to read a fall, no difference that was found, and a rise."""
+"""How to read a fall of the metric, no significant difference, and a rise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """All that was scored, and the sequences it is set against.
+    """All scores, and the interactions that they are related to.
 
-    `scores` and `seconds` are by the name of the condition; `lines` are what popularity is counted in, `split_lines`
-    those that the users' questions come from.
+    `scores` and `seconds` are by the name of the condition. Popularity is counted in `lines`; history lengths are those
+    of `split_lines`, from which the probed examples come.
     """
 
-    plan: Plan
+    plan: ProbePlan
     scores: Mapping[str, Sequence[FloatArray]]
     seconds: Mapping[str, float]
     lines: Sequence[Line]
@@ -63,8 +65,8 @@ class Study:
     seed: int
 
     def sample(self, counts: Mapping[str, int]) -> Sample:
-        """The probed users, with popularity alone as one more condition."""
-        alone = {"popularity": popularity.scores(self.plan.users, counts)}
+        """The probed users, with the scores of popularity alone as one more condition."""
+        alone = {"popularity": popularity_scores(self.plan.users, counts)}
         scores = {**self.scores, **alone}
         return Sample(examples=self.plan.users, scores=scores, top_k=self.top_k, seed=self.seed)
 
@@ -76,20 +78,20 @@ class Study:
 
 def findings(study: Study, num_lists: int) -> dict[str, Any]:
     """The part of probes.json that follows from scores; `num_lists` is how many lists the whole file holds."""
-    counts = popularity.count_items(study.lines)
+    counts = count_items(study.lines)
     sample = study.sample(counts)
     values = sample.values("plain")
-    paired = changes.probe_change(sample, [name for name in study.plan.conditions if name in CHANGES])
-    figures: Mapping[str, Callable[[], dict[str, Any]]] = {
-        "position": lambda: position.probe_position(sample, study.plan.conditions["position"]),
-        "popularity": lambda: popularity.probe_popularity(sample, counts),
-        "length": lambda: lengths.probe_lengths(sample, lengths.history_lengths(study.plan.users, study.split_lines)),
+    paired = probe_change(sample, [name for name in study.plan.conditions if name in CHANGES])
+    results: Mapping[str, Callable[[], dict[str, Any]]] = {
+        "position": lambda: probe_position(sample, study.plan.conditions["position"]),
+        "popularity": lambda: probe_popularity(sample, counts),
+        "length": lambda: probe_lengths(sample, history_lengths(study.plan.users, study.split_lines)),
         "hint": lambda: _hint(study),
     }
     probes: dict[str, Any] = {}
     for name in study.plan.conditions:
-        found = paired[name] if name in paired else figures[name]()
-        probes[name] = {**found, "says": says(name, found, sample.names), **_cost_of(study, name)}
+        result = paired[name] if name in paired else results[name]()
+        probes[name] = {**result, "says": reading(name, result, sample.names), **_cost_of(study, name)}
     for name, reason in study.plan.not_applicable.items():
         probes[name] = {"not_applicable": reason, "says": f"n/a: {reason}."}
     return {
@@ -102,13 +104,13 @@ def findings(study: Study, num_lists: int) -> dict[str, Any]:
 
 
 def _hint(study: Study) -> dict[str, Any]:
-    found = changes.probe_change(study.hinted(), ["hinted"], plain="unhinted")["hinted"]
-    return {"num_examples": len(study.plan.hinted.examples), **found}
+    result = probe_change(study.hinted(), ["hinted"], plain="unhinted")["hinted"]
+    return {"num_examples": len(study.plan.hinted.examples), **result}
 
 
 def _cost(study: Study, num_lists: int) -> dict[str, Any]:
-    """Scorings of one user's list in all, as multiples of one evaluation of the probed users and of the whole file."""
-    scorings = sum(len(part.examples) for part in study.plan.parts())
+    """The number of lists scored, also as multiples of one evaluation of the probed users and of the whole file."""
+    scorings = sum(len(chunk.examples) for chunk in study.plan.chunks())
     return {
         "scorings": scorings,
         "evaluations": round(scorings / len(study.plan.users), 3),
@@ -129,7 +131,7 @@ def _cost_of(study: Study, probe: str) -> dict[str, Any]:
 
 
 def headline(names: Sequence[str]) -> str:
-    """The metric that sentences speak of: NDCG at its smallest cut-off, where there is one.
+    """The metric that readings are about: NDCG at its smallest cut-off, where there is one.
 
     >>> headline(["HR@1", "HR@3", "NDCG@3", "NDCG@5", "MRR"]), headline(["HR@1", "MRR"])
     ('NDCG@3', 'HR@1')
@@ -137,11 +139,11 @@ def headline(names: Sequence[str]) -> str:
     return next((name for name in names if name.startswith("NDCG@")), names[0])
 
 
-def says(probe: str, found: Facts, names: Sequence[str]) -> str:
-    """The line of a probe."""
+def reading(probe: str, result: Facts, names: Sequence[str]) -> str:
+    """The result of a probe in one line: the figure, its interval, and how to read it."""
     if probe in ASKS:
-        return _change(probe, found, headline(names))
-    return {"position": _position, "popularity": _popularity, "length": _groups}[probe](found, headline(names))
+        return _change(probe, result, headline(names))
+    return {"position": _position, "popularity": _popularity, "length": _groups}[probe](result, headline(names))
 
 
 def bounds(interval: Facts, digits: str = ".3f") -> str:
@@ -155,7 +157,7 @@ def bounds(interval: Facts, digits: str = ".3f") -> str:
 
 
 def chance(p_value: float | None) -> str:
-    """How often chance alone makes as much.
+    """The p-value in words.
 
     >>> chance(0.0312), chance(1 / 1001), chance(None)
     ('by chance p = 0.031', 'by chance p = 0.001', 'no p')
@@ -163,8 +165,8 @@ def chance(p_value: float | None) -> str:
     return "no p" if p_value is None else f"by chance p = {p_value:.3f}"
 
 
-def _change(probe: str, found: Facts, metric: str) -> str:
-    facts = found["metrics"][metric]
+def _change(probe: str, result: Facts, metric: str) -> str:
+    facts = result["metrics"][metric]
     difference = facts["difference"]
     falls, nothing, rises = READINGS[probe]
     if difference["high"] < 0:
@@ -178,21 +180,21 @@ def _change(probe: str, found: Facts, metric: str) -> str:
     return f"{ASKS[probe]}: {metric} {figures}: {reading}."
 
 
-def _position(found: Facts, _metric: str) -> str:
-    stays = f"the first choice stays in {bounds(found['first_choice_kept'])} of the other rotations"
-    slots = [slot for slot in found["slots"] if slot["HR@1"] is not None]
+def _position(result: Facts, _metric: str) -> str:
+    stays = f"the first choice stays in {bounds(result['first_choice_kept'])} of the other rotations"
+    slots = [slot for slot in result["slots"] if slot["HR@1"] is not None]
     if not slots:
-        return f"Lists turned {found['rotations']} ways: {stays}; no list holds its target."
+        return f"Lists turned {result['rotations']} ways: {stays}; no list holds its target."
     worst, best = (pick(slots, key=lambda slot: slot["HR@1"]["value"]) for pick in (min, max))
     return (
-        f"Lists turned {found['rotations']} ways: HR@1 is {worst['HR@1']['value']:.3f} with the target in slot "
-        f"{worst['slot']} and {best['HR@1']['value']:.3f} in slot {best['slot']}, a range of {bounds(found['range'])} "
-        f"({chance(found['range_p'])}); {stays}. A model that goes by content alone has range 0 and stays always."
+        f"Lists turned {result['rotations']} ways: HR@1 is {worst['HR@1']['value']:.3f} with the target in slot "
+        f"{worst['slot']} and {best['HR@1']['value']:.3f} in slot {best['slot']}, a range of {bounds(result['range'])} "
+        f"({chance(result['range_p'])}); {stays}. A model that goes by content alone has range 0 and stays always."
     )
 
 
-def _popularity(found: Facts, _metric: str) -> str:
-    facts = found["log_popularity"]
+def _popularity(result: Facts, _metric: str) -> str:
+    facts = result["log_popularity"]
     lifts = ("first_choice_lift", "target_lift", "most_popular_lift")
     choice, target, most = (math.exp(facts[name]["value"]) for name in lifts)
     return (
@@ -202,9 +204,9 @@ def _popularity(found: Facts, _metric: str) -> str:
     )
 
 
-def _groups(found: Facts, metric: str) -> str:
-    told = [group for group in found["groups"] if "metrics" in group]
-    if len(told) == 1:
-        return f"All users have {told[0]['group']} before the target: there is nothing to set apart."
-    parts = (f"{bounds(group['metrics'][metric]['model'])} with {group['group']}" for group in told)
+def _groups(result: Facts, metric: str) -> str:
+    groups = [group for group in result["groups"] if "metrics" in group]
+    if len(groups) == 1:
+        return f"All users have {groups[0]['group']} before the target: there is nothing to set apart."
+    parts = (f"{bounds(group['metrics'][metric]['model'])} with {group['group']}" for group in groups)
     return f"{metric} by the user's whole history: {', '.join(parts)}."

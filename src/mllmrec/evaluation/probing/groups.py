@@ -1,24 +1,21 @@
-"""Does the model recommend what is popular anyway, and is it good beyond that?
+"""The four kinds of probes: groups of users by popularity and history length, slots of the list, changed prompts.
 
-Popularity is counted in training lines alone, as log(1 + count). Three things are told: how much more popular than its
-candidates the model's first choice is, beside the same of the right answers (some of it is deserved) and of the most
-popular candidate (all there is); how well popularity alone would have ranked the same lists; and both rankers for
-targets of the head, the middle and the tail, which each hold a third of all that was ever chosen in training.
+Popularity. Counted in training lines alone, as log(1 + count). Reported are: how much more popular than its candidates
+the model's first choice is, beside the same for the right answers (some of the lean is deserved) and for the most
+popular candidate (the largest lean possible); how well popularity alone ranks the same lists; and both rankers for
+targets of the head, the middle and the tail, each of which holds a third of all training interactions.
 
-Is the model better for users with long histories?
+History length. Every prompt shows the same number of items, so users are grouped by the number of items before the
+target on their whole line. Bins hold about equally many users, and equal lengths fall in one bin.
 
-Every prompt shows the same number of items, so users are set apart by what they had chosen in all: the items before
-the target on their line. Bins hold about as many users each, and equal lengths are in one bin.
+Position. Every list is rotated, so that a target stands in many slots. A model that uses content alone ranks the same
+item first in every rotation: its hit rate is equal in every slot, its first choices fall on all slots alike, and no
+first choice changes. All three are reported, and none of them mixes slots with users, since every user's target stands
+in every slot (or, with fewer rotations than candidates, in every part of the list). A model that wavers at all shows
+some range by chance; the p-value is how often a range as large comes about when each user's slots are rotated at
+random.
 
-Does the place of a candidate in the list decide? Every list is rotated, so that a target stands in many slots.
-
-A model that goes by content gives the same item first however the list is turned: its hit rate is the same in every
-slot, its first choices visit all slots alike, and no first choice changes. Each of these is told, and none of them
-mixes slots with users, since every user's target stands in every slot (or, where there are fewer rotations than
-candidates, in every part of the list). Some range comes about by chance wherever a model wavers at all, so each comes
-with how often chance alone makes one as large: what a user got in each slot is turned by a random number of slots.
-
-What changes when one thing about the prompt does: the same users asked twice, and their paired differences.
+Changed prompts. The same users are scored twice, and the differences are paired.
 """
 
 from __future__ import annotations
@@ -39,14 +36,13 @@ from mllmrec.evaluation.probing.conditions import PLAIN, Condition, rotations
 from mllmrec.evaluation.probing.sample import Ratios, Sample, first_choice, intervals, kept
 from mllmrec.records import RankingExample, example_id
 
-BoolArray = NDArray[np.bool_]
-
 BANDS = ("head", "middle", "tail")
-
 BINS = 4
-
 SHOWN_SLOTS = 12
-GROUPS = 10
+"""Lists of at most as many candidates are reported slot by slot, longer ones in `SLOT_GROUPS` parts."""
+SLOT_GROUPS = 10
+
+BoolArray = NDArray[np.bool_]
 
 
 def count_items(lines: Sequence[Line]) -> Counter[str]:
@@ -54,17 +50,16 @@ def count_items(lines: Sequence[Line]) -> Counter[str]:
     return Counter(item for line in lines for item in line.items)
 
 
-def scores(examples: Sequence[RankingExample], counts: Mapping[str, int]) -> list[FloatArray]:
-    """What popularity alone scores: the condition `popularity` of a sample."""
+def popularity_scores(examples: Sequence[RankingExample], counts: Mapping[str, int]) -> list[FloatArray]:
+    """The scores of popularity alone, one array of candidates for each example: the condition `popularity`."""
     return [np.array([counts.get(item, 0) for item in example.candidates], dtype=float) for example in examples]
 
 
 def probe_popularity(sample: Sample, counts: Mapping[str, int]) -> dict[str, Any]:
     """Lift and agreement, popularity alone on the same lists, and head, middle and tail."""
     values, alone = sample.values("plain"), sample.values("popularity")
-    found = intervals(_lifts(sample, counts), sample.seed)
     return {
-        "log_popularity": found,
+        "log_popularity": intervals(_lifts(sample, counts), sample.seed),
         "groups": [
             group_facts(sample, "all", np.ones(len(values), dtype=bool), values, alone),
             *(
@@ -85,9 +80,9 @@ def group_facts(sample: Sample, name: str, members: BoolArray, values: FloatArra
             for kind, part in (("model", ours), ("popularity", theirs), ("difference", ours - theirs))
             for index, metric in enumerate(sample.names)
         }
-        told = intervals(columns, sample.seed)
+        by_column = intervals(columns, sample.seed)
         facts["metrics"] = {
-            metric: {kind: told[f"{kind} {metric}"] for kind in ("model", "popularity", "difference")}
+            metric: {kind: by_column[f"{kind} {metric}"] for kind in ("model", "popularity", "difference")}
             for metric in sample.names
         }
     return facts
@@ -102,16 +97,16 @@ def bands(counts: Mapping[str, int]) -> dict[str, str]:
     {'a': 'head', 'b': 'middle', 'c': 'middle', 'd': 'tail', 'e': 'tail', 'f': 'tail'}
     """
     total = sum(counts.values())
-    found: dict[str, str] = {}
+    band_of: dict[str, str] = {}
     above = 0
     by_count: dict[int, list[str]] = {}
     for item, count in counts.items():
         by_count.setdefault(count, []).append(item)
     for count in sorted(by_count, reverse=True):
         band = BANDS[(3 * above >= total) + (3 * above >= 2 * total)]
-        found |= dict.fromkeys(by_count[count], band)
+        band_of |= dict.fromkeys(by_count[count], band)
         above += count * len(by_count[count])
-    return found
+    return band_of
 
 
 def _bands(examples: Sequence[RankingExample], counts: Mapping[str, int]) -> dict[str, BoolArray]:
@@ -131,9 +126,9 @@ def _lifts(sample: Sample, counts: Mapping[str, int]) -> dict[str, FloatArray]:
         target = np.log1p(counts.get(example.target_id, 0))
         rows.append((mean, chosen_C @ logs_C - mean, target - mean, logs_C.max() - mean, chosen_C @ logs_C - target))
     columns = ("candidates", "first_choice_lift", "target_lift", "most_popular_lift", "first_choice_minus_target")
-    found: dict[str, FloatArray] = dict(zip(columns, np.array(rows).T, strict=True))
+    lifts: dict[str, FloatArray] = dict(zip(columns, np.array(rows).T, strict=True))
     alone = [first_choice(counts_C) for counts_C in sample.scores["popularity"]]
-    return found | {"agreement": kept(sample.first_choices("plain"), alone)}
+    return lifts | {"agreement": kept(sample.first_choices("plain"), alone)}
 
 
 def probe_lengths(sample: Sample, lengths: Sequence[int]) -> dict[str, Any]:
@@ -169,30 +164,30 @@ def bins(lengths: Sequence[int], count: int = BINS) -> list[tuple[int, int]]:
     [(20, 20)]
     """
     numbers = Counter(lengths)
-    found: list[list[int]] = []
+    bounds: list[list[int]] = []
     shorter, last_part = 0, -1
     for length, users in sorted(numbers.items()):
         part = shorter * count // len(lengths)
         if part != last_part:
-            found.append([length, length])
-        found[-1][1] = length
+            bounds.append([length, length])
+        bounds[-1][1] = length
         shorter, last_part = shorter + users, part
-    return [(low, high) for low, high in found]
+    return [(low, high) for low, high in bounds]
 
 
 def _name(low: int, high: int) -> str:
     return f"{low} items" if low == high else f"{low}-{high} items"
 
 
-def conditions(count: int, examples: Sequence[RankingExample]) -> list[Condition]:
-    """As many rotations as were asked for, and as the shortest list has candidates."""
+def rotations_for(count: int, examples: Sequence[RankingExample]) -> list[Condition]:
+    """At most `count` rotations, and no more than the shortest list has candidates."""
     return rotations(min(count, *(len(example.candidates) for example in examples)))
 
 
 def probe_position(sample: Sample, turned: Sequence[Condition]) -> dict[str, Any]:
     """Hit rates and first choices by slot over all rotations, their ranges, and how often the first choice stays."""
     every = [PLAIN, *turned]
-    groups = Groups(sample.examples)
+    groups = SlotGroups(sample.examples)
     shape = (len(sample.examples), len(groups.names))
     hits, visits, chosen, asked = (np.zeros(shape) for _ in range(4))
     by_rotation, choices = [], [sample.first_choices(condition.name) for condition in every]
@@ -213,33 +208,33 @@ def probe_position(sample: Sample, turned: Sequence[Condition]) -> dict[str, Any
     return {
         "rotations": len(every),
         "slots": [
-            {"slot": name, "HR@1": told(right), "first_choices": told(share), "uniform": uniform}
+            {"slot": name, "HR@1": interval_facts(right), "first_choices": interval_facts(share), "uniform": uniform}
             for name, right, share, uniform in zip(
                 groups.names, accuracy.columns(), choice.columns(), groups.uniform(), strict=True
             )
         ],
-        "range": told(accuracy.range()),
+        "range": interval_facts(accuracy.range()),
         "range_p": accuracy.p_value(),
-        "choices_range": told(choice.range()),
+        "choices_range": interval_facts(choice.range()),
         "choices_range_p": choice.p_value(),
-        "rotations_range": told(Ratios(turns, np.ones_like(turns), sample.seed).range()),
+        "rotations_range": interval_facts(Ratios(turns, np.ones_like(turns), sample.seed).range()),
         **intervals({"first_choice_kept": same_U}, sample.seed),
     }
 
 
-def told(interval: Interval | None) -> dict[str, float] | None:
+def interval_facts(interval: Interval | None) -> dict[str, float] | None:
     """An interval as JSON; null where there is none, because no target stood there."""
     return None if interval is None else asdict(interval)
 
 
-class Groups:
-    """Slots as they are told: each by itself in a short list, tenths of a long one or of lists of unequal length."""
+class SlotGroups:
+    """How slots are reported: one by one for short lists of equal length, else in tenths of the list."""
 
     def __init__(self, examples: Sequence[RankingExample]) -> None:
         self.lengths = [len(example.candidates) for example in examples]
         longest = max(self.lengths)
         self.single = longest == min(self.lengths) and longest <= SHOWN_SLOTS
-        self.count = longest if self.single else min(GROUPS, *self.lengths)
+        self.count = longest if self.single else min(SLOT_GROUPS, *self.lengths)
         self.names = [str(slot + 1) if self.single else self._share(slot) for slot in range(self.count)]
 
     def of(self, example: RankingExample, condition: Condition) -> NDArray[np.int64]:
@@ -258,7 +253,7 @@ class Groups:
 
 
 def probe_change(sample: Sample, conditions: Sequence[str], plain: str = "plain") -> dict[str, dict[str, Any]]:
-    """For each condition: every metric without and with the change, the difference, and what could have been found."""
+    """For each condition: every metric without and with the change, the difference, and what is detectable."""
     if not conditions:
         return {}
     before, chosen = sample.values(plain), sample.first_choices(plain)
@@ -271,19 +266,19 @@ def probe_change(sample: Sample, conditions: Sequence[str], plain: str = "plain"
             columns[f"{condition} {name}"] = after[:, index]
             columns[f"{condition} {name} difference"] = (after - before)[:, index]
         columns[f"{condition} kept"] = kept(chosen, sample.first_choices(condition))
-    told = intervals(columns, sample.seed)
+    by_column = intervals(columns, sample.seed)
     return {
         condition: {
             "metrics": {
                 name: {
-                    "plain": told[f"{plain} {name}"],
-                    "changed": told[f"{condition} {name}"],
-                    "difference": told[f"{condition} {name} difference"],
+                    "plain": by_column[f"{plain} {name}"],
+                    "changed": by_column[f"{condition} {name}"],
+                    "difference": by_column[f"{condition} {name} difference"],
                     "minimum_detectable": least if np.isfinite(least) else None,
                 }
                 for name, least in zip(sample.names, detectable[condition], strict=True)
             },
-            "first_choice_kept": told[f"{condition} kept"],
+            "first_choice_kept": by_column[f"{condition} kept"],
         }
         for condition in conditions
     }

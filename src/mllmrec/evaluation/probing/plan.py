@@ -1,9 +1,8 @@
-"""What is asked of whom: the slice of users, the conditions of each probe, and the chunks they are scored in.
+"""The plan of a probe: which users are scored under which conditions, and in which chunks.
 
-Users come in the order of a hash, so that a larger slice holds the smaller one and its chunks, and what was scored for
-it counts on. A chunk is scored under one condition at a time and is one record of the stage.
-
-The training examples that the hint probe asks about: those with a usable trace, and nothing of another split.
+Users come in the order of a hash, so that a larger slice holds the smaller one and its chunks, whose scores are used
+again. A chunk is scored under one condition at a time and is one record of the working log. The hint probe scores
+examples of the train split that have a usable trace, and no others.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from mllmrec.data.hints import find_usable
 from mllmrec.data.sequences import Interactions
 from mllmrec.data.traces import TraceJoin, usable_traces
 from mllmrec.errors import ArtifactError
-from mllmrec.evaluation.probing import groups as position
 from mllmrec.evaluation.probing.conditions import CHANGES, HINTED, PLAIN, UNHINTED, Condition
+from mllmrec.evaluation.probing.groups import rotations_for
 from mllmrec.evaluation.ranking.chunks import CHUNK_USERS
 from mllmrec.records import RankingExample
 from mllmrec.storage.workspace import Workspace
@@ -31,7 +30,7 @@ NO_TRACES = "there are no traces of the training split to give as hints (`mllmre
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ProbeChunk:
     """A chunk of examples under one condition."""
 
     key: str
@@ -40,10 +39,10 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The probed users, the conditions that each probe asks under, and why a probe can't be made.
+class ProbePlan:
+    """The probed users, the conditions of each probe, and for a probe that can't be made the reason.
 
-    The plain prompts are asked whichever probe is made. `hinted` are the training examples of the hint probe.
+    The plain prompts are scored whichever probe is made. `hinted` are the training examples of the hint probe.
     """
 
     users: Sequence[RankingExample]
@@ -51,13 +50,13 @@ class Plan:
     not_applicable: Mapping[str, str]
     hinted: HintedExamples
 
-    def parts(self) -> list[Part]:
+    def chunks(self) -> list[ProbeChunk]:
         """All chunks, plain prompts first."""
-        of_users = [PLAIN, *(each for name, own in self.conditions.items() if name != "hint" for each in own)]
-        parts = [part for condition in of_users for part in _chunks(condition, condition.name, self.users)]
+        of_users = [PLAIN, *(condition for name, own in self.conditions.items() if name != "hint" for condition in own)]
+        chunks = [chunk for condition in of_users for chunk in _chunks(condition, condition.name, self.users)]
         for condition in self.conditions.get("hint", ()):
-            parts += _chunks(condition, f"{condition.name}.{self.hinted.digest}", self.hinted.examples)
-        return parts
+            chunks += _chunks(condition, f"{condition.name}.{self.hinted.digest}", self.hinted.examples)
+        return chunks
 
 
 def make_plan(
@@ -67,8 +66,8 @@ def make_plan(
     hinted: HintedExamples,
     *,
     rotations: int,
-) -> Plan:
-    """The plan of `probes` for the sliced users `examples`, whose prompts hold `captions`."""
+) -> ProbePlan:
+    """The plan of `probes` for `examples`, one for each user, whose prompts hold `captions` (item id -> text)."""
     conditions: dict[str, Sequence[Condition]] = {}
     missing: dict[str, str] = {}
     for name in probes:
@@ -79,16 +78,16 @@ def make_plan(
         elif name == "hint":
             conditions[name] = [UNHINTED, HINTED]
         elif name == "position":
-            conditions[name] = position.conditions(rotations, examples)
+            conditions[name] = rotations_for(rotations, examples)
         else:
             conditions[name] = [CHANGES[name]] if name in CHANGES else []
-    return Plan(users=examples, conditions=conditions, not_applicable=missing, hinted=hinted)
+    return ProbePlan(users=examples, conditions=conditions, not_applicable=missing, hinted=hinted)
 
 
 def hints_of(
     path: Path | None, interactions: Interactions, users: Sequence[RankingExample], seed: int
 ) -> HintedExamples:
-    """As many training examples with hints as there are users, with lists as long; none without a file of traces."""
+    """As many hinted training examples as there are users, with lists as long; none without a file of traces."""
     if path is None:
         return HintedExamples(examples=[], hints={})
     return hinted_examples(
@@ -107,13 +106,13 @@ def _shows_captions(examples: Sequence[RankingExample], captions: Mapping[str, s
     return bool(shown - {""}) and len(set(captions.values())) > 1
 
 
-def _chunks(condition: Condition, name: str, examples: Sequence[RankingExample]) -> list[Part]:
-    parts = []
+def _chunks(condition: Condition, name: str, examples: Sequence[RankingExample]) -> list[ProbeChunk]:
+    chunks = []
     for start in range(0, len(examples), CHUNK_USERS):
         chunk = examples[start : start + CHUNK_USERS]
         key = f"{name}:{start}-{start + len(chunk)}"
-        parts.append(Part(key=key, condition=condition, examples=chunk))
-    return parts
+        chunks.append(ProbeChunk(key=key, condition=condition, examples=chunk))
+    return chunks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +124,7 @@ class HintedExamples:
 
     @property
     def digest(self) -> str:
-        """A short hash of all that is asked: scores of other traces are not taken for these."""
+        """A short hash of examples and hints, so that scores with other hints are never taken for these."""
         what = [[vars(example), self.hints[example.example_id]] for example in self.examples]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 

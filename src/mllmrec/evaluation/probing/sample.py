@@ -1,4 +1,4 @@
-"""The probed users with their scores under every condition, and what all probes take from them."""
+"""The probed users with their scores under every condition, and the statistics that all probes share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BLOCK = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Users, their scores by the name of the condition, and the metrics to tell."""
+    """Users, their scores by the name of the condition, and the cut-offs of their metrics."""
 
     examples: Sequence[RankingExample]
     scores: Mapping[str, Scores]
@@ -33,7 +33,7 @@ class Sample:
 
     @cached_property
     def names(self) -> list[str]:
-        """The metrics that can tell something of these lists."""
+        """The metrics that aren't vacuous on these lists."""
         empty = vacuous(self.positions("plain"), metric_names(self.top_k))
         return [name for name in metric_names(self.top_k) if name not in empty]
 
@@ -66,7 +66,7 @@ def first_choice(scores_C: FloatArray) -> FloatArray:
 
 
 def kept(before: Sequence[FloatArray], after: Sequence[FloatArray]) -> FloatArray:
-    """For each user, how far two first choices are the same: 1 for the same candidate, 0 for another one.
+    """For each user, the overlap of two first choices: 1 for the same candidate, 0 for another one.
 
     Tied candidates share their choice: the same tie is 1 as well.
 
@@ -78,23 +78,23 @@ def kept(before: Sequence[FloatArray], after: Sequence[FloatArray]) -> FloatArra
 
 def intervals(columns: Mapping[str, FloatArray], seed: int) -> dict[str, dict[str, float]]:
     """The mean of each column of users with its 95 % interval; all columns share their resamples."""
-    found = bootstrap(np.column_stack(list(columns.values())), seed=seed)
-    return {name: asdict(interval) for name, interval in zip(columns, found, strict=True)}
+    means = bootstrap(np.column_stack(list(columns.values())), seed=seed)
+    return {name: asdict(interval) for name, interval in zip(columns, means, strict=True)}
 
 
 class Ratios:
-    """Sums over users divided by sums over users, column by column, with intervals; and the range across columns.
+    """Ratios of sums over users, one for each column, with intervals; and the range across columns.
 
-    What users have different numbers of (places where their target stood) is no mean over users, so both sums are
-    resampled together. `numerators` and `denominators` are (users, columns); a column that no user has a share in has
-    no ratio.
+    Users have different denominators (how often their target stood in a slot), so a ratio is no mean over users and
+    both sums are resampled together. `numerators` and `denominators` have the shape (users, columns); a column whose
+    denominator is 0 has no ratio.
     """
 
     def __init__(self, numerators: FloatArray, denominators: FloatArray, seed: int) -> None:
         num_users = len(numerators)
         self._numerators, self._denominators, self._seed = numerators, denominators, seed
-        self.there = denominators.any(axis=0)
-        numerators, denominators = numerators[:, self.there], denominators[:, self.there]
+        self.defined = denominators.any(axis=0)
+        numerators, denominators = numerators[:, self.defined], denominators[:, self.defined]
         self.values = numerators.sum(axis=0) / denominators.sum(axis=0)
         rng = np.random.default_rng(generator(seed, "probe", "ratios").getrandbits(128))
         drawn = []
@@ -111,27 +111,27 @@ class Ratios:
 
     def columns(self) -> list[Interval | None]:
         """Each column's ratio with its 95 % interval; None where there is none."""
-        if not self.there.any():
-            return [None] * len(self.there)
+        if not self.defined.any():
+            return [None] * len(self.defined)
         low, high = np.nanquantile(self._draws, [0.025, 0.975], axis=0)
         bounds = zip(self.values.tolist(), low.tolist(), high.tolist(), strict=True)
-        found = (Interval(value=value, low=bottom, high=top) for value, bottom, top in bounds)
-        return [next(found) if there else None for there in self.there]
+        intervals = (Interval(value=value, low=bottom, high=top) for value, bottom, top in bounds)
+        return [next(intervals) if defined else None for defined in self.defined]
 
     def range(self) -> Interval | None:
         """The highest column minus the lowest, between the bounds of the resampled ranges; None without columns."""
-        if not self.there.any():
+        if not self.defined.any():
             return None
         draws = self._draws[~np.isnan(self._draws).all(axis=1)]
         low, high = np.quantile(np.nanmax(draws, axis=1) - np.nanmin(draws, axis=1), [0.025, 0.975]).tolist()
         return Interval(value=round(float(self.values.max() - self.values.min()), 12), low=low, high=high)
 
     def p_value(self) -> float | None:
-        """How often a range as large comes about when columns mean nothing: each user's own are turned at random.
+        """How often a range as large comes about when columns mean nothing: each user's own are rotated at random.
 
         (1 + times in `TURNS` that it does) / (1 + `TURNS`); None without columns.
         """
-        if not self.there.any():
+        if not self.defined.any():
             return None
         rng = np.random.default_rng(generator(self._seed, "probe", "turns").getrandbits(128))
         num_users, count = self._numerators.shape

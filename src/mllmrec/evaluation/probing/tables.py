@@ -19,29 +19,29 @@ LIFTS = {
 
 def tables(facts: Facts) -> tuple[Table, ...]:
     """The tables of all probes that were made, the overview last."""
-    probes = {name: found for name, found in facts["probes"].items() if "not_applicable" not in found}
-    told: list[Table] = []
+    probes = {name: result for name, result in facts["probes"].items() if "not_applicable" not in result}
+    shown: list[Table] = []
     if "position" in probes:
-        told.append(_slots(facts, probes["position"]))
+        shown.append(_slots(facts, probes["position"]))
     if "popularity" in probes:
-        told += [
+        shown += [
             _lifts(facts, probes["popularity"]),
             _groups(facts, probes["popularity"], "By the target's popularity"),
         ]
     if "length" in probes:
-        told.append(_groups(facts, probes["length"], "By the length of the user's history"))
-    changed = {name: found for name, found in probes.items() if "first_choice_kept" in found and "metrics" in found}
-    told += _changes(facts, {name: found for name, found in changed.items() if name != "hint"}, "Changed prompts")
-    told += _changes(facts, {name: found for name, found in changed.items() if name == "hint"}, "Training examples")
-    return (*told, _overview(facts))
+        shown.append(_groups(facts, probes["length"], "By the length of the user's history"))
+    changed = {name: own for name, own in probes.items() if "first_choice_kept" in own and "metrics" in own}
+    shown += _changes(facts, {name: own for name, own in changed.items() if name != "hint"}, "Changed prompts")
+    shown += _changes(facts, {name: own for name, own in changed.items() if name == "hint"}, "Training examples")
+    return (*shown, _overview(facts))
 
 
 def _overview(facts: Facts) -> Table:
     cost = facts["cost"]
     rows = [("plain prompts", "1", f"{cost['seconds_of_one_evaluation']:.1f}", _plain(facts))]
-    for name, found in facts["probes"].items():
-        spent = (f"{found['evaluations']:g}", f"{found['seconds']:.1f}") if "evaluations" in found else ("0", "0.0")
-        rows.append((name, *spent, found["says"]))
+    for name, result in facts["probes"].items():
+        spent = (f"{result['evaluations']:g}", f"{result['seconds']:.1f}") if "evaluations" in result else ("0", "0.0")
+        rows.append((name, *spent, result["says"]))
     return Table(
         title=_title(facts, f"Probes of {facts['name']}"),
         columns=("probe", "evaluations", "seconds", "what it says"),
@@ -62,25 +62,25 @@ def _plain(facts: Facts) -> str:
     )
 
 
-def _slots(facts: Facts, found: Facts) -> Table:
+def _slots(facts: Facts, result: Facts) -> Table:
     rows = [
         (slot["slot"], _or_none(slot["HR@1"]), bounds(slot["first_choices"]), f"{slot['uniform']:.3f}")
-        for slot in found["slots"]
+        for slot in result["slots"]
     ]
     return Table(
-        title=_title(facts, f"Slots of the candidate list, {found['rotations']} rotations"),
+        title=_title(facts, f"Slots of the candidate list, {result['rotations']} rotations"),
         columns=("slot", f"HR@1/{facts['protocol']} with the target there", "share of first choices", "uniform"),
         rows=tuple(rows),
         note=(
-            f"Range across slots: HR@1 {_or_none(found['range'])} ({chance(found['range_p'])}), first choices "
-            f"{bounds(found['choices_range'])} ({chance(found['choices_range_p'])}); HR@1 across whole rotations "
-            f"{_or_none(found['rotations_range'])}. Resampled ranges lean upwards; p tells whether slots matter."
+            f"Range across slots: HR@1 {_or_none(result['range'])} ({chance(result['range_p'])}), first choices "
+            f"{bounds(result['choices_range'])} ({chance(result['choices_range_p'])}); HR@1 across whole rotations "
+            f"{_or_none(result['rotations_range'])}. Resampled ranges lean upwards; p tells whether slots matter."
         ),
     )
 
 
-def _lifts(facts: Facts, found: Facts) -> Table:
-    shown = found["log_popularity"]
+def _lifts(facts: Facts, result: Facts) -> Table:
+    shown = result["log_popularity"]
     rows = [("candidates", bounds(shown["candidates"], ".2f"), "")]
     rows += [(label, "", bounds(shown[name], "+.2f")) for name, label in LIFTS.items()]
     return Table(
@@ -91,9 +91,9 @@ def _lifts(facts: Facts, found: Facts) -> Table:
     )
 
 
-def _groups(facts: Facts, found: Facts, what: str) -> Table:
+def _groups(facts: Facts, result: Facts, what: str) -> Table:
     name = headline(list(facts["metrics"]))
-    rows = [(group["group"], str(group["num_users"]), *_cells(group, name)) for group in found["groups"]]
+    rows = [(group["group"], str(group["num_users"]), *_cells(group, name)) for group in result["groups"]]
     return Table(
         title=_title(facts, what),
         columns=("", "users", f"{name}/{facts['protocol']}", "popularity alone", "difference"),
@@ -104,8 +104,8 @@ def _groups(facts: Facts, found: Facts, what: str) -> Table:
 def _cells(group: Facts, name: str) -> tuple[str, str, str]:
     if "metrics" not in group:
         return ("n/a", "n/a", "n/a")
-    told = group["metrics"][name]
-    return (bounds(told["model"]), bounds(told["popularity"]), bounds(told["difference"], "+.3f"))
+    metric = group["metrics"][name]
+    return (bounds(metric["model"]), bounds(metric["popularity"]), bounds(metric["difference"], "+.3f"))
 
 
 def _changes(facts: Facts, probes: Mapping[str, Facts], what: str) -> Iterator[Table]:
@@ -114,12 +114,10 @@ def _changes(facts: Facts, probes: Mapping[str, Facts], what: str) -> Iterator[T
     first = next(iter(probes.values()))
     names = _shown(list(first["metrics"]))
     rows = [("as it is", *(bounds(first["metrics"][name]["plain"]) for name in names), "")]
-    for probe, found in probes.items():
-        cells = (
-            f"{found['metrics'][name]['changed']['value']:.3f}\n{bounds(found['metrics'][name]['difference'], '+.3f')}"
-            for name in names
-        )
-        rows.append((probe, *cells, bounds(found["first_choice_kept"])))
+    for probe, result in probes.items():
+        metrics = [result["metrics"][name] for name in names]
+        cells = (f"{metric['changed']['value']:.3f}\n{bounds(metric['difference'], '+.3f')}" for metric in metrics)
+        rows.append((probe, *cells, bounds(result["first_choice_kept"])))
     yield Table(
         title=_title(facts, what, first.get("num_examples")),
         columns=("prompt", *(f"{name}/{facts['protocol']}" for name in names), "first choice kept"),

@@ -25,7 +25,7 @@ from mllmrec.evaluation.ranking.cutoffs import finished_run, normalised
 from mllmrec.evaluation.ranking.models import ModelChoice
 from mllmrec.evaluation.ranking.rankings import position_of, ranking_of, ranking_of_answers
 from mllmrec.evaluation.ranking.runs import Run, write_run
-from mllmrec.launch import Share, rank_and_size
+from mllmrec.launch import WorkShare, rank_and_size
 from mllmrec.models.base import ScoringTask, TextGenerator
 from mllmrec.models.chat import Encoder
 from mllmrec.models.ranker import Ranker
@@ -112,7 +112,7 @@ def note_earlier_versions(job: RankingJob) -> None:
         note(f"{job.folder}: an earlier version wrote {names} in another form; the users in it are ranked again.")
 
 
-def join(job: RankingJob, share: Share) -> Summary:
+def join(job: RankingJob, share: WorkShare) -> Summary:
     """Write the RUN, unless chunks are left to other shards or another process was faster; `share` is this process's.
 
     Raises ArtifactError when a chunk is missing that no shard is there for, or when another process has made the RUN in

@@ -29,7 +29,7 @@ from mllmrec.evaluation.ranking.chunks import (
 from mllmrec.evaluation.ranking.cutoffs import finished_run
 from mllmrec.evaluation.ranking.models import ModelChoice, choose_model, open_ranker
 from mllmrec.evaluation.ranking.runs import candidate_file, run_folder, slice_input, write_raw_rankings
-from mllmrec.launch import Share
+from mllmrec.launch import WorkShare
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.evaluation import EvaluateSettings, ModelRunSettings
@@ -66,7 +66,7 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
         folder=folder,
         started=started,
     )
-    share = Share.of(settings.shard)
+    share = WorkShare.of(settings.shard)
     _rank_chunks(job, share, workspace, interactions, window)
     summary = join(job, share)
     if settings.raw_ids:
@@ -108,7 +108,9 @@ def check_window(examples: Sequence[RankingExample], window: int, choice: ModelC
         )
 
 
-def _rank_chunks(job: RankingJob, share: Share, workspace: Workspace, interactions: Interactions, window: int) -> None:
+def _rank_chunks(
+    job: RankingJob, share: WorkShare, workspace: Workspace, interactions: Interactions, window: int
+) -> None:
     """Rank the chunks of this process that no earlier run has finished, appending each."""
     with open_log(job.log_name, job.header, share) as log:
         refuse_others(job)
