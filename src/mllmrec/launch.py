@@ -33,7 +33,7 @@ class WorkShare:
     def take(self, keys: Sequence[str]) -> Sequence[str]:
         """The keys of this share.
 
-        >>> Share(index=1, count=3).take(["a", "b", "c", "d", "e"])
+        >>> WorkShare(index=1, count=3).take(["a", "b", "c", "d", "e"])
         ['b', 'e']
         """
         return keys[self.index :: self.count]

@@ -42,7 +42,7 @@ METRICS, MANIFEST = "the shape of metrics.json", "manifest.json"
 SETTINGS: dict[str, type[RunSettings]] = {"evaluate": EvaluateSettings, "baselines": BaselinesSettings}
 Kind = TypeVar("Kind")
 Number = Annotated[float, Field(allow_inf_nan=False)]
-WorkShare = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1)]
+Share = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1)]
 
 
 class Checks:
@@ -105,7 +105,7 @@ class Resampling(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    level: WorkShare
+    level: Share
     draws: PositiveInt
     seed: NonNegativeInt
 
@@ -135,16 +135,16 @@ class MetricsFile(BaseModel):
     top_k: Annotated[list[PositiveInt], Field(min_length=1)]
     metrics: dict[str, Bounds]
     vacuous: list[str]
-    chance: dict[str, WorkShare]
+    chance: dict[str, Share]
     minimum_detectable: dict[str, Number | None]
     interval: Resampling
-    invalid_share: WorkShare
+    invalid_share: Share
     seconds: Annotated[float, Field(allow_inf_nan=False, ge=0)]
     users_per_second: Annotated[float, Field(allow_inf_nan=False, ge=0)]
     world_size: PositiveInt
     num_listed: NonNegativeInt | None = None
     slice: Slice | None = None
-    length_normalised: dict[str, WorkShare] | None = None
+    length_normalised: dict[str, Share] | None = None
     length_normalised_places: list[tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt]] | None = None
 
 
