@@ -22,7 +22,7 @@ from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.workspace import Workspace, sha256, write_text
 from mllmrec.training import pretraining as pretrain_module
 from mllmrec.training.backbones import run, train_tokenizer
-from mllmrec.training.pretraining import IGNORED, SequenceGame, copy_batch, keep_state, kept_place
+from mllmrec.training.pretraining import IGNORED, SequenceGame, copy_batch, keep_state, kept_position
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
@@ -109,10 +109,10 @@ def test_what_was_begun_with_other_settings_is_begun_anew(
     model = random_model()
     optimizer = torch.optim.AdamW(model.parameters())
     keep_state(toy_copy.root / "state", model, optimizer, {"lr": 1}, {"game": "copying"})
-    assert kept_place(toy_copy.root / "state", {"lr": 1}) == {"game": "copying"}
-    assert kept_place(toy_copy.root / "state", {"lr": 2}) is None
+    assert kept_position(toy_copy.root / "state", {"lr": 1}) == {"game": "copying"}
+    assert kept_position(toy_copy.root / "state", {"lr": 2}) is None
     (toy_copy.root / "state" / "state.safetensors").write_bytes(b"cut short")
-    assert kept_place(toy_copy.root / "state", {"lr": 1}) is None
+    assert kept_position(toy_copy.root / "state", {"lr": 1}) is None
 
 
 def test_pre_training_on_sequences_lowers_the_loss(toy_copy: Workspace) -> None:

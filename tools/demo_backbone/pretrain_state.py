@@ -11,7 +11,7 @@ import torch
 
 from mllmrec.errors import ArtifactError
 from mllmrec.storage.workspace import read_json
-from mllmrec.training.pretraining import PLACE, keep_state, kept_place, restore_state
+from mllmrec.training.pretraining import POSITION, keep_state, kept_position, restore_state
 
 
 @dataclass(kw_only=True)
@@ -40,12 +40,12 @@ def read_state(
     folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, plan: Mapping[str, Any]
 ) -> Place | None:
     """Put a checkpoint's tensors into the module and the optimizer; the place to go on from, None without one."""
-    if (folder / PLACE).exists() and (told := read_json(folder / PLACE)["plan"]) != dict(plan):
+    if (folder / POSITION).exists() and (told := read_json(folder / POSITION)["plan"]) != dict(plan):
         raise ArtifactError(
             f"{folder} holds a run made with {told}; this one has {dict(plan)}. Choose another --out, or "
             "delete that folder."
         )
-    place = kept_place(folder, plan)
+    place = kept_position(folder, plan)
     if place is None:
         return None
     restore_state(folder, module, optimizer)

@@ -1,4 +1,4 @@
-"""Adapters on a model: put on it so that every weight lands, and folded into it so that it says the same.
+"""Adapters on a model: loaded so that every weight lands, and folded in so that the model computes the same.
 
 An adapter comes from our own trainers or from any other. What it is must be known before it counts: each tensor of its
 file has a place in the model and each place gets its tensor, it adds to weights and does nothing else, and the folded
@@ -37,13 +37,13 @@ def put_on(model: Any, folder: Path) -> Any:
 
     raw = require_adapter(folder)
     with warnings.catch_warnings():
-        # What the library remarks (unknown options, tied embeddings) is told or handled below.
+        # What the library remarks (unknown options, tied embeddings) is reported or handled below.
         warnings.simplefilter("ignore")
         kind = type(model).__name__
         try:
             config = PeftConfig.from_pretrained(str(folder))
             config.inference_mode, config.task_type = True, "CAUSAL_LM"
-            _tell_unknown_options(folder, raw, config)
+            _note_unknown_options(folder, raw, config)
             adapted = get_peft_model(model, config, adapter_name=NAME)
         except (ValueError, TypeError) as error:
             raise _misfit(folder, kind, _first_line(error)) from error
@@ -158,7 +158,7 @@ def _original(layer: Any) -> Any:
     return layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer
 
 
-def _tell_unknown_options(folder: Path, raw: dict[str, Any], config: Any) -> None:
+def _note_unknown_options(folder: Path, raw: dict[str, Any], config: Any) -> None:
     unknown = sorted(name for name, value in raw.items() if value and not hasattr(config, name))
     if unknown:
         note(
@@ -168,14 +168,14 @@ def _tell_unknown_options(folder: Path, raw: dict[str, Any], config: Any) -> Non
 
 
 def _other_shapes(adapted: Any, folder: Path, error: RuntimeError) -> str:
-    """Which weight of the file has another shape than its place in the model, and what that tells."""
+    """Which weight of the file has another shape than its place in the model, and what that means."""
     from peft import get_peft_model_state_dict
 
-    places = get_peft_model_state_dict(adapted, adapter_name=NAME)
+    expected = get_peft_model_state_dict(adapted, adapter_name=NAME)
     shapes = adapter_shapes(folder)
     others = {
         name: (shapes[name], list(value.shape))
-        for name, value in places.items()
+        for name, value in expected.items()
         if name in shapes and shapes[name] != list(value.shape)
     }
     if not others:

@@ -23,7 +23,7 @@ class ScoringTask:
 
 
 class CandidateScorer(Protocol):
-    """Gives exact scores."""
+    """Scores given answers exactly."""
 
     def score(self, tasks: Sequence[ScoringTask]) -> Iterator[tuple[int, list[float]]]:
         """Yield (index of the task, log-probability of each answer in nats), batch by batch, in any order."""
@@ -77,7 +77,7 @@ class Reply:
 
 
 class Teacher(Protocol):
-    """Writes texts: captions, chains of thought. `name` is the model's, as records and manifests tell it."""
+    """Writes texts: captions, chains of thought. `name` is the model's, as records and manifests name it."""
 
     name: str
 

@@ -1,18 +1,15 @@
-"""From a user's turn to the tokens a model sees.
+"""From examples to the tokens a model sees: one chat format and one encoder for training, scoring and generation.
 
 The chat template is the tokenizer's own, with thinking off unless a teacher may think. It is rendered once around a
-marker; a prompt is then what stands before the marker, the text, and what stands after it. Answers are tokenised apart
-from the prompt and end with the token that the template puts after an answer, in training, scoring and generation
-alike.
+marker; a prompt is what stands before the marker, the text, and what stands after it. Answers are tokenised apart from
+the prompt and end with the token that the template puts after an answer.
 
 A model keeps the chat it was trained with: its date, and for models of an earlier version of the template how that
 version wrote prompts (as they came, a think block left open, answers ended by the tokenizer's end of text).
 
-Only the template may speak in control tokens. Text of any origin that spells one (`<|im_end|>`, `[INST]`) is changed so
-far that it spells it no longer, as text and not while it is tokenised: trainers and servers that tokenise by themselves
-then read the same tokens.
-
-From examples to token ids: one renderer and one chat, for training, scoring and generation alike.
+Only the template may write control tokens. Text of any origin that spells one (`<|im_end|>`, `[INST]`) is changed, as
+text and before tokenising, until it no longer does, so that trainers and servers that tokenise by themselves read the
+same tokens.
 """
 
 from __future__ import annotations
@@ -122,27 +119,6 @@ def stop_ids(model: Any, end_id: int) -> list[int]:
     return sorted({end_id, *(() if named is None else [named] if isinstance(named, int) else named)})
 
 
-def _is_control(token: Any) -> bool:
-    """Whether an added token steers the model. Plain words, blanks and line breaks are added to many vocabularies too.
-
-    A token that begins or ends with a blank can't be kept out of text, and one blank more or less steers nothing.
-    """
-    content = str(token)
-    letters = content.replace("\u2581", "")
-    return content == content.strip() and (token.special or not (letters.isalnum() or not letters.strip()))
-
-
-def _any_of(spellings: Iterable[str]) -> re.Pattern[str]:
-    """What finds any of them in a text; where there are none, what finds nothing."""
-    return re.compile("|".join(map(re.escape, spellings)) or "(?!)")
-
-
-def _broken(spelling: str) -> str:
-    """A control token's spelling as text that no longer spells it."""
-    bracketed = plain(spelling)
-    return bracketed if bracketed != spelling else f"{spelling[0]} {spelling[1:]}" if len(spelling) > 1 else ""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
     """Turns examples into token ids within the prompt budget; `renderer.budget` counts what was left out."""
@@ -187,3 +163,24 @@ class Encoder:
         """The prompt and every candidate's answer."""
         answers = [self.answer_ids(item) for item in example.candidates]
         return ScoringTask(prompt_T=self.prompt_ids(example, hint), answers_C=answers)
+
+
+def _is_control(token: Any) -> bool:
+    """Whether an added token steers the model. Plain words, blanks and line breaks are added to many vocabularies too.
+
+    A token that begins or ends with a blank can't be kept out of text, and one blank more or less steers nothing.
+    """
+    content = str(token)
+    letters = content.replace("\u2581", "")
+    return content == content.strip() and (token.special or not (letters.isalnum() or not letters.strip()))
+
+
+def _any_of(spellings: Iterable[str]) -> re.Pattern[str]:
+    """What finds any of them in a text; where there are none, what finds nothing."""
+    return re.compile("|".join(map(re.escape, spellings)) or "(?!)")
+
+
+def _broken(spelling: str) -> str:
+    """A control token's spelling as text that no longer spells it."""
+    bracketed = plain(spelling)
+    return bracketed if bracketed != spelling else f"{spelling[0]} {spelling[1:]}" if len(spelling) > 1 else ""

@@ -1,14 +1,12 @@
 """A tokenizer's chat template: what it writes around a user's turn, and what it puts after an answer.
 
-A prompt has to be the same on every day and has to end where the answer begins. Templates see to neither: some read the
-clock, some open a think block in every prompt, and many end an answer with another token than the tokenizer's end of
-text. So the clock stands still, an open think block is closed, and the end of an answer is read from the template
-itself, which is asked to write one.
+A prompt has to be the same on every day and has to end where the answer begins. Templates guarantee neither: some read
+the clock, some open a think block in every prompt, and many end an answer with another token than the tokenizer's end
+of text. So the date is fixed, an open think block is closed, and the end of an answer is read from the template itself,
+which is asked to write one.
 
-Trying foreign work in a process of its own first, so that it can't hang this one or fill its memory.
-
-A chat template is a program that came with a model. Jinja's sandbox keeps it from files and network, not from loops
-without end or texts of gigabytes.
+A chat template is a program that came with a model. Jinja's sandbox keeps it from files and network, but not from loops
+without end or texts of gigabytes. It is therefore tried in a process of its own first, with limits on time and memory.
 """
 
 from __future__ import annotations
@@ -72,7 +70,7 @@ class ChatTemplate:
     def render(self, *contents: Content, asks: bool = True) -> str:
         """The turns of a user and a model in alternation, as text; `asks` for an answer, or not."""
         roles = ("user", "assistant")
-        turns = [{"role": roles[place % 2], "content": self._form(text)} for place, text in enumerate(contents)]
+        turns = [{"role": roles[number % 2], "content": self._form(text)} for number, text in enumerate(contents)]
         compiled = read(COMPILE_TEMPLATE)
         try:
             template = compiled(self._tokenizer.get_chat_template())
@@ -88,10 +86,11 @@ class ChatTemplate:
         except MemoryError:
             raise
         except Exception as error:  # a template is a foreign program, which may fail in any way
-            said = " ".join(str(error).split()) or type(error).__name__
+            message = " ".join(str(error).split()) or type(error).__name__
             raise BackendError(
-                f"{self.name} can't write a conversation of a user's turn and an answer: {said.rstrip('.')}. Expected "
-                "that of an instruction-tuned model; choose another one, or mend chat_template.jinja in its folder."
+                f"{self.name} can't write a conversation of a user's turn and an answer: {message.rstrip('.')}. "
+                "Expected that of an instruction-tuned model; choose another one, or mend chat_template.jinja in its "
+                "folder."
             ) from error
         return rendered
 
@@ -174,8 +173,8 @@ class ChatTemplate:
     def _own_opening(self) -> str | None:
         """What the template writes between a user's turn and an answer that it is given; None if it alters one."""
         rendered = self.render(MARKER, ANSWER, asks=False)
-        between, found, _ = rendered.rpartition(MARKER)[2].partition(ANSWER)
-        return between if found else None
+        between, separator, _ = rendered.rpartition(MARKER)[2].partition(ANSWER)
+        return between if separator else None
 
     def _form(self, content: Content) -> Content:
         return [{"type": "text", "text": content}] if self._in_parts and isinstance(content, str) else content
@@ -189,11 +188,6 @@ class ChatTemplate:
             "what closes it. Expected one that can be told not to think; choose another model, or mend "
             "chat_template.jinja in its folder."
         )
-
-
-def _opens_a_thought(opening: str) -> bool:
-    """Whether what follows `opening` would be reasoning; the final channel of the harmony format opens an answer."""
-    return bool(opening) and visible_answer(opening + ANSWER).text != ANSWER
 
 
 def excess(work: Callable[[], int]) -> str:
@@ -227,6 +221,11 @@ def excess(work: Callable[[], int]) -> str:
     if answer is None:
         return f"takes more than {MAX_SECONDS:g} seconds"
     return REASONS[NO_MEMORY] if answer == b"" else REASONS.get(answer, "")
+
+
+def _opens_a_thought(opening: str) -> bool:
+    """Whether what follows `opening` would be reasoning; the final channel of the harmony format opens an answer."""
+    return bool(opening) and visible_answer(opening + ANSWER).text != ANSWER
 
 
 def _carry_out(work: Callable[[], int], writing: int) -> None:

@@ -1,17 +1,14 @@
-"""Loading models from folders or the hub, and generating with them.
+"""Loading causal LMs from folders or the hub, and generating with them.
 
-What is chosen for the user (device, number format, which adapter on which model) is told on standard error. An
+The choices made for the user (device, number format, which adapter on which model) are written to standard error. An
 adapter loads only on the model it was trained on: its manifest holds that model's hash.
 
-Reading what a model folder or hub repository holds, and refusing what would be read wrongly.
+What a folder holds is checked before it is used. The libraries fill missing weights with random numbers, cut
+vocabularies silently, and name a missing package where a model is quantized; here each of these is refused in one
+sentence, before any weight is read where that is possible.
 
-The libraries start weights that a folder lacks at random, cut vocabularies without a word, and name a missing package
-where a model is quantized. Here each of these is one sentence, and as far as it can be before any weight is read.
-
-What a local model wrote, from token ids to the text that `visible_answer` reads.
-
-Marks of reasoning are special tokens in some tokenizers and plain text in others. They stay in the text, since without
-them reasoning can't be told from the answer; all other special tokens are dropped.
+Answers are decoded with their marks of reasoning, which are special tokens in some tokenizers and plain text in others:
+without them reasoning can't be separated from the answer. All other special tokens are dropped.
 """
 
 from __future__ import annotations
@@ -131,7 +128,7 @@ def folded(loaded: LoadedModel) -> LoadedModel:
 
 
 def quieten() -> None:
-    """Keep the libraries' own remarks off the screen; what a user should know is told by this program."""
+    """Keep the libraries' own remarks off the screen; this program reports what a user should know."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
@@ -204,7 +201,7 @@ class HuggingFaceGenerator:
 
     def generate(self, prompts: Sequence[Tokens], *, num_answers: int, max_new_tokens: int) -> list[list[str]]:
         verify_scaling(self.loaded.model, max(map(len, prompts)) + max_new_tokens)
-        # Recurrent models would read padding, and not all of them tell the rows of a batch apart.
+        # Recurrent models would read padding, and not all of them keep the rows of a batch apart.
         batches = [[prompt] for prompt in prompts] if is_recurrent(self.loaded.model) else [prompts]
         texts = [text for batch in batches for text in self._write(batch, num_answers, max_new_tokens)]
         return [texts[start : start + num_answers] for start in range(0, len(texts), num_answers)]
@@ -232,22 +229,17 @@ class HuggingFaceGenerator:
                 top_k=None,
             )
         except ValueError as error:
-            said = " ".join(str(error).split())
+            message = " ".join(str(error).split()).rstrip(".")
             raise BackendError(
-                f"{' + '.join(self.loaded.names)} can't write {num_answers} answers to a prompt: {said.rstrip('.')}. "
+                f"{' + '.join(self.loaded.names)} can't write {num_answers} answers to a prompt: {message}. "
                 "Choose another model, or ask for one answer (--top-k 1)."
             ) from error
         answers = [_ended(row, ends) for row in output[:, width:].tolist()]
         return [visible_answer(self._decoder.decode(answer)).text for answer in answers]
 
 
-def _ended(row: list[int], ends: Sequence[int]) -> list[int]:
-    """An answer up to the first of its end tokens; what fills the row behind it depends on its batch."""
-    return row[: next((place + 1 for place, token in enumerate(row) if token in ends), len(row))]
-
-
 def num_parameters(model: Any) -> str:
-    """The size of a model as it is told: 4.0B, 0.06M."""
+    """The size of a model for messages: 4.0B, 0.06M."""
     count = sum(parameter.numel() for parameter in model.parameters())
     return f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.2f}M"
 
@@ -281,9 +273,10 @@ def read_config(source: str) -> Any:
 
 def quantization(config: Any) -> str:
     """The method by which a model is quantized; empty where it isn't."""
-    found = getattr(config, "quantization_config", None) or {}
-    found = found if isinstance(found, dict) else found.to_dict()
-    method = found.get("quant_method") or ("bitsandbytes" if {"load_in_4bit", "load_in_8bit"} & found.keys() else "")
+    options = getattr(config, "quantization_config", None) or {}
+    options = options if isinstance(options, dict) else options.to_dict()
+    is_bitsandbytes = bool({"load_in_4bit", "load_in_8bit"} & options.keys())
+    method = options.get("quant_method") or ("bitsandbytes" if is_bitsandbytes else "")
     return str(getattr(method, "value", method))
 
 
@@ -346,3 +339,8 @@ class MarkedDecoder:
         """The text of `ids`, which hold the answer up to its end token."""
         text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
         return self._dropped.sub("", text)
+
+
+def _ended(row: list[int], ends: Sequence[int]) -> list[int]:
+    """An answer up to the first of its end tokens; what fills the row behind it depends on its batch."""
+    return row[: next((index + 1 for index, token in enumerate(row) if token in ends), len(row))]

@@ -1,14 +1,12 @@
-"""How a model's layers tell where a token stands, and which of them a row of many answers would mislead.
+"""How a model's layers take positions, and which models a row of many answers would mislead.
 
 A row holds all answers to a prompt, each token at the position that it has in its own answer. That needs layers which
 take positions as they are given. Recurrent layers read tokens in the order of the row, and ALiBi counts distances along
 it. Some scalings of rotary positions depend on the longest row of a batch, so that a row gets other numbers beside a
-longer one: those are taken up to the length below which they scale nothing.
+longer one: those are accepted up to the length below which they scale nothing.
 
-Reading a prompt only as far as something that follows it will look.
-
-What follows a prompt sees its keys and values, nothing else. So in the last layer all that comes after them, attention,
-output and MLP, is of no use for the prompt's own tokens.
+`PromptCache` reads a prompt only as far as later tokens will look. They see its keys and values and nothing else, so
+that the last layer's attention, output and MLP are of no use for the prompt's own tokens.
 """
 
 from __future__ import annotations
@@ -82,27 +80,6 @@ def scaling_limit(model: Any) -> int | None:
     return min((limit for _, limit in _scalings(model.config.get_text_config())), default=None)
 
 
-def _scalings(config: Any) -> Iterator[tuple[str, int]]:
-    """(kind, its original length) of each scaling of rotary positions that looks at the longest row of a batch."""
-    found = getattr(config, "rope_parameters", None) or {}
-    for rope in (found, *(part for part in found.values() if isinstance(part, Mapping))):
-        kind = rope.get("rope_type", "default")
-        if kind == "longrope":
-            original = rope.get("original_max_position_embeddings") or config.original_max_position_embeddings
-            yield kind, int(original)
-        elif "dynamic" in kind:
-            yield kind, int(config.max_position_embeddings)
-
-
-def _has_alibi(config: Any) -> bool:
-    own = (config, getattr(config, "attn_config", None))
-    return (
-        config.model_type in ALIBI_TYPES
-        or any(bool(getattr(part, "alibi", False)) for part in own)
-        or getattr(config, "position_embedding_type", None) == "alibi"
-    )
-
-
 class PromptCache(DynamicCache):
     """Keys and values of a prompt, read inside `reading`, which ends once the layer `last` has made its own.
 
@@ -127,6 +104,27 @@ class PromptCache(DynamicCache):
         if self._reading and layer_idx == self._last:
             raise _PromptIsRead
         return kept
+
+
+def _scalings(config: Any) -> Iterator[tuple[str, int]]:
+    """(kind, its original length) of each scaling of rotary positions that looks at the longest row of a batch."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    for scaling in (parameters, *(part for part in parameters.values() if isinstance(part, Mapping))):
+        kind = scaling.get("rope_type", "default")
+        if kind == "longrope":
+            original = scaling.get("original_max_position_embeddings") or config.original_max_position_embeddings
+            yield kind, int(original)
+        elif "dynamic" in kind:
+            yield kind, int(config.max_position_embeddings)
+
+
+def _has_alibi(config: Any) -> bool:
+    own = (config, getattr(config, "attn_config", None))
+    return (
+        config.model_type in ALIBI_TYPES
+        or any(bool(getattr(part, "alibi", False)) for part in own)
+        or getattr(config, "position_embedding_type", None) == "alibi"
+    )
 
 
 class _PromptIsRead(BaseException):

@@ -64,13 +64,13 @@ class HuggingFaceScorer:
         name = type(causal_lm(self.model)).__name__
         try:
             logits, projected, expected = _one_by_one(self.model, PROBE)
-            found = score_rows(self.model, [row], cached=self.reach is None)[0]
+            scores = score_rows(self.model, [row], cached=self.reach is None)[0]
         except torch.OutOfMemoryError:
             raise
         except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
-            said = " ".join(str(error).split())
+            message = " ".join(str(error).split())
             raise BackendError(
-                f"{name} can't read candidates that share one row, as exact scoring has them ({said}). {ADVICE}"
+                f"{name} can't read candidates that share one row, as exact scoring has them ({message}). {ADVICE}"
             ) from error
         if not torch.allclose(projected.float(), logits.float(), atol=1e-3, rtol=1e-3):
             raise BackendError(
@@ -79,10 +79,10 @@ class HuggingFaceScorer:
             )
         is_rounded = self.model.dtype != torch.float32 or getattr(causal_lm(self.model), "is_quantized", False)
         atol, rtol = ROUNDED if is_rounded else EXACT
-        if not torch.allclose(found, expected, atol=atol, rtol=rtol):
+        if not torch.allclose(scores, expected, atol=atol, rtol=rtol):
             raise BackendError(
                 f"{name} scores candidates that share one row otherwise than each alone (by up to "
-                f"{(found - expected).abs().max():.2g} nats on a probe), so that exact scores would be wrong. {ADVICE}"
+                f"{(scores - expected).abs().max():.2g} nats on a probe), so that exact scores would be wrong. {ADVICE}"
             )
 
     def verify_lengths(self, rows: Sequence[Row]) -> None:

@@ -49,7 +49,7 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int, pieces: str = PIECES) 
 def build_model(
     tokenizer: Any, layers: int, width: int, heads: int, seed: int, inner_width: int | None = None, **options: Any
 ) -> Qwen3ForCausalLM:
-    """A Qwen3 with tied embeddings and random weights; its MLPs are four times as wide unless `inner_width` tells.
+    """A Qwen3 with tied embeddings and random weights; its MLPs are four times as wide unless `inner_width` is given.
 
     `options` are further fields of its configuration.
     """

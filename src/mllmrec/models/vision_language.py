@@ -95,8 +95,8 @@ class Sight:
         self.images = _image_processor(source)
         _verify_patches(source, self.images, config.vision_config)
         self.image_token: str = self.chat.tokenizer.convert_ids_to_tokens(config.image_token_id)
-        self.place = self._place_of_an_image()
-        self.frame = self.chat.count_control(self.place) - 1
+        self.placeholder = self._image_placeholder()
+        self.frame = self.chat.count_control(self.placeholder) - 1
 
     def prompt(self, request: Request) -> Prompt:
         """The request as tokens and patches; text that spells control tokens is made plain first.
@@ -109,7 +109,7 @@ class Sight:
         shown = "".join(
             self.chat.harmless(part)
             if isinstance(part, str)
-            else self.place.replace(self.image_token, self.image_token * next(widths))
+            else self.placeholder.replace(self.image_token, self.image_token * next(widths))
             for part in request.parts()
         )
         placed = sum(lengths) + len(lengths) * self.frame
@@ -135,17 +135,17 @@ class Sight:
         lengths = seen["image_grid_thw"].prod(dim=1) // self.images.merge_size**2
         return dict(seen), lengths.tolist()
 
-    def _place_of_an_image(self) -> str:
+    def _image_placeholder(self) -> str:
         """What the chat template writes for an image. Raises BackendError when it writes none."""
         rendered = self.chat.render([{"type": "image"}, {"type": "text", "text": MARKER}])
         before = self.chat.prompt(MARKER).partition(MARKER)[0]
-        place: str = rendered.partition(MARKER)[0].removeprefix(before)
-        if rendered != self.chat.prompt(place + MARKER) or place.count(self.image_token) != 1:
+        placeholder: str = rendered.partition(MARKER)[0].removeprefix(before)
+        if rendered != self.chat.prompt(placeholder + MARKER) or placeholder.count(self.image_token) != 1:
             raise BackendError(
                 f"The chat template of {self.chat.tokenizer.name_or_path} has no place for an image. Expected that of "
                 "Qwen3-VL; add its chat_template.jinja to the folder."
             )
-        return place
+        return placeholder
 
 
 def _image_processor(source: str) -> Any:

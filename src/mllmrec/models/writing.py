@@ -1,16 +1,15 @@
-"""How a local model writes the texts of many requests: batch by batch, each as if it were alone.
+"""How a local model writes the texts of many requests, and the teacher that reads text.
 
-Requests are drawn a few batches at a time and sorted by size, so that a batch holds rows of like length and the largest
-comes first. Prompts are padded on the left and masked there. Writing is greedy; above temperature 0 noise is added to
-the logits before the largest is taken (the Gumbel-max trick, which samples exactly), and the noise depends on the
-request's key alone, so that neither batches nor order decide a text. What the model's folder says about sampling is
-left aside. Recurrent models, which would read padding, get one prompt at a time. A batch that doesn't fit into the
-device's memory is halved and tried again.
+Requests are written batch by batch, each as if it were alone. They are drawn a few batches at a time and sorted by
+size, so that a batch holds rows of like length and the largest comes first. Prompts are padded on the left and masked
+there. Writing is greedy; above temperature 0 noise is added to the logits before the largest is taken (the Gumbel-max
+trick, which samples exactly), and the noise depends on the request's key alone, so that neither batches nor order
+decide a text. The sampling settings of the model's folder are not used. Recurrent models, which would read padding, get
+one prompt at a time. A batch that doesn't fit into the device's memory is halved and tried again.
 
-A teacher that reads: a causal LM from a model folder, for refining chains of thought from captions and titles.
-
-A model that reasons before it answers may do so with --thinking; what it reasons is hidden, counted in its tokens and
-dropped, and an answer that never comes is an empty one.
+`TextTeacher` is any causal LM with a chat template, for refining chains of thought from captions and titles. With
+--thinking a model may reason before it answers; its reasoning is counted in its tokens and dropped, and a text without
+an answer behind the reasoning is a failure.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ class Writer:
         self.image_id: int | None = getattr(model.config, "image_token_id", None)
         self._opened = open_thought(chat.prompt(""))
         self._decoder = MarkedDecoder(chat.tokenizer)
-        self._told = False
+        self._noted = False
         model.generation_config = GenerationConfig(eos_token_id=sorted(self.ends), pad_token_id=self.pad_id)
 
     def answer(self, requests: Iterable[Request], prompt_of: Callable[[Request], Prompt]) -> Iterator[Reply]:
@@ -113,9 +112,9 @@ class Writer:
         if not half:
             return [None]
         self.batch = min(self.batch, half)
-        if not self._told:
+        if not self._noted:
             note(f"The device's memory doesn't hold {len(prompts)} texts at a time; going on with half as many.")
-            self._told = True
+            self._noted = True
         return self._continue(prompts[:half]) + self._continue(prompts[half:])
 
     def _generate(self, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -150,7 +149,7 @@ class Writer:
         usage = {"calls": 1, "prompt_tokens": len(prompt.ids), "completion_tokens": 0, "seconds": seconds}
         if written is None:
             return Reply(key=prompt.key, text=None, failure="out_of_memory", usage=usage)
-        length = next((place for place, token in enumerate(written) if token in self.ends), None)
+        length = next((index for index, token in enumerate(written) if token in self.ends), None)
         usage["completion_tokens"] = len(written) if length is None else length + 1
         if length is None:
             return Reply(key=prompt.key, text=None, failure="truncated", usage=usage)
@@ -174,12 +173,6 @@ class Noise(LogitsProcessor):
         shape = scores.shape[1:]
         noise = torch.stack([-torch.empty(shape).exponential_(generator=own).log() for own in self.generators])
         return scores / self.temperature + noise.to(scores.device)
-
-
-def _size(request: Request) -> int:
-    """How much there is to read, in characters."""
-    pixels = sum(picture.rgb.shape[0] * picture.rgb.shape[1] for picture in request.pictures)
-    return len(request.text) + pixels // PIXELS_PER_CHARACTER
 
 
 class TextTeacher:
@@ -212,3 +205,9 @@ class TextTeacher:
             return Prompt(key=request.key, ids=self.chat.prompt_ids(self.chat.harmless(request.text)))
         except BackendError as error:
             raise UnfitError("control_token") from error
+
+
+def _size(request: Request) -> int:
+    """How much there is to read, in characters."""
+    pixels = sum(picture.rgb.shape[0] * picture.rgb.shape[1] for picture in request.pictures)
+    return len(request.text) + pixels // PIXELS_PER_CHARACTER

@@ -3,7 +3,7 @@
 The architecture, the chat template and the special tokens are Qwen3's own, only smaller, so that every later stage
 runs the code that a 4B model runs. The vocabulary is byte-level BPE trained on the dataset's titles, the prompt
 template, and the captions and traces where there are any; an item's number becomes one token where the vocabulary has
-room. What pre-training does is told in `pretraining.py`; without steps the weights are random.
+room. `pretraining.py` trains the weights; without steps they are random.
 """
 
 from __future__ import annotations
@@ -61,6 +61,11 @@ def run(settings: BackboneSettings, workspace: Workspace) -> Summary:
     )
 
 
+def train_tokenizer(catalogue: Catalogue, vocab_size: int, prose: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """A vocabulary of the catalogue's answers, the template and `prose`."""
+    return make_tokenizer(itertools.chain(_corpus(catalogue), prose), vocab_size)
+
+
 def _trained(
     settings: BackboneSettings, workspace: Workspace, inputs: Mapping[str, str], state: Path
 ) -> tuple[Any, PreTrainedTokenizerFast, dict[str, float]]:
@@ -73,11 +78,6 @@ def _trained(
     model = build_model(tokenizer, settings.layers, settings.width, settings.heads, settings.seed)
     losses = pretrain(model, tokenizer, interactions, settings, state, inputs)
     return model, tokenizer, losses
-
-
-def train_tokenizer(catalogue: Catalogue, vocab_size: int, prose: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """A vocabulary of the catalogue's answers, the template and `prose`."""
-    return make_tokenizer(itertools.chain(_corpus(catalogue), prose), vocab_size)
 
 
 def _inputs(settings: BackboneSettings, workspace: Workspace) -> dict[str, str]:

@@ -29,7 +29,7 @@ from mllmrec.training.grpo.candidate_policy import distribution
 
 METRICS = ("HR@1", "HR@3", "NDCG@3")
 WATCHED = "NDCG@3"
-"""What is kept of each user too, so that a rise can be told from luck with a few of them."""
+"""What is kept of each user too, so that a rise can be distinguished from luck with a few of them."""
 EXPECTED_REWARD = "reward"
 """Beside the metrics, where there is a reward: its mean under the candidates' probabilities, without sampling."""
 SHOWN = ("loss", "reward", "hit_share", "invalid_share", "frac_reward_zero_std", "kl", "outside_mass")
@@ -55,7 +55,7 @@ class Validation:
         return averaged(self.by_user(model, rank, world_size))
 
     def by_user(self, model: Any, rank: int = 0, world_size: int = 1) -> FloatArray:
-        """Those of each example, (examples, metrics); each process scores its share and all of them get the whole."""
+        """The metrics of every example, (examples, metrics); a process scores its share, and each gets the whole."""
         mine = list(range(rank, len(self.tasks), world_size))
         scorer = scorer_of(model, self.max_tokens)
         with folded_meanwhile(model):

@@ -143,7 +143,7 @@ def _refuse_foreign(folder: Path, settings: TrainingSettings) -> None:
 
 
 def _drop_broken(folder: Path, last: Path | None) -> None:
-    """Remove the checkpoints that can't be gone on from, and say so."""
+    """Remove the checkpoints that can't be resumed from, and say so."""
     processes = _processes(folder)
     for path in sorted(folder.glob("checkpoint-*"), key=step_of):
         if lost := faults(path, processes):
@@ -184,13 +184,13 @@ def _refuse_other_run(
             f"{folder} holds an interrupted run of `mllmrec {before['verb']}` (step {step}). Choose another --tag, or "
             "start over with --overwrite."
         )
-    found = [
+    changes = [
         *differences("setting", settings.completed(before["settings"]), now["settings"]),
         *differences("input", before["inputs"], now["inputs"]),
     ]
-    if found:
+    if changes:
         raise ArtifactError(
-            f"{folder} holds an interrupted run (step {step}) that was made in another way: {'; '.join(found)}. Give "
+            f"{folder} holds an interrupted run (step {step}) that was made in another way: {'; '.join(changes)}. Give "
             "the same settings and inputs and --resume, choose another --tag, or start over with --overwrite."
         )
     if not settings.resume:

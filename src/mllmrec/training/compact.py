@@ -1,17 +1,14 @@
-"""A training step without what its loss never sees: other positions than answers, a mask for padding, and what the
-last layer makes of prompts.
+"""A training step without what its loss never uses.
 
-TRL's loss looks at labelled positions only, but away from GPUs it projects every position onto the vocabulary first,
-because compiled back ends want one shape. For a small model with short answers that projection is most of the work:
-without it a training step of a 0.85M-parameter model with 8,192 tokens takes a fifth of the time, with the same loss
-and gradients.
+Three parts are left out; losses and gradients stay the same but for rounding (`benchmarks/training.py` times them):
 
-A batch is padded on the right, behind everything that counts, and a causal model never looks there; but a padding mask
-keeps attention from its causal kernel. On a CPU a step takes a tenth longer with one for rows of 300 tokens, and two
-thirds longer for rows of 2,400 (`benchmarks/training.py`).
+* Logits of positions without a label. TRL projects every position onto the vocabulary away from GPUs, because compiled
+  back ends want one shape. For a small model with short answers that projection is half of a step or more.
+* The padding mask. A batch is padded on the right, behind everything that counts, and a causal model never looks
+  there; but the mask keeps attention from its causal kernel, which costs more the longer the rows are.
+* The last layer of prompts. Only its keys and values are used there, not its attention, output and MLP.
 
-Of a prompt the last layer needs keys and values only: without its attention, output and MLP there a step of the demo's
-four layers takes a fifth less.
+The first and the last replace names of TRL and transformers, in the versions that `private_names.py` lists.
 """
 
 from __future__ import annotations
@@ -67,11 +64,6 @@ def without_padding_mask(model: Any) -> Iterator[None]:
         hook.remove()
 
 
-def _drop_padding_mask(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    mask = kwargs.get(MASK)
-    return args, kwargs | {MASK: None} if getattr(mask, "ndim", 0) == 2 else kwargs
-
-
 @contextmanager
 def answers_last(model: Any) -> Iterator[None]:
     """For the block, let a causal LM's last layer stop once it has keys and values of prompts, and go on at answers.
@@ -113,6 +105,11 @@ def answers_last(model: Any) -> Iterator[None]:
         del last.forward
         if own is not None:
             last.forward = own
+
+
+def _drop_padding_mask(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    mask = kwargs.get(MASK)
+    return args, kwargs | {MASK: None} if getattr(mask, "ndim", 0) == 2 else kwargs
 
 
 def _before_first_prediction(labels_BT: torch.Tensor) -> int:

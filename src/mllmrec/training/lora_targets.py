@@ -66,7 +66,7 @@ class LoraTargets:
 def lora_for(source: str, *, rank: int, alpha: int, dropout: float, insist: bool = False) -> LoraConfig:
     """LoRA on every linear layer of the decoder blocks of the model in `source`, whose weights aren't read.
 
-    Stacks of experts can't have a dropout, so that beside them it is 0 for all layers. What is left out is told.
+    Stacks of experts can't have a dropout, so that beside them it is 0 for all layers. What is left out is reported.
     Raises BackendError, by the name of its class, for a model that LoRA can't be put on or that can't be scored, and
     SettingsError for a dropout that it can't have and that the caller does `insist` on.
     """
@@ -86,7 +86,7 @@ def lora_for(source: str, *, rank: int, alpha: int, dropout: float, insist: bool
 
 
 def find_targets(model: Any) -> LoraTargets:
-    """The targets in a causal LM, found by putting LoRA on it and taking it off; no weights are needed (device meta).
+    """The targets in a causal LM, by putting LoRA on it and taking it off; no weights are needed (device meta).
 
     Raises BackendError, by the name of its class, when it has no decoder blocks or LoRA can't be put on any layer.
     """

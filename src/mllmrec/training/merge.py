@@ -1,4 +1,4 @@
-"""`mllmrec merge`: adapters and backbone become one model, checked to say the same.
+"""`mllmrec merge`: adapters and backbone become one model, checked to give the same log-probabilities.
 
 The low-rank products are added in float32 and the result is stored in the number format of the backbone. Merging is
 refused when the log-probabilities of merged model and adapter differ on a probe by more than `tolerance`.
@@ -74,14 +74,6 @@ def run(settings: MergeSettings, workspace: Workspace) -> Summary:
     )
 
 
-def _model_hash(workspace: Workspace, backbone: str, trained: Manifest | None) -> str:
-    """The model that adapters belong to: the one they were trained on, or for adapters made elsewhere the one named."""
-    if trained is not None:
-        return trained.inputs["model"]
-    source = Path(resolve(workspace, backbone))
-    return hash_model(source) if source.is_dir() else str(source)
-
-
 def merge_into(loaded: LoadedModel, folder: Path, dtype: torch.dtype, tolerance: float) -> float:
     """Merge in float32, round to `dtype`, compare; then store. The largest difference of a token's log-probability.
 
@@ -103,6 +95,20 @@ def merge_into(loaded: LoadedModel, folder: Path, dtype: torch.dtype, tolerance:
     return _difference_as_stored(loaded, folder, before, tolerance)
 
 
+def stored_dtype(workspace: Workspace, backbone: str) -> torch.dtype:
+    """The number format that a backbone's configuration names; float32 where it names none."""
+    dtype = read_config(str(workspace.model(backbone) or backbone)).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def _model_hash(workspace: Workspace, backbone: str, trained: Manifest | None) -> str:
+    """The model that adapters belong to: the one they were trained on, or for adapters made elsewhere the one named."""
+    if trained is not None:
+        return trained.inputs["model"]
+    source = Path(resolve(workspace, backbone))
+    return hash_model(source) if source.is_dir() else str(source)
+
+
 def _difference_as_stored(loaded: LoadedModel, folder: Path, before: torch.Tensor, tolerance: float) -> float:
     stored = read_weights(AutoModelForCausalLM, str(folder), read_config(str(folder)), dtype=torch.float32)
     difference = _largest_difference(before, _log_probabilities(loaded, stored.to(loaded.model.device).eval()))
@@ -119,12 +125,6 @@ def _largest_difference(before: torch.Tensor, after: torch.Tensor) -> float:
     return float((before - after).abs().max())
 
 
-def stored_dtype(workspace: Workspace, backbone: str) -> torch.dtype:
-    """The number format that a backbone's configuration names; float32 where it names none."""
-    dtype = read_config(str(workspace.model(backbone) or backbone)).dtype
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
-
-
 @torch.no_grad()
 def _log_probabilities(loaded: LoadedModel, model: Any) -> torch.Tensor:
     """log p of the tokens of each probe, prompts and answers, one after the other, float32, in nats."""
@@ -139,6 +139,6 @@ def _log_probabilities(loaded: LoadedModel, model: Any) -> torch.Tensor:
 
 def _probe(number: int) -> tuple[str, str]:
     """A prompt of made-up items and an answer; every probe has other ids and another length."""
-    items = [f"[ITEM_{100 * number + place}] Title {place} of {number}" for place in range(4 + number)]
+    items = [f"[ITEM_{100 * number + item}] Title {item} of {number}" for item in range(4 + number)]
     text = "\n".join(["A user chose these, oldest first:", *items[:2], "Candidates:", *items[2:], QUESTION])
     return text, items[-1]

@@ -1,22 +1,18 @@
-"""Two short pre-training games that make a small backbone ready to be fine-tuned.
+"""Two short pre-training games that make a small backbone ready to be fine-tuned, and the state to resume them from.
 
 Copying: random segments of tokens that come again after a random gap, with the loss on the repetition. A model that
 has seen no text learns to look back and copy, which answering from a candidate list needs.
 
 Sequences: the train split's sequences as text, one item a line, with the loss on every token. One window of
-fine-tuning has one answer to learn from; here each item of the sequence is one. Most lines hold the id alone, some
+fine-tuning has one answer to learn from; here every item of the sequence is one. Most lines hold the id alone, some
 the title too, which is enough to learn both what comes next and what it is called; a model that can't copy learns
-sooner with more titles, whose words make the ids of like items alike. After copying, half of the rows
-have a menu: a history, a shuffled list of what came next among random items, and then what came next, in order, which
-is a first lesson in choosing from a list; a model that can't copy yet is only held back by it. Validation targets are
-left out, as everywhere.
+sooner with more titles, whose words make the ids of like items alike. After copying, half of the rows have a menu: a
+history, a shuffled list of what came next among random items, and then what came next, in order. It is a first lesson
+in choosing from a list; a model that can't copy yet is only held back by it. Validation targets are left out.
 
-The state is kept every half minute: a run that was stopped goes on, to the same weights.
-
-What a training loop of our own must remember to go on as if it had never stopped.
-
-Weights and the optimizer's moments lie in one safetensors file; where the loop was, and what must be the same for it to
-go on, in a JSON file beside it that is written last. Files that don't belong together count as none.
+The state is saved every half minute, and a stopped run resumes to the same weights. Weights and the optimizer's moments
+lie in one safetensors file; the position in the loop, and what must be the same for it to resume, in a JSON file beside
+it that is written last. Files that don't belong together count as none.
 """
 
 from __future__ import annotations
@@ -48,7 +44,7 @@ WARMUP_SHARE, DECAY_SHARE = 0.05, 0.2
 SAVE_SECONDS = 30.0
 Batch = tuple[torch.Tensor, torch.Tensor]
 
-TENSORS, PLACE = "state.safetensors", "state.json"
+TENSORS, POSITION = "state.safetensors", "state.json"
 
 
 def pretrain(
@@ -76,11 +72,11 @@ def pretrain(
         ),
     ]
     plan = {**settings.result_settings(), "inputs": dict(inputs)}
-    place = None if settings.overwrite else kept_place(state, plan)
-    losses: dict[str, float] = dict(place["finished"]) if place else {}
+    reached = None if settings.overwrite else kept_position(state, plan)
+    losses: dict[str, float] = dict(reached["finished"]) if reached else {}
     for name, steps, draw in games:
         if steps and name not in losses:
-            begun = place["losses"] if place and place["game"] == name else []
+            begun = reached["losses"] if reached and reached["game"] == name else []
             losses[name] = _Game(name, steps, draw, settings, state, plan).play(model, begun, losses)
     shutil.rmtree(state, ignore_errors=True)
     return losses
@@ -149,6 +145,46 @@ class SequenceGame:
         return [(token, token) for piece in pieces for token in piece]
 
 
+def keep_state(
+    folder: Path,
+    module: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    plan: Mapping[str, Any],
+    reached: Mapping[str, Any],
+) -> None:
+    """Save everything; a crash in between leaves the state kept before, or none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"weight/{name}": weight.detach() for name, weight in module.named_parameters()}
+    for name, weight in module.named_parameters():
+        tensors |= {f"{kind}/{name}": value for kind, value in optimizer.state.get(weight, {}).items()}
+    fresh = folder / f"{TENSORS}.new"
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, fresh)
+    fresh.replace(folder / TENSORS)
+    write_json(folder / POSITION, {"plan": dict(plan), "place": dict(reached), "sha256": sha256(folder / TENSORS)})
+
+
+def kept_position(folder: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Where a loop with this plan was; None when nothing was kept, or of another plan, or only half of it."""
+    if not (folder / POSITION).exists() or not (folder / TENSORS).exists():
+        return None
+    kept = read_json(folder / POSITION)
+    if kept["plan"] != dict(plan) or kept["sha256"] != sha256(folder / TENSORS):
+        return None
+    reached: dict[str, Any] = kept["place"]
+    return reached
+
+
+def restore_state(folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put the kept weights and moments into the module and its optimizer."""
+    tensors = load_file(folder / TENSORS)
+    kinds = {key.split("/", 1)[0] for key in tensors} - {"weight"}
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            weight.copy_(tensors[f"weight/{name}"])
+            kept = {kind: tensors[f"{kind}/{name}"] for kind in kinds if f"{kind}/{name}" in tensors}
+            optimizer.state[weight] = kept
+
+
 def _padded(rows: Sequence[list[tuple[int, int]]]) -> Batch:
     """input_ids and labels (B, T) of rows of (token, label), padded on the right."""
     width = max(map(len, rows))
@@ -194,8 +230,8 @@ class _Game:
                 if (step + 1) % max(1, self.steps // 10) == 0:
                     note(f"{self.name}: step {step + 1} of {self.steps}, loss {self._tail_mean(losses):.3f}")
                 if time.monotonic() - kept > SAVE_SECONDS:
-                    place = {"game": self.name, "losses": losses, "finished": dict(finished)}
-                    keep_state(self.state, model, optimizer, self.plan, place)
+                    reached = {"game": self.name, "losses": losses, "finished": dict(finished)}
+                    keep_state(self.state, model, optimizer, self.plan, reached)
                     kept = time.monotonic()
         model.eval()
         return self._tail_mean(losses)
@@ -218,43 +254,3 @@ class _Game:
     def _tail_mean(self, losses: Sequence[float]) -> float:
         tail = losses[-max(1, self.steps // 10) :]
         return sum(tail) / len(tail)
-
-
-def keep_state(
-    folder: Path,
-    module: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    plan: Mapping[str, Any],
-    place: Mapping[str, Any],
-) -> None:
-    """Save everything; a crash in between leaves the state kept before, or none."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"weight/{name}": weight.detach() for name, weight in module.named_parameters()}
-    for name, weight in module.named_parameters():
-        tensors |= {f"{kind}/{name}": value for kind, value in optimizer.state.get(weight, {}).items()}
-    fresh = folder / f"{TENSORS}.new"
-    save_file({name: tensor.clone() for name, tensor in tensors.items()}, fresh)
-    fresh.replace(folder / TENSORS)
-    write_json(folder / PLACE, {"plan": dict(plan), "place": dict(place), "sha256": sha256(folder / TENSORS)})
-
-
-def kept_place(folder: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Where a loop with this plan was; None when nothing was kept, or of another plan, or only half of it."""
-    if not (folder / PLACE).exists() or not (folder / TENSORS).exists():
-        return None
-    told = read_json(folder / PLACE)
-    if told["plan"] != dict(plan) or told["sha256"] != sha256(folder / TENSORS):
-        return None
-    place: dict[str, Any] = told["place"]
-    return place
-
-
-def restore_state(folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put the kept weights and moments into the module and its optimizer."""
-    tensors = load_file(folder / TENSORS)
-    kinds = {key.split("/", 1)[0] for key in tensors} - {"weight"}
-    with torch.no_grad():
-        for name, weight in module.named_parameters():
-            weight.copy_(tensors[f"weight/{name}"])
-            kept = {kind: tensors[f"{kind}/{name}"] for kind in kinds if f"{kind}/{name}" in tensors}
-            optimizer.state[weight] = kept

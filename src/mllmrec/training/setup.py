@@ -1,7 +1,4 @@
-"""What SFT and GRPO need before their trainers: inputs, prompt format, rows, trainer arguments.
-
-What GRPO starts from: a full SFT model, and the prompt format that it was trained with.
-"""
+"""What SFT and GRPO need before their trainers: inputs, prompt format, rows, trainer arguments, GRPO's base model."""
 
 from __future__ import annotations
 
@@ -124,11 +121,6 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _require_tensorboard() -> None:
-    if importlib.util.find_spec("tensorboard") is None:
-        raise SettingsError("--track needs TensorBoard. Install it: pip install 'mllmrec-r1[track]'.")
-
-
 def full_model(settings: GrpoSettings, workspace: Workspace) -> Path:
     """The checkpoint GRPO starts from: merged, or trained in full."""
     folder = workspace.checkpoint(settings.dataset, settings.sft_tag)
@@ -161,3 +153,8 @@ def as_trained(settings: GrpoSettings, base: Path) -> GrpoSettings:
     if "max_prompt_tokens" not in settings.model_fields_set:
         update["max_prompt_tokens"] = known.max_prompt_tokens
     return settings.model_copy(update=update)
+
+
+def _require_tensorboard() -> None:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise SettingsError("--track needs TensorBoard. Install it: pip install 'mllmrec-r1[track]'.")

@@ -1,8 +1,8 @@
 """`mllmrec sft`: fine-tune a backbone to answer `[ITEM_<id>] <title>` with the item that comes next.
 
 TRL's SFTTrainer does the training. Rows are tokenised by our own renderer, the loss is on the answer and its end
-token alone, and nothing is ever cut: the prompt budget shortens captions and old history instead. Each epoch has
-fresh negatives, because its rows are other rows. Validation ranks by exact scores, and the best reading is kept.
+token alone, and nothing is ever cut: the prompt budget shortens captions and old history instead. Every epoch has fresh
+negatives, because its rows are other rows. Validation ranks by exact scores, and the best weights are kept.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from mllmrec.errors import SettingsError
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import load
 from mllmrec.models.scoring import HuggingFaceScorer
-from mllmrec.reasoning.assessment.prediction import Lists, PredictionJudge
+from mllmrec.reasoning.assessment.prediction import ListDraw, PredictionJudge
 from mllmrec.reasoning.assessment.stage import run
 from mllmrec.records import Summary, Trace
 from mllmrec.settings.texts import AssessSettings
@@ -77,7 +77,9 @@ def test_every_trace_is_judged_by_a_scorer_that_never_saw_its_user(toy_copy: Wor
     interactions = Interactions.load(toy_copy, DATASET)
     loaded = load(toy_copy, "tiny", device="cpu")
     encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, 4096)
-    judge = PredictionJudge(HuggingFaceScorer(loaded.model), encoder, interactions, Lists(orders=2, num_neg=4, seed=42))
+    judge = PredictionJudge(
+        HuggingFaceScorer(loaded.model), encoder, interactions, ListDraw(orders=2, num_neg=4, seed=42)
+    )
     for row, trace in zip(assessed(toy_copy), written, strict=True):
         if row["reason"] == "names the target's title":
             assert row["scores"]["lift"] is row["scores"]["prediction"] is None, "it isn't worth a scorer's time"

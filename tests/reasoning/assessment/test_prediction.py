@@ -16,11 +16,11 @@ from mllmrec.models.base import ScoringTask
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import LoadedModel, load
 from mllmrec.models.scoring import HuggingFaceScorer
-from mllmrec.reasoning.assessment.prediction import Lists, PredictionJudge, log_odds
+from mllmrec.reasoning.assessment.prediction import ListDraw, PredictionJudge, log_odds
 from mllmrec.records import Trace
 from mllmrec.storage.workspace import Workspace
 
-LISTS = Lists(orders=3, num_neg=4, seed=42)
+LISTS = ListDraw(orders=3, num_neg=4, seed=42)
 
 
 class HintFollower:
@@ -106,7 +106,7 @@ def test_the_lift_is_the_mean_over_fresh_lists_and_its_error_their_standard_erro
 
 
 def test_one_list_has_no_error(encoder: Encoder, interactions: Interactions, trace: Trace) -> None:
-    judge = PredictionJudge(HintFollower(), encoder, interactions, Lists(orders=1, num_neg=4, seed=42))
+    judge = PredictionJudge(HintFollower(), encoder, interactions, ListDraw(orders=1, num_neg=4, seed=42))
     assert judge.lift(hinting(trace, trace.target_id)) == (pytest.approx(1.0), None)
 
 

@@ -195,7 +195,7 @@ def test_a_step_holds_the_prompts_that_sampling_would_take(trained_copy: Workspa
     [rows, *_] = list(sampled.get_train_dataloader())
     whole = trainer_of(trained_copy, grpo_settings(trained_copy, rollouts="exact", **knobs))
     [first, *_] = list(whole.get_train_dataloader())
-    asked = [question.example for question in first["questions"]]
+    asked = [question.example for question in first["groups"]]
     assert len(asked) == 4
     assert list(dict.fromkeys(row["prompt"].example for row in rows)) == asked
 

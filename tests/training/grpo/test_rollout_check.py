@@ -15,8 +15,8 @@ from small_models import DATASET, WINDOW, grpo_settings, naive_scores, random_mo
 
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError
-from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import load
+from mllmrec.models.ranker import ranker_of
 from mllmrec.models.scoring import HuggingFaceScorer
 from mllmrec.records import RankingExample, Summary
 from mllmrec.storage.workspace import Workspace, read_json
@@ -166,10 +166,11 @@ def test_the_chances_are_those_of_sampled_answers(trained: Workspace) -> None:
     settings = grpo_settings(trained, limit=3)
     interactions = Interactions.load(trained, DATASET)
     loaded = load(trained, trained.checkpoint(DATASET, "full"), device="cpu")
-    encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, 2048)
+    ranker = ranker_of(loaded, interactions.catalogue, {}, 2048)
+    encoder = ranker.encoder
     examples = training_examples(settings, trained, interactions, WINDOW)
     asked = [examples.example(0, index) for index in range(len(examples))]
-    scores = replay._scores(loaded, replay._tasks(asked, examples, encoder), 1.3)
+    scores = replay._scores(ranker, replay._tasks(asked, examples, encoder), 1.3)
     torch.manual_seed(1)
     for example, row in zip(asked, scores, strict=True):
         hit, miss, foreign, formless = replay._chances(row, example)

@@ -27,7 +27,7 @@ from mllmrec.storage.workspace import Workspace, read_jsonl
 from mllmrec.training.callbacks import LogCallback
 from mllmrec.training.datasets import training_examples
 from mllmrec.training.grpo import stage as grpo
-from mllmrec.training.grpo.sampled import CandidateRollouts, Question
+from mllmrec.training.grpo.sampled import CandidateRollouts, RolloutPrompt
 
 SIZE = 4
 
@@ -49,13 +49,13 @@ def asked(trained: Workspace) -> list[RankingExample]:
     return [examples.example(0, index) for index in range(len(examples))]
 
 
-def prompts_of(encoder: Encoder, asked: Sequence[RankingExample], size: int = SIZE) -> list[Question]:
+def prompts_of(encoder: Encoder, asked: Sequence[RankingExample], size: int = SIZE) -> list[RolloutPrompt]:
     """Each prompt `size` times in a row, as TRL hands them out."""
-    return [Question.of(encoder.prompt_text(one), one, None) for one in asked for _ in range(size)]
+    return [RolloutPrompt.of(encoder.prompt_text(one), one, None) for one in asked for _ in range(size)]
 
 
 def roll(
-    loaded: LoadedModel, encoder: Encoder, prompts: list[Question], *, step: int = 3, rank: int = 0, **knobs: Any
+    loaded: LoadedModel, encoder: Encoder, prompts: list[RolloutPrompt], *, step: int = 3, rank: int = 0, **knobs: Any
 ) -> dict[str, Any]:
     """The rollouts of one process of a trainer at a step."""
     accelerator = SimpleNamespace(process_index=rank, unwrap_model=lambda model: model)
@@ -123,7 +123,7 @@ def test_a_cold_policy_chooses_its_best_candidate(
 
 def test_a_question_stays_what_it_is_on_its_way(asked: list[RankingExample]) -> None:
     """TRL copies prompts, and loader processes and logs pickle them."""
-    question = Question.of("Which?", asked[0], "a hint")
+    question = RolloutPrompt.of("Which?", asked[0], "a hint")
     for there in (copy.deepcopy([question])[0], pickle.loads(pickle.dumps(question))):
         assert there == "Which?"
         assert isinstance(there, str)

@@ -6,7 +6,7 @@ candidates' softmax is a distribution, and what counts is the log-odds of the ta
     logit = s_target - log(sum over the negatives of exp(s))        lift = logit with the trace - logit without   [nats]
 
 The lift is averaged over several candidate lists, each with fresh negatives in a fresh order, all drawn by hash, and
-told with its standard error. A trace is scored apart from all others, so that its numbers depend neither on what was
+comes with its standard error. A trace is scored apart from all others, so that its numbers depend neither on what was
 done before nor on how many processes share the work.
 """
 
@@ -37,8 +37,8 @@ class Lift(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lists:
-    """How candidate lists are drawn: how many for each trace, with how many negatives."""
+class ListDraw:
+    """How candidate lists are drawn for a trace: `orders` lists, each with `num_neg` negatives."""
 
     orders: int
     num_neg: int
@@ -48,7 +48,7 @@ class Lists:
 class PredictionJudge:
     """Measures lifts with one scorer and the encoder that writes its prompts."""
 
-    def __init__(self, scorer: CandidateScorer, encoder: Encoder, interactions: Interactions, lists: Lists) -> None:
+    def __init__(self, scorer: CandidateScorer, encoder: Encoder, interactions: Interactions, lists: ListDraw) -> None:
         self._scorer, self._encoder, self._lists = scorer, encoder, lists
         self._sampler = make_sampler(interactions, "train")
         self._known: Mapping[str, frozenset[str]] = interactions.known("train")
@@ -59,7 +59,8 @@ class PredictionJudge:
         examples = [self._example(trace, order) for order in range(self._lists.orders)]
         tasks = [self._task(example, hint) for example in examples for hint in (None, trace.reasoning)]
         scores = dict(self._scorer.score(tasks))
-        logits = [log_odds(scores[at], examples[at // 2].candidates.index(trace.target_id)) for at in range(len(tasks))]
+        targets = [example.candidates.index(trace.target_id) for example in examples for _ in range(2)]
+        logits = [log_odds(scores[index], target) for index, target in enumerate(targets)]
         lifts = [hinted - plain for plain, hinted in zip(logits[::2], logits[1::2], strict=True)]
         error = round(stdev(lifts) / math.sqrt(len(lifts)), 6) if len(lifts) > 1 else None
         return Lift(round(fmean(lifts), 6), error)
@@ -96,6 +97,6 @@ def log_odds(scores: Sequence[float], target: int) -> float:
     >>> round(log_odds([math.log(3), math.log(1), math.log(2)], 0), 6)
     0.0
     """
-    others = [score for at, score in enumerate(scores) if at != target]
+    others = [score for index, score in enumerate(scores) if index != target]
     highest = max(others)
     return scores[target] - highest - math.log(sum(math.exp(score - highest) for score in others))

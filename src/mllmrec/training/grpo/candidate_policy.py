@@ -33,7 +33,7 @@ EPSILON = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """GRPO's loss for one prompt, and what there is to tell of its candidate policy (all but `loss` detached).
+    """GRPO's loss for one prompt, and the figures of its candidate policy (all but `loss` detached).
 
     `chances_C` is q; `reward` and `reward_std` are m and d; `entropy` is that of q in nats; `outside` is 1 - Z.
     """

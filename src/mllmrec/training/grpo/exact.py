@@ -39,7 +39,7 @@ EQUAL = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class CandidateGroup:
     """One prompt with its candidates, ready to be scored; `texts_C` are their answers, `rewards_C` what they earn."""
 
     example: RankingExample
@@ -63,9 +63,9 @@ def make_trainer(
     reward = REWARDS[settings.reward]
 
     def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
-        question = ask(encoder, reward, example, hint)
-        scorer.verify_lengths([question.row])
-        return {"question": question}
+        group = group_of(encoder, reward, example, hint)
+        scorer.verify_lengths([group.row])
+        return {"group": group}
 
     set_seed(settings.seed)
     return ExactTrainer(
@@ -77,7 +77,7 @@ def make_trainer(
             train_sampling_strategy="sequential",
         ),
         train_dataset=row_dataset(examples, settings.epochs),
-        data_collator=RowWriter(examples=examples, make=make, collate=_questions),
+        data_collator=RowWriter(examples=examples, make=make, collate=_groups),
         beta=settings.beta,
         temperature=settings.temperature,
         cached=scorer.reach is None,
@@ -103,11 +103,13 @@ def split_step(settings: GrpoSettings) -> tuple[int, int]:
     return rows, prompts // rows
 
 
-def ask(encoder: Encoder, reward: Reward, example: RankingExample, hint: str | None = None) -> Question:
-    """The question of an example, with the reward of every candidate's answer."""
+def group_of(encoder: Encoder, reward: Reward, example: RankingExample, hint: str | None = None) -> CandidateGroup:
+    """The candidates of an example as one group, with the reward of every candidate's answer."""
     texts = tuple(encoder.renderer.answer(item) for item in example.candidates)
     [row] = make_rows([encoder.scoring_task(example, hint)])
-    return Question(example=example, row=row, texts_C=texts, rewards_C=tuple(reward(text, example) for text in texts))
+    return CandidateGroup(
+        example=example, row=row, texts_C=texts, rewards_C=tuple(reward(text, example) for text in texts)
+    )
 
 
 class ExactTrainer(Trainer):
@@ -134,21 +136,21 @@ class ExactTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        questions: list[Question] = inputs["questions"]
-        rows = [question.row for question in questions]
+        groups: list[CandidateGroup] = inputs["groups"]
+        rows = [group.row for group in groups]
         reference = self._reference(model, rows) if self.beta else [None] * len(rows)
-        found = [
-            objective(scores_C, scores_C.new_tensor(question.rewards_C), reference_C, self.beta)
-            for scores_C, reference_C, question in zip(model(rows=rows), reference, questions, strict=True)
+        objectives = [
+            objective(scores_C, scores_C.new_tensor(group.rewards_C), reference_C, self.beta)
+            for scores_C, reference_C, group in zip(model(rows=rows), reference, groups, strict=True)
         ]
-        self._figures.append(figures(questions, found))
-        return torch.stack([one.loss for one in found]).mean()
+        self._figures.append(figures(groups, objectives))
+        return torch.stack([one.loss for one in objectives]).mean()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the figures since the last line, over all processes."""
         if self._figures:
             names = sorted(self._figures[0])
-            sums = [math.fsum(told[name] for told in self._figures) / len(self._figures) for name in names]
+            sums = [math.fsum(figures[name] for figures in self._figures) / len(self._figures) for name in names]
             means = self.accelerator.reduce(torch.tensor(sums, device=self.args.device), reduction="mean")
             logs |= dict(zip(names, means.tolist(), strict=True))
             self._figures = []
@@ -178,31 +180,31 @@ def score_through_forward(model: Any, temperature: float, *, cached: bool) -> No
     model.forward = forward
 
 
-def figures(questions: Sequence[Question], found: Sequence[Objective]) -> dict[str, float]:
+def figures(groups: Sequence[CandidateGroup], objectives: Sequence[Objective]) -> dict[str, float]:
     """What is logged of a pass: the expectations of what TRL logs of samples, by the same names.
 
     `reward_std` is that of all the answers of the pass; `frac_reward_zero_std` the share of prompts without any.
     """
-    chances_BC = [one.chances_C.tolist() for one in found]
-    weights = [chance / len(found) for chances_C in chances_BC for chance in chances_C]
-    rewards = [reward for question in questions for reward in question.rewards_C]
+    chances_BC = [one.chances_C.tolist() for one in objectives]
+    weights = [chance / len(objectives) for chances_C in chances_BC for chance in chances_C]
+    rewards = [reward for group in groups for reward in group.rewards_C]
     mean = math.fsum(weight * reward for weight, reward in zip(weights, rewards, strict=True))
     variance = math.fsum(weight * (reward - mean) ** 2 for weight, reward in zip(weights, rewards, strict=True))
-    texts = [text for question in questions for text in question.texts_C]
-    examples = [question.example for question in questions for _ in question.texts_C]
+    texts = [text for group in groups for text in group.texts_C]
+    examples = [group.example for group in groups for _ in group.texts_C]
     return {
         "reward": mean,
         "reward_std": math.sqrt(variance),
-        "frac_reward_zero_std": _mean([float(one.reward_std.item() < EQUAL) for one in found]),
-        "kl": _mean([one.kl.item() for one in found]),
-        "candidate_entropy": _mean([one.entropy.item() for one in found]),
-        "outside_mass": _mean([one.outside.item() for one in found]),
+        "frac_reward_zero_std": _mean([float(one.reward_std.item() < EQUAL) for one in objectives]),
+        "kl": _mean([one.kl.item() for one in objectives]),
+        "candidate_entropy": _mean([one.entropy.item() for one in objectives]),
+        "outside_mass": _mean([one.outside.item() for one in objectives]),
         **shares(texts, examples, weights),
     }
 
 
-def _questions(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"questions": [row["question"] for row in rows]}
+def _groups(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"groups": [row["group"] for row in rows]}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,32 +1,25 @@
 """Watching for reward inflation: does validation rise where the training reward does?
 
-At each validation one row joins metrics.jsonl in the checkpoint folder (`Row` says what is in it), and the alarm
-looks at the last rows. The trainer forgets what it hasn't logged when it stops, so a line is logged before each
-checkpoint, and a resumed run goes on with the very rows it would have written.
+At each validation one row joins metrics.jsonl in the checkpoint folder, and the alarm looks at the last rows. A row
+holds means of the training figures over the steps since the row before, from the trainer's own log lines, and the exact
+validation metrics of the weights at that step. The trainer forgets what it hasn't logged when it stops, so a line is
+logged before each checkpoint, and a resumed run writes the very rows it would have written. `Curves` draws the rows in
+TensorBoard.
 
-The timeline of a GRPO run: what a row of metrics.jsonl holds, and what a window of rows says about inflation.
+The verdict fits a line to the reward and one to the validation metric over the last rows. The reward is inflated when
+its slope is positive, the 95 % interval wholly above zero, and that of validation is not. A rise too small to be
+distinguished from none counts as none: the verdict then reports that validation doesn't show what the reward claims,
+with the intervals.
 
-A row stands for a validation. Its training figures are means over the steps since the row before, from the trainer's
-own log lines; beside them are the exact validation metrics of the weights at that step.
+With n readings y at steps x and Sxx = sum (x - mean x)^2 the least-squares slope is b = sum (x - mean x) y / Sxx. Its
+interval depends on what the readings are, t being the quantile of Student's distribution:
 
-The verdict fits a line to the reward and one to the validation metric over the last rows. The reward is
-inflated when its slope is positive, the 95 % interval wholly above zero, and that of validation is not. A rise too
-small to be told from none counts as none: the verdict then says that validation doesn't show what the reward claims,
-and tells the intervals.
-
-Whether a short series of readings rises: its least-squares slope, with an interval.
-
-With n readings y at steps x and Sxx = sum (x - mean x)^2 the slope is b = sum (x - mean x) y / Sxx. How sure it is
-depends on what the readings are, t being the quantile of Student's distribution:
-
-* Means over fresh samples (training figures): they scatter about the line. With r the residuals,
-  s^2 = sum r^2 / (n - 2), the interval is b +- t(.975, n - 2) s / sqrt(Sxx).
-* Exact metrics of one fixed set of users (validation): there is no scatter, and the question is whether other users
-  would have gained too. Each user has a slope b_u, and b is their mean. With s their standard deviation over U users
-  the interval is b +- t(.975, U - 1) s / sqrt(U). A rise that levels off stays a rise, and a small drift of a few users
-  is none.
-
-The timeline of a run as TensorBoard curves, beside those that the trainer draws by itself.
+* Means over fresh samples (training figures) scatter about the line. With r the residuals, s^2 = sum r^2 / (n - 2),
+  the interval is b +- t(.975, n - 2) s / sqrt(Sxx).
+* Exact metrics of one fixed set of users (validation) have no scatter, and the question is whether other users would
+  have gained too. Each user has a slope b_u, and b is their mean. With s their standard deviation over U users the
+  interval is b +- t(.975, U - 1) s / sqrt(U). A rise that levels off stays a rise, and a small drift of a few users is
+  none.
 """
 
 from __future__ import annotations
@@ -164,7 +157,7 @@ class MonitorCallback(TrainerCallback):
                 self._curves.draw(row)
 
     def _judge(self, control: Any) -> None:
-        """Tell an alarm when it is new, and stop where that was asked for."""
+        """Report an alarm when it is new, and stop where that was asked for."""
         row = self.rows[-1]
         if not row.get("alarm"):
             return
@@ -177,7 +170,7 @@ class MonitorCallback(TrainerCallback):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class InflationVerdict:
     """What a window of rows says: the slopes of the reward, of validation, and of the reward's parts."""
 
     first: int
@@ -198,7 +191,9 @@ class Verdict:
         )
 
 
-def judge(rows: Sequence[Mapping[str, Any]], by_user: Mapping[int, Sequence[float]], window: int) -> Verdict | None:
+def judge(
+    rows: Sequence[Mapping[str, Any]], by_user: Mapping[int, Sequence[float]], window: int
+) -> InflationVerdict | None:
     """The verdict on the last `window` rows that hold a reward; None while there are fewer.
 
     `by_user` holds the validation metric of each user by step.
@@ -211,7 +206,9 @@ def judge(rows: Sequence[Mapping[str, Any]], by_user: Mapping[int, Sequence[floa
         name: fit(steps, [row[name] for row in last]) for name in ("reward", *PARTS) if all(name in row for row in last)
     }
     validation = fit_users(steps, [by_user[step] for step in steps])
-    return Verdict(first=steps[0], last=steps[-1], reward=series.pop("reward"), validation=validation, parts=series)
+    return InflationVerdict(
+        first=steps[0], last=steps[-1], reward=series.pop("reward"), validation=validation, parts=series
+    )
 
 
 def training_row(logs: Sequence[tuple[int, Mapping[str, Any]]], since: int) -> Row:
@@ -224,9 +221,11 @@ def training_row(logs: Sequence[tuple[int, Mapping[str, Any]]], since: int) -> R
     steps = [since, *(step for step, _ in logs)]
     weights = [after - before for before, after in itertools.pairwise(steps)]
     for column, name in COLUMNS.items():
-        told = [(weight, line[name]) for weight, (_, line) in zip(weights, logs, strict=True) if _told(line, name)]
-        if told:
-            row[column] = _mean(told)
+        logged = [
+            (weight, line[name]) for weight, (_, line) in zip(weights, logs, strict=True) if _is_logged(line, name)
+        ]
+        if logged:
+            row[column] = _mean(logged)
     positions = [name for name in (logs[-1][1] if logs else {}) if name.startswith(CHOSEN)]
     if positions:
         positions.sort(key=lambda name: int(name.removeprefix(CHOSEN)))
@@ -240,14 +239,6 @@ def training_row(logs: Sequence[tuple[int, Mapping[str, Any]]], since: int) -> R
 def read_rows(path: Path, up_to: int) -> list[Row]:
     """The rows of a log as far as step `up_to`; none where there is no log."""
     return [dict(row) for row in read_jsonl(path) if row["step"] <= up_to] if path.exists() else []
-
-
-def _told(line: Mapping[str, Any], name: str) -> bool:
-    return isinstance(line.get(name), (int, float)) and math.isfinite(line[name])
-
-
-def _mean(weighted: Sequence[tuple[int, float]]) -> float:
-    return math.fsum(weight * value for weight, value in weighted) / sum(weight for weight, _ in weighted)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,22 +286,8 @@ def fit_users(steps: Sequence[int], values: Sequence[Sequence[float]]) -> Slope:
     x, y = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
     slopes = _slopes(x, y)
     num_users = len(slopes)
-    error = slopes.std(ddof=1) / np.sqrt(num_users) if num_users > 1 else 1.0  # one user tells nothing
+    error = slopes.std(ddof=1) / np.sqrt(num_users) if num_users > 1 else 1.0  # one user shows nothing
     return _interval(x, float(slopes.mean()), float(error), degrees=max(1, num_users - 1))
-
-
-def _slopes(x: FloatArray, y: FloatArray) -> FloatArray:
-    """The least-squares slope of each column."""
-    away = x - x.mean()
-    slopes: FloatArray = away @ y / (away @ away)
-    return slopes
-
-
-def _interval(x: FloatArray, slope: float, error: float, degrees: int) -> Slope:
-    """Bounds are rounded where digits mean nothing: a flat series has the slope zero, not 1e-18."""
-    reach = float(stdtrit(degrees, (1 + LEVEL) / 2)) * error
-    value, low, high = (round(bound, DIGITS) + 0.0 for bound in (slope, slope - reach, slope + reach))
-    return Slope(value=value, low=low, high=high, span=int(x.max() - x.min()))
 
 
 class Curves:
@@ -339,3 +316,25 @@ class Curves:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+def _is_logged(line: Mapping[str, Any], name: str) -> bool:
+    return isinstance(line.get(name), (int, float)) and math.isfinite(line[name])
+
+
+def _mean(weighted: Sequence[tuple[int, float]]) -> float:
+    return math.fsum(weight * value for weight, value in weighted) / sum(weight for weight, _ in weighted)
+
+
+def _slopes(x: FloatArray, y: FloatArray) -> FloatArray:
+    """The least-squares slope of each column."""
+    away = x - x.mean()
+    slopes: FloatArray = away @ y / (away @ away)
+    return slopes
+
+
+def _interval(x: FloatArray, slope: float, error: float, degrees: int) -> Slope:
+    """Bounds are rounded where digits mean nothing: a flat series has the slope zero, not 1e-18."""
+    reach = float(stdtrit(degrees, (1 + LEVEL) / 2)) * error
+    value, low, high = (round(bound, DIGITS) + 0.0 for bound in (slope, slope - reach, slope + reach))
+    return Slope(value=value, low=low, high=high, span=int(x.max() - x.min()))

@@ -19,7 +19,7 @@ Reward = Callable[[str, RankingExample], float]
 
 HIT, MISS, INVALID = 1.0, 0.0, -1.5
 ROLLOUT_FIGURES = ("outside_mass", "candidate_entropy")
-"""What drawing among candidates tells of each prompt: the mass of other answers, and the entropy of the candidates'."""
+"""What drawing among candidates reports of a prompt: the mass of other answers, and the entropy of the candidates'."""
 CHOSEN = "chosen/"
 """Before a position of the candidate list, in logs: the share of answers that named the candidate there."""
 
@@ -70,7 +70,12 @@ def shares(
     """
     weights = [1] * len(completions) if weights is None else weights
     longest = max(len(example.candidates) for example in examples)
-    names = ("hit_share", "format_share", "invalid_share", *(f"{CHOSEN}{place}" for place in range(1, longest + 1)))
+    names = (
+        "hit_share",
+        "format_share",
+        "invalid_share",
+        *(f"{CHOSEN}{position}" for position in range(1, longest + 1)),
+    )
     sums = dict.fromkeys(names, 0.0)
     for text, example, weight in zip(completions, examples, weights, strict=True):
         for name in _counts_as(text, example):
@@ -78,25 +83,12 @@ def shares(
     return {name: value / sum(weights) for name, value in sums.items()}
 
 
-def _counts_as(text: str, example: RankingExample) -> Iterator[str]:
-    """The names of the shares that an answer belongs to."""
-    answer, found = parse(text), outcome(text, example)
-    if answer.lines == 1 and answer.item_id is not None:
-        yield "format_share"
-    if found == "invalid":
-        yield "invalid_share"
-        return
-    if found == "hit":
-        yield "hit_share"
-    yield f"{CHOSEN}{example.candidates.index(str(answer.item_id)) + 1}"
-
-
 def for_trainer(reward: Reward, decode: Callable[[Sequence[int]], str] | None = None) -> Callable[..., list[float]]:
     """`reward` as TRL calls it: lists in, list out. Columns `candidates` and `target_id` come from the dataset.
 
     `decode` reads the answers' tokens in place of TRL's own text, which has lost marks of reasoning that are special
     tokens, so that reasoning would pass for the answer.
-    The `shares` of each batch are logged beside the reward, and what a rollout told of its prompts.
+    The `shares` of each batch are logged beside the reward, and what a rollout reported of its prompts.
     """
 
     def rewards(
@@ -115,10 +107,23 @@ def for_trainer(reward: Reward, decode: Callable[[Sequence[int]], str] | None = 
         if decode is not None and "completion_ids" in columns:
             completions = [decode(ids) for ids in columns["completion_ids"]]
         if log_metric is not None:
-            told = {name: sum(columns[name]) / len(columns[name]) for name in ROLLOUT_FIGURES if name in columns}
-            for name, value in (shares(completions, examples) | told).items():
+            drawn = {name: sum(columns[name]) / len(columns[name]) for name in ROLLOUT_FIGURES if name in columns}
+            for name, value in (shares(completions, examples) | drawn).items():
                 log_metric(name, value)
         return [reward(text, example) for text, example in zip(completions, examples, strict=True)]
 
     rewards.__name__ = "reward"
     return rewards
+
+
+def _counts_as(text: str, example: RankingExample) -> Iterator[str]:
+    """The names of the shares that an answer belongs to."""
+    answer, result = parse(text), outcome(text, example)
+    if answer.lines == 1 and answer.item_id is not None:
+        yield "format_share"
+    if result == "invalid":
+        yield "invalid_share"
+        return
+    if result == "hit":
+        yield "hit_share"
+    yield f"{CHOSEN}{example.candidates.index(str(answer.item_id)) + 1}"

@@ -1,25 +1,22 @@
 """`mllmrec grpo --replay`: what GRPO would meet in its first step, from exact scores and without training.
 
 For a slice of the training prompts the SFT model scores every candidate, at each temperature. That gives the chance of
-each outcome of a sampled answer, and from them in closed form the share of groups that would teach nothing
-because all their rewards are equal, when the model writes its answers and when they are drawn among the candidates.
-Most failures of GRPO are visible here: a model that answers outside the list, one that is always right already, or
-groups too small to hold both a hit and a miss.
+each outcome of a sampled answer: it names the target, another candidate, an item outside the list, or nothing. From the
+chances follows how many groups would teach nothing because all their rewards are equal, when the model writes its
+answers and when they are drawn among the candidates. Most failures of GRPO are visible here: a model that answers
+outside the list, one that is always right already, or groups too small to hold both a hit and a miss.
 
-The result is a table, and `<sft-tag>.replay.json` beside the model's folder. It is a note about the model and no
-artifact of the pipeline: it has no manifest, and is written anew each time.
-
-How often a group of sampled answers teaches nothing, in closed form.
-
-A sampled answer has one of four outcomes: it names the target, another candidate, an item outside the list, or nothing.
 A reward rule gives each outcome a value, and outcomes of one value are one event. The G answers of a prompt are
 independent, so all their rewards are equal with probability
 
     P(all G equal) = sum over the values v of P(v)^G,      P(v) = sum of the chances of the outcomes worth v
 
 and then no answer has an advantage over the others. The expected share over prompts is the mean of that. Answers drawn
-among the candidates have but two outcomes, and the same holds for them. Where most groups would teach nothing either
-way, the whole candidate set can be the group: the target is always in it.
+among the candidates have two outcomes only. Where most groups would teach nothing either way, the whole candidate set
+can be the group: the target is always in it.
+
+The result is a table, and `<sft-tag>.replay.json` beside the model's folder. It is a note about the model and no
+artifact of the pipeline: it has no manifest, and is written anew each time.
 """
 
 from __future__ import annotations
@@ -59,7 +56,7 @@ _ANSWERS = ("[ITEM_1] a", "[ITEM_2] b", "[ITEM_3] c", "no answer")
 
 
 def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
-    """Tell what sampling from the model `--sft-tag` would earn, for each G and temperature."""
+    """Report what sampling from the model `--sft-tag` would earn, for each G and temperature."""
     started = time.monotonic()
     base = full_model(settings, workspace)
     settings = as_trained(settings, base)
@@ -82,8 +79,8 @@ def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
     report = weigh(settings, asked, _tasks(asked, examples, ranker.encoder), ranker)
     path = base.with_name(f"{base.name}.replay.json")
     if is_main_process():
-        told = {"settings": settings.result_settings(), "inputs": training_inputs(settings, workspace, str(base))}
-        write_json(path, {**report, **told, "seconds": round(time.monotonic() - started, 1)})
+        origin = {"settings": settings.result_settings(), "inputs": training_inputs(settings, workspace, str(base))}
+        write_json(path, {**report, **origin, "seconds": round(time.monotonic() - started, 1)})
     return Summary(
         headline=f"{path}: suggested {report['suggested']['text']}",
         artifact=path,
@@ -104,7 +101,7 @@ def weigh(
     for temperature in temperatures:
         scores = _scores(ranker, tasks, temperature)
         chances = np.array([_chances(row, example) for row, example in zip(scores, asked, strict=True)])
-        columns |= {f"{temperature}/{name}": chances[:, place] for place, name in enumerate(OUTCOMES)}
+        columns |= {f"{temperature}/{name}": chances[:, column] for column, name in enumerate(OUTCOMES)}
         columns[f"{temperature}/invalid"] = chances[:, 2] + chances[:, 3]
         columns[f"{temperature}/reward"] = chances @ np.array(rewards)
         columns[f"{temperature}/whole"] = np.array(
@@ -120,149 +117,25 @@ def weigh(
     drawn_shares = {(size, heat): intervals[f"{heat}/C{size}"].value for size in groups for heat in temperatures}
     suggested = suggest(shares)
     rollouts = suggest_rollouts(shares[suggested], drawn_shares[suggest(drawn_shares)])
-    told = {name: [each.value, each.low, each.high] for name, each in intervals.items()}
+    values = {name: [interval.value, interval.low, interval.high] for name, interval in intervals.items()}
     return {
         "model": settings.sft_tag,
         "reward": settings.reward,
         "num_prompts": len(asked),
-        "HR@1": told["HR@1"],
+        "HR@1": values["HR@1"],
         "outcomes": {
-            str(heat): {name: told[f"{heat}/{name}"] for name in (*OUTCOMES, "invalid", "whole", "reward")}
+            str(heat): {name: values[f"{heat}/{name}"] for name in (*OUTCOMES, "invalid", "whole", "reward")}
             for heat in temperatures
         },
         "zero_advantage_share": {
-            str(size): {str(heat): told[f"{heat}/G{size}"] for heat in temperatures} for size in groups
+            str(size): {str(heat): values[f"{heat}/G{size}"] for heat in temperatures} for size in groups
         },
         "zero_advantage_share_of_candidates": {
-            str(size): {str(heat): told[f"{heat}/C{size}"] for heat in temperatures} for size in groups
+            str(size): {str(heat): values[f"{heat}/C{size}"] for heat in temperatures} for size in groups
         },
         "suggested": _suggestion(rollouts, shares, drawn_shares),
-        "warnings": _warnings({name: each.value for name, each in intervals.items()}, shares, suggested),
+        "warnings": _warnings({name: interval.value for name, interval in intervals.items()}, shares, suggested),
     }
-
-
-def _suggestion(
-    rollouts: str, generated: Mapping[tuple[int, float], float], drawn: Mapping[tuple[int, float], float]
-) -> dict[str, Any]:
-    """The flags to begin with, in parts and as text."""
-    shares = generated if rollouts == "generate" else drawn
-    size, heat = suggest(shares)
-    flags = f"--num-generations {size} --temperature {heat:g}"
-    without = f"about {shares[size, heat]:.0%} of the groups without advantage"
-    if rollouts == "exact":
-        text = f"--rollouts exact (sampling would leave {without} even with {flags} --rollouts candidates)"
-    elif rollouts == "candidates":
-        best = f"{generated[suggest(generated)]:.0%} at best if the model writes"
-        text = f"--rollouts candidates {flags} ({without}; {best})"
-    else:
-        text = f"{flags} ({without})"
-    return {"rollouts": rollouts, "num_generations": size, "temperature": heat, "text": text}
-
-
-def _tasks(asked: Sequence[RankingExample], examples: TrainingExamples, encoder: Encoder) -> list[ScoringTask]:
-    """For each prompt, hints included: the whole answers, the ids alone, and the opening that all answers share."""
-    tasks = []
-    for example in asked:
-        ids = [encoder.chat.encode(f"[ITEM_{item}]") for item in example.candidates]
-        opening = encoder.chat.encode(OPENING)
-        while opening and any(answer[: len(opening)] != opening for answer in ids):
-            opening = opening[:-1]
-        whole = [encoder.answer_ids(item) for item in example.candidates]
-        prompt = encoder.prompt_ids(example, examples.hints.get(example.example_id))
-        tasks.append(ScoringTask(prompt_T=prompt, answers_C=[*whole, *ids, *([opening] if opening else [])]))
-    return tasks
-
-
-def _scores(ranker: Ranker, tasks: Sequence[ScoringTask], temperature: float) -> list[list[float]]:
-    scorer = ranker.scorer_at(temperature)
-    found: dict[int, list[float]] = {}
-    with progress(f"replay at temperature {temperature:g}", len(tasks)) as advance:
-        for index, scores in scorer.score(tasks):
-            found[index] = scores
-            advance(1)
-    return [found[index] for index in range(len(tasks))]
-
-
-def _chances(scores: Sequence[float], example: RankingExample) -> list[float]:
-    """The chances of the OUTCOMES of one prompt, which sum to one.
-
-    An answer counts by its id, as the rewards count it: whatever follows the id is left open. One that opens as an
-    answer does and names no candidate counts as outside the list, one that opens otherwise as no answer.
-    """
-    num = len(example.candidates)
-    by_id = np.exp(scores[num : 2 * num])
-    opened = float(np.exp(scores[2 * num])) if len(scores) > 2 * num else 1.0
-    hit = float(by_id[example.candidates.index(example.target_id)])
-    listed = min(float(by_id.sum()), 1.0)
-    opened = min(max(opened, listed), 1.0)
-    return [hit, max(listed - hit, 0.0), opened - listed, 1.0 - opened]
-
-
-def _drawn_chances(scores: Sequence[float], example: RankingExample) -> list[float]:
-    """The chances of the OUTCOMES when an answer is drawn among the candidates: a hit, or a miss."""
-    hit = distribution(scores[: len(example.candidates)])[example.candidates.index(example.target_id)]
-    return [hit, 1.0 - hit, 0.0, 0.0]
-
-
-def _ranked_first(scores: Sequence[Sequence[float]], asked: Sequence[RankingExample]) -> FloatArray:
-    """HR@1 of the whole answers' exact scores, as evaluation has it."""
-    rankings = [ranking_of(example, row[: len(example.candidates)]) for row, example in zip(scores, asked, strict=True)]
-    return per_user([position_of(ranking) for ranking in rankings], ["HR@1"])[:, 0]
-
-
-def _warnings(
-    values: Mapping[str, float], shares: Mapping[tuple[int, float], float], suggested: tuple[int, float]
-) -> list[str]:
-    found = []
-    heat = suggested[1]
-    if (invalid := values[f"{heat}/invalid"]) > 0.5:
-        found.append(
-            f"{invalid:.0%} of the answers sampled at temperature {heat:g} would name no candidate. GRPO would mostly "
-            "teach the form; train the SFT model longer first."
-        )
-    if (hit := values[f"{heat}/hit"]) > 0.9:
-        found.append(f"The model already answers right with probability {hit:.2f}: there is little left to learn.")
-    if shares[suggested] > 0.5:
-        found.append(
-            f"When the model writes its answers, no group of up to {max(shares)[0]} at any of these temperatures has "
-            f"an advantage more often than not; {shares[suggested]:.0%} of the groups would teach nothing even at the "
-            "best setting. --rollouts candidates and exact need no answer to be written."
-        )
-    return found
-
-
-def _tables(report: Mapping[str, Any], settings: GrpoSettings) -> tuple[Table, ...]:
-    outcomes = report["outcomes"]
-    names = (*OUTCOMES, "invalid", "reward")
-    titles = ("target", "other candidate", "outside the list", "no answer", "invalid in all", "reward")
-    heats = tuple(outcomes)
-    return (
-        Table(
-            title=f"One answer sampled from {report['model']} ({report['num_prompts']} training prompts)",
-            columns=("temperature", *titles),
-            rows=tuple((heat, *(_cell(outcomes[heat][name]) for name in names)) for heat in heats),
-            note=f"The target is ranked first by exact scores for {_cell(report['HR@1'])} of the prompts. Intervals "
-            "are 95 %, over prompts.",
-        ),
-        _shares_table(report["zero_advantage_share"], heats, f"(reward {settings.reward})"),
-        _shares_table(
-            report["zero_advantage_share_of_candidates"], heats, "when answers are drawn with --rollouts candidates"
-        ),
-    )
-
-
-def _shares_table(shares: Mapping[str, Any], heats: Sequence[str], when: str) -> Table:
-    return Table(
-        title=f"Expected share of groups without any advantage {when}",
-        columns=("G", *(f"temperature {heat}" for heat in heats)),
-        rows=tuple((size, *(_cell(row[heat]) for heat in heats)) for size, row in shares.items()),
-        note="P(all G rewards equal) = sum over the reward's values of P(value)^G, mean over prompts.",
-    )
-
-
-def _cell(interval: Sequence[float]) -> str:
-    value, low, high = interval
-    return str(Interval(value=value, low=low, high=high))
 
 
 def outcome_rewards(reward: Reward) -> tuple[float, ...]:
@@ -314,3 +187,127 @@ def suggest(shares: Mapping[tuple[int, float], float]) -> tuple[int, float]:
     if fit:
         return min(fit, key=lambda cell: (cell[0], round(abs(cell[1] - 1), 9), cell[1]))
     return min(shares, key=lambda cell: (shares[cell], cell))
+
+
+def _suggestion(
+    rollouts: str, generated: Mapping[tuple[int, float], float], drawn: Mapping[tuple[int, float], float]
+) -> dict[str, Any]:
+    """The flags to begin with, in parts and as text."""
+    shares = generated if rollouts == "generate" else drawn
+    size, heat = suggest(shares)
+    flags = f"--num-generations {size} --temperature {heat:g}"
+    without = f"about {shares[size, heat]:.0%} of the groups without advantage"
+    if rollouts == "exact":
+        text = f"--rollouts exact (sampling would leave {without} even with {flags} --rollouts candidates)"
+    elif rollouts == "candidates":
+        best = f"{generated[suggest(generated)]:.0%} at best if the model writes"
+        text = f"--rollouts candidates {flags} ({without}; {best})"
+    else:
+        text = f"{flags} ({without})"
+    return {"rollouts": rollouts, "num_generations": size, "temperature": heat, "text": text}
+
+
+def _tasks(asked: Sequence[RankingExample], examples: TrainingExamples, encoder: Encoder) -> list[ScoringTask]:
+    """For each prompt, hints included: the whole answers, the ids alone, and the opening that all answers share."""
+    tasks = []
+    for example in asked:
+        ids = [encoder.chat.encode(f"[ITEM_{item}]") for item in example.candidates]
+        opening = encoder.chat.encode(OPENING)
+        while opening and any(answer[: len(opening)] != opening for answer in ids):
+            opening = opening[:-1]
+        whole = [encoder.answer_ids(item) for item in example.candidates]
+        prompt = encoder.prompt_ids(example, examples.hints.get(example.example_id))
+        tasks.append(ScoringTask(prompt_T=prompt, answers_C=[*whole, *ids, *([opening] if opening else [])]))
+    return tasks
+
+
+def _scores(ranker: Ranker, tasks: Sequence[ScoringTask], temperature: float) -> list[list[float]]:
+    scorer = ranker.scorer_at(temperature)
+    scores: dict[int, list[float]] = {}
+    with progress(f"replay at temperature {temperature:g}", len(tasks)) as advance:
+        for index, own in scorer.score(tasks):
+            scores[index] = own
+            advance(1)
+    return [scores[index] for index in range(len(tasks))]
+
+
+def _chances(scores: Sequence[float], example: RankingExample) -> list[float]:
+    """The chances of the OUTCOMES of one prompt, which sum to one.
+
+    An answer counts by its id, as the rewards count it: whatever follows the id is left open. One that opens as an
+    answer does and names no candidate counts as outside the list, one that opens otherwise as no answer.
+    """
+    num = len(example.candidates)
+    by_id = np.exp(scores[num : 2 * num])
+    opened = float(np.exp(scores[2 * num])) if len(scores) > 2 * num else 1.0
+    hit = float(by_id[example.candidates.index(example.target_id)])
+    listed = min(float(by_id.sum()), 1.0)
+    opened = min(max(opened, listed), 1.0)
+    return [hit, max(listed - hit, 0.0), opened - listed, 1.0 - opened]
+
+
+def _drawn_chances(scores: Sequence[float], example: RankingExample) -> list[float]:
+    """The chances of the OUTCOMES when an answer is drawn among the candidates: a hit, or a miss."""
+    hit = distribution(scores[: len(example.candidates)])[example.candidates.index(example.target_id)]
+    return [hit, 1.0 - hit, 0.0, 0.0]
+
+
+def _ranked_first(scores: Sequence[Sequence[float]], asked: Sequence[RankingExample]) -> FloatArray:
+    """HR@1 of the whole answers' exact scores, as evaluation has it."""
+    rankings = [ranking_of(example, row[: len(example.candidates)]) for row, example in zip(scores, asked, strict=True)]
+    return per_user([position_of(ranking) for ranking in rankings], ["HR@1"])[:, 0]
+
+
+def _warnings(
+    values: Mapping[str, float], shares: Mapping[tuple[int, float], float], suggested: tuple[int, float]
+) -> list[str]:
+    warnings = []
+    heat = suggested[1]
+    if (invalid := values[f"{heat}/invalid"]) > 0.5:
+        warnings.append(
+            f"{invalid:.0%} of the answers sampled at temperature {heat:g} would name no candidate. GRPO would mostly "
+            "teach the form; train the SFT model longer first."
+        )
+    if (hit := values[f"{heat}/hit"]) > 0.9:
+        warnings.append(f"The model already answers right with probability {hit:.2f}: there is little left to learn.")
+    if shares[suggested] > 0.5:
+        warnings.append(
+            f"When the model writes its answers, no group of up to {max(shares)[0]} at any of these temperatures has "
+            f"an advantage more often than not; {shares[suggested]:.0%} of the groups would teach nothing even at the "
+            "best setting. --rollouts candidates and exact need no answer to be written."
+        )
+    return warnings
+
+
+def _tables(report: Mapping[str, Any], settings: GrpoSettings) -> tuple[Table, ...]:
+    outcomes = report["outcomes"]
+    names = (*OUTCOMES, "invalid", "reward")
+    titles = ("target", "other candidate", "outside the list", "no answer", "invalid in all", "reward")
+    heats = tuple(outcomes)
+    return (
+        Table(
+            title=f"One answer sampled from {report['model']} ({report['num_prompts']} training prompts)",
+            columns=("temperature", *titles),
+            rows=tuple((heat, *(_cell(outcomes[heat][name]) for name in names)) for heat in heats),
+            note=f"The target is ranked first by exact scores for {_cell(report['HR@1'])} of the prompts. Intervals "
+            "are 95 %, over prompts.",
+        ),
+        _shares_table(report["zero_advantage_share"], heats, f"(reward {settings.reward})"),
+        _shares_table(
+            report["zero_advantage_share_of_candidates"], heats, "when answers are drawn with --rollouts candidates"
+        ),
+    )
+
+
+def _shares_table(shares: Mapping[str, Any], heats: Sequence[str], when: str) -> Table:
+    return Table(
+        title=f"Expected share of groups without any advantage {when}",
+        columns=("G", *(f"temperature {heat}" for heat in heats)),
+        rows=tuple((size, *(_cell(row[heat]) for heat in heats)) for size, row in shares.items()),
+        note="P(all G rewards equal) = sum over the reward's values of P(value)^G, mean over prompts.",
+    )
+
+
+def _cell(interval: Sequence[float]) -> str:
+    value, low, high = interval
+    return str(Interval(value=value, low=low, high=high))

@@ -1,13 +1,11 @@
-"""GRPO on sampled answers, by TRL: the model writes them, or they are drawn among the candidates.
-
-What TRL's trainer takes its answers from: the model writes them, or they are drawn among the candidates.
+"""GRPO on sampled answers, by TRL's GRPOTrainer: the model writes them, or they are drawn among the candidates.
 
 Either way the tokens of a prompt are those that fine-tuning and scoring read. TRL would tokenise the text by itself,
 with whatever the tokenizer adds on its own, such as a second <bos>.
 
 Drawing needs no generation. One scoring pass for each prompt gives the probability of every candidate's answer, and G
-answers are drawn from the candidate policy (candidate_policy.py): no decoding, and no answer that isn't a candidate's.
-A draw depends on the seed, the step, the example and its place in the group alone.
+answers are drawn from the candidate policy (`candidate_policy.py`): no decoding, and no answer that isn't a
+candidate's. A draw depends on the seed, the step, the example and its slot in the group alone.
 
 TRL takes answers as if the model had sampled them freely, and nothing has to be corrected for that. With q = pi / Z
 the candidate policy and pi the model's, grad log pi = grad log q + grad log Z, where log Z is the same for all answers
@@ -58,7 +56,7 @@ def make_trainer(
 
     def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
         return {
-            "prompt": Question.of(encoder.prompt_text(example, hint), example, hint),
+            "prompt": RolloutPrompt.of(encoder.prompt_text(example, hint), example, hint),
             "candidates": list(example.candidates),
             "target_id": example.target_id,
         }
@@ -90,31 +88,19 @@ def make_trainer(
     return trainer
 
 
-def _rollouts(settings: GrpoSettings, encoder: Encoder) -> CandidateRollouts | WrittenRollouts:
-    if settings.rollouts == "generate":
-        require(GENERATE)
-        return WrittenRollouts(encoder=encoder)
-    return CandidateRollouts(
-        encoder=encoder,
-        num_generations=settings.num_generations,
-        temperature=settings.temperature,
-        seed=settings.seed,
-    )
-
-
-class Question(str):
+class RolloutPrompt(str):
     """A prompt that knows its example: TRL hands a rollout nothing but prompts, and copies them on the way."""
 
     example: RankingExample
     hint: str | None
 
     @classmethod
-    def of(cls, prompt: str, example: RankingExample, hint: str | None) -> Question:
-        question = cls(prompt)
-        question.example, question.hint = example, hint
-        return question
+    def of(cls, prompt: str, example: RankingExample, hint: str | None) -> RolloutPrompt:
+        made = cls(prompt)
+        made.example, made.hint = example, hint
+        return made
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Question:
+    def __deepcopy__(self, memo: dict[int, Any]) -> RolloutPrompt:
         return self
 
 
@@ -124,8 +110,8 @@ class WrittenRollouts:
 
     encoder: Encoder
 
-    def __call__(self, prompts: Sequence[Question], trainer: Any) -> dict[str, Any]:
-        ids = {question: self.encoder.chat.encode(question) for question in dict.fromkeys(prompts)}
+    def __call__(self, prompts: Sequence[RolloutPrompt], trainer: Any) -> dict[str, Any]:
+        ids = {prompt: self.encoder.chat.encode(prompt) for prompt in dict.fromkeys(prompts)}
         verify_scaling(trainer.model, max(map(len, ids.values())) + trainer.max_completion_length)
         prompt_ids = [list(ids[prompt]) for prompt in prompts]
         completion_ids, _ = read(GENERATE)(trainer, prompt_ids, None, {}, trainer.num_generations)
@@ -141,13 +127,13 @@ class CandidateRollouts:
     temperature: float
     seed: int
 
-    def __call__(self, prompts: Sequence[Question], trainer: Any) -> dict[str, Any]:
-        questions = list(dict.fromkeys(prompts))
-        tasks = [self._task(question) for question in questions]
+    def __call__(self, prompts: Sequence[RolloutPrompt], trainer: Any) -> dict[str, Any]:
+        distinct = list(dict.fromkeys(prompts))
+        tasks = [self._task(prompt) for prompt in distinct]
         scorer = scorer_of(trainer.accelerator.unwrap_model(trainer.model), temperature=self.temperature)
-        scores = {questions[index]: scores_C for index, scores_C in scorer.score(tasks)}
-        chances = {question: distribution(scores_C) for question, scores_C in scores.items()}
-        task_of = dict(zip(questions, tasks, strict=True))
+        scores = {distinct[index]: scores_C for index, scores_C in scorer.score(tasks)}
+        chances = {prompt: distribution(scores_C) for prompt, scores_C in scores.items()}
+        task_of = dict(zip(distinct, tasks, strict=True))
         first = trainer.accelerator.process_index * len(prompts)
         drawn = [
             draw(chances[prompt], self._number(trainer.state.global_step, prompt, (first + row) % self.num_generations))
@@ -156,16 +142,28 @@ class CandidateRollouts:
         return {
             "prompt_ids": [list(task_of[prompt].prompt_T) for prompt in prompts],
             "completion_ids": [
-                list(task_of[prompt].answers_C[place]) for prompt, place in zip(prompts, drawn, strict=True)
+                list(task_of[prompt].answers_C[slot]) for prompt, slot in zip(prompts, drawn, strict=True)
             ],
             "logprobs": None,
             "outside_mass": [outside_mass(torch.tensor(scores[prompt])).item() for prompt in prompts],
             "candidate_entropy": [entropy(chances[prompt]) for prompt in prompts],
         }
 
-    def _task(self, question: Question) -> ScoringTask:
-        answers = [self.encoder.answer_ids(item) for item in question.example.candidates]
-        return ScoringTask(prompt_T=self.encoder.chat.encode(question), answers_C=answers)
+    def _task(self, prompt: RolloutPrompt) -> ScoringTask:
+        answers = [self.encoder.answer_ids(item) for item in prompt.example.candidates]
+        return ScoringTask(prompt_T=self.encoder.chat.encode(prompt), answers_C=answers)
 
-    def _number(self, step: int, question: Question, place: int) -> float:
-        return uniform(self.seed, f"{PURPOSE}/step-{step}", f"{question.example.example_id}/{place}")
+    def _number(self, step: int, prompt: RolloutPrompt, slot: int) -> float:
+        return uniform(self.seed, f"{PURPOSE}/step-{step}", f"{prompt.example.example_id}/{slot}")
+
+
+def _rollouts(settings: GrpoSettings, encoder: Encoder) -> CandidateRollouts | WrittenRollouts:
+    if settings.rollouts == "generate":
+        require(GENERATE)
+        return WrittenRollouts(encoder=encoder)
+    return CandidateRollouts(
+        encoder=encoder,
+        num_generations=settings.num_generations,
+        temperature=settings.temperature,
+        seed=settings.seed,
+    )

@@ -27,8 +27,7 @@ from mllmrec.storage.manifests import finished
 from mllmrec.storage.workspace import Workspace
 from mllmrec.training import checkpoints
 from mllmrec.training.datasets import TrainingExamples, training_examples
-from mllmrec.training.grpo import exact, sampled
-from mllmrec.training.grpo import rollout_check as replay
+from mllmrec.training.grpo import exact, rollout_check, sampled
 from mllmrec.training.grpo.rewards import REWARDS
 from mllmrec.training.lora_targets import lora_for
 from mllmrec.training.session import Session
@@ -39,7 +38,31 @@ LORA_ALPHA = 32
 
 def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
     """Write checkpoints/<dataset>/<tag>/: LoRA adapters on the merged model. With --replay: train nothing."""
-    return replay.run(settings, workspace) if settings.replay else _train(settings, workspace)
+    return rollout_check.run(settings, workspace) if settings.replay else _train(settings, workspace)
+
+
+def check_divisibility(settings: GrpoSettings) -> None:
+    """Refuse, before anything loads, a step that doesn't hold whole groups."""
+    answers = world_size() * settings.batch * settings.accum
+    if answers % settings.num_generations:
+        raise SettingsError(
+            f"A step takes {world_size()} process(es) x --batch {settings.batch} x --accum {settings.accum} = "
+            f"{answers} answers, which is no multiple of --num-generations {settings.num_generations}. Choose --accum "
+            f"so that it is, for example {settings.num_generations}."
+        )
+    if settings.rollouts == "exact":
+        exact.split_step(settings)
+
+
+def total_steps(num_examples: int, settings: GrpoSettings) -> int:
+    """Updates of the whole run: epochs x examples over the prompts of one step."""
+    prompts = world_size() * settings.batch * settings.accum // settings.num_generations
+    if settings.epochs * num_examples < prompts:
+        raise SettingsError(
+            f"A step takes {prompts} prompts, and {settings.epochs} epoch(s) of {num_examples} examples hold fewer. "
+            "Lower --batch or --accum, or raise --limit or --epochs."
+        )
+    return settings.epochs * num_examples // prompts
 
 
 @locking(lambda settings, workspace: workspace.checkpoint(settings.dataset, settings.tag))
@@ -70,30 +93,6 @@ def _train(settings: GrpoSettings, workspace: Workspace) -> Summary:
     session.attach_validation(interactions, steps, REWARDS[settings.reward])
     session.attach_monitor(settings)
     return session.train(last, dict(examples.counts), portable(workspace, loaded.names[0]))
-
-
-def check_divisibility(settings: GrpoSettings) -> None:
-    """Refuse, before anything loads, a step that doesn't hold whole groups."""
-    answers = world_size() * settings.batch * settings.accum
-    if answers % settings.num_generations:
-        raise SettingsError(
-            f"A step takes {world_size()} process(es) x --batch {settings.batch} x --accum {settings.accum} = "
-            f"{answers} answers, which is no multiple of --num-generations {settings.num_generations}. Choose --accum "
-            f"so that it is, for example {settings.num_generations}."
-        )
-    if settings.rollouts == "exact":
-        exact.split_step(settings)
-
-
-def total_steps(num_examples: int, settings: GrpoSettings) -> int:
-    """Updates of the whole run: epochs x examples over the prompts of one step."""
-    prompts = world_size() * settings.batch * settings.accum // settings.num_generations
-    if settings.epochs * num_examples < prompts:
-        raise SettingsError(
-            f"A step takes {prompts} prompts, and {settings.epochs} epoch(s) of {num_examples} examples hold fewer. "
-            "Lower --batch or --accum, or raise --limit or --epochs."
-        )
-    return settings.epochs * num_examples // prompts
 
 
 def _trainer(
