@@ -54,9 +54,7 @@ def test_a_name_that_takes_something_else_is_told_with_what_to_install(monkeypat
     tokenizer = SimpleNamespace(
         name_or_path="m", chat_template=template, special_tokens_map={}, get_chat_template=lambda: template
     )
-    monkeypatch.setattr(
-        f"{COMPILE_TEMPLATE.module}.{COMPILE_TEMPLATE.path}", lambda template, policy: (template, policy)
-    )
+    monkeypatch.setattr(f"{COMPILE_TEMPLATE.module}.{COMPILE_TEMPLATE.path}", lambda text, policy: (text, policy))
     monkeypatch.setattr(private_names, "version", lambda _library: "5.99.0")
     with pytest.raises(
         BackendError,
