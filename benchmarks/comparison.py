@@ -21,13 +21,12 @@ import numpy as np
 
 from mllmrec.data.candidates.drawing import candidate_rows
 from mllmrec.evaluation.comparison import stage as compare
-from mllmrec.evaluation.comparison.pairing import compare_over_seeds
-from mllmrec.evaluation.comparison.statistics import bootstrap, randomisation_p_values
+from mllmrec.evaluation.comparison.statistics import bootstrap, compare_over_seeds, randomisation_p_values
 from mllmrec.evaluation.ranking.rankings import ranking_of
 from mllmrec.evaluation.ranking.runs import candidate_file, run_folder, write_run
 from mllmrec.evaluation.verifying import stage as verification
 from mllmrec.records import RankingExample
-from mllmrec.settings.evaluation import CompareSettings, RunSettings, VerifySettings
+from mllmrec.settings.evaluation import BaselinesSettings, CompareSettings, VerifySettings
 from mllmrec.storage.workspace import Workspace, sha256, write_jsonl
 
 USERS, RUNS, METRICS, ROUNDS = 6040, 6, 7, 5
@@ -76,7 +75,7 @@ def write_runs(workspace: Workspace) -> list[Path]:
         )
         for user in range(USERS)
     ]
-    settings = RunSettings(dataset="made", root=str(workspace.root), min_inter=3)
+    settings = BaselinesSettings(dataset="made", root=str(workspace.root), min_inter=3, names=("random",))
     write_jsonl(workspace.candidates("made", "test", "uni9", 3, 42), candidate_rows(examples))
     candidates = candidate_file(settings, workspace)
     folders = []

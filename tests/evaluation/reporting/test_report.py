@@ -34,7 +34,7 @@ from mllmrec.evaluation.reporting.runs import Ladder, read_ladders
 from mllmrec.evaluation.reporting.stage import run
 from mllmrec.evaluation.reporting.training import training_section
 from mllmrec.settings.base import validated
-from mllmrec.settings.evaluation import BaselineFitSettings, ReportSettings
+from mllmrec.settings.evaluation import BaselineFitSettings, ProbeSettings, ReportSettings
 from mllmrec.storage.manifests import Manifest, write_manifest
 from mllmrec.storage.workspace import Workspace, read_json, write_json, write_text
 
@@ -357,6 +357,19 @@ def test_probes_are_drawn_and_told(world_copy: Workspace) -> None:
     write_json(path, own | by_place)
     with pytest.raises(ArtifactError, match=r"probes\.json isn't what `mllmrec probe` writes now .*slots"):
         probes_section(read_ladders(world_copy, DATASET, "NDCG@3")[0])
+
+
+def test_probes_that_were_altered_are_refused(world_copy: Workspace) -> None:
+    path = world_copy.run(DATASET, "grpo-cot", RUN) / "probes.json"
+    own = {"dataset": DATASET, "name": "grpo-cot", "protocol": "uni9", "candidates": RUN, "num_users": 120}
+    write_json(path, own | probed(lambda seen: [-slot for slot in range(len(seen.candidates))]))
+    settings = ProbeSettings(dataset=DATASET, root=str(world_copy.root), tag="grpo-cot")
+    write_manifest(path, settings, {}, started=time.monotonic())
+    ladders = read_ladders(world_copy, DATASET, "NDCG@3")[0]
+    assert probes_section(ladders) is not None
+    write_text(path, path.read_text(encoding="utf-8").replace('"num_users": 120', '"num_users": 999'))
+    with pytest.raises(ArtifactError, match=r"no longer what `mllmrec probe` finished: probes\.json was altered"):
+        probes_section(ladders)
 
 
 def test_only_settings_that_decide_the_result_are_told(world: Workspace, written: tuple[Any, str, str]) -> None:

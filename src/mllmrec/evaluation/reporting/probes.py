@@ -13,6 +13,7 @@ from mllmrec.evaluation.probing.tables import tables
 from mllmrec.evaluation.reporting.figures import draw_intervals, draw_points
 from mllmrec.evaluation.reporting.page import Block, Figure, FigureRow, Section, Sheet
 from mllmrec.evaluation.reporting.runs import Ladder, Rung
+from mllmrec.storage.manifests import Manifest, refuse_altered
 from mllmrec.storage.workspace import read_json
 
 Facts = Mapping[str, Any]
@@ -35,8 +36,10 @@ def probes_section(ladders: Sequence[Ladder]) -> Section | None:
 
 
 def _read(rung: Rung) -> list[Block]:
-    """The blocks of one probes.json; an ArtifactError when it lacks something."""
+    """The blocks of one probes.json; an ArtifactError when it lacks something or was altered since it was written."""
     path = rung.run.folder / "probes.json"
+    if (manifest := Manifest.read(path)) is not None:
+        refuse_altered(path, manifest, {path.name})
     try:
         return _blocks(rung, read_json(path))
     except (KeyError, TypeError) as error:
