@@ -1,11 +1,7 @@
-"""What makes a folder a model folder: a configuration, a tokenizer, and weights that are all there.
+"""What makes a folder a model folder or an adapter folder: a usable configuration, and weights that are whole.
 
-Only the headers of the weight files are read, so that looking at 8 GB takes milliseconds.
-
-What makes a folder an adapter folder: a configuration of a kind that can be scored, and weights that are all there.
-
-Only adapter_config.json and the header of adapter_model.safetensors are read, so that a misfit is refused before
-a model loads.
+Only configurations and the headers of weight files are read, so that looking at 8 GB takes milliseconds and a misfit
+is refused before a model loads. A model folder also has a tokenizer; an adapter is of a kind that can be scored.
 """
 
 from __future__ import annotations
@@ -20,17 +16,16 @@ from mllmrec.errors import ArtifactError, DataError
 from mllmrec.storage.workspace import read_json
 
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
-
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 ADDITIVE = ("LORA", "ADALORA", "LOHA", "LOKR")
 CONDITIONAL = ("alora_invocation_tokens", "arrow_config", "layer_replication", "megatron_config")
-"""Options of LoRA with which it is no sum of weights any more: it looks at the tokens, or adds layers."""
+"""Options of LoRA with which it is no longer a sum of weights: it depends on the tokens, or adds layers."""
 DRAWN = ("pissa_niter", "corda", "loftq", "lora_ga")
-"""Starts of LoRA that take something from the model's own weights, by chance or by data that nobody kept."""
+"""Initialisations of LoRA that change the model's weights, at random or by data that aren't kept."""
 
 
 def lacking(folder: Path) -> list[str]:
-    """What is missing before `folder` can be loaded as a model; empty when nothing is."""
+    """What `folder` lacks to be loaded as a model, each in a few words; empty when nothing is missing."""
     faults = [] if (folder / "config.json").is_file() else ["config.json"]
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZERS):
         faults.append("a tokenizer (tokenizer.json)")
@@ -66,7 +61,7 @@ def stored_parameters(folder: Path) -> int:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: for each tensor its dtype, shape and place.
+    """The header of a safetensors file: for each tensor its dtype, shape and offsets.
 
     The format is 8 bytes (little-endian length of the header), the header as JSON, then the tensors end to end.
     Raises DataError when the file is something else.
@@ -99,14 +94,15 @@ def damage(path: Path) -> str:
 
 
 def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds adapters."""
     return (folder / CONFIG).exists()
 
 
 def require_adapter(folder: Path) -> dict[str, Any]:
     """The configuration of an adapter that adds to a model's weights, with its weights whole.
 
-    Raises ArtifactError for everything else, by its name: a folder without adapters, a kind that changes more than
-    weights (prompt, prefix and P-tuning, (IA)3), weights that are pickled, cut short, empty or gone.
+    Raises ArtifactError, naming the fault, for everything else: a folder without adapters, a kind that changes more
+    than weights (prompt, prefix and P-tuning, (IA)3), weights that are pickled, cut short, empty or gone.
     """
     if not is_adapter(folder):
         raise ArtifactError(f"{folder} holds no adapter: {CONFIG} is missing. Name a LoRA checkpoint.")

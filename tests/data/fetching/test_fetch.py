@@ -21,7 +21,7 @@ from file_server import Files, FilesHandler, serving
 from pydantic import ValidationError
 
 from mllmrec.data.fetching import stage as sources
-from mllmrec.data.fetching.stage import RemoteFile, Source, find_source, run_backbone, run_dataset
+from mllmrec.data.fetching.stage import PublicDataset, RemoteFile, find_source, run_backbone, run_dataset
 from mllmrec.data.model_folders import lacking, stored_parameters
 from mllmrec.errors import ArtifactError, BackendError, DataError, SettingsError
 from mllmrec.settings.resources import FetchBackboneSettings, FetchDatasetSettings
@@ -54,7 +54,7 @@ def test_a_known_data_set_shows_its_terms_and_lands_unpacked(
 ) -> None:
     archive = zipped({"films/ratings.dat": RATINGS, "films/movies.dat": b"10::A Film::Drama\n"})
     with serving(Files({"films.zip": archive, "titles.csv": b"item,title\n"})) as server:
-        source = Source(
+        source = PublicDataset(
             name="films",
             files=(
                 RemoteFile(url=f"{server.address}/films.zip", sha256=hashlib.sha256(archive).hexdigest()),

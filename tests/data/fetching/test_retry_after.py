@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllmrec.data.fetching.download import LONGEST_SECONDS, asked_pause
+from mllmrec.data.fetching.download import LONGEST_PAUSE_SECONDS, asked_pause
 
 NOW = 1_700_000_000.0
 
@@ -23,9 +23,9 @@ NOW = 1_700_000_000.0
         ("-5", 0.0),
         (formatdate(NOW + 90, usegmt=True), 90.0),
         (formatdate(NOW - 90, usegmt=True), 0.0),
-        ("9" * 400, LONGEST_SECONDS),
-        ("inf", LONGEST_SECONDS),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_SECONDS),
+        ("9" * 400, LONGEST_PAUSE_SECONDS),
+        ("inf", LONGEST_PAUSE_SECONDS),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_PAUSE_SECONDS),
         ("nan", None),
         ("", None),
         ("in a minute", None),
@@ -40,4 +40,4 @@ def test_a_pause_is_read_as_seconds_or_as_a_date(value: str | None, seconds: flo
 @given(st.text(st.characters(max_codepoint=255)))
 def test_any_header_is_read(value: str) -> None:
     pause = asked_pause(value, NOW)
-    assert pause is None or 0.0 <= pause <= LONGEST_SECONDS
+    assert pause is None or 0.0 <= pause <= LONGEST_PAUSE_SECONDS

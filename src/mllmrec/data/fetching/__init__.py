@@ -1,1 +1,1 @@
-"""What comes from elsewhere: data sets, model folders, posters."""
+"""Downloads: data sets, model folders, posters."""

@@ -1,14 +1,13 @@
-"""Unpacking what a stranger packed: every entry is checked before the first byte is written.
+"""Unpacking archives that can't be trusted: every entry is checked before the first byte is written.
 
 Refused are entries that would land outside the folder (absolute paths, `..`, drive letters), links and devices,
-encrypted entries, two entries of one name, archives that unpack to more than the limit or the disk holds, and such as
-fill the memory by their headers. The checksum of a compressed tar archive is compared before anything is written.
+encrypted entries, two entries of one name, archives that unpack to more than the limit or the disk holds, and archives
+whose headers would fill the memory. The checksum of a compressed tar archive is compared before anything is written.
 
-Reading a stranger's tar archive in little memory and to its very end.
-
-Python's tarfile reads a header of any size into memory, keeps every header, takes a damaged one for the end, and never
-reaches the checksum behind a compressed archive. Here headers have a limit, none is kept, what stands at the end has to
-be its mark, and the compressed stream is read to its last byte, where gzip, bzip2 and xz compare their checksums.
+Tar archives are read by `TarReader`. Python's tarfile reads a header of any size into memory, keeps every header, takes
+a damaged one for the end, and never reaches the checksum behind a compressed archive. Here headers have a limit, none
+is kept, the archive has to end with its end mark, and the compressed stream is read to its last byte, where gzip, bzip2
+and xz compare their checksums.
 """
 
 from __future__ import annotations
@@ -47,14 +46,12 @@ CORRUPT = (
     ValueError,
 )
 Member = zipfile.ZipInfo | tarfile.TarInfo
-
 MAX_HEADER = 1 << 20
 """Bytes of all headers in front of one entry; names and attributes need a few hundred."""
 USUAL_HEADER, MAX_UNUSUAL = 1 << 12, 1 << 26
-"""Headers longer than the usual may hold so many bytes together."""
+"""Bytes of a usual header, and of what all headers may have beyond that together."""
 MAX_GLOBAL_ATTRIBUTES = 100
 BLOCK, CHUNK = tarfile.BLOCKSIZE, 1 << 20
-
 _COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -70,6 +67,7 @@ class Entry(NamedTuple):
 
 
 def is_archive(name: str) -> bool:
+    """Whether `unpack` takes a file of this name."""
     return name.lower().endswith(ZIP_SUFFIXES + TAR_SUFFIXES)
 
 
@@ -96,15 +94,73 @@ def unpack(archive: Path, folder: Path, limit_bytes: int) -> list[Path]:
     return paths
 
 
+class TarReader:
+    """The entries of an open tar archive, one at a time; DataError for headers past the limits."""
+
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        self._name, self._headers = name, _LimitedFile(name, file)
+        self._unusual = 0
+        self._tar = _TypedTarFile(fileobj=cast(IO[bytes], self._headers))
+
+    def __iter__(self) -> Iterator[tarfile.TarInfo]:
+        while (member := self._next()) is not None:
+            yield member
+
+    def open(self, member: tarfile.TarInfo) -> IO[bytes]:
+        """The content of an entry, to be read before the next one is asked for."""
+        content = self._tar.extractfile(member)
+        assert content is not None, "a regular file of a tar archive can be read"
+        return content
+
+    def finish(self, limit_bytes: int) -> None:
+        """Read the rest. Raises tarfile.ReadError without an end mark, DataError for more than `limit_bytes`."""
+        self._headers.seek(self._tar.offset)
+        mark = self._headers.read(BLOCK)
+        if len(mark) < BLOCK or mark.strip(b"\0"):
+            raise tarfile.ReadError("it ends in the middle, or a header within is damaged")
+        num_bytes = 0
+        while chunk := self._headers.read(CHUNK):
+            num_bytes += len(chunk)
+            if num_bytes > limit_bytes:
+                raise DataError(
+                    f"{self._name} goes on for more than {limit_bytes / 1e9:g} GB behind its last file. Nothing was "
+                    "unpacked. Don't trust this archive; get it from its owner."
+                )
+
+    def _next(self) -> tarfile.TarInfo | None:
+        self._headers.allow(MAX_HEADER)
+        member = self._tar.next()
+        self._unusual += max(0, self._headers.num_bytes - USUAL_HEADER)
+        self._tar.members.clear()
+        if self._unusual > MAX_UNUSUAL or len(self._tar.pax_headers) > MAX_GLOBAL_ATTRIBUTES:
+            raise self._headers.refusal()
+        self._headers.allow(None)
+        return member
+
+
+@contextmanager
+def open_tar(archive: Path) -> Iterator[TarReader]:
+    """A tar archive, plain or compressed, which its first bytes decide."""
+    with archive.open("rb") as raw:
+        start = raw.read(6)
+        raw.seek(0)
+        opener = next((opener for magic, opener in _COMPRESSIONS.items() if start.startswith(magic)), None)
+        if opener is None:
+            yield TarReader(archive.name, raw)
+            return
+        with cast(IO[bytes], opener(raw)) as unpacked:
+            yield TarReader(archive.name, unpacked)
+
+
 @contextmanager
 def _reading(archive: Path) -> Iterator[None]:
-    """Tell damage in the archive as a DataError."""
+    """Turn damage in the archive into a DataError."""
     try:
         yield
     except DataError:
         raise
     except (*CORRUPT, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk; bzip2 tells damage without a number
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk; bzip2 reports damage without a number
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
@@ -123,7 +179,7 @@ def _open(archive: Path) -> Iterator[zipfile.ZipFile | TarReader]:
 
 
 def _contents(archive: Path, opened: zipfile.ZipFile | TarReader) -> Iterator[tuple[Entry, Callable[[], IO[bytes]]]]:
-    """The files of an archive in order, each with what opens it; a DataError at one that is refused."""
+    """The files of an archive in order, each with a function that opens it. Raises DataError at one that is refused."""
     openers: Iterable[tuple[Member, Callable[[], IO[bytes]]]]
     if isinstance(opened, zipfile.ZipFile):
         openers = ((member, partial(opened.open, member)) for member in opened.infolist())
@@ -163,7 +219,7 @@ def _checked(archive: Path, limit_bytes: int) -> list[Entry]:
 
 
 def _entry(archive: Path, member: zipfile.ZipInfo | tarfile.TarInfo) -> Entry | None:
-    """The member as an entry, None for a folder; a DataError when it is refused."""
+    """The member as an entry, None for a folder. Raises DataError when it is refused."""
     if isinstance(member, zipfile.ZipInfo):
         name, num_bytes, folder = member.filename, member.file_size, member.is_dir()
         kind = stat.S_IFMT(member.external_attr >> 16)
@@ -218,64 +274,20 @@ def _require_room(archive: Path, folder: Path, total: int) -> None:
         )
 
 
-class _Archive(tarfile.TarFile):
+class _TypedTarFile(tarfile.TarFile):
     members: list[tarfile.TarInfo]
     """The headers read so far, which tarfile doesn't document."""
 
 
-class TarReader:
-    """The entries of an open tar archive, one at a time; DataError for headers past the limits."""
-
-    def __init__(self, name: str, file: IO[bytes]) -> None:
-        self._name, self._headers = name, _LimitedFile(name, file)
-        self._unusual = 0
-        self._tar = _Archive(fileobj=cast(IO[bytes], self._headers))
-
-    def __iter__(self) -> Iterator[tarfile.TarInfo]:
-        while (member := self._next()) is not None:
-            yield member
-
-    def open(self, member: tarfile.TarInfo) -> IO[bytes]:
-        """The content of an entry, to be read before the next one is asked for."""
-        content = self._tar.extractfile(member)
-        assert content is not None, "a regular file of a tar archive can be read"
-        return content
-
-    def finish(self, limit_bytes: int) -> None:
-        """Read what is left; tarfile.ReadError where no end mark stands, DataError past `limit_bytes`."""
-        self._headers.seek(self._tar.offset)
-        mark = self._headers.read(BLOCK)
-        if len(mark) < BLOCK or mark.strip(b"\0"):
-            raise tarfile.ReadError("it ends in the middle, or a header within is damaged")
-        num_bytes = 0
-        while chunk := self._headers.read(CHUNK):
-            num_bytes += len(chunk)
-            if num_bytes > limit_bytes:
-                raise DataError(
-                    f"{self._name} goes on for more than {limit_bytes / 1e9:g} GB behind its last file. Nothing was "
-                    "unpacked. Don't trust this archive; get it from its owner."
-                )
-
-    def _next(self) -> tarfile.TarInfo | None:
-        self._headers.allow(MAX_HEADER)
-        member = self._tar.next()
-        self._unusual += max(0, self._headers.num_bytes - USUAL_HEADER)
-        self._tar.members.clear()
-        if self._unusual > MAX_UNUSUAL or len(self._tar.pax_headers) > MAX_GLOBAL_ATTRIBUTES:
-            raise self._headers.refusal()
-        self._headers.allow(None)
-        return member
-
-
 class _LimitedFile:
-    """A file that refuses to be read past a number of bytes, as long as there is one."""
+    """A file that refuses to be read past a number of bytes while such a limit is set."""
 
     def __init__(self, name: str, file: IO[bytes]) -> None:
         self._name, self._file = name, file
         self.allow(MAX_HEADER)
 
     def allow(self, num_bytes: int | None) -> None:
-        """So many bytes from here on; None for any number."""
+        """Set the number of bytes that may be read from here on; None for any."""
         self._limit, self.num_bytes = num_bytes, 0
 
     def read(self, num_bytes: int = -1) -> bytes:
@@ -298,17 +310,3 @@ class _LimitedFile:
             f"{MAX_UNUSUAL >> 20} MB together. Names and attributes of files need a few hundred bytes each. Nothing "
             "was unpacked. Don't trust this archive; get it from its owner."
         )
-
-
-@contextmanager
-def open_tar(archive: Path) -> Iterator[TarReader]:
-    """A tar archive, plain or compressed, as its first bytes tell."""
-    with archive.open("rb") as raw:
-        start = raw.read(6)
-        raw.seek(0)
-        opener = next((opener for magic, opener in _COMPRESSIONS.items() if start.startswith(magic)), None)
-        if opener is None:
-            yield TarReader(archive.name, raw)
-            return
-        with cast(IO[bytes], opener(raw)) as unpacked:
-            yield TarReader(archive.name, unpacked)

@@ -1,10 +1,10 @@
-"""One file from a server to disk: a cut download goes on where it stopped, and nothing wrong takes the file's place.
+"""One file from a server to disk: a cut download goes on where it stopped, and only a checked file takes its name.
 
-pooch checks the sha256 and moves the finished file; its own HTTP downloader starts over after a cut, so it is given
+pooch checks the sha256 and moves the finished file. Its own HTTP downloader starts over after a cut, so it is given
 another one, which keeps what has arrived in `<file>.part` and asks for the rest with a Range request. The rest is
-taken only when the server vouches (If-Range with the ETag or date kept beside it) that the file is still the same.
+taken only when the server confirms (If-Range with the ETag or date kept beside it) that the file is still the same.
 
-The pause that a busy server asks for.
+`asked_pause` reads the pause that a busy server asks for.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from mllmrec.settings.addresses import shown_address
 BLOCK_BYTES = 1 << 14  # a cut loses what had arrived of one block
 BACKOFF_SECONDS = 1.0
 TIMEOUT_SECONDS = (15.0, 60.0)
-
-LONGEST_SECONDS = 366 * 86400.0
+LONGEST_PAUSE_SECONDS = 366 * 86400.0
 
 
 def download(url: str, path: Path, sha256: str | None = None, retries: int = 4) -> Path:
@@ -50,16 +49,16 @@ def download(url: str, path: Path, sha256: str | None = None, retries: int = 4) 
 
 
 def part_of(path: Path) -> Path:
-    """Where the beginning of a file waits until the whole has arrived."""
+    """The file that holds the beginning of a download until the rest has arrived."""
     return path.with_name(f"{path.name}.part")
 
 
 class BrokenTransferError(Exception):
-    """A failure that may pass: worth another try."""
+    """A passing failure, after which the download is tried again."""
 
 
 class ResumingDownloader:
-    """What `pooch.retrieve` takes as its downloader."""
+    """A downloader for `pooch.retrieve` that goes on after a cut."""
 
     def __init__(self, part: Path, retries: int) -> None:
         self.part, self.retries = part, retries
@@ -96,7 +95,7 @@ class ResumingDownloader:
             raise BackendError(f"{shown} can't be downloaded: {reason}. Check the address.") from error
 
     def _rest_wanted(self) -> dict[str, str]:
-        """Headers that ask for the bytes that are still missing, if the file is still the same."""
+        """Headers that ask for the missing bytes, provided that the file is still the same."""
         if not self.part.exists() or not self._validator.exists() or not self.part.stat().st_size:
             return {}
         return {"Range": f"bytes={self.part.stat().st_size}-", "If-Range": self._validator.read_text(encoding="utf-8")}
@@ -152,27 +151,10 @@ class ResumingDownloader:
         )
 
 
-def _require_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise BackendError(
-            f"The download needs {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free. Free some space, or "
-            "choose a folder on another disk."
-        )
-
-
-def _reason(error: requests.RequestException) -> str:
-    """The innermost reason, without the wrappers of the HTTP stack."""
-    cause: BaseException = error
-    while cause.args and isinstance(cause.args[0], BaseException):
-        cause = cause.args[0]
-    return str(getattr(cause, "reason", None) or cause).rsplit(": ", 1)[-1]
-
-
 def asked_pause(value: str | None, now: float) -> float | None:
-    """The seconds to wait by a Retry-After header at the time `now`; None where it asks for nothing that makes sense.
+    """The seconds that a Retry-After header asks to wait at the time `now`; None where it has no valid value.
 
-    Seconds and dates are understood; nothing is longer than a year, nor shorter than nothing.
+    Takes seconds and dates; the result lies between 0 and a year.
 
     >>> asked_pause("1.5", 0.0), asked_pause("Thu, 01 Jan 1970 00:00:30 GMT", 10.0), asked_pause("-3", 0.0)
     (1.5, 20.0, 0.0)
@@ -188,4 +170,21 @@ def asked_pause(value: str | None, now: float) -> float | None:
             seconds = parsedate_to_datetime(value).timestamp() - now
         except (ValueError, OverflowError):
             return None
-    return None if math.isnan(seconds) else min(max(0.0, seconds), LONGEST_SECONDS)
+    return None if math.isnan(seconds) else min(max(0.0, seconds), LONGEST_PAUSE_SECONDS)
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise BackendError(
+            f"The download needs {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free. Free some space, or "
+            "choose a folder on another disk."
+        )
+
+
+def _reason(error: requests.RequestException) -> str:
+    """The innermost reason, without the wrappers of the HTTP stack."""
+    cause: BaseException = error
+    while cause.args and isinstance(cause.args[0], BaseException):
+        cause = cause.args[0]
+    return str(getattr(cause, "reason", None) or cause).rsplit(": ", 1)[-1]

@@ -15,9 +15,9 @@ from pathlib import Path
 from mllmrec.errors import BackendError, SettingsError
 from mllmrec.progress import note
 
-WANTED = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model", "LICENSE*"]
-# Folders hold the same weights in other formats, and `consolidated` files hold them a second time.
-UNWANTED = ["*/*", "consolidated*"]
+ALLOWED = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model", "LICENSE*"]
+IGNORED = ["*/*", "consolidated*"]
+"""Folders hold the same weights in other formats, and `consolidated` files hold them a second time."""
 
 
 def from_huggingface(model_id: str, revision: str | None, folder: Path) -> str:
@@ -32,7 +32,7 @@ def from_huggingface(model_id: str, revision: str | None, folder: Path) -> str:
         info = HfApi().model_info(model_id, revision=revision)
         note(f"Licence of {model_id}: {_licence(info.tags or [])}.")
         snapshot_download(
-            model_id, revision=info.sha, local_dir=folder, allow_patterns=WANTED, ignore_patterns=UNWANTED
+            model_id, revision=info.sha, local_dir=folder, allow_patterns=ALLOWED, ignore_patterns=IGNORED
         )
     except hub.HFValidationError as error:
         raise SettingsError(f"{model_id!r} is no id of a model at the hub: {error}") from error
@@ -55,7 +55,7 @@ def from_huggingface(model_id: str, revision: str | None, folder: Path) -> str:
 
 
 def from_modelscope(model_id: str, revision: str | None, folder: Path) -> str:
-    """Download a snapshot into `folder` and return the revision asked for; ModelScope tells no commit."""
+    """Download a snapshot into `folder` and return the revision asked for; ModelScope has no commits."""
     try:
         from modelscope import snapshot_download
     except ImportError as error:
@@ -66,7 +66,7 @@ def from_modelscope(model_id: str, revision: str | None, folder: Path) -> str:
     note(f"Licence of {model_id}: see https://modelscope.cn/models/{model_id}.")
     try:
         snapshot_download(
-            model_id, revision=revision, local_dir=str(folder), allow_patterns=WANTED, ignore_patterns=UNWANTED
+            model_id, revision=revision, local_dir=str(folder), allow_patterns=ALLOWED, ignore_patterns=IGNORED
         )
     except Exception as error:
         raise _unreachable(model_id, "ModelScope", error) from error

@@ -1,11 +1,12 @@
 """`mllmrec fetch images`: the posters of a MovieLens dataset from TMDB, one image an item, into images/.
 
-Items come in the order of the catalogue, those that links.csv leads to a film at TMDB. An image that is there already
-stays as it is. A poster takes its place whole and after a look at its first bytes; then a record of where it came from
-is appended, so that a crash costs what was on its way. Years are compared, because links of another numbering of films
-would fill the folder with wrong posters. <dataset>_posters.json, the artifact, tells the origin of every image.
+Items come in the order of the catalogue, those for which links.csv has a film at TMDB. An image that is there already
+stays as it is. A poster is written whole, after a look at its first bytes; then a record of its origin is appended, so
+that a crash loses only what was on its way. Years are compared, because links of another numbering of films would fill
+the folder with wrong posters. <dataset>_posters.json, the artifact, holds the origin of every image.
 
-Posters by the dozen: several requests at a time, one record for each item, and an early end where none will come.
+Several requests run at a time; one record is kept for each item, and the stage ends early where going on makes no
+sense.
 """
 
 from __future__ import annotations
@@ -36,18 +37,17 @@ TERMS = (
     "be passed on (https://www.themoviedb.org/api-terms-of-use). This product uses the TMDB API but is not endorsed or "
     "certified by TMDB."
 )
-
 PLACING = "being placed"
 OTHER_FILM = "another film by its year"
 UNREACHABLE = re.compile(r"the connection failed|timed out|HTTP (?:429|5\d\d)")
 YEARS_APART, FEWEST_FILMS, FAILURES_IN_A_ROW = 2, 20, 8
-
 _YEAR = re.compile(r"\((\d{4})\)\s*$")
-Answer = tuple[dict[str, Any], bytes, str]
+Poster = tuple[dict[str, Any], bytes, str]
+"""The record of a poster, its bytes and the suffix of its file."""
 
 
 def run_images(settings: FetchImagesSettings, workspace: Workspace) -> Summary:
-    """Fill images/ and write <dataset>_posters.json."""
+    """Fill images/ and write <dataset>_posters.json. Raises BackendError where TMDB can't be reached or refuses."""
     started, dataset = time.monotonic(), settings.dataset
     catalogue = read_catalogue(require(workspace.titles(dataset), "The titles file", PREPARE))
     links = find_links(workspace, dataset, catalogue, settings.links)
@@ -76,14 +76,83 @@ def run_images(settings: FetchImagesSettings, workspace: Workspace) -> Summary:
     return _summary(folder, manifest, dataset)
 
 
+class Fetcher:
+    """Asks for one item's poster; called from several threads."""
+
+    def __init__(self, client: Tmdb, catalogue: Catalogue, links: Links) -> None:
+        self.client, self._catalogue, self._tmdb_ids = client, catalogue, links.tmdb_ids
+
+    def __call__(self, item: str) -> Poster:
+        """The record of an item's poster, its bytes and suffix; no bytes where there is none. Raises PosterError."""
+        row: dict[str, Any] = {"tmdb_id": self._tmdb_ids[item]}
+        film = self.client.film(self._tmdb_ids[item])
+        if film is None:
+            return row | {"missing": "no such film"}, b"", ""
+        year = _YEAR.search(self._catalogue.title(item))
+        if year and film.year and abs(int(year[1]) - film.year) > YEARS_APART:
+            raise PosterError(OTHER_FILM)
+        if film.poster_path is None:
+            return row | {"missing": "no poster"}, b"", ""
+        body, suffix = self.client.poster(film.poster_path)
+        return row | {"poster_path": film.poster_path, "bytes": len(body)}, body, suffix
+
+
+def fetch_all(work: Work, todo: Sequence[str], fetch: Fetcher, folder: ImagesFolder, max_inflight: int) -> None:
+    """Bring every item to a record, `max_inflight` at a time; records and files are written by this thread alone."""
+    left, pending, monitor = iter(todo), dict[Future[Poster], str](), FailureMonitor()
+    pool = ThreadPoolExecutor(max_inflight)
+    try:
+        with progress("fetching posters", len(todo)) as advance:
+            while True:
+                for item in itertools.islice(left, max_inflight - len(pending)):
+                    pending[pool.submit(fetch, item)] = item
+                if not pending:
+                    return
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    _record(work, folder, pending.pop(future), future, monitor)
+                    advance(1)
+    finally:
+        fetch.client.stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+class FailureMonitor:
+    """Ends the stage when the server doesn't answer or refuses everything, or when the links number other films."""
+
+    def __init__(self) -> None:
+        self._reasons, self._in_a_row, self._succeeded = Counter[str](), 0, 0
+
+    def succeeded(self) -> None:
+        """Count a poster, or a film without one."""
+        self._in_a_row, self._succeeded = 0, self._succeeded + 1
+
+    def failed(self, failure: PosterError) -> None:
+        """Count a failure. Raises BackendError or DataError at one too many."""
+        reason = str(failure)
+        self._in_a_row = self._in_a_row + 1 if UNREACHABLE.fullmatch(reason) else 0
+        self._reasons[reason] += 1
+        if self._in_a_row >= FAILURES_IN_A_ROW:
+            raise BackendError(
+                f"TMDB doesn't answer: {self._in_a_row} items in a row failed ({reason}). {_advice(failure)} with the "
+                "same command and --retry-failed; what is done is kept."
+            )
+        others = self._reasons[OTHER_FILM]
+        if others >= FEWEST_FILMS and others > self._succeeded:
+            raise DataError(
+                f"{others} of the first {others + self._succeeded} films are of another year than the catalogue says. "
+                "Expected links whose movie ids are the dataset's (the ids of ml-100k are others than those of later "
+                "releases). Give the right file with --links and start over with --overwrite."
+            )
+
+
 def _linked(catalogue: Catalogue, links: Links) -> list[str]:
-    found = [item for item in catalogue if item in links.tmdb_ids]
-    if not found:
+    linked = [item for item in catalogue if item in links.tmdb_ids]
+    if not linked:
         raise DataError(
             f"{links.path} links none of the {len(catalogue)} items of the catalogue, such as {next(iter(catalogue))}. "
             "Expected links whose movie ids are the dataset's; give the right file with --links."
         )
-    return found
+    return linked
 
 
 def _key(settings: FetchImagesSettings) -> str:
@@ -105,7 +174,7 @@ def _keep_present(work: Work, keys: Sequence[str], folder: ImagesFolder) -> None
 
 
 def _counted(rows: Iterable[tuple[str, dict[str, Any]]], counts: Counter[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The records as they are written, counted by kind on the way."""
+    """The records, counted by kind into `counts` as they pass."""
     for item, row in rows:
         kind = "no_poster" if "missing" in row else "was_there" if "was_there" in row else "fetched"
         counts[kind] += 1
@@ -131,93 +200,25 @@ def _summary(folder: ImagesFolder, manifest: Manifest | None, dataset: str) -> S
     )
 
 
-class Fetcher:
-    """Asks for one item's poster; called from several threads."""
-
-    def __init__(self, client: Tmdb, catalogue: Catalogue, links: Links) -> None:
-        self.client, self._catalogue, self._tmdb_ids = client, catalogue, links.tmdb_ids
-
-    def __call__(self, item: str) -> Answer:
-        """The record of an item's poster, its bytes and suffix; no bytes where there is none. Raises PosterError."""
-        row: dict[str, Any] = {"tmdb_id": self._tmdb_ids[item]}
-        film = self.client.film(self._tmdb_ids[item])
-        if film is None:
-            return row | {"missing": "no such film"}, b"", ""
-        year = _YEAR.search(self._catalogue.title(item))
-        if year and film.year and abs(int(year[1]) - film.year) > YEARS_APART:
-            raise PosterError(OTHER_FILM)
-        if film.poster_path is None:
-            return row | {"missing": "no poster"}, b"", ""
-        body, suffix = self.client.poster(film.poster_path)
-        return row | {"poster_path": film.poster_path, "bytes": len(body)}, body, suffix
-
-
-def fetch_all(work: Work, todo: Sequence[str], fetch: Fetcher, folder: ImagesFolder, max_inflight: int) -> None:
-    """Bring every item to a record, `max_inflight` at a time; records and files are written by this thread alone."""
-    left, pending, watch = iter(todo), dict[Future[Answer], str](), Watch()
-    pool = ThreadPoolExecutor(max_inflight)
-    try:
-        with progress("fetching posters", len(todo)) as advance:
-            while True:
-                for item in itertools.islice(left, max_inflight - len(pending)):
-                    pending[pool.submit(fetch, item)] = item
-                if not pending:
-                    return
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    _record(work, folder, pending.pop(future), future, watch)
-                    advance(1)
-    finally:
-        fetch.client.stop.set()
-        pool.shutdown(cancel_futures=True)
-
-
 def _record(
     work: Work,
     folder: ImagesFolder,
     item: str,
-    future: Future[Answer],
-    watch: Watch,
+    future: Future[Poster],
+    monitor: FailureMonitor,
 ) -> None:
-    """Write down what became of an item. The mark before a file tells a later start that the file is ours."""
+    """Record the result of an item. The mark before a file shows a later start that the file is ours."""
     try:
         row, body, suffix = future.result()
     except PosterError as failure:
-        watch.failed(failure)
+        monitor.failed(failure)
         work.failed(item, str(failure))
         return
-    watch.went_well()
+    monitor.succeeded()
     if body:
         work.again(item, PLACING)
         row = {"file": folder.place(item, body, suffix), **row}
     work.done(item, row, {"bytes": len(body)})
-
-
-class Watch:
-    """Notices early when going on makes no sense: nobody answers or only with refusals, or the links number others."""
-
-    def __init__(self) -> None:
-        self._reasons, self._in_a_row, self._well = Counter[str](), 0, 0
-
-    def went_well(self) -> None:
-        self._in_a_row, self._well = 0, self._well + 1
-
-    def failed(self, failure: PosterError) -> None:
-        """Raises BackendError or DataError in place of the failure that is one too many."""
-        reason = str(failure)
-        self._in_a_row = self._in_a_row + 1 if UNREACHABLE.fullmatch(reason) else 0
-        self._reasons[reason] += 1
-        if self._in_a_row >= FAILURES_IN_A_ROW:
-            raise BackendError(
-                f"TMDB doesn't answer: {self._in_a_row} items in a row failed ({reason}). {_advice(failure)} with the "
-                "same command and --retry-failed; what is done is kept."
-            )
-        others = self._reasons[OTHER_FILM]
-        if others >= FEWEST_FILMS and others > self._well:
-            raise DataError(
-                f"{others} of the first {others + self._well} films are of another year than the catalogue says. "
-                "Expected links whose movie ids are the dataset's (the ids of ml-100k are others than those of later "
-                "releases). Give the right file with --links and start over with --overwrite."
-            )
 
 
 def _advice(failure: PosterError) -> str:

@@ -1,9 +1,8 @@
 """`mllmrec fetch`: bring a public data set or a backbone to this machine, checked, with its terms shown first.
 
-The public data sets that `mllmrec fetch dataset` knows: where they lie, their checksums and their terms.
-
-Nothing of them is shipped: each user downloads from the owner and under the owner's terms. A sha256 of None means
-that the owner publishes none and may replace the file; `fetch` then reports what it found.
+`SOURCES` holds the data sets that `mllmrec fetch dataset` knows: addresses, checksums and terms. None of their files is
+shipped; each user downloads them from the owner and under the owner's terms. A sha256 of None means that the owner
+publishes none and may replace the file; `fetch` then reports the one of the file that came.
 """
 
 from __future__ import annotations
@@ -38,9 +37,16 @@ OPEN_TERMS = (
     "use without their permission"
 )
 MICROLENS_TERMS = "Westlake University, research use only: name MicroLens in publications, don't redistribute"
+BY_HAND = {
+    "netflix-prize": "Netflix no longer offers it, and the copy at "
+    "https://www.kaggle.com/datasets/netflix-inc/netflix-prize-data needs an account there. Unpack it into a folder "
+    "and run `mllmrec prepare --source netflix-prize --raw FOLDER --dataset netflix`",
+}
+"""What `prepare` reads and `fetch` can't bring: the owner asks for an account or has withdrawn the file."""
 
 
 def raw_folder(settings: FetchDatasetSettings, workspace: Workspace) -> Path:
+    """Where the files of a data set go: --raw, or raw/<name>."""
     if settings.raw:
         return Path(settings.raw).expanduser()
     return workspace.root / "raw" / find_source(settings.name, settings.url, settings.sha256).name
@@ -64,7 +70,7 @@ def run_dataset(settings: FetchDatasetSettings, workspace: Workspace) -> Summary
         digests[remote.name] = sha256(file)
         if remote.sha256 is None:
             note(f"No checksum is known for {remote.name}; what came has the sha256 {digests[remote.name]}.")
-        paths += _place(file, folder, int(settings.max_gb * 1e9))
+        paths += _put(file, folder, int(settings.max_gb * 1e9))
     shutil.rmtree(working)
     counts = {"files": len(paths), "bytes": sum(path.stat().st_size for path in paths)}
     details = {"urls": [shown_address(file.url) for file in source.files], "sha256": digests, "terms": source.terms}
@@ -78,6 +84,7 @@ def run_dataset(settings: FetchDatasetSettings, workspace: Workspace) -> Summary
 
 
 def backbone_folder(settings: FetchBackboneSettings, workspace: Workspace) -> Path:
+    """Where a model goes: <root>/<last part of its id>."""
     return workspace.root / named("backbone", settings.id.rstrip("/").rsplit("/", 1)[-1])
 
 
@@ -113,8 +120,63 @@ def run_backbone(settings: FetchBackboneSettings, workspace: Workspace) -> Summa
     )
 
 
-def _place(file: Path, folder: Path, limit_bytes: int) -> list[Path]:
-    """Move a downloaded file into the folder, unpacked when it is an archive; return what came of it."""
+@dataclass(frozen=True, kw_only=True)
+class RemoteFile:
+    """A file to download, and its checksum where the owner publishes one."""
+
+    url: str
+    sha256: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The last part of the address, without its query."""
+        return self.url.split("?")[0].split("#")[0].rstrip("/").rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicDataset:
+    """A data set to download; `importer` is its name for `mllmrec prepare --source`."""
+
+    name: str
+    files: tuple[RemoteFile, ...]
+    terms: str
+    page: str
+    importer: str
+    dataset: str
+
+
+def find_source(name: str | None, url: str | None, sha256: str | None) -> PublicDataset:
+    """The data set meant: the file at `url`, or a known data set by its name; raises SettingsError for any other.
+
+    >>> find_source("movielens-1m", None, None).files[0].name
+    'ml-1m.zip'
+    """
+    if url is not None:
+        file = RemoteFile(url=url, sha256=sha256)
+        named("file", file.name)
+        name = named("data set", name or file.name.split(".")[0])
+        terms = "not known here; see the page that offers it"
+        return PublicDataset(name=name, files=(file,), terms=terms, page="", importer="pairs", dataset=name)
+    if name in BY_HAND:
+        raise SettingsError(f"{name} can't be fetched: {BY_HAND[name]}.")
+    if name is None or name not in SOURCES:
+        close = difflib.get_close_matches(name or "", SOURCES, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise SettingsError(
+            f"No data set is known as {name!r}.{hint} Expected one of {', '.join(SOURCES)}, or an address with --url."
+        )
+    source = SOURCES[name]
+    if sha256 is None:
+        return source
+    if len(source.files) > 1:
+        raise SettingsError(
+            f"{name} consists of {len(source.files)} files, so one --sha256 can't check it. Leave it out."
+        )
+    return replace(source, files=(replace(source.files[0], sha256=sha256),))
+
+
+def _put(file: Path, folder: Path, limit_bytes: int) -> list[Path]:
+    """Move a downloaded file into the folder, unpacked when it is an archive; return the paths of its files."""
     if not is_archive(file.name):
         return [file.replace(folder / file.name)]
     unpacked = file.parent / "unpacked"
@@ -134,7 +196,7 @@ def _move(path: Path, unpacked: Path, folder: Path) -> Path:
     return path.replace(target)
 
 
-def _next_command(source: Source, folder: Path) -> str:
+def _next_command(source: PublicDataset, folder: Path) -> str:
     return f"mllmrec prepare --source {source.importer} --raw {folder} --dataset {source.dataset}"
 
 
@@ -163,15 +225,15 @@ def _check_weights(folder: Path, expected: tuple[str, ...]) -> None:
             f"{', '.join(file.name for file in files)}. Give one for each, in this order."
         )
     for file, wanted in zip(files, expected, strict=False):
-        if (found := sha256(file)) != wanted:
+        if (digest := sha256(file)) != wanted:
             raise DataError(
-                f"{file.name} has the sha256 {found} where {wanted} was expected. Download it again (with --overwrite "
+                f"{file.name} has the sha256 {digest} where {wanted} was expected. Download it again (with --overwrite "
                 "if it lies in the model folder already), or correct --sha256."
             )
 
 
 def _settle(working: Path, folder: Path) -> None:
-    """Give the downloaded files their place; weights that were there before go, since they may be cut otherwise."""
+    """Move the downloaded files into the model folder. Old weights go first, since they may be split in another way."""
     unmark(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for old in (*weight_files(folder), folder / "model.safetensors.index.json"):
@@ -182,31 +244,8 @@ def _settle(working: Path, folder: Path) -> None:
     shutil.rmtree(working)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RemoteFile:
-    url: str
-    sha256: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The last part of the address, without its query."""
-        return self.url.split("?")[0].split("#")[0].rstrip("/").rsplit("/", 1)[-1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A data set to download. `importer` is what `mllmrec prepare --source` calls its form."""
-
-    name: str
-    files: tuple[RemoteFile, ...]
-    terms: str
-    page: str
-    importer: str
-    dataset: str
-
-
-def _movielens(name: str, archive: str, sha256: str, terms: str, importer: str, page: str) -> Source:
-    return Source(
+def _movielens(name: str, archive: str, sha256: str, terms: str, importer: str, page: str) -> PublicDataset:
+    return PublicDataset(
         name=name,
         files=(RemoteFile(url=f"{GROUPLENS}/{archive}", sha256=sha256),),
         terms=terms,
@@ -216,9 +255,9 @@ def _movielens(name: str, archive: str, sha256: str, terms: str, importer: str, 
     )
 
 
-def _microlens(size: str, titles: str) -> Source:
+def _microlens(size: str, titles: str) -> PublicDataset:
     folder = f"{MICROLENS}/MicroLens-{size}-Dataset"
-    return Source(
+    return PublicDataset(
         name=f"microlens-{size}",
         files=(RemoteFile(url=f"{folder}/MicroLens-{size}_pairs.csv"), RemoteFile(url=f"{folder}/{titles}")),
         terms=MICROLENS_TERMS,
@@ -276,40 +315,3 @@ SOURCES = {
         _microlens("100k", "MicroLens-100k_title_en.csv"),
     )
 }
-
-# Known to `prepare`, but the owner asks for an account or has withdrawn the file.
-BY_HAND = {
-    "netflix-prize": "Netflix no longer offers it, and the copy at "
-    "https://www.kaggle.com/datasets/netflix-inc/netflix-prize-data needs an account there. Unpack it into a folder "
-    "and run `mllmrec prepare --source netflix-prize --raw FOLDER --dataset netflix`",
-}
-
-
-def find_source(name: str | None, url: str | None, sha256: str | None) -> Source:
-    """The data set that is meant: an address of the user's own, or a known one by its name.
-
-    >>> find_source("movielens-1m", None, None).files[0].name
-    'ml-1m.zip'
-    """
-    if url is not None:
-        file = RemoteFile(url=url, sha256=sha256)
-        named("file", file.name)
-        name = named("data set", name or file.name.split(".")[0])
-        terms = "not known here; see the page that offers it"
-        return Source(name=name, files=(file,), terms=terms, page="", importer="pairs", dataset=name)
-    if name in BY_HAND:
-        raise SettingsError(f"{name} can't be fetched: {BY_HAND[name]}.")
-    if name is None or name not in SOURCES:
-        close = difflib.get_close_matches(name or "", SOURCES, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise SettingsError(
-            f"No data set is known as {name!r}.{hint} Expected one of {', '.join(SOURCES)}, or an address with --url."
-        )
-    source = SOURCES[name]
-    if sha256 is None:
-        return source
-    if len(source.files) > 1:
-        raise SettingsError(
-            f"{name} consists of {len(source.files)} files, so one --sha256 can't check it. Leave it out."
-        )
-    return replace(source, files=(replace(source.files[0], sha256=sha256),))

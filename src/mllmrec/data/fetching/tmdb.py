@@ -1,14 +1,12 @@
-"""Asking TMDB for posters: politely, within bounds, and without letting the key out.
+"""The client of TMDB's API for posters, and the links from items to films.
 
-The key goes into a header or a query and nowhere else: errors are worded here and never quote the HTTP library, whose
-texts hold addresses with their queries. A busy server (429, 5xx, a cut, a timeout) is asked again after a pause that
-doubles each time. Where the server names a pause it is kept by all threads, and one that is too long to sit out ends
-the stage. Redirects aren't followed.
+The key goes into a header or a query and nowhere else: error messages are written here and never quote the HTTP
+library, whose texts hold addresses with their queries. A busy server (429, 5xx, a cut, a timeout) is asked again after
+a pause that doubles each time. A pause that the server names is kept by all threads, and a very long one ends the
+stage. Redirects aren't followed.
 
-Which film at TMDB an item is: the links.csv that MovieLens releases bring along.
-
-Releases number films alike from 1m on (latest, 25m, 32m too), so that the links of one serve another; 100k has numbers
-of its own.
+The links.csv of a MovieLens release says which film an item is. Releases number films alike from 1m on (latest, 25m
+and 32m too), so that the links of one serve the others; 100k has numbers of its own.
 """
 
 from __future__ import annotations
@@ -34,17 +32,16 @@ from mllmrec.storage.workspace import Workspace, require
 BACKOFF_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 120.0
 BLOCK_BYTES = 1 << 14
-ANSWER_BYTES = 1 << 20
+RESPONSE_BYTES = 1 << 20
 MAGIC = ((b"\xff\xd8\xff", ".jpg"), (b"\x89PNG\r\n\x1a\n", ".png"))
-
 _POSTER = re.compile(r"/[A-Za-z0-9_-]+\.[a-z]{3,4}")
-
-COLUMNS = ("movieId", "tmdbId")
+LINK_COLUMNS = ("movieId", "tmdbId")
 ATTRIBUTE = "tmdb_id"
+"""The column of the titles file in which `prepare` keeps these ids."""
 
 
 class PosterError(Exception):
-    """A poster that can't be had; the text is a few stable words, by which failures are counted.
+    """A poster that can't be fetched; the text is a few stable words, by which failures are counted.
 
     `pause` is what a busy server asked for last, in seconds.
     """
@@ -64,7 +61,7 @@ class BusyError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Film:
-    """What TMDB says of a film: its year and the path of its poster, where it has them."""
+    """A film at TMDB: its year and the path of its poster, each None where TMDB has none."""
 
     year: int | None
     poster_path: str | None
@@ -82,7 +79,7 @@ class Tmdb:
     def film(self, tmdb_id: str) -> Film | None:
         """The film of an id, None where TMDB knows none. Raises PosterError, BackendError when the key is refused."""
         url = f"{self._settings.api_url.rstrip('/')}/3/movie/{tmdb_id}"
-        body = self._get(url, ANSWER_BYTES, secret=True)
+        body = self._get(url, RESPONSE_BYTES, secret=True)
         return None if body is None else _film(body)
 
     def poster(self, path: str) -> tuple[bytes, str]:
@@ -202,10 +199,57 @@ def suffix_of(body: bytes) -> str:
     raise PosterError("no image")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Links:
+    """TMDB's id of each item that has one, and the file that they were read from."""
+
+    path: Path
+    tmdb_ids: dict[str, str]
+
+
+def find_links(workspace: Workspace, dataset: str, catalogue: Catalogue, given: str | None) -> Links:
+    """The links in `given`, else in data/<dataset>/links.csv, the titles file, or the only links.csv under raw/."""
+    if given is not None:
+        what = "The file of links to TMDB"
+        return read_links(require(Path(given).expanduser(), what, "Give links.csv of a MovieLens release by --links."))
+    own = workspace.dataset(dataset) / "links.csv"
+    if own.exists():
+        return read_links(own)
+    if titled := _titled(catalogue):
+        return Links(path=workspace.titles(dataset), tmdb_ids=titled)
+    paths = sorted((workspace.root / "raw").glob("**/links.csv"))
+    if len(paths) == 1:
+        return read_links(paths[0])
+    several = f"; there are {len(paths)} under raw/: {', '.join(map(str, paths))}" if paths else ""
+    raise ArtifactError(
+        f"No links from items to TMDB are known: {own} does not exist, and the titles file has no column "
+        f"{ATTRIBUTE}{several}. Give the links.csv of a MovieLens release whose movie ids are the dataset's with "
+        "--links, or fetch one with `mllmrec fetch dataset movielens-latest-small`."
+    )
+
+
+def read_links(path: Path) -> Links:
+    """The rows of links.csv that have a TMDB id; of several rows of an item the first counts."""
+    rows = csv_rows(read_text(path), path)
+    _, header = next(rows, (1, []))
+    header = [name.strip() for name in header]
+    if not set(LINK_COLUMNS) <= set(header):
+        raise DataError(f"{path}:1: expected the columns {', '.join(LINK_COLUMNS)}; found {', '.join(header)}.")
+    tmdb_ids: dict[str, str] = {}
+    for number, row in rows:
+        fields = dict(zip(header, row, strict=False))
+        item, tmdb_id = (fields.get(name, "").strip() for name in LINK_COLUMNS)
+        if tmdb_id and not _is_number(tmdb_id):
+            raise DataError(f"{path}:{number}: tmdbId is {tmdb_id[:40]!r}. Expected a number, or nothing.")
+        if tmdb_id:
+            tmdb_ids.setdefault(item, tmdb_id)
+    return Links(path=path, tmdb_ids=tmdb_ids)
+
+
 def _film(body: bytes) -> Film:
     try:
-        answer: Any = json.loads(body)
-        path, released = answer["poster_path"], answer.get("release_date") or ""
+        reply: Any = json.loads(body)
+        path, released = reply["poster_path"], reply.get("release_date") or ""
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise PosterError("an odd answer") from None
     if path is not None and not (isinstance(path, str) and _POSTER.fullmatch(path)):
@@ -219,57 +263,10 @@ def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-@dataclass(frozen=True, kw_only=True)
-class Links:
-    """TMDB's id of each item that has one, and the file that says so."""
-
-    path: Path
-    tmdb_ids: dict[str, str]
-
-
-def find_links(workspace: Workspace, dataset: str, catalogue: Catalogue, given: str | None) -> Links:
-    """The file that was given, else data/<dataset>/links.csv, the titles file, or the one links.csv under raw/."""
-    if given is not None:
-        what = "The file of links to TMDB"
-        return read_links(require(Path(given).expanduser(), what, "Give links.csv of a MovieLens release by --links."))
-    own = workspace.dataset(dataset) / "links.csv"
-    if own.exists():
-        return read_links(own)
-    if titled := _titled(catalogue):
-        return Links(path=workspace.titles(dataset), tmdb_ids=titled)
-    found = sorted((workspace.root / "raw").glob("**/links.csv"))
-    if len(found) == 1:
-        return read_links(found[0])
-    several = f"; there are {len(found)} under raw/: {', '.join(map(str, found))}" if found else ""
-    raise ArtifactError(
-        f"No links from items to TMDB are known: {own} does not exist, and the titles file has no column "
-        f"{ATTRIBUTE}{several}. Give the links.csv of a MovieLens release whose movie ids are the dataset's with "
-        "--links, or fetch one with `mllmrec fetch dataset movielens-latest-small`."
-    )
-
-
-def read_links(path: Path) -> Links:
-    """The rows of links.csv that have a TMDB id; of an item's several rows the first counts."""
-    rows = csv_rows(read_text(path), path)
-    _, header = next(rows, (1, []))
-    header = [name.strip() for name in header]
-    if not set(COLUMNS) <= set(header):
-        raise DataError(f"{path}:1: expected the columns {', '.join(COLUMNS)}; found {', '.join(header)}.")
-    tmdb_ids: dict[str, str] = {}
-    for number, row in rows:
-        fields = dict(zip(header, row, strict=False))
-        item, tmdb_id = (fields.get(name, "").strip() for name in COLUMNS)
-        if tmdb_id and not _is_number(tmdb_id):
-            raise DataError(f"{path}:{number}: tmdbId is {tmdb_id[:40]!r}. Expected a number, or nothing.")
-        if tmdb_id:
-            tmdb_ids.setdefault(item, tmdb_id)
-    return Links(path=path, tmdb_ids=tmdb_ids)
-
-
 def _titled(catalogue: Catalogue) -> dict[str, str]:
     """TMDB ids among the attributes of the titles file, where `prepare` puts them."""
-    found = {item_id: dict(item.attributes).get(ATTRIBUTE, "").strip() for item_id, item in catalogue.items()}
-    return {item_id: tmdb_id for item_id, tmdb_id in found.items() if _is_number(tmdb_id)}
+    ids = {item_id: dict(item.attributes).get(ATTRIBUTE, "").strip() for item_id, item in catalogue.items()}
+    return {item_id: tmdb_id for item_id, tmdb_id in ids.items() if _is_number(tmdb_id)}
 
 
 def _is_number(text: str) -> bool:
