@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from mllmrec.data.auditing.findings import (
     CONTENT,
@@ -35,7 +35,7 @@ from mllmrec.data.auditing.findings import (
     judged,
 )
 from mllmrec.data.auditing.material import Material, TraceTexts
-from mllmrec.data.candidates.legacy import CACHE_NAME
+from mllmrec.data.candidates.protocols import CacheName
 from mllmrec.data.prompts import parse
 from mllmrec.data.sequences import Line
 from mllmrec.records import RankingExample, Split, example_id
@@ -87,7 +87,7 @@ class Hint:
 class CacheContent:
     """What one pass over a cache gathers; `examples` are the rows that fit their line."""
 
-    name: CacheName
+    name: Cache
     num_rows: int = 0
     odd: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
@@ -98,7 +98,7 @@ class CacheContent:
 
 def gather(material: Material, path: Path) -> CacheContent:
     """Read a cache once, row by row."""
-    name = CacheName.of(path, material.window)
+    name = Cache.of(path, material.window)
     content, kept = CacheContent(name=name), name.kept(material.interactions.lines(name.split))
     spelled = instructions(read_rows(name.path))
     for row in read_rows(name.path):
@@ -266,25 +266,24 @@ def _after(named: Sequence[str], history: Sequence[str]) -> list[str] | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CacheName:
-    """What a cache's name says about it; older names don't tell the window."""
+class Cache:
+    """A cache and what its name says about it."""
 
     path: Path
     split: Split
-    mode: str
     window: int
     num_candidates: int
 
     @classmethod
-    def of(cls, path: Path, window: int) -> CacheName:
-        named = CACHE_NAME.fullmatch(path.name)
+    def of(cls, path: Path, window: int) -> Cache:
+        """`window` is for older names, which hold none."""
+        named = CacheName.parse(path)
         assert named is not None, "only files that are named like caches are read as such"
         return cls(
             path=path,
-            split=cast(Split, named["split"]),
-            mode=named["mode"],
-            window=int(named["window"] or window),
-            num_candidates=int(named["num_neg"]) + 1,
+            split=named.split,
+            window=named.window or window,
+            num_candidates=named.num_neg + 1,
         )
 
     def kept(self, lines: Sequence[Line]) -> list[Line]:

@@ -37,10 +37,10 @@ from mllmrec.data.auditing.findings import (
 )
 from mllmrec.data.auditing.material import SPLITS, CandidateFile, Material, attempt
 from mllmrec.data.candidates.drawing import draw_version, freeze, questions
-from mllmrec.data.candidates.files import Form, contradiction
+from mllmrec.data.candidates.files import ListRules, contradiction
 from mllmrec.data.candidates.legacy import draw_legacy
 from mllmrec.data.candidates.negatives import VERSIONS
-from mllmrec.data.candidates.protocols import ListsName, lists_named, protocol_of
+from mllmrec.data.candidates.protocols import ListsName
 from mllmrec.data.sequences import Interactions
 from mllmrec.records import RankingExample
 from mllmrec.storage.manifests import Manifest
@@ -73,7 +73,8 @@ def check_file(material: Material, file: CandidateFile) -> Iterator[Finding]:
     yield _foreign_target_in_history(material, file)
     yield _repeated_targets(file)
     yield from check_draw(material, file)
-    yield from check_lists(material, file.path.name, file.examples, legacy=file.legacy, foreign=file.foreign)
+    legacy, foreign = file.protocol.legacy, file.protocol.foreign
+    yield from check_lists(material, file.path.name, file.examples, legacy=legacy, foreign=foreign)
 
 
 def check_lists(
@@ -175,8 +176,8 @@ def _belonging(material: Material, file: CandidateFile) -> Finding:
 
 def _form(file: CandidateFile) -> Finding:
     """Lists with repeated candidates, without their target (which some may lack), of one item, or that come twice."""
-    form = Form.of(file.examples, protocol_of(file.path))
-    faults = ((number, form.fault(example)) for number, example in enumerate(file.examples, 1))
+    rules = ListRules.of(file.examples, file.protocol)
+    faults = ((number, rules.fault(example)) for number, example in enumerate(file.examples, 1))
     hits = file.odd + [f"list {number} {fault}" for number, fault in faults if fault]
     return judged(
         CONTENT,
@@ -242,7 +243,7 @@ def _repeated_targets(file: CandidateFile) -> Finding:
 
 def check_draw(material: Material, file: CandidateFile) -> Iterator[Finding]:
     """The finding on a file that is named our way; none on another."""
-    named = lists_named(file.path)
+    named = ListsName.parse(file.path)
     if named is None:
         return
     if not _is_readable(material, named):

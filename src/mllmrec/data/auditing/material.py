@@ -21,8 +21,7 @@ from mllmrec.data.auditing.findings import CONTENT, Finding
 from mllmrec.data.auditing.title_index import TitleIndex
 from mllmrec.data.candidates.drawing import read_candidates
 from mllmrec.data.candidates.files import Membership
-from mllmrec.data.candidates.legacy import CACHE_NAME
-from mllmrec.data.candidates.protocols import protocol_named, protocol_of
+from mllmrec.data.candidates.protocols import CacheName, Protocol, protocol_of
 from mllmrec.data.naming import Naming
 from mllmrec.data.prompts import plain
 from mllmrec.data.sequences import (
@@ -104,7 +103,7 @@ class Material:
 
     def caches(self) -> list[Path]:
         """The prompt caches of the reference implementation."""
-        return [path for path in self._processed(".json") if CACHE_NAME.fullmatch(path.name)]
+        return [path for path in self._processed(".json") if CacheName.parse(path)]
 
     def _processed(self, suffix: str) -> list[Path]:
         folder = self.workspace.processed(self.dataset)
@@ -180,19 +179,9 @@ class CandidateFile:
     odd: list[str] = field(default_factory=list)
 
     @property
-    def legacy(self) -> bool:
-        """Whether it is the reference's draw, whose weaknesses are known and only told."""
-        return protocol_of(self.path).startswith("legacy-")
-
-    @property
-    def foreign(self) -> bool:
-        """Whether it was made elsewhere, by rules that its name doesn't tell."""
-        return protocol_named(protocol_of(self.path)) is None
-
-    @property
-    def drawn(self) -> bool:
-        """Whether its negatives are drawn at random, so that two lists have little in common."""
-        return protocol_of(self.path).removeprefix("legacy-").startswith(("uni", "pop"))
+    def protocol(self) -> Protocol:
+        """The protocol that the file is named after."""
+        return protocol_of(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)

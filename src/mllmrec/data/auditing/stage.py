@@ -84,10 +84,10 @@ def _findings(material: Material, target_kinds: TargetKinds) -> Iterator[Finding
     for file in material.candidate_files():
         yield from lists.check_file(material, file)
         yield from prompts.check(file.path.name, file.examples)
-        yield from target_kinds.check(file.path.name, file.examples, foreign=file.foreign)
-        if file.drawn:
+        yield from target_kinds.check(file.path.name, file.examples, foreign=file.protocol.foreign)
+        if file.protocol.random:
             yield same_negatives.check_same_negatives(file.path.name, file.examples, num_items)
-            sharing.add(file.path.name, file.examples, legacy=file.legacy)
+            sharing.add(file.path.name, file.examples, legacy=file.protocol.legacy)
     for path in material.caches():
         if (content := attempt(path, partial(caches.gather, material), material.wrong)) is not None:
             yield from caches.check(material, content)

@@ -1,13 +1,12 @@
-"""Candidate files as they are ranked: who vouches for one, what its lists are called, whether they fit the dataset.
+"""Candidate files as they are ranked: who vouches for one, its protocol, and whether its lists are valid.
 
-A name such as `test_uni9_w10_s42.jsonl` is a claim about how lists were drawn. The manifest beside the file vouches for
-it. Without one anybody may have chosen the negatives, so that figures bear the name `foreign-<stem>`; and where the
-two contradict each other nothing is ranked.
+A name such as `test_uni9_w10_s42.jsonl` claims how lists were drawn, and the manifest beside the file vouches for it.
+Without one anybody may have chosen the negatives, so that figures bear the name `foreign-<stem>`. Where the two
+contradict each other nothing is ranked.
 
-What is wrong with a candidate list, whoever made it: one clause each, for ranking, which refuses, and for the audit.
-
-A list belongs to its split when its user has a line there that holds its history and target, item after item. A target
-that stands in its own history is legal: people come back to things.
+`Membership` and `ListRules` say what is wrong with a list, one clause each, for ranking, which refuses, and for the
+audit. A list belongs to its split when its user has a line there that holds its history and target, item after item. A
+target that stands in its own history is legal: people come back to things.
 """
 
 from __future__ import annotations
@@ -17,15 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from mllmrec.data.candidates.legacy import CACHE_NAME, load_candidates
-from mllmrec.data.candidates.protocols import (
-    FOREIGN,
-    ListsName,
-    lists_named,
-    protocol_asked_for,
-    protocol_named,
-    protocol_of,
-)
+from mllmrec.data.candidates.legacy import load_candidates
+from mllmrec.data.candidates.protocols import CacheName, ListsName, Protocol, protocol_of
 from mllmrec.data.sequences import Interactions, Line, by_user
 from mllmrec.data.traces import holds
 from mllmrec.errors import ArtifactError, DataError
@@ -42,11 +34,11 @@ MAKERS: dict[str, type[CandidatesSettings] | type[RetrieveSettings]] = {
 def ranked_lists(path: Path, interactions: Interactions, window: int) -> list[RankingExample]:
     """The lists of a candidate file or a cache of the reference; a DataError names the first that can't be ranked."""
     examples = load_candidates(path, interactions, window)
-    membership, form = Membership.of(interactions), Form.of(examples, protocol_of(path))
+    membership, rules = Membership.of(interactions), ListRules.of(examples, protocol_of(path))
     faults = [
         (number, fault)
         for number, example in enumerate(examples, 1)
-        if (fault := membership.fault(example) or form.fault(example))
+        if (fault := membership.fault(example) or rules.fault(example))
     ]
     if faults:
         number, fault = faults[0]
@@ -63,9 +55,12 @@ def ranked_protocol(path: Path) -> str:
 
     Caches of the reference implementation never have a manifest and are known for what they are.
     """
-    if CACHE_NAME.fullmatch(path.name) or Manifest.read(path) is not None:
-        return protocol_of(path)
-    return f"{FOREIGN}{path.stem}"
+    return (protocol_of(path) if is_vouched_for(path) else Protocol.of_others(path.stem)).shown
+
+
+def is_vouched_for(path: Path) -> bool:
+    """Whether a manifest says how the lists of a file were drawn, or they are a cache of the reference."""
+    return CacheName.parse(path) is not None or Manifest.read(path) is not None
 
 
 def refuse_contradiction(path: Path) -> None:
@@ -74,7 +69,7 @@ def refuse_contradiction(path: Path) -> None:
         raise ArtifactError(
             f"{path} contradicts its manifest: {denied}. Expected the lists that were frozen. Put them back, make them "
             "again with --overwrite, or take the manifest away: lists that nothing vouches for are ranked as "
-            f"{FOREIGN}{path.stem}."
+            f"{Protocol.of_others(path.stem).shown}."
         )
 
 
@@ -88,16 +83,16 @@ def contradiction(path: Path) -> str:
         return f"it vouches for no file named {path.name}"
     if known != sha256(path):
         return "the bytes are others"
-    named, maker = lists_named(path), MAKERS.get(manifest.verb)
+    named, maker = ListsName.parse(path), MAKERS.get(manifest.verb)
     if named is None or maker is None or not isinstance(manifest.settings, dict):
         return ""
     made = maker.model_construct(
         **{key: value for key, value in manifest.settings.items() if key in maker.model_fields}
     )
-    told = ListsName(made.split, protocol_asked_for(made), made.min_inter, made.seed)
-    if told == named:
+    asked = ListsName.asked(made)
+    if asked == named:
         return ""
-    return f"it tells of {told.protocol.shown} lists of {told.split}, window {told.window}, seed {told.seed}"
+    return f"it tells of {asked.protocol.shown} lists of {asked.split}, window {asked.window}, seed {asked.seed}"
 
 
 def _vouched_digest(path: Path, manifest: Manifest) -> object:
@@ -150,25 +145,27 @@ class Membership:
 
 
 @dataclass(kw_only=True)
-class Form:
-    """What makes a list fit to be ranked among the lists of its file, which are looked at one after the other.
+class ListRules:
+    """What makes a list fit to be ranked among the lists of its file, which are checked one after the other.
 
-    `spelt` says that lists spell their candidates out, which a question about the whole catalogue doesn't, `missable`
-    that a target may be absent, because a retriever can miss it, `single` that a list may be of one item, which is what
-    that retriever puts first.
+    `explicit` says that lists hold their candidates, which examples of the whole catalogue don't; `may_lack_target`
+    that a target may be absent, because a retriever can miss it; `single` that a list may be of one item, the first
+    one of that retriever.
     """
 
-    spelt: bool
-    missable: bool
+    explicit: bool
+    may_lack_target: bool
     single: bool
     _seen: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, examples: Iterable[RankingExample], protocol: str) -> Form:
-        """The form of the lists of a protocol: those of a retriever, and those that others made, may lack targets."""
-        named, spelt = protocol_named(protocol), any(example.candidates for example in examples)
-        missable = named is None or named.kind in ("rerank", "all")
-        return cls(spelt=spelt, missable=missable, single=named is not None and named.kind == "rerank")
+    def of(cls, examples: Iterable[RankingExample], protocol: Protocol) -> ListRules:
+        """The rules for the lists of a protocol."""
+        return cls(
+            explicit=any(example.candidates for example in examples),
+            may_lack_target=protocol.may_lack_target,
+            single=protocol.kind == "rerank",
+        )
 
     def fault(self, example: RankingExample) -> str:
         """Why a list can't be ranked; empty where it can."""
@@ -177,15 +174,15 @@ class Form:
         self._seen.add(key)
         if again:
             return f"is the second one of example {key}"
-        if not self.spelt:
+        if not self.explicit:
             return ""
         if not candidates:
             return "is empty, though others of its file aren't"
         if len(set(candidates)) < len(candidates):
-            twice = next(item for place, item in enumerate(candidates) if item in candidates[:place])
+            twice = next(item for slot, item in enumerate(candidates) if item in candidates[:slot])
             return f"holds candidate {twice} twice"
         if len(candidates) == 1 and not self.single:
             return f"holds the one candidate {candidates[0]}, so that there is nothing to rank"
         if example.target_id not in candidates:
-            return "" if self.missable else f"lacks its target {example.target_id}"
+            return "" if self.may_lack_target else f"lacks its target {example.target_id}"
         return ""

@@ -7,21 +7,16 @@ item the user did consume. It exists here to compare with published figures; fro
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 from mllmrec.data.candidates.drawing import read_candidates
+from mllmrec.data.candidates.protocols import CacheName
 from mllmrec.data.sequences import Interactions, Line
 from mllmrec.errors import DataError
 from mllmrec.records import RankingExample, Split, example_id
 from mllmrec.storage.workspace import read_json
-
-CACHE_NAME = re.compile(
-    r"(?P<split>train|valid|test)_(?P<mode>train|generate)_seed(?P<seed>\d+)_neg(?P<num_neg>\d+)"
-    r"(?:_cot_(?P<cot_prob>[\d.]+))?(?:_int_(?P<window>\d+))?\.json"
-)
 
 
 def draw_legacy(
@@ -53,24 +48,24 @@ def read_legacy_cache(path: Path, lines: Sequence[Line], window: int) -> list[Ra
     """The candidate lists of a `*_generate_*.json` cache, joined to the split's kept lines by position.
 
     Such a cache holds neither user nor history, and prompts of another template: the prompts are dropped, and each
-    row is verified by its target. A DataError names the first row that doesn't fit.
+    row is verified by its target. Raises DataError at the first row that doesn't fit.
     """
-    named = CACHE_NAME.fullmatch(path.name)
-    if named is None:
+    name = CacheName.parse(path)
+    if name is None:
         raise DataError(
             f"{path} is not named like a cache of the reference implementation "
             "(SPLIT_generate_seedS_negN[_cot_P][_int_M].json). Make candidates with `mllmrec candidates`."
         )
-    if named["mode"] == "train":
+    if name.mode == "train":
         raise DataError(f"{path} holds finished training messages, no candidate lists; only an audit can use it.")
-    if named["window"] is not None and int(named["window"]) != window:
-        raise DataError(f"{path} was made with --min-inter {named['window']}, and {window} was asked for.")
-    split = cast(Split, named["split"])
+    if name.window not in (None, window):
+        raise DataError(f"{path} was made with --min-inter {name.window}, and {window} was asked for.")
+    split = name.split
     kept = [line for line in lines if len(line.items) >= window]
     rows = read_json(path)
     if not isinstance(rows, list) or len(rows) != len(kept):
-        found = len(rows) if isinstance(rows, list) else type(rows).__name__
-        raise DataError(f"{path} has {found} rows; the {split} split keeps {len(kept)} lines of {window} items.")
+        count = len(rows) if isinstance(rows, list) else type(rows).__name__
+        raise DataError(f"{path} has {count} rows; the {split} split keeps {len(kept)} lines of {window} items.")
     examples = []
     for number, (row, line) in enumerate(zip(rows, kept, strict=True)):
         if not isinstance(row, dict) or str(row.get("target_id")) != line.items[-1]:

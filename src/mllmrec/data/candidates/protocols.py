@@ -1,14 +1,15 @@
-"""Candidate protocols by name: what a ranker was asked, told with every metric.
+"""Candidate protocols: what a ranker is asked, and the only place where their names are spelled and parsed.
 
     uni9, pop99         the target among items drawn uniformly, or in proportion to training popularity
-    hard19              the target among the items that a retriever puts highest
-    rr100               what a retriever found; the target may not be there
-    full                every item that isn't known of the user
+    hard19              the target among the items that a retriever ranks highest
+    rr100               the items that a retriever ranks highest; the target may not be among them
+    full                every item that the user isn't known to have met
     legacy-uni9         the reference implementation's draw
-    foreign-NAME        lists that others made, imported or lying about without a manifest
+    foreign-NAME        lists that others made: imported, or without a manifest
 
-Lists of a retriever bear its name, because they are its making: `hard19-popularity`. Files by the default one keep the
-short stem (`test_hard19_w10_s42.jsonl`) and are told as `hard19-itemknn` like any other.
+The lists of a retriever bear its name: `hard19-popularity`. Files by the default retriever keep the short stem
+(`test_hard19_w10_s42.jsonl`); figures on them are shown as `hard19-itemknn`. Every other name is that of a file
+which isn't named by these rules; it is a foreign protocol too.
 """
 
 from __future__ import annotations
@@ -17,12 +18,17 @@ import re
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
-from mllmrec.data.candidates.legacy import CACHE_NAME
 from mllmrec.records import Split
 from mllmrec.settings.data import DEFAULT_RETRIEVER, CandidatesSettings, RetrieveSettings
+from mllmrec.settings.evaluation import RunSettings
+from mllmrec.storage.workspace import Workspace
 
-Kind = Literal["uniform", "popularity", "hard", "rerank", "all"]
-"""How the items beside a target come about, as --negatives names it."""
+Kind = Literal["uniform", "popularity", "hard", "rerank", "all", "foreign"]
+"""How the items beside a target come about: as --negatives names it, or `foreign`."""
+ListSettings = CandidatesSettings | RetrieveSettings | RunSettings
+"""Settings that make or name a candidate file."""
+Mode = Literal["train", "generate"]
+"""What a prompt cache of the reference is for: its `train` caches hold finished messages, the others lists."""
 
 STEMS: dict[Kind, str] = {"uniform": "uni", "popularity": "pop", "hard": "hard", "rerank": "rr", "all": "full"}
 WORDS: dict[Kind, str] = {
@@ -32,31 +38,87 @@ WORDS: dict[Kind, str] = {
     "rerank": "the {n} items that {retriever}, fitted on train alone, ranks highest for the user; a target that isn't "
     "among them counts as missed",
     "all": "the target among all items that the user isn't known to have met",
+    "foreign": "lists that weren't drawn here, such as imported ones: what stands beside the target was others' "
+    "choice, and figures compare with others on the same lists alone",
 }
 LEGACY_WORDS = (
     "the target among {n} items drawn as the reference implementation draws them, which may include items the user did "
     "meet"
 )
-FOREIGN_WORDS = (
-    "lists that weren't drawn here, such as imported ones: what stands beside the target was others' choice, and "
-    "figures compare with others on the same lists alone"
-)
-FOREIGN = "foreign-"
-"""How the name of a protocol begins that isn't ours: lists that were brought along, or that nothing vouches for."""
+FOREIGN, LEGACY = "foreign-", "legacy-"
 IMPORTED = "imported"
-"""The input under which the manifest of imported lists tells the file that they were read from."""
+"""The input of a manifest that holds the file which imported lists were read from."""
 
-_NAME = re.compile(r"(legacy-uni|uni|pop|hard|rr|full)(\d*)(?:-([a-z][a-z0-9-]*))?")
+_NAME = re.compile(rf"({LEGACY}uni|uni|pop|hard|rr|full)(\d*)(?:-([a-z][a-z0-9-]*))?")
 _FILE = re.compile(r"(train|valid|test)_([^_]+)_w(\d+)_s(-?\d+)\.jsonl")
+_CACHE = re.compile(
+    r"(?P<split>train|valid|test)_(?P<mode>train|generate)_seed(?P<seed>\d+)_neg(?P<num_neg>\d+)"
+    r"(?:_cot_(?P<cot_prob>[\d.]+))?(?:_int_(?P<window>\d+))?\.json"
+)
 
 
 class Protocol(NamedTuple):
-    """A protocol taken apart; `num` counts the items beside the target (of a rerank list, all)."""
+    """A protocol taken apart.
+
+    `num` counts the items beside the target (of a rerank list, all); `name` is that of a foreign protocol, whose kind
+    is `foreign`.
+    """
 
     kind: Kind
     num: int = 0
     retriever: str = ""
     legacy: bool = False
+    name: str = ""
+
+    @classmethod
+    def parse(cls, name: str) -> Protocol:
+        """The protocol of a stem or a shown name; a foreign one for a name that isn't made by the rules above.
+
+        >>> Protocol.parse("hard19-markov")
+        Protocol(kind='hard', num=19, retriever='markov', legacy=False, name='')
+        >>> Protocol.parse("rr100") == Protocol.parse("rr100-itemknn") == Protocol("rerank", 100, "itemknn")
+        True
+        >>> Protocol.parse("foreign-llmrank").foreign
+        True
+        """
+        parts = _NAME.fullmatch(name)
+        if parts is None:
+            return cls("foreign", name=name)
+        stem, number, retriever = parts[1].removeprefix(LEGACY), parts[2], parts[3] or ""
+        kind = next(kind for kind, own in STEMS.items() if own == stem)
+        retrieved = kind in ("hard", "rerank")
+        if bool(number) == (kind == "all") or (retriever and not retrieved):
+            return cls("foreign", name=name)
+        chosen = retriever or (DEFAULT_RETRIEVER if retrieved else "")
+        return cls(kind, int(number or 0), chosen, legacy=parts[1] != stem)
+
+    @classmethod
+    def asked(cls, settings: ListSettings) -> Protocol:
+        """The protocol of the lists that settings make, import, or (for a RUN) rank.
+
+        >>> Protocol.asked(RetrieveSettings(dataset="shop", rerank=True)).stem
+        'rr100'
+        """
+        if isinstance(settings, RetrieveSettings):
+            return cls("rerank" if settings.rerank else "hard", settings.count, settings.retriever)
+        if isinstance(settings, CandidatesSettings) and settings.import_:
+            return cls.of_others(settings.foreign_name)
+        retriever = ""
+        if isinstance(settings, RunSettings) and settings.negatives in ("hard", "rerank"):
+            retriever = settings.retriever
+        num = 0 if settings.negatives == "all" else settings.num_neg
+        return cls(
+            settings.negatives, num, retriever, legacy=isinstance(settings, CandidatesSettings) and settings.legacy
+        )
+
+    @classmethod
+    def of_others(cls, name: str) -> Protocol:
+        """The protocol of lists that others made.
+
+        >>> Protocol.of_others("llmrank").shown
+        'foreign-llmrank'
+        """
+        return cls("foreign", name=f"{FOREIGN}{name}")
 
     @property
     def stem(self) -> str:
@@ -65,9 +127,11 @@ class Protocol(NamedTuple):
         >>> Protocol("hard", 19, "itemknn").stem, Protocol("hard", 19, "sasrec").stem, Protocol("all").stem
         ('hard19', 'hard19-sasrec', 'full')
         """
+        if self.foreign:
+            return self.name
         number = "" if self.kind == "all" else str(self.num)
         suffix = f"-{self.retriever}" if self.retriever not in ("", DEFAULT_RETRIEVER) else ""
-        return ("legacy-" if self.legacy else "") + STEMS[self.kind] + number + suffix
+        return (LEGACY if self.legacy else "") + STEMS[self.kind] + number + suffix
 
     @property
     def shown(self) -> str:
@@ -80,83 +144,119 @@ class Protocol(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What is asked of a ranker."""
+        """What is asked of a ranker; empty where a file isn't named by the rules above.
+
+        >>> Protocol.parse("full").words
+        "the target among all items that the user isn't known to have met"
+        >>> Protocol.parse("foreign-llmrank").words[:29], Protocol.parse("mine").words
+        ("lists that weren't drawn here", '')
+        """
+        if self.foreign and not self.name.startswith(FOREIGN):
+            return ""
         return (LEGACY_WORDS if self.legacy else WORDS[self.kind]).format(n=self.num, retriever=self.retriever)
 
+    @property
+    def foreign(self) -> bool:
+        """Whether others made the lists, or the name isn't made by the rules above."""
+        return self.kind == "foreign"
 
-def protocol_named(name: str) -> Protocol | None:
-    """The protocol behind a stem or a shown name; None for a name that isn't ours.
+    @property
+    def random(self) -> bool:
+        """Whether negatives are drawn at random, so that two lists have little in common."""
+        return self.kind in ("uniform", "popularity")
 
-    >>> protocol_named("hard19-markov")
-    Protocol(kind='hard', num=19, retriever='markov', legacy=False)
-    >>> protocol_named("rr100") == protocol_named("rr100-itemknn") == Protocol("rerank", 100, "itemknn")
-    True
-    """
-    found = _NAME.fullmatch(name)
-    if found is None:
-        return None
-    stem, number, retriever = found[1].removeprefix("legacy-"), found[2], found[3] or ""
-    kind = next(kind for kind, own in STEMS.items() if own == stem)
-    retrieved = kind in ("hard", "rerank")
-    if bool(number) == (kind == "all") or (retriever and not retrieved):
-        return None
-    chosen = retriever or (DEFAULT_RETRIEVER if retrieved else "")
-    return Protocol(kind, int(number or 0), chosen, legacy=found[1] != stem)
+    @property
+    def chooser(self) -> str:
+        """The retriever that chose the negatives, and therefore can't be ranked on them; empty for other protocols.
 
+        >>> [Protocol.parse(name).chooser for name in ("hard19-itemknn", "rr100-itemknn", "uni9")]
+        ['itemknn', '', '']
+        """
+        return self.retriever if self.kind == "hard" else ""
 
-def protocol_asked_for(settings: CandidatesSettings | RetrieveSettings) -> Protocol:
-    """The protocol of the lists that these settings make.
+    @property
+    def may_lack_target(self) -> bool:
+        """Whether a list may be without its target: a retriever can miss it, and others may leave it out."""
+        return self.kind in ("rerank", "all", "foreign")
 
-    >>> protocol_asked_for(RetrieveSettings(dataset="shop", rerank=True)).stem
-    'rr100'
-    """
-    if isinstance(settings, RetrieveSettings):
-        return Protocol("rerank" if settings.rerank else "hard", settings.count, settings.retriever)
-    num = 0 if settings.negatives == "all" else settings.num_neg
-    return Protocol(settings.negatives, num, legacy=settings.legacy)
+    @property
+    def difficulty(self) -> tuple[int, int]:
+        """A sort key: drawn lists first, foreign ones last, shorter lists before longer ones."""
+        return (*STEMS, "foreign").index(self.kind), self.num
 
 
 class ListsName(NamedTuple):
-    """What the name of a candidate file of ours says about its lists."""
+    """What the name of a candidate file says about its lists."""
 
     split: Split
     protocol: Protocol
     window: int
     seed: int
 
+    @classmethod
+    def asked(cls, settings: ListSettings) -> ListsName:
+        """The name of the file that settings make, or (for a RUN) rank."""
+        return cls(settings.split, Protocol.asked(settings), settings.min_inter, settings.seed)
 
-def lists_named(path: Path) -> ListsName | None:
-    """The name of a candidate file taken apart; None for one that isn't named our way.
+    @classmethod
+    def parse(cls, path: Path) -> ListsName | None:
+        """The name of a candidate file taken apart; None for a file that is named otherwise, and for foreign lists.
 
-    >>> lists_named(Path("processed/test_pop99_w10_s42.jsonl"))[1:]
-    (Protocol(kind='popularity', num=99, retriever='', legacy=False), 10, 42)
-    >>> lists_named(Path("processed/test_foreign-llmrank_w10_s42.jsonl")) is None
-    True
-    """
-    parts = _FILE.fullmatch(path.name)
-    protocol = protocol_named(parts[2]) if parts is not None else None
-    if parts is None or protocol is None:
-        return None
-    return ListsName(cast(Split, parts[1]), protocol, int(parts[3]), int(parts[4]))
+        >>> ListsName.parse(Path("processed/test_legacy-uni99_w10_s42.jsonl"))[1:]
+        (Protocol(kind='uniform', num=99, retriever='', legacy=True, name=''), 10, 42)
+        >>> ListsName.parse(Path("processed/test_foreign-llmrank_w10_s42.jsonl")) is None
+        True
+        """
+        parts = _FILE.fullmatch(path.name)
+        if parts is None or (protocol := Protocol.parse(parts[2])).foreign:
+            return None
+        return cls(cast(Split, parts[1]), protocol, int(parts[3]), int(parts[4]))
+
+    def path(self, workspace: Workspace, dataset: str) -> Path:
+        """The file of this name."""
+        return workspace.candidates(dataset, self.split, self.protocol.stem, self.window, self.seed)
 
 
-def protocol_of(path: Path) -> str:
-    """The protocol that a candidate file is named after, as it is shown; its whole stem when it isn't named our way.
+class CacheName(NamedTuple):
+    """What the name of a prompt cache of the reference implementation says; older names have no window (None)."""
 
-    >>> protocol_of(Path("processed/test_legacy-uni9_w10_s42.jsonl"))
+    split: Split
+    mode: Mode
+    num_neg: int
+    window: int | None
+
+    @classmethod
+    def parse(cls, path: Path) -> CacheName | None:
+        """The name of a cache taken apart; None for another file.
+
+        >>> CacheName.parse(Path("processed/test_generate_seed42_neg9_int_10.json"))
+        CacheName(split='test', mode='generate', num_neg=9, window=10)
+        """
+        parts = _CACHE.fullmatch(path.name)
+        if parts is None:
+            return None
+        window = int(parts["window"]) if parts["window"] is not None else None
+        return cls(cast(Split, parts["split"]), cast(Mode, parts["mode"]), int(parts["num_neg"]), window)
+
+    @property
+    def protocol(self) -> Protocol:
+        """The reference's own draw, whatever generation of caches it is."""
+        return Protocol("uniform", self.num_neg, legacy=True)
+
+
+def protocol_of(path: Path) -> Protocol:
+    """The protocol that a candidate file or a cache is named after; a foreign one by its stem for any other name.
+
+    >>> protocol_of(Path("processed/test_legacy-uni9_w10_s42.jsonl")).shown
     'legacy-uni9'
-    >>> protocol_of(Path("processed/test_hard19_w10_s42.jsonl"))
+    >>> protocol_of(Path("processed/test_hard19_w10_s42.jsonl")).shown
     'hard19-itemknn'
-
-    The reference implementation's caches hold its own draw, whatever their generation calls them.
-
-    >>> protocol_of(Path("processed/test_generate_seed42_neg9_int_10.json"))
+    >>> protocol_of(Path("processed/test_generate_seed42_neg9_int_10.json")).shown
     'legacy-uni9'
     """
-    if (cached := CACHE_NAME.fullmatch(path.name)) is not None:
-        return Protocol("uniform", int(cached["num_neg"]), legacy=True).shown
+    if (cache := CacheName.parse(path)) is not None:
+        return cache.protocol
     parts = path.stem.split("_")
     if len(parts) != 4 or path.suffix != ".jsonl":
-        return path.stem
-    named = protocol_named(parts[1])
-    return named.shown if named is not None else parts[1]
+        return Protocol("foreign", name=path.stem)
+    return Protocol.parse(parts[1])

@@ -10,7 +10,7 @@ from mllmrec.data.candidates.drawing import candidate_rows, freeze, questions
 from mllmrec.data.candidates.foreign_lists import foreign_examples
 from mllmrec.data.candidates.legacy import draw_legacy
 from mllmrec.data.candidates.negatives import VERSION
-from mllmrec.data.candidates.protocols import FOREIGN, IMPORTED, protocol_asked_for
+from mllmrec.data.candidates.protocols import IMPORTED, ListsName, Protocol
 from mllmrec.data.sequences import Interactions, Line, require_dataset
 from mllmrec.errors import ArtifactError
 from mllmrec.records import RankingExample, Split, Summary
@@ -31,12 +31,12 @@ WEAKNESSES = {
     "holding_known_items": "lists hold items that the user is known to have met, so that a right answer may count as "
     "wrong: figures compare with others on the same lists alone.",
 }
-"""What is told of imported lists, by the count that it goes with."""
+"""Warnings about imported lists, by the count that each goes with."""
 
 
 def candidates_path(settings: CandidatesSettings, workspace: Workspace) -> Path:
-    stem = f"{FOREIGN}{settings.foreign_name}" if settings.import_ else protocol_asked_for(settings).stem
-    return workspace.candidates(settings.dataset, settings.split, stem, settings.min_inter, settings.seed)
+    """The file of these lists."""
+    return ListsName.asked(settings).path(workspace, settings.dataset)
 
 
 def locked_path(settings: CandidatesSettings, workspace: Workspace) -> Path:
@@ -84,15 +84,15 @@ def lines_asked(interactions: Interactions, dataset: str, split: Split) -> list[
 
 
 def left_out(counts: Mapping[str, int]) -> str:
-    """What isn't in the file, or is there for want of better, in words; nothing where there is nothing to tell."""
-    told = ""
+    """What was left out of the file or added to it, in words; empty where nothing was."""
+    text = ""
     if counts["too_short"] + counts["duplicates"]:
-        told += f"; {counts['too_short']:,} lines too short, {counts['duplicates']:,} duplicates"
+        text += f"; {counts['too_short']:,} lines too short, {counts['duplicates']:,} duplicates"
     if counts.get("targets_added"):
-        told += f"; {counts['targets_added']:,} targets were added, because the lists came without theirs"
+        text += f"; {counts['targets_added']:,} targets were added, because the lists came without theirs"
     if counts.get("with_unseen"):
-        told += f"; {counts['with_unseen']:,} lists hold items that training never saw, because the others were too few"
-    return told
+        text += f"; {counts['with_unseen']:,} lists hold items that training never saw, because the others were too few"
+    return text
 
 
 def _imported_file(settings: CandidatesSettings) -> dict[str, Path]:
@@ -106,7 +106,7 @@ def _imported_file(settings: CandidatesSettings) -> dict[str, Path]:
 
 
 def _import_warnings(counts: Mapping[str, int]) -> Iterator[str]:
-    """The weaknesses of imported lists, one sentence each; nothing that there is none of."""
+    """The weaknesses of imported lists that occur, one sentence each."""
     for name, text in WEAKNESSES.items():
         if counts[name]:
             share = f" ({counts[name] / counts['examples']:.1%})" if name in OF_LISTS else ""
@@ -120,7 +120,7 @@ def _lengths(counts: Mapping[str, int]) -> str:
 
 def _lists(settings: CandidatesSettings, counts: Mapping[str, int]) -> str:
     if settings.import_:
-        return f"imported lists of {_lengths(counts)} candidates ({FOREIGN}{settings.foreign_name})"
+        return f"imported lists of {_lengths(counts)} candidates ({Protocol.asked(settings).shown})"
     if settings.negatives == "all":
         return "questions about the whole catalogue"
     return f"lists of {settings.num_neg + 1} candidates"

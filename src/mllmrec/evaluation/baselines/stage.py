@@ -20,7 +20,7 @@ from mllmrec.errors import DataError, SettingsError
 from mllmrec.evaluation.baselines.base import with_full_history
 from mllmrec.evaluation.baselines.families import FAMILIES, Fitting, check_installed
 from mllmrec.evaluation.baselines.fitting import Fitted, fit_inputs, lines_for, open_baseline
-from mllmrec.evaluation.comparison.tables import chooser_of, results_table
+from mllmrec.evaluation.comparison.tables import results_table
 from mllmrec.evaluation.ranking.cutoffs import finished_run
 from mllmrec.evaluation.ranking.runs import Run, candidate_file, run_folder, slice_input, write_raw_rankings, write_run
 from mllmrec.evaluation.retrieval.catalogue import check_cuts, ranked
@@ -87,7 +87,7 @@ def run(settings: BaselinesSettings, workspace: Workspace) -> Summary:
 
 def rankable(names: Sequence[str], candidates: Path) -> list[str]:
     """The baselines that may be ranked on a file: whoever chose its negatives may not."""
-    chooser = chooser_of(protocol_of(candidates))
+    chooser = protocol_of(candidates).chooser
     others = [name for name in names if name != chooser]
     if not others:
         raise SettingsError(

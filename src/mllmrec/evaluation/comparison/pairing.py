@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mllmrec.data.candidates.protocols import protocol_named
+from mllmrec.data.candidates.protocols import Protocol
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.evaluation.comparison.tables import check_same_question
 from mllmrec.evaluation.metrics import Position
@@ -140,8 +140,7 @@ def _check_same_protocol(runs: Sequence[Run]) -> None:
 
 
 def _is_legacy(run: Run) -> bool:
-    named = protocol_named(run.facts["protocol"])
-    return named is not None and named.legacy
+    return Protocol.parse(run.facts["protocol"]).legacy
 
 
 def _answers(run: Run) -> dict[str, PairedAnswer]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mllmrec.data.candidates.protocols import protocol_named
+from mllmrec.data.candidates.protocols import Protocol
 from mllmrec.errors import DataError
 from mllmrec.evaluation.comparison.statistics import Interval
 from mllmrec.evaluation.ranking.runs import Run
@@ -30,7 +30,7 @@ def results_table(runs: Sequence[Run]) -> Table:
     first = runs[0].facts
     names = [name for name in first["metrics"] if all(name in run.facts["metrics"] for run in runs)]
     rows = [(run.label, *(_cell(run.intervals[name]) for name in names)) for run in runs]
-    if own := chooser_of(first["protocol"]):
+    if own := Protocol.parse(first["protocol"]).chooser:
         rows.append((own, *("n/a" for _ in names)))
     rows.append(("chance", *(f"{first['chance'][name]:.3f}" for name in names)))
     rows += (best := ceiling_rows(runs[0], names))
@@ -44,19 +44,9 @@ def results_table(runs: Sequence[Run]) -> Table:
     )
 
 
-def chooser_of(protocol: str) -> str:
-    """The retriever that chose the negatives of a protocol and can't be ranked on them; empty where there is none.
-
-    >>> chooser_of("hard19-itemknn"), chooser_of("rr100-itemknn"), chooser_of("uni9")
-    ('itemknn', '', '')
-    """
-    named = protocol_named(protocol)
-    return named.retriever if named is not None and named.kind == "hard" else ""
-
-
 def own_note(protocol: str) -> str:
     """Why the chooser of negatives has no figures; empty where there is none."""
-    own = chooser_of(protocol)
+    own = Protocol.parse(protocol).chooser
     return f"n/a: {own} chose the negatives, so that its own figures on them would say nothing." if own else ""
 
 

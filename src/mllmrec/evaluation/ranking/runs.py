@@ -28,8 +28,8 @@ from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
-from mllmrec.data.candidates.files import ranked_protocol, refuse_contradiction
-from mllmrec.data.candidates.protocols import FOREIGN, IMPORTED, Protocol
+from mllmrec.data.candidates.files import is_vouched_for, ranked_protocol, refuse_contradiction
+from mllmrec.data.candidates.protocols import IMPORTED, ListsName, Protocol
 from mllmrec.data.raw_ids import RawIds
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.evaluation.comparison.statistics import DRAWS, Interval, bootstrap, minimum_detectable_alone
@@ -89,22 +89,17 @@ def candidate_file(settings: RunSettings, workspace: Workspace) -> Path:
         path = beside if beside.exists() and not under_root.exists() else under_root
         require(path, "The candidate file", "Give --candidates the path of a file made by `mllmrec candidates`.")
     else:
-        asked = protocol_asked(settings)
-        path = workspace.candidates(settings.dataset, settings.split, asked.stem, settings.min_inter, settings.seed)
-        require(path, "The candidate file", f"Make it with `{_command(settings, asked)}`.")
+        asked = ListsName.asked(settings)
+        path = asked.path(workspace, settings.dataset)
+        require(path, "The candidate file", f"Make it with `{_command(settings, asked.protocol)}`.")
     refuse_contradiction(path)
     _refuse_stale(path, settings, workspace)
-    if (protocol := ranked_protocol(path)) == f"{FOREIGN}{path.stem}":
+    if not is_vouched_for(path):
         note(
-            f"{path} has no manifest, so that nothing tells how its lists were drawn: its figures are named {protocol}."
+            f"{path} has no manifest, so that nothing tells how its lists were drawn: its figures are named "
+            f"{ranked_protocol(path)}."
         )
     return path
-
-
-def protocol_asked(settings: RunSettings) -> Protocol:
-    """The protocol that --negatives, --num-neg and --retriever name together."""
-    retriever = settings.retriever if settings.negatives in ("hard", "rerank") else ""
-    return Protocol(settings.negatives, 0 if settings.negatives == "all" else settings.num_neg, retriever)
 
 
 def _command(settings: RunSettings, protocol: Protocol) -> str:

@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mllmrec.data.candidates.protocols import Protocol
 from mllmrec.evaluation.comparison.pairing import paired_positions
 from mllmrec.evaluation.comparison.statistics import ALPHA, Interval, PairedDifference
 from mllmrec.evaluation.comparison.steps import MAIN, corrected_on, differences_of_pairs
-from mllmrec.evaluation.comparison.tables import NOTE, ceiling_of, ceiling_rows, chooser_of, own_note, users_of
+from mllmrec.evaluation.comparison.tables import NOTE, ceiling_of, ceiling_rows, own_note, users_of
 from mllmrec.evaluation.metrics import Position, means, per_user
 from mllmrec.evaluation.reporting.figures import draw_hit_rates, draw_intervals
 from mllmrec.evaluation.reporting.page import Block, Figure, FigureRow, Section, Sheet
-from mllmrec.evaluation.reporting.runs import Ladder, Rung, in_words
+from mllmrec.evaluation.reporting.runs import Ladder, Rung
 from mllmrec.records import Table
 
 LONGEST_CUT = 20
@@ -72,7 +73,7 @@ def ladder_section(measured: MeasuredLadder) -> Section:
     """FigureRow, the table of RUNs, and the differences."""
     ladder = measured.ladder
     facts = ladder.facts
-    words, whom = in_words(facts["protocol"]), _whom(facts)
+    words, whom = Protocol.parse(facts["protocol"]).words, _whom(facts)
     blocks: list[Block] = [FigureRow(figures=_figures(measured)), _results(ladder)]
     if measured.steps:
         blocks.append(_differences("Each row against the row above", measured.steps, ladder))
@@ -228,7 +229,7 @@ def _results(ladder: Ladder) -> Sheet:
     rows = tuple((rung.label, *(with_interval(rung, name) for name in names)) for rung in ladder.rungs)
     chance = ("chance", *(f"{facts['chance'][name]:.3f}" if name in facts["chance"] else "" for name in names))
     best = ceiling_rows(ladder.rungs[0].run, names)
-    own = [(chooser, *("n/a" for _ in names)) for chooser in [chooser_of(facts["protocol"])] if chooser]
+    own = [(chooser, *("n/a" for _ in names)) for chooser in [Protocol.parse(facts["protocol"]).chooser] if chooser]
     empty = [ladder.shown(name) for name in facts["vacuous"]]
     vacuous = f" {', '.join(empty)} is always 1 and left out." if empty else ""
     strong = frozenset(
@@ -301,7 +302,7 @@ def _p(difference: PairedDifference) -> str:
 def _cell(ladder: Ladder, column: dict[str, Rung], name: str) -> str:
     if name in column:
         return with_interval(column[name], ladder.metric)
-    return "n/a" if name.removesuffix("-full") == chooser_of(ladder.facts["protocol"]) else ""
+    return "n/a" if name.removesuffix("-full") == Protocol.parse(ladder.facts["protocol"]).chooser else ""
 
 
 def _headings(ladders: Sequence[Ladder]) -> list[str]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mllmrec.data.candidates.protocols import FOREIGN, FOREIGN_WORDS, STEMS, protocol_named
+from mllmrec.data.candidates.protocols import Protocol
 from mllmrec.evaluation.comparison.pairing import read_unaltered
 from mllmrec.evaluation.comparison.tables import users_of
 from mllmrec.evaluation.ranking.runs import Run
@@ -98,26 +98,11 @@ def read_ladders(workspace: Workspace, dataset: str, metric: str) -> tuple[list[
     return ladders, unfinished
 
 
-def in_words(protocol: str) -> str:
-    """The task of a protocol, or what isn't known of lists that others made; empty for any other name.
-
-    >>> in_words("full")
-    "the target among all items that the user isn't known to have met"
-    >>> in_words("foreign-llmrank")[:29]
-    "lists that weren't drawn here"
-    """
-    named = protocol_named(protocol)
-    if named is None:
-        return FOREIGN_WORDS if protocol.startswith(FOREIGN) else ""
-    return named.words
-
-
 def _order_on_page(ladder: Ladder) -> tuple[int, int, int, int, str]:
     """The ladder with the most models first; of equal ones the easier question."""
     facts = ladder.facts
-    named = protocol_named(facts["protocol"])
-    kind = list(STEMS).index(named.kind) if named is not None else len(STEMS)
-    return -len(ladder.models), -facts["num_users"], kind, named.num if named is not None else 0, facts["candidates"]
+    difficulty = Protocol.parse(facts["protocol"]).difficulty
+    return -len(ladder.models), -facts["num_users"], *difficulty, facts["candidates"]
 
 
 def _rung(workspace: Workspace, dataset: str, folder: Path, manifest: Manifest) -> Rung:

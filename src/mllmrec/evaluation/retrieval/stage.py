@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mllmrec.data.candidates.drawing import candidate_rows, questions
 from mllmrec.data.candidates.negatives import VERSION, Draw, lots, ordered
-from mllmrec.data.candidates.protocols import protocol_asked_for
+from mllmrec.data.candidates.protocols import ListsName
 from mllmrec.data.candidates.stage import left_out, lines_asked
 from mllmrec.data.sequences import Interactions, require_dataset
 from mllmrec.errors import DataError
@@ -39,8 +39,7 @@ Scores = NDArray[np.float64]
 
 def retrieved_path(settings: RetrieveSettings, workspace: Workspace) -> Path:
     """The file of these lists; only those of the default retriever bear no name."""
-    protocol = protocol_asked_for(settings)
-    return workspace.candidates(settings.dataset, settings.split, protocol.stem, settings.min_inter, settings.seed)
+    return ListsName.asked(settings).path(workspace, settings.dataset)
 
 
 def locked_path(settings: RetrieveSettings, workspace: Workspace) -> Path:

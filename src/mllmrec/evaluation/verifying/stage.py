@@ -18,7 +18,8 @@ from typing import Any
 
 from mllmrec.data.candidates.drawing import read_candidates, sliced
 from mllmrec.data.candidates.files import ranked_protocol
-from mllmrec.data.candidates.legacy import CACHE_NAME, load_candidates
+from mllmrec.data.candidates.legacy import load_candidates
+from mllmrec.data.candidates.protocols import CacheName
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError
 from mllmrec.evaluation.comparison.pairing import run_named
@@ -165,12 +166,12 @@ def _check_candidate_file(checks: Checks, run: Run, manifest: Manifest, path: Pa
 
 def _examples(path: Path, run: Run, settings: RunSettings) -> tuple[dict[str, RankingExample], int]:
     """What the RUN had to rank, all of the file or the slice of a --limit, by id; and how many the file holds."""
-    named = CACHE_NAME.fullmatch(path.name)
+    named = CacheName.parse(path)
     if named is None:
         examples = read_candidates(path)
     else:
         root = path.resolve().parents[3]
-        window = int(named["window"] or settings.min_inter)
+        window = named.window or settings.min_inter
         examples = load_candidates(path, Interactions.load(Workspace(root), run.facts["dataset"]), window)
     chosen = sliced(examples, settings.limit, settings.seed)
     return {example.example_id: example for example in chosen}, len(examples)
