@@ -1,4 +1,4 @@
-"""Candidate lists: one target among negatives, drawn once, frozen in a file, and named by protocol (`protocols.py`).
+"""Drawing candidate lists: one target among negatives, drawn once and frozen in a file (names: `protocols.py`).
 
 A negative is an item the user isn't known to have met at that split. The draw and the order of each list depend on
 (seed, split, example id) alone. In training nothing is frozen: each stage and epoch draws anew for a purpose of
@@ -6,14 +6,12 @@ its own. The reference implementation's draw lives in `legacy.py`.
 """
 
 from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
 from mllmrec.data.candidates.negatives import VERSION, VERSIONS, Draw, FirstSampler, PoolSampler, Sampler
 from mllmrec.data.draws import uniform
 from mllmrec.data.sequences import Interactions, Line, Windows, windows
@@ -79,7 +77,7 @@ def with_candidates(
     """`example` with its target and `num_neg` negatives, all drawn by (seed, purpose, example id)."""
     forbidden = known | {example.target_id} | set(example.history)
     candidates = sampler.listed(example.target_id, num_neg, forbidden, Draw(seed, purpose, example.example_id))
-    return RankingExample(**{**vars(example), "candidates": tuple(candidates)})
+    return replace(example, candidates=tuple(candidates))
 
 
 def freeze(
@@ -94,8 +92,8 @@ def freeze(
 ) -> tuple[list[RankingExample], dict[str, int]]:
     """The frozen lists of a split: one example a line, negatives outside all that is known of the user there.
 
-    `all` draws none: every item that isn't known of the user is a candidate, and no line spells them out.
-    `with_unseen` counts the lists for which the items that popularity knows were too few.
+    `all` draws none: every item that isn't known of the user is a candidate, and lists are left empty.
+    `with_unseen` counts the lists for which the items with a popularity were too few.
     """
     examples, counts = questions(interactions.lines(split), split, window)
     if negatives == "all":
@@ -108,12 +106,12 @@ def freeze(
     ]
     if negatives == "popularity":
         seen = item_counts(interactions.fit_lines()).keys()
-        counts["with_unseen"] = sum(not seen >= set(each.candidates) - {each.target_id} for each in drawn)
+        counts["with_unseen"] = sum(not seen >= set(own.candidates) - {own.target_id} for own in drawn)
     return drawn, counts
 
 
 def draw_version(manifest: Manifest | None) -> int:
-    """The version by which an artifact's lists were drawn; those that don't tell are of the first."""
+    """The version by which an artifact's lists were drawn: the first where its manifest has none."""
     details = manifest.details if manifest is not None else None
     version = details.get("draws", 1) if isinstance(details, dict) else 1
     if version not in VERSIONS:
@@ -127,7 +125,7 @@ def draw_version(manifest: Manifest | None) -> int:
 def sliced(examples: Sequence[RankingExample], limit: int | None, seed: int) -> list[RankingExample]:
     """The `limit` examples whose users have the smallest hash of (seed, split, user), in that order; all without one.
 
-    A larger slice begins with a smaller one, and neither hangs on the order or the number of the other rows.
+    A larger slice begins with a smaller one; neither depends on the order or the number of the other rows.
     """
     if limit is None:
         return list(examples)
@@ -137,11 +135,11 @@ def sliced(examples: Sequence[RankingExample], limit: int | None, seed: int) -> 
 
 def candidate_rows(examples: Sequence[RankingExample]) -> Iterator[dict[str, object]]:
     """The JSON rows of a candidate file."""
-    return (asdict(example) for example in examples)
+    return (dict(vars(example)) for example in examples)
 
 
 def read_candidates(path: Path) -> list[RankingExample]:
-    """The examples of a candidate file; a DataError names the line that lacks something."""
+    """The examples of a candidate file. Raises DataError at the first line that lacks something."""
     examples = [_example(row, f"{path}:{number}") for number, row in enumerate(read_jsonl(path), 1)]
     if not examples:
         raise DataError(f"{path} holds no examples. Make it again with `mllmrec candidates`.")
@@ -168,4 +166,4 @@ def _example(row: Mapping[str, Any], where: str) -> RankingExample:
 
 
 def _is_id_list(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -10,12 +10,10 @@ target that stands in its own history is legal: people come back to things.
 """
 
 from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
-
 from mllmrec.data.candidates.legacy import load_candidates
 from mllmrec.data.candidates.protocols import CacheName, ListsName, Protocol, protocol_of
 from mllmrec.data.sequences import Interactions, Line, by_user
@@ -93,15 +91,6 @@ def contradiction(path: Path) -> str:
     if asked == named:
         return ""
     return f"it tells of {asked.protocol.shown} lists of {asked.split}, window {asked.window}, seed {asked.seed}"
-
-
-def _vouched_digest(path: Path, manifest: Manifest) -> object:
-    """The sha256 that a manifest tells of a file; earlier versions kept it among the details."""
-    outputs, details = manifest.outputs, manifest.details
-    if isinstance(outputs, dict) and outputs:
-        facts = outputs.get(path.name)
-        return facts.get("sha256") if isinstance(facts, dict) else None
-    return details.get("sha256") if isinstance(details, dict) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,3 +175,12 @@ class ListRules:
         if example.target_id not in candidates:
             return "" if self.may_lack_target else f"lacks its target {example.target_id}"
         return ""
+
+
+def _vouched_digest(path: Path, manifest: Manifest) -> object:
+    """The sha256 that a manifest tells of a file; earlier versions kept it among the details."""
+    outputs, details = manifest.outputs, manifest.details
+    if isinstance(outputs, dict) and outputs:
+        facts = outputs.get(path.name)
+        return facts.get("sha256") if isinstance(facts, dict) else None
+    return details.get("sha256") if isinstance(details, dict) else None

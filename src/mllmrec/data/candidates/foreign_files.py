@@ -6,21 +6,20 @@
                               target
     JSON                      objects of the same names, one a line or in an array; or one object {user: [items]}
 
-Columns are known by the names in `NAMES`, in RecBole's files without their types (`user_id:token`). Lists within a
+Columns are recognised by the names in `NAMES`, in RecBole's files without their types (`user_id:token`). Lists within a
 field are separated by spaces, commas or bars, or written as JSON.
 """
 
 from __future__ import annotations
-
 import ast
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
 from mllmrec.data.importers.contents import content, holds_objects, read_objects
 from mllmrec.data.importers.lines import USERS, item_words, user_and_items
 from mllmrec.data.importers.table import numbered_lines, read_table
@@ -35,7 +34,7 @@ NAMES = {
     "item": ("item", "item_id", "itemid", "iid"),
     "label": ("label", "is_target", "clicked"),
 }
-"""What a column or a key may be called, best first."""
+"""The names that a column or a key may have, best first."""
 TRUE, FALSE = ("1", "1.0", "true"), ("0", "0.0", "-1", "-1.0", "false")
 EXPECTED = (
     "Expected a user and its items in each line, or columns or JSON keys named user and candidates (or negatives), "
@@ -47,9 +46,9 @@ SEPARATORS = ("\t", ",", ";")
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignList:
-    """One list as a file tells it, in the file's own ids; `target` and `history` only where it tells them.
+    """One list of a file, in the file's own ids; `target` and `history` only where the file has them.
 
-    `negatives` says that the file calls the items negatives, so that the target isn't meant to be among them.
+    `negatives` says that the file calls the items negatives, so that the target isn't expected among them.
     """
 
     where: str
@@ -61,7 +60,7 @@ class ForeignList:
 
 
 def read_foreign_lists(path: Path) -> list[ForeignList]:
-    """The lists of a file in the order in which it tells them; a DataError names what can't be read."""
+    """The lists of a file in its order. Raises DataError, with the line, for what can't be read."""
     if holds_objects(path):
         return list(_of_objects(path))
     first = str(numbered_lines(path)["text"][0])
@@ -142,7 +141,7 @@ def _columns(names: Iterable[str]) -> dict[str, str]:
 
 
 def _whole(where: str, row: Mapping[str, Any], header: Mapping[str, str]) -> ForeignList:
-    """A list that one row tells."""
+    """The list of one row."""
     role = next((role for role in ("candidates", "negatives") if role in header), None)
     if role is None or "user" not in header:
         raise DataError(f"{where}: no user or no candidates among {', '.join(row)}. {EXPECTED}.")
@@ -174,7 +173,7 @@ def _refuse_another_list(where: str, row: Mapping[str, Any], header: Mapping[str
 def _gathered(
     path: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], header: Mapping[str, str]
 ) -> Iterator[ForeignList]:
-    """Lists that are told a candidate a row, gathered by user."""
+    """Lists with a row for each candidate, gathered by user."""
     if "item" not in header:
         raise DataError(f"{path}: no candidates, negatives or item among the columns. {EXPECTED}.")
     items, wheres, targets = dict[str, list[str]](), dict[str, str](), dict[str, str]()
@@ -193,7 +192,7 @@ def _gathered(
 
 
 def _targets(row: Mapping[str, Any], item: str, header: Mapping[str, str], where: str) -> Iterator[str]:
-    """What a candidate's row tells of the target: that a label makes it this item, or its id in a column of its own."""
+    """The target by a candidate's row: this item where its label says so, or the id in a column of its own."""
     if "label" in header and _is_true(row.get(header["label"]), header["label"], where):
         yield item
     if "target" in header and row.get(header["target"]) not in (None, ""):
@@ -209,13 +208,15 @@ def _is_true(value: Any, name: str, where: str) -> bool:
 
 
 def _ids(value: Any, where: str) -> tuple[str, ...]:
-    """The ids of a field: a list, JSON in a text, or words."""
+    """The ids of a field: a list, JSON in a text, or words. Equal ids share one string, as a file repeats them much."""
     if isinstance(value, str):
         text = value.strip()
-        value = _literal(text, where) if text[:1] in ("[", "(") else item_words(text, where)
+        if text[:1] not in ("[", "("):
+            return tuple(map(sys.intern, item_words(text, where)))
+        value = _literal(text, where)
     if not isinstance(value, Sequence):
         raise DataError(f"{where}: not a list of ids: {str(value)[:80]!r}. {EXPECTED}.")
-    return tuple(_id(item, where) for item in value)
+    return tuple(sys.intern(_id(item, where)) for item in value)
 
 
 def _literal(text: str, where: str) -> Any:

@@ -2,21 +2,19 @@
 
 Each list becomes one for the window that ends a line of its user, so that history, target and example id are the
 dataset's. Its items are the file's, each once, in an order drawn anew from the seed, because files often have the
-target in one place. Whether a target belongs to its list is what a file rarely says:
+target at one position. A file rarely says whether a target belongs to its list:
 
-    every list holds its target       the lists are whole
+    every list holds its target       the lists are complete
     no list holds it                  they are negatives, and the target joins each
-    some do                           that is for the user to say, with --import-targets
+    some do                           the user decides, with --import-targets
 """
 
 from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
-
 from mllmrec.data.candidates.drawing import questions
 from mllmrec.data.candidates.foreign_files import ForeignList, read_foreign_lists
 from mllmrec.data.candidates.negatives import Draw, ordered
@@ -29,23 +27,23 @@ from mllmrec.storage.workspace import Workspace
 
 Targets = Literal["listed", "added"]
 MOSTLY = 0.5
-"""The share of items, or of users, that may be unknown before a file is taken for one in other ids."""
+"""The share of items, or of users, that may be unknown before a file counts as one in other ids."""
 
 
 def foreign_examples(
     settings: CandidatesSettings, workspace: Workspace, interactions: Interactions
 ) -> tuple[list[RankingExample], dict[str, int]]:
-    """The lists of --import as examples of a split, and how many of what were left out or are weak.
+    """The lists of --import as examples of a split, and counts of what was left out of them or is weak.
 
-    Raises DataError where the file is in other ids, tells other targets or histories than the dataset, or leaves open
+    Raises DataError where the file is in other ids, has other targets or histories than the dataset, or leaves open
     whether targets belong to its lists.
     """
     path, split = Path(settings.import_).expanduser(), settings.split
     asked, counts = questions(interactions.lines(split), split, settings.min_inter)
-    lists = in_dataset_ids(
-        [replace(own, items=own.items[: settings.import_first or None]) for own in read_foreign_lists(path)],
-        RawIds.read(workspace.raw_ids(settings.dataset)),
-    )
+    lists = read_foreign_lists(path)
+    if settings.import_first:
+        lists = [replace(own, items=own.items[: settings.import_first]) for own in lists]
+    lists = in_dataset_ids(lists, RawIds.read(workspace.raw_ids(settings.dataset)))
     by_user: dict[str, list[RankingExample]] = {}
     for example in asked:
         by_user.setdefault(example.user_id, []).append(example)
@@ -67,10 +65,12 @@ def foreign_examples(
 
 
 def in_dataset_ids(lists: Sequence[ForeignList], raw: RawIds) -> list[ForeignList]:
-    """The same lists in the ids of the dataset, where those differ from the raw ones that a file tells.
+    """The same lists in the ids of the dataset, where those differ from the raw ones of the file.
 
-    An id that the dataset knows as its own stays.
+    An id that the dataset has as its own stays.
     """
+    if not (raw.users or raw.items):
+        return list(lists)
     users, items = _by_raw(raw.users), _by_raw(raw.items)
     return [
         replace(
@@ -89,18 +89,18 @@ def _by_raw(raw: Mapping[str, str]) -> dict[str, str]:
 
 
 def _example(own: ForeignList, asked: Sequence[RankingExample]) -> RankingExample:
-    """The example of the user that a list is of; a DataError where the dataset tells otherwise."""
+    """The user's example that a list belongs to. Raises DataError where none fits, or several."""
     fitting = [example for example in asked if own.target in (None, example.target_id)]
     if own.history is not None:
         fitting = [example for example in fitting if _ends_alike(own.history, example.history)]
     if len(fitting) == 1:
         return fitting[0]
     lines = ", ".join(f"{' '.join(example.history[-3:])} -> {example.target_id}" for example in asked[:3])
-    told = f"target {own.target}" if own.target is not None else "no target"
-    told += f" and a history ending in {' '.join(own.history[-3:])}" if own.history is not None else ""
+    stated = f"target {own.target}" if own.target is not None else "no target"
+    stated += f" and a history ending in {' '.join(own.history[-3:])}" if own.history is not None else ""
     if not fitting:
         raise DataError(
-            f"{own.where}: user {own.user} has {told}; the dataset's lines have {lines}. Expected lists made on the "
+            f"{own.where}: user {own.user} has {stated}; the dataset's lines have {lines}. Expected lists made on the "
             "same split. Import the data that the lists were made on, or choose the right --split."
         )
     raise DataError(
@@ -117,15 +117,18 @@ def _ends_alike(history: Sequence[str], own: Sequence[str]) -> bool:
 def _known_items(
     pairs: Sequence[tuple[ForeignList, RankingExample]], interactions: Interactions, path: Path
 ) -> tuple[list[tuple[ForeignList, RankingExample]], dict[str, int]]:
-    """The lists without repeated items and without those that neither titles nor sequences know; all are counted."""
+    """The lists without repeated items and without those that neither titles nor sequences have; and their counts."""
     pool, repeated, unknown = frozenset(interactions.pool("test")), 0, Counter[str]()
     kept, total = [], 0
     for own, example in pairs:
-        items = tuple(dict.fromkeys(own.items))
-        repeated += len(own.items) - len(items)
-        total += len(items)
-        unknown.update(item for item in items if item not in pool)
-        kept.append((replace(own, items=tuple(item for item in items if item in pool)), example))
+        distinct = dict.fromkeys(own.items)
+        repeated += len(own.items) - len(distinct)
+        total += len(distinct)
+        if strangers := distinct.keys() - pool:
+            unknown.update(strangers)
+        if len(distinct) < len(own.items) or strangers:
+            own = replace(own, items=tuple(item for item in distinct if item not in strangers))
+        kept.append((own, example))
     if unknown.total() > MOSTLY * total:
         raise _other_ids(path, "items", min(unknown), min(pool))
     untitled = {item for own, _ in kept for item in own.items if item in interactions.untitled}
@@ -163,7 +166,7 @@ def _with_target(own: ForeignList, target: str) -> ForeignList:
 
 
 def _weaknesses(examples: Sequence[RankingExample], interactions: Interactions) -> dict[str, int]:
-    """What figures on these lists have to be read with: counted here, told once, and shown by the audit."""
+    """Counts of what weakens figures on these lists."""
     known, nobody = interactions.known(examples[0].split), frozenset[str]()
     consumed = sum(
         not known.get(example.user_id, nobody).isdisjoint({*example.candidates} - {example.target_id})

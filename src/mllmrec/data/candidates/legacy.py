@@ -5,12 +5,10 @@ item the user did consume. It exists here to compare with published figures; fro
 """
 
 from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
-
 from mllmrec.data.candidates.drawing import read_candidates
 from mllmrec.data.candidates.protocols import CacheName
 from mllmrec.data.sequences import Interactions, Line
@@ -102,7 +100,7 @@ def _example(line: Line, window: int, candidates: Sequence[str], split: Split) -
 
 
 def _distinct(examples: Sequence[RankingExample]) -> list[RankingExample]:
-    """Of examples that occur twice the first; dropping them after the draw leaves the other lists as they are."""
+    """The first of examples that occur twice; they are dropped after the draw, so that the other lists don't change."""
     distinct: dict[str, RankingExample] = {}
     for example in examples:
         distinct.setdefault(example.example_id, example)

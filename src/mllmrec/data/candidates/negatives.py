@@ -1,36 +1,29 @@
-"""Draw version 2: how negatives are chosen and lists are ordered.
+"""How negatives are chosen and lists are ordered: draw version 2, and version 1 for files made by it.
 
-A draw reads uniform numbers in [0, 1) of a counter-based generator, Philox4x64-10, and of nothing else. Its key is the
-first 16 bytes (big-endian) of sha256("<seed>\x1f<purpose>\x1f<example id>"); the high half of its counter names the
-part of the draw, so no part hangs on how many numbers another one took. The pool is sorted by id. So any program can
-make a draw again, for one example or for all at once, whatever the order of rows in any file.
+A draw of version 2 reads uniform numbers in [0, 1) from a counter-based generator, Philox4x64-10, and nothing else. Its
+key is the first 16 bytes (big-endian) of sha256("<seed>\x1f<purpose>\x1f<example id>"); the high half of its counter is
+the part of the draw, so that no part depends on how many numbers another one took. The pool is sorted by id. Any
+program can therefore repeat a draw, for one example or for all, whatever the order of rows in any file.
 
     negatives   part 0: number u picks the item whose cumulated count first exceeds u x all counts (for uniform draws
-                each item counts 1); items that are forbidden or already chosen are passed over
-    lots        part 1: where few items are left to choose from, each gets a number u (where counts decide
+                each item counts 1); items that are forbidden or already chosen are skipped
+    lots        part 1: where few items are left to choose from, each gets a number u (for draws by popularity
                 -log(1 - u) / count) and the smallest win
-    order       part 2: target and negatives, in the order they were chosen, get a number each and stand by it
+    order       part 2: target and negatives, in the order they were chosen, get a number each and are sorted by it
 
-Version 1 is `FirstSampler`.
-
-Draw version 1, kept so that files and checkpoints made by it stay what they are.
-
-One `random.Random` of an example draws its negatives from the pool in the order of the titles file, then shuffles the
-list; so another order of rows draws other lists, which is why there is a version 2 (`negatives.py`).
+Version 1 (`FirstSampler`) runs one `random.Random` of an example over the pool in the order of the titles file, then
+shuffles the list. Another order of rows draws other lists, which is why there is a version 2.
 """
 
 from __future__ import annotations
-
 import bisect
 import hashlib
 import itertools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple, Protocol
-
 import numpy as np
 from numpy.typing import NDArray
-
 from mllmrec.data.draws import generator
 from mllmrec.errors import DataError
 
@@ -38,16 +31,15 @@ VERSION = 2
 VERSIONS = (2, 1)
 NEGATIVES, LOTS, ORDER = range(3)
 ROOM = 4
-"""A pool this many times larger than what is asked for and forbidden is drawn from by rejection, others by lot."""
+"""A pool this many times larger than the items asked for and forbidden is drawn from by rejection, others by lot."""
 TRIES = 50
-"""Numbers for each negative after which rejecting gives way to lots, where popularity makes rejection slow."""
+"""Numbers for each negative after which lots replace rejection, which popularity can make slow."""
 Floats = NDArray[np.float64]
-
 Sample = Callable[[random.Random, int, frozenset[str]], list[str]]
 
 
 class Draw(NamedTuple):
-    """What a draw hangs on."""
+    """What a draw depends on."""
 
     seed: int
     purpose: str
@@ -69,14 +61,14 @@ class Sampler(Protocol):
     version: ClassVar[int]
 
     def listed(self, target: str, count: int, forbidden: frozenset[str], draw: Draw) -> list[str]:
-        """The target among `count` negatives outside `forbidden`, in an order that tells nothing."""
+        """The target among `count` negatives outside `forbidden`, in random order; DataError where they are too few."""
         ...
 
 
 class PoolSampler:
-    """Chooses negatives from a pool: all alike, or in proportion to their `counts`.
+    """Chooses negatives from a pool, uniformly or in proportion to `counts`.
 
-    An item without a count weighs nothing: such items come in only where all others together are too few.
+    Items without a count are chosen only where all others together are too few.
     """
 
     version: ClassVar[int] = VERSION
@@ -92,7 +84,7 @@ class PoolSampler:
         self._cumulated = np.cumsum(weights, dtype=np.float64)
 
     def listed(self, target: str, count: int, forbidden: frozenset[str], draw: Draw) -> list[str]:
-        """The target among `count` negatives outside `forbidden`, in an order that tells nothing.
+        """The target among `count` negatives outside `forbidden`, in random order.
 
         >>> sampler = PoolSampler("abcdefgh")
         >>> sorted(sampler.listed("a", 3, frozenset("abcde"), Draw(42, "sft", "u1")))
@@ -117,7 +109,7 @@ class PoolSampler:
         return chosen
 
     def _rejecting(self, count: int, forbidden: frozenset[str], draw: Draw) -> list[str]:
-        """Up to `count` distinct items; fewer where TRIES numbers for each don't find as many."""
+        """Up to `count` distinct items; fewer where TRIES numbers for each don't suffice."""
         stream, chosen = draw.stream(NEGATIVES), dict[str, None]()
         block = 2 * count
         for _ in range(0, TRIES * count, block):
@@ -149,7 +141,7 @@ def ordered(items: Sequence[str], draw: Draw) -> list[str]:
 
 
 def check_enough(count: int, members: frozenset[str], forbidden: frozenset[str]) -> None:
-    """Refuse, in words, what a pool can't give."""
+    """Raise DataError where a pool has fewer than `count` items outside `forbidden`."""
     available = len(members) - len(members & forbidden)
     if available < count:
         raise DataError(
@@ -159,7 +151,7 @@ def check_enough(count: int, members: frozenset[str], forbidden: frozenset[str])
 
 
 class FirstSampler:
-    """Candidate lists as version 1 drew them: all items of `pool` alike, or in proportion to their `counts`."""
+    """Candidate lists of version 1: items of `pool` uniformly, or in proportion to their `counts`."""
 
     version: ClassVar[int] = 1
 
@@ -168,7 +160,7 @@ class FirstSampler:
         self._sample = _uniform(pool) if counts is None else _by_popularity(pool, counts)
 
     def listed(self, target: str, count: int, forbidden: frozenset[str], draw: Draw) -> list[str]:
-        """The target among `count` negatives outside `forbidden`, in an order that tells nothing."""
+        """The target among `count` negatives outside `forbidden`, in random order."""
         check_enough(count, self._members, forbidden)
         rng = generator(*draw)
         candidates = [target, *self._sample(rng, count, forbidden)]
@@ -213,7 +205,7 @@ def _by_popularity(pool: Sequence[str], counts: Mapping[str, int]) -> Sample:
 def _rejecting(
     draw: Callable[[], str], count: int, forbidden: frozenset[str], tries: float = float("inf")
 ) -> list[str]:
-    """`count` distinct draws outside `forbidden`; fewer where `tries` draws don't find as many."""
+    """`count` distinct draws outside `forbidden`; fewer where `tries` draws don't suffice."""
     accepted: dict[str, None] = {}
     while len(accepted) < count and tries > 0:
         tries -= 1

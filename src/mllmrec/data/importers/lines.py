@@ -38,7 +38,7 @@ def item_words(text: str, where: str) -> list[str]:
             f"{where}: the items are quoted or in brackets: {text[:80]!r}. Expected plain ids, separated by spaces; "
             "take the marks away."
         )
-    between = {"".join(sorted({*gap} - {" "})) or " " for gap in BETWEEN.findall(text)}
+    between = {"".join(sorted({*gap} - {" "})) or " " for gap in set(BETWEEN.findall(text))}
     if len(between) > 1:
         ways = ", ".join(map(repr, sorted(between)))
         raise DataError(
