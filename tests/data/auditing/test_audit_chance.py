@@ -8,13 +8,13 @@ import random
 import pytest
 from scipy import stats
 
-from mllmrec.data.auditing.chance import LEVEL, Place, at_least, evenness, events, lookup_attack
+from mllmrec.data.auditing.chance import LEVEL, TargetSlot, at_least, evenness, events, lookup_attack
 
 
-def places(*positions: int, length: int = 4, targets: int = 0) -> list[Place]:
+def places(*positions: int, length: int = 4, targets: int = 0) -> list[TargetSlot]:
     """Places in lists of one length; targets repeat after `targets`, or are all different."""
     return [
-        Place(
+        TargetSlot(
             example_id=f"e{number}",
             target_id=f"t{number % targets if targets else number}",
             position=position,

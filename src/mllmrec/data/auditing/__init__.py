@@ -1,1 +1,1 @@
-"""What `mllmrec audit` looks for, one module for each kind of material."""
+"""What `mllmrec audit` checks, one module for each kind of material."""

@@ -1,18 +1,16 @@
-"""The prompt caches of the reference implementation under audit.
+"""The prompt caches of the reference implementation under audit, read a row at a time.
 
 None of their prompts is ever shown to a model here, but published figures may stem from them, and known defects of
-that implementation leave traces in them: reasoning of training in test prompts, looked up by a row number that is
-another user's; reasoning that was written with the answer in view; the same lists for every stage; files that were
-made from other data than their names let believe.
-
-Reading the prompt caches of the reference implementation, a row at a time.
+that implementation show in them: reasoning of training in test prompts, looked up by a row number that is another
+user's; reasoning that was written with the answer in view; the same lists for every stage; files made from other data
+than their names suggest.
 
     test_generate_seed42_neg9.json                 [{"prompt", "target_id", "candidates"}]
     train_train_seed42_neg9_cot_0.1_int_10.json    [{"messages": [user, assistant]}]
 
 A cache holds neither users nor lines: its rows are the lines of the split that are long enough, in their order. Items
 are written `[ITEM_<id>] <title>`, the history first and the candidates next; a hint stands in think tags. The
-instruction may spell an example id, which is told from the lists by standing behind the same words in every prompt.
+instruction may spell an example id, which is recognised by standing behind the same words in every prompt.
 """
 
 from __future__ import annotations
@@ -54,7 +52,7 @@ FOREIGN = (
     "up by the row after short lines were left out. Remove the cache; `mllmrec` joins traces by example."
 )
 NAMED = "The reasoning in these prompts names the right answer, which is then only read off. Remove the cache."
-TOLD = "The prompt names the right answer beside the candidate list. Remove the cache."
+ANSWER_NAMED = "The prompt names the right answer beside the candidate list. Remove the cache."
 
 SAMPLED_ROWS, CONTEXT_CHARACTERS = 200, 12
 ASKING = ("system", "user")
@@ -74,8 +72,8 @@ _MENTION = re.compile(r"\[ITEM_([^\]\s]+)\]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hint:
-    """Reasoning found in one prompt; `line` is the one the prompt stands for, None where that is unclear."""
+class CachedHint:
+    """The reasoning in one prompt; `line` is the one the prompt stands for, None where that is unclear."""
 
     where: str
     text: str
@@ -91,8 +89,8 @@ class CacheContent:
     num_rows: int = 0
     odd: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
-    hints: list[Hint] = field(default_factory=list)
+    answer_named: list[str] = field(default_factory=list)
+    hints: list[CachedHint] = field(default_factory=list)
     examples: list[RankingExample] = field(default_factory=list)
 
 
@@ -127,7 +125,7 @@ def check(material: Material, content: CacheContent) -> Iterator[Finding]:
         meaning="A row holds a prompt and its answer: remove the file.",
     )
     yield judged(CONTENT, f"{name}, lines", rows, "rows", content.stale, "warning", meaning=STALE)
-    yield judged(TARGET_IN_PROMPT, name, rows, "prompts", content.told, "leak", meaning=TOLD)
+    yield judged(TARGET_IN_PROMPT, name, rows, "prompts", content.answer_named, "leak", meaning=ANSWER_NAMED)
     if split != "train":
         hits = [hint.where for hint in content.hints]
         yield judged(LATER_HINTS, name, rows, "prompts", hits, "leak", meaning=LATER.format(split=split))
@@ -148,11 +146,11 @@ def _take(
     elif line is None:
         content.stale.append(f"{where} has no line")
     if text := row.hint(material.trace_texts):
-        content.hints.append(Hint(where=where, text=text, target_id=row.target_id, line=line))
+        content.hints.append(CachedHint(where=where, text=text, target_id=row.target_id, line=line))
     history = line.items[-content.name.window : -1] if line is not None else ()
     candidates, others = row.lists(history, content.name.num_candidates, spelled)
     if row.target_id in others and row.target_id not in history:
-        content.told.append(where)
+        content.answer_named.append(where)
     if line is not None and candidates:
         content.examples.append(
             RankingExample(
@@ -167,13 +165,13 @@ def _take(
 
 
 def _drop_instructions(content: CacheContent) -> None:
-    """Forget what every prompt says: it tells how to answer and is no hint."""
+    """Drop what every prompt says: it is the instruction and no hint."""
     counts = Counter(hint.text for hint in content.hints)
     often = max(3, IN_EVERY_PROMPT * content.num_rows)
     content.hints = [hint for hint in content.hints if counts[hint.text] < often]
 
 
-def _owners(material: Material, hint: Hint) -> bool | None:
+def _owners(material: Material, hint: CachedHint) -> bool | None:
     """Whether a hint was written for the line of its prompt; None where its writer's record or the line is unknown."""
     rows = material.trace_texts.within(hint.text)
     if not rows or hint.line is None:
@@ -181,7 +179,7 @@ def _owners(material: Material, hint: Hint) -> bool | None:
     return any(row.user_id == hint.line.user_id for row in rows)
 
 
-def _names_target(material: Material, hint: Hint) -> bool:
+def _names_target(material: Material, hint: CachedHint) -> bool:
     history = hint.line.items[:-1] if hint.line is not None else ()
     return material.naming.names(hint.text, hint.target_id, history) is not None
 
@@ -257,7 +255,7 @@ def instructions(rows: Iterable[CachedPrompt | str]) -> frozenset[Mention]:
 
 
 def _after(named: Sequence[str], history: Sequence[str]) -> list[str] | None:
-    """The ids behind the first place where the history stands; None where it doesn't."""
+    """The ids behind the first occurrence of the history; None where there is none."""
     length = len(history)
     for start in range(len(named) - length + 1):
         if tuple(named[start : start + length]) == tuple(history):

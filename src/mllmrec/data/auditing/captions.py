@@ -1,11 +1,11 @@
-"""Captions under audit: a caption that names a title tells more than the image shows, and so does a stray trace.
+"""Captions under audit: those that name a title or hold a trace, and those that targets alone have.
 
-Captions under audit: whether having one, or a word of it, tells the items that are asked for from all others.
+A caption that names its title tells more than the image shows, and so does one that holds a trace.
 
 Captions are made of images, and nobody who makes them knows which items a split asks for. Where nearly no other item
 has a caption, or a word, though among items of like popularity some should, captions were written with the targets in
-view. Popularity decides in part what has an image, so items are only compared with items that are about as popular in
-training, and those that never occur there with their like.
+view. Popularity decides in part what has an image, so items are compared only with items that are about as popular in
+training, and those that never occur there with each other.
 """
 
 from __future__ import annotations
@@ -90,28 +90,28 @@ def target_shares(
     never = [item for item in ranked if not popularity.get(item, 0)]
     seen = ranked[len(never) :]
     strata = [never, *(seen[start : start + ITEMS_ALIKE] for start in range(0, len(seen), ITEMS_ALIKE))]
-    return {item: sum(each in targets for each in stratum) / len(stratum) for stratum in strata for item in stratum}
+    return {item: sum(own in targets for own in stratum) / len(stratum) for stratum in strata for item in stratum}
 
 
 def _finding(material: Material, split: Split, targets: set[str], marks: Mapping[str, list[str]]) -> Finding:
     popularity = item_counts(material.interactions.train)
     shares = target_shares(material.interactions.catalogue.ids, popularity, targets)
     level = math.log(LEVEL / len(marks))
-    telling = []
+    distinctive = []
     for mark, items in marks.items():
         others = sum(item not in targets for item in items)
         if others <= MOST_OTHERS * len(items):
             chance = sum(math.log(shares[item]) for item in items if item in targets)
             if chance < level:
                 what = f"the word {mark!r}" if mark else "a caption"
-                telling.append(f"{what}: {len(items) - others:,} targets have it, {others:,} other items")
+                distinctive.append(f"{what}: {len(items) - others:,} targets have it, {others:,} other items")
     name = material.workspace.captions(material.dataset).name
     return judged(
         TARGETS_ALONE,
         f"{name}, targets of {name_of(material, split)}",
         len(marks),
         "words and having a caption",
-        telling,
+        distinctive,
         "leak",
         meaning="Items that a split asks for have what hardly any other item has, though others are as popular, so "
         "that the target is known by it: make captions for all items that have an image.",

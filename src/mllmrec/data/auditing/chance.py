@@ -1,13 +1,11 @@
-"""Statistics of the audit: could this have come about by chance? Each returns a probability; below LEVEL it is told.
+"""Statistics of the audit: the probability that something came about by chance; below LEVEL it is a finding.
 
 The level is strict because an audit makes dozens of comparisons and an alarm stops a pipeline.
 
-A permutation test without permutations: do labels go with a value, once popularity is allowed for?
-
-Labels are thought to be dealt out anew within each stratum. Of a mark that candidates have or haven't, the number of
-labelled ones is then a sum of independent hypergeometric numbers, whose law is worked out exactly. Of a value that
-orders candidates, mean and variance of the labelled sum are exact and its law is close to the normal one; a test holds
-both against permutations.
+`marked_probability` and `ordered_probability` are permutation tests without permutations: do labels go with a value,
+once popularity is allowed for? Labels are dealt out anew within each stratum. Of a mark that candidates have or lack,
+the number of labelled ones is then a sum of independent hypergeometric numbers, whose law is computed exactly. Of a
+value that orders candidates, mean and variance of the labelled sum are exact and its law is close to the normal one.
 """
 
 from __future__ import annotations
@@ -31,8 +29,8 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where the target stands in one list: `position` counts from 0 in a list of `length`."""
+class TargetSlot:
+    """The position of the target, from 0, in one list of `length` candidates."""
 
     example_id: str
     target_id: str
@@ -50,58 +48,58 @@ class Attack:
     probability: float
 
 
-def evenness(places: Sequence[Place]) -> float | None:
+def evenness(slots: Sequence[TargetSlot]) -> float | None:
     """Chi-square probability that targets stand at every position equally often; None for too few lists.
 
     Neighbouring positions are counted together until ten targets are expected in each cell, lists of each length for
     themselves; the sums of squares and the degrees of freedom add up.
 
-    >>> places = [Place(example_id=str(n), target_id="a", position=n % 5, length=5) for n in range(100)]
-    >>> evenness(places)
+    >>> slots = [TargetSlot(example_id=str(n), target_id="a", position=n % 5, length=5) for n in range(100)]
+    >>> evenness(slots)
     1.0
     """
     from scipy.special import chdtrc
 
     by_length = defaultdict[int, Counter[int]](Counter)
-    for place in places:
-        by_length[place.length][place.position] += 1
+    for slot in slots:
+        by_length[slot.length][slot.position] += 1
     statistic, freedom = 0.0, 0
     for length, counts in by_length.items():
         num_cells = min(length, counts.total() // EXPECTED_PER_CELL)
         if num_cells < 2:
             continue
         cells = [position * num_cells // length for position in range(length)]
-        sizes, found = Counter(cells), Counter[int]()
+        sizes, observed = Counter(cells), Counter[int]()
         for position, count in counts.items():
-            found[cells[position]] += count
+            observed[cells[position]] += count
         for cell in range(num_cells):
             expected = counts.total() * sizes[cell] / length
-            statistic += (found[cell] - expected) ** 2 / expected
+            statistic += (observed[cell] - expected) ** 2 / expected
         freedom += num_cells - 1
     return float(chdtrc(freedom, statistic)) if freedom else None
 
 
-def lookup_attack(places: Sequence[Place]) -> Attack | None:
-    """Guess positions by a table from target to its commonest position, made on one half and tried on the other.
+def lookup_attack(slots: Sequence[TargetSlot]) -> Attack | None:
+    """Guess positions by a table from target to its most frequent position, made on one half and tried on the other.
 
-    Chance is 1 / length, or the share of the commonest position where that is larger: an uneven file is another
+    Chance is 1 / length, or the share of the most frequent position where that is larger: an uneven file is another
     finding. None when no target of the second half occurs in the first.
     """
     table = defaultdict[tuple[str, int], Counter[int]](Counter)
-    tried, commonest = list[Place](), Counter((place.length, place.position) for place in places)
-    for place in places:
-        if uniform(0, "audit/lookup", place.example_id) < 0.5:
-            table[place.target_id, place.length][place.position] += 1
+    tried, commonest = list[TargetSlot](), Counter((slot.length, slot.position) for slot in slots)
+    for slot in slots:
+        if uniform(0, "audit/lookup", slot.example_id) < 0.5:
+            table[slot.target_id, slot.length][slot.position] += 1
         else:
-            tried.append(place)
-    tried = [place for place in tried if (place.target_id, place.length) in table]
+            tried.append(slot)
+    tried = [slot for slot in tried if (slot.target_id, slot.length) in table]
     if not tried:
         return None
     guesses = {key: min(counts, key=lambda position: (-counts[position], position)) for key, counts in table.items()}
-    hits = sum(guesses[place.target_id, place.length] == place.position for place in tried)
-    lengths = Counter(place.length for place in places)
+    hits = sum(guesses[slot.target_id, slot.length] == slot.position for slot in tried)
+    lengths = Counter(slot.length for slot in slots)
     best = {length: max(commonest[length, at] for at in range(length)) / count for length, count in lengths.items()}
-    chance = sum(max(1 / place.length, best[place.length]) for place in tried) / len(tried)
+    chance = sum(max(1 / slot.length, best[slot.length]) for slot in tried) / len(tried)
     return Attack(tried=len(tried), hits=hits, chance=chance, probability=at_least(hits, len(tried), chance))
 
 
@@ -116,11 +114,11 @@ def at_least(hits: int, tried: int, chance: float) -> float:
     return 1.0 if hits <= 0 or chance >= 1 else float(bdtrc(hits - 1, tried, chance))
 
 
-def events(found: int, expected: float) -> float:
-    """Poisson probability of `found` or more rare events where `expected` come by chance."""
+def events(count: int, expected: float) -> float:
+    """Poisson probability of `count` or more rare events where `expected` come by chance."""
     from scipy.special import pdtrc
 
-    return 1.0 if found <= 0 else float(pdtrc(found - 1, expected))
+    return 1.0 if count <= 0 else float(pdtrc(count - 1, expected))
 
 
 def marked_probability(marked: Bools, labels: Bools, strata: Integers) -> float:

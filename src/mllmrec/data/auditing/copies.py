@@ -1,15 +1,14 @@
-"""Copied users under audit: later windows that stand under another name in training.
+"""Copied users and twins of the target under audit.
 
-People who walk through the same pages leave the same windows, the more often the shorter windows are. What chance and
-likeness bring is seen where nothing can leak: in how often the last training window of a user stands on another
-user's line. Later windows that do so more often than that were copied. A window still counts when one item of its
-history was replaced, left out or put in.
+People who walk through the same pages leave the same windows, the more often the shorter windows are. How many such
+windows chance and likeness bring is measured where nothing can leak: by how often the last training window of a user
+stands on another user's line. Later windows that do so more often than that were copied. A window still counts when
+one item of its history was replaced, left out or put in.
 
-Twins under audit: another item of the target's title, or with an image of the same bytes, in the user's own line.
-
-Who has met a twin has as good as met the target, and a model that goes by titles or images reads the answer off. An
-item that is catalogued twice is met by chance as well; how often is seen at the last item before the target, of which
-nobody asks anything. A placeholder for missing images makes twins of many items, and of both alike.
+A twin is another item with the target's title, or with an image of the same bytes, in the user's own line. Who has met
+a twin has as good as met the target, and a model that goes by titles or images reads the answer off. An item that is
+catalogued twice is met by chance as well; how often is measured at the last item before the target. A placeholder for
+missing images makes twins of many items, and of both alike.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mllmrec.data.auditing.chance import LEVEL, at_least
-from mllmrec.data.auditing.findings import DUPLICATES, TWINS, Finding, Verdict, judged
+from mllmrec.data.auditing.findings import DUPLICATES, TWINS, AuditVerdict, Finding, judged
 from mllmrec.data.auditing.material import SPLITS, Material
 from mllmrec.data.auditing.splits import lines_of, name_of
 from mllmrec.data.item_files import image_names
@@ -29,7 +28,7 @@ from mllmrec.records import Split
 from mllmrec.storage.workspace import sha256
 
 SHORTEST_CHANGED = 5
-"""Windows of fewer items count only as they are: of those, too many differ by one item."""
+"""Shorter windows count only unchanged, since too many of them differ by one item."""
 TIMES_EXPECTED = 2.0
 CONTROL = "likeness"
 EARLIER: tuple[tuple[Split, tuple[Split, ...]], ...] = (("train", ("valid", "test")), ("valid", ("test",)))
@@ -67,7 +66,7 @@ class Windows:
         return self.length // 2 if self.length >= SHORTEST_CHANGED else self.length
 
     def add(self, kind: str, lines: Sequence[Line]) -> None:
-        """Look for the last window of each line; what is found is told under `kind`."""
+        """Look for the last window of each line; `on` reports the copies of them under `kind`."""
         self.totals[kind] = 0
         for line in lines:
             if len(line.items) >= self.length:
@@ -78,8 +77,8 @@ class Windows:
                     self.by_start[window[: self.length - self.half]].append((kind, line.user_id, window))
 
     def on(self, lines: Sequence[Line]) -> dict[str, list[Copy]]:
-        """The windows that stand on `lines` of other users, of each kind."""
-        found: dict[str, dict[Copy, None]] = {kind: {} for kind in self.totals}
+        """The windows that stand on `lines` of other users, by kind."""
+        copies: dict[str, dict[Copy, None]] = {kind: {} for kind in self.totals}
         start_length = self.length - self.half
         for line in lines:
             items = line.items
@@ -88,12 +87,12 @@ class Windows:
                     if user != line.user_id and self._ends(window, items, end):
                         whole = end == len(items) and items[-self.length :] == window
                         copy = Copy(user_id=user, owner=line.user_id, line=line.line_index, whole=whole)
-                        found[kind][copy] = None
+                        copies[kind][copy] = None
             for start in range(len(items) - start_length if start_length else 0):
                 for kind, user, window in self.by_start.get(items[start : start + start_length], ()):
                     if user != line.user_id and self._starts(window, items, start):
-                        found[kind][Copy(user_id=user, owner=line.user_id, line=line.line_index)] = None
-        return {kind: list(copies) for kind, copies in found.items()}
+                        copies[kind][Copy(user_id=user, owner=line.user_id, line=line.line_index)] = None
+        return {kind: list(own) for kind, own in copies.items()}
 
     def _ends(self, window: Window, items: Window, end: int) -> bool:
         """Whether the window stands before `end`, at most one item changed."""
@@ -150,7 +149,7 @@ def _copies_finding(
     share = min(1.0, (len(alike) + 1) / (totals[CONTROL] + 1))
     probability = at_least(len(users), total, share)
     if probability < LEVEL and len(users) > TIMES_EXPECTED * share * total:
-        weight: Verdict = "leak" if earlier == "train" else "warning"
+        weight: AuditVerdict = "leak" if earlier == "train" else "warning"
         meaning = (
             "The history and the target of these users stand under other names, far more often than users are alike: "
             "who learns from the earlier file has seen the answers. Remove the copied lines."
@@ -205,10 +204,12 @@ def _twins_finding(material: Material, split: Split, groups: Groups, kind: str) 
         alike += bool((groups.get(last, frozenset()) - {last}) & known)
     where = f"{name_of(material, split)}, {kind}s"
     if len(hits) <= TWINS_EXPECTED * alike:
-        found = f"{len(hits):,}, {alike:,} at the last items before them" if hits else "none"
-        return Finding(check=TWINS, where=where, total=len(lines), noun="lines", found=found, verdict="ok")
+        result = f"{len(hits):,}, {alike:,} at the last items before them" if hits else "none"
+        return Finding(check=TWINS, where=where, total=len(lines), noun="lines", result=result, verdict="ok")
     unlikely = at_least(len(hits), len(lines), (alike + 1) / (len(lines) + 1)) < LEVEL
-    weight: Verdict = "leak" if unlikely and len(hits) >= LEAST_SHARE * len(lines) and split != "train" else "warning"
+    weight: AuditVerdict = (
+        "leak" if unlikely and len(hits) >= LEAST_SHARE * len(lines) and split != "train" else "warning"
+    )
     return judged(
         TWINS,
         where,
@@ -224,5 +225,5 @@ def _twins_finding(material: Material, split: Split, groups: Groups, kind: str) 
 def _known(material: Material, split: Split, line: Line) -> frozenset[str]:
     """What the user has met before the target: on this line, and on those of earlier splits."""
     before = SPLITS[: SPLITS.index(split)]
-    earlier = [each for name in before for each in material.lines_by_user[name].get(line.user_id, [])]
-    return frozenset(line.items[:-1]).union(*(each.items for each in earlier))
+    earlier = [own for name in before for own in material.lines_by_user[name].get(line.user_id, [])]
+    return frozenset(line.items[:-1]).union(*(own.items for own in earlier))

@@ -1,16 +1,16 @@
-"""What a check found, and how findings are counted, worded and laid out as a table."""
+"""Findings: the result of one check on one file, and the table of all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from mllmrec.data.prompts import plain
 from mllmrec.records import Table
 
-Verdict = Literal["ok", "warning", "leak", "wrong", "not checked"]
-FAILING: tuple[Verdict, ...] = ("leak", "wrong")
+AuditVerdict = Literal["ok", "warning", "leak", "wrong", "not checked"]
+FAILING: tuple[AuditVerdict, ...] = ("leak", "wrong")
 
 CONTENT = "content of the files"
 LATER_TARGETS = "later targets in training"
@@ -61,24 +61,29 @@ CHECKS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The outcome of one check on one file: what was looked at, what was found there, and what that means.
+    """The result of one check on one file.
 
-    `where` is a file or a pair of them, of which `total` things were looked at (`noun` says what). `wrong` says that
-    the content isn't what it should be, so that the file can't be vouched for. Statistical checks have a
-    `probability`.
+    `where` is a file or a pair of them, of which `total` things were looked at (`noun` says what); `result` says in
+    words what is there, `meaning` what that implies and what to do. The verdict `wrong` says that the content isn't
+    what it should be, so that the file can't be vouched for. Statistical checks have a `probability`.
     """
 
     check: str
     where: str
     total: int = 0
     noun: str = ""
-    found: str
-    verdict: Verdict
+    result: str
+    verdict: AuditVerdict
     meaning: str = ""
     probability: float | None = None
 
+    def facts(self) -> dict[str, Any]:
+        """The finding as JSON values; `result` has the key `found` there."""
+        return {"found" if name == "result" else name: value for name, value in asdict(self).items()}
+
     @property
     def looked_at(self) -> str:
+        """The file and how much of it was looked at."""
         return f"{self.where}: {self.total:,} {self.noun}" if self.noun else self.where
 
 
@@ -88,24 +93,24 @@ def judged(
     total: int,
     noun: str,
     hits: Sequence[str],
-    verdict: Verdict,
+    verdict: AuditVerdict,
     *,
     meaning: str,
 ) -> Finding:
-    """The finding of a check that looked at `total` things of a file; each hit says in words where it is.
+    """The finding of a check that looked at `total` things of a file; each of `hits` describes a place in words.
 
     >>> judged(POSITION, "a.tsv", 1, "lines", [], "leak", meaning="").verdict
     'ok'
     """
     if not hits:
-        unchecked: Verdict = "ok" if total else "not checked"
-        return Finding(check=check, where=where, total=total, noun=noun, found="none", verdict=unchecked)
+        unchecked: AuditVerdict = "ok" if total else "not checked"
+        return Finding(check=check, where=where, total=total, noun=noun, result="none", verdict=unchecked)
     return Finding(
         check=check,
         where=where,
         total=total,
         noun=noun,
-        found=f"{len(hits):,} ({_share(len(hits), total)}), first: {plain(hits[0])}",
+        result=f"{len(hits):,} ({_share(len(hits), total)}), first: {plain(hits[0])}",
         verdict=verdict,
         meaning=meaning,
     )
@@ -116,13 +121,13 @@ def _share(count: int, total: int) -> str:
 
 
 def laid_out(findings: Iterable[Finding], dataset: str) -> Table:
-    """One row for each finding that isn't ok, and one for all that a check found in order."""
-    found = list(findings)
+    """A row for each finding that isn't ok, and one for all of a check that are."""
+    findings = list(findings)
     rows: list[tuple[str, ...]] = []
     for check in CHECKS:
-        here = [each for each in found if each.check == check and each.verdict != "not checked"]
-        rows += [(check, each.looked_at, each.found, each.verdict) for each in here if each.verdict != "ok"]
-        if good := [each for each in here if each.verdict == "ok"]:
+        here = [finding for finding in findings if finding.check == check and finding.verdict != "not checked"]
+        rows += [(check, bad.looked_at, bad.result, bad.verdict) for bad in here if bad.verdict != "ok"]
+        if good := [finding for finding in here if finding.verdict == "ok"]:
             rows.append((check, _together(good), _in_order(good), "ok"))
         if not here:
             rows.append((check, "nothing to look at", "", "not checked"))
@@ -130,7 +135,7 @@ def laid_out(findings: Iterable[Finding], dataset: str) -> Table:
         title=f"Audit of {dataset}",
         columns=("check", "looked at", "found", "verdict"),
         rows=tuple(rows),
-        note="\n".join(_meanings(found)),
+        note="\n".join(_meanings(findings)),
         justify="left",
     )
 
@@ -138,9 +143,9 @@ def laid_out(findings: Iterable[Finding], dataset: str) -> Table:
 def _together(findings: Sequence[Finding]) -> str:
     """What several findings looked at, a line for each kind of thing; a file looked at in two ways counts once."""
     groups: dict[str, dict[str, int]] = {}
-    for each in findings:
-        files = groups.setdefault(each.noun, {})
-        files[each.where.split(",")[0]] = each.total
+    for finding in findings:
+        files = groups.setdefault(finding.noun, {})
+        files[finding.where.split(",")[0]] = finding.total
     return "\n".join(
         f"{next(iter(files))}: {sum(files.values()):,} {noun}"
         if len(files) == 1
@@ -154,12 +159,12 @@ def _is_pair(where: str) -> bool:
 
 
 def _in_order(findings: Sequence[Finding]) -> str:
-    """The least probable of what is still chance, or the one thing that all found."""
-    least = min(findings, key=lambda each: 1.0 if each.probability is None else each.probability)
-    return f"least likely: {least.found}" if least.probability is not None and len(findings) > 1 else least.found
+    """The least probable result that is still chance, or the result that all have."""
+    least = min(findings, key=lambda finding: 1.0 if finding.probability is None else finding.probability)
+    return f"least likely: {least.result}" if least.probability is not None and len(findings) > 1 else least.result
 
 
 def _meanings(findings: Iterable[Finding]) -> list[str]:
     """Each kind of finding explained once."""
-    texts = {f"{each.verdict}: {each.check}. {each.meaning}": None for each in findings if each.meaning}
+    texts = {f"{own.verdict}: {own.check}. {own.meaning}": None for own in findings if own.meaning}
     return list(texts)

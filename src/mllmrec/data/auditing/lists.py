@@ -1,18 +1,16 @@
 """Candidate lists under audit: what a list gives away about its target by its negatives or by its order.
 
-Ours leave out all that is known of the user at that split and are shuffled for each example, so none of this can
-happen unless a file was changed or made elsewhere. Negatives of the reference's draw, and of lists
-that others made, may be items that the user did consume; their names say whose draw it is, so that is only told.
+Our draws leave out all that is known of the user at that split and shuffle each list, so that none of this happens
+unless a file was changed or made elsewhere. Negatives of the reference's draw, and of lists that others made, may be
+items that the user did consume; the names of such files say so, and the finding is a warning.
 
-Candidate files against their names: `test_uni9_w10_s42.jsonl` says which lists it holds, so they are drawn again.
+A name such as `test_uni9_w10_s42.jsonl` says which lists a file holds, so they are drawn again and compared. The lists
+of a retriever aren't retrieved again but held against their rules: as many items as the name says, the target among
+them where it has to be, and nothing that is known of the user.
 
-What a retriever chose isn't retrieved again. Its lists are held against their rules: as many items as the name says,
-the target among them where it has to be, and nothing that is known of the user.
-
-Negatives under audit: lists that all hold the same ones ask one question again and again.
-
-Whoever has seen a few of them knows the negatives by heart, and the target is what is new. Lists drawn at random share
-some items, the more the smaller the catalogue is; this looks only where they could well differ.
+Where all lists have the same negatives, whoever has seen a few of them knows the negatives by heart, and the target is
+what is new. Lists drawn at random share some items, the more the smaller the catalogue is, so this is judged only
+where they could well differ.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mllmrec.data.auditing.chance import EXPECTED_PER_CELL, LEVEL, Place, evenness, lookup_attack
+from mllmrec.data.auditing.chance import EXPECTED_PER_CELL, LEVEL, TargetSlot, evenness, lookup_attack
 from mllmrec.data.auditing.findings import (
     CONSUMED,
     CONTENT,
@@ -31,8 +29,8 @@ from mllmrec.data.auditing.findings import (
     POSITION,
     SAME_NEGATIVES,
     TARGET_IN_HISTORY,
+    AuditVerdict,
     Finding,
-    Verdict,
     judged,
 )
 from mllmrec.data.auditing.material import SPLITS, CandidateFile, Material, attempt
@@ -60,9 +58,9 @@ OTHERWISE = (
 )
 
 FEWEST_LISTS, ROOM, MOST = 20, 5, 0.5
-"""Lists to judge by; items for each negative that must be there to draw from; share of lists that may be alike."""
+"""The fewest lists to judge; the fewest items to draw from, for each negative; the share of lists that may be alike."""
 FOR_ONE_CHANGE = 5
-"""Negatives from which on one in ten may be another, since nobody's negatives hold what that user has met."""
+"""The length from which on one negative in ten may differ, since nobody's negatives hold what that user has met."""
 
 
 def check_file(material: Material, file: CandidateFile) -> Iterator[Finding]:
@@ -82,8 +80,8 @@ def check_lists(
 ) -> Iterator[Finding]:
     """Negatives and order of lists, wherever they come from."""
     yield _consumed(material, where, examples, OTHERS["legacy" if legacy else "foreign"] if legacy or foreign else "")
-    places = [
-        Place(
+    slots = [
+        TargetSlot(
             example_id=example.example_id,
             target_id=example.target_id,
             position=example.candidates.index(example.target_id),
@@ -92,8 +90,8 @@ def check_lists(
         for example in examples
         if example.target_id in example.candidates
     ]
-    yield _position(where, places)
-    yield _lookup(where, places)
+    yield _position(where, slots)
+    yield _lookup(where, slots)
 
 
 def _consumed(material: Material, where: str, examples: Sequence[RankingExample], whose: str) -> Finding:
@@ -110,22 +108,22 @@ def _consumed(material: Material, where: str, examples: Sequence[RankingExample]
         or "A negative the user did choose is no negative, and a model that knows the user is punished for knowing: "
         "draw the file again with `mllmrec candidates --overwrite`."
     )
-    weight: Verdict = "warning" if whose else "leak"
+    weight: AuditVerdict = "warning" if whose else "leak"
     return judged(CONSUMED, where, len(examples), "lists", hits, weight, meaning=meaning)
 
 
-def _position(where: str, places: Sequence[Place]) -> Finding:
-    probability = evenness(places)
+def _position(where: str, slots: Sequence[TargetSlot]) -> Finding:
+    probability = evenness(slots)
     if probability is None:
         few = f"fewer than {2 * EXPECTED_PER_CELL} lists of a length"
-        return Finding(check=POSITION, where=where, found=few, verdict="not checked")
+        return Finding(check=POSITION, where=where, result=few, verdict="not checked")
     uneven = probability < LEVEL
     return Finding(
         check=POSITION,
         where=where,
-        total=len(places),
+        total=len(slots),
         noun="lists",
-        found=f"chi-square p = {probability:.2g}",
+        result=f"chi-square p = {probability:.2g}",
         verdict="leak" if uneven else "ok",
         meaning="Targets don't stand everywhere equally often, so a model can win by place alone: draw the lists again "
         "with `mllmrec candidates`."
@@ -135,17 +133,17 @@ def _position(where: str, places: Sequence[Place]) -> Finding:
     )
 
 
-def _lookup(where: str, places: Sequence[Place]) -> Finding:
-    attack = lookup_attack(places)
+def _lookup(where: str, slots: Sequence[TargetSlot]) -> Finding:
+    attack = lookup_attack(slots)
     if attack is None:
-        return Finding(check=LOOKUP, where=where, found="no target occurs twice", verdict="not checked")
+        return Finding(check=LOOKUP, where=where, result="no target occurs twice", verdict="not checked")
     works = attack.probability < LEVEL
     return Finding(
         check=LOOKUP,
         where=where,
         total=attack.tried,
         noun="places",
-        found=f"{attack.hits / attack.tried:.1%} guessed, chance {attack.chance:.1%}, p = {attack.probability:.2g}",
+        result=f"{attack.hits / attack.tried:.1%} guessed, chance {attack.chance:.1%}, p = {attack.probability:.2g}",
         verdict="leak" if works else "ok",
         meaning="Where a target stands follows from which item it is, so the order wasn't drawn for each example: draw "
         "the lists again with `mllmrec candidates`."
@@ -196,14 +194,14 @@ def _changed(material: Material, path: Path) -> Iterator[Finding]:
         yield Finding(
             check=CONTENT,
             where=path.name,
-            found=f"contradicts its manifest: {denied}",
+            result=f"contradicts its manifest: {denied}",
             verdict="wrong",
             meaning="The file isn't what was frozen, so its name no longer says how it was drawn: no ranking takes it.",
         )
 
 
 def _foreign_target_in_history(material: Material, file: CandidateFile) -> Finding:
-    """Histories that hold the target though the user's line doesn't; repeats on the line are told with the split."""
+    """Histories that hold the target though the user's line doesn't; repeats on the line are a finding on the split."""
     hits = [
         f"list {number}, user {example.user_id}: {example.target_id}"
         for number, example in enumerate(file.examples, 1)
@@ -223,7 +221,7 @@ def _foreign_target_in_history(material: Material, file: CandidateFile) -> Findi
 def _repeated_targets(file: CandidateFile) -> Finding:
     """Targets that occur earlier in their windows far more often than the items just before them do.
 
-    Where people come back to things, they do so at any time, so that the last items of histories tell how often.
+    Where people come back to things, they do so at any time, so that the last items of histories show how often.
     """
     windows = [(*example.history, example.target_id) for example in file.examples]
     hits = [f"list {number}: {window[-1]}" for number, window in enumerate(windows, 1) if window[-1] in window[:-1]]
@@ -247,15 +245,15 @@ def check_draw(material: Material, file: CandidateFile) -> Iterator[Finding]:
     if named is None:
         return
     if not _is_readable(material, named):
-        yield Finding(check=DRAW, where=file.path.name, found="drawn from what can't be read", verdict="not checked")
+        yield Finding(check=DRAW, where=file.path.name, result="drawn from what can't be read", verdict="not checked")
         return
-    found = attempt(file.path, lambda _: _least(material, named, file), material.wrong)
-    if found is not None:
-        yield judged(DRAW, file.path.name, len(file.examples), "lists", found, "wrong", meaning=OTHERWISE)
+    hits = attempt(file.path, lambda _: _least(material, named, file), material.wrong)
+    if hits is not None:
+        yield judged(DRAW, file.path.name, len(file.examples), "lists", hits, "wrong", meaning=OTHERWISE)
 
 
 def _least(material: Material, named: ListsName, file: CandidateFile) -> list[str]:
-    """What differs from the draw by the version that the manifest tells; without one, by the version that fits best."""
+    """What differs from the draw of the version in the manifest; without one, of the version that fits best."""
     manifest = attempt(file.path, Manifest.read, [])
     versions = VERSIONS if manifest is None else (draw_version(manifest),)
     return min((_faults(material, named, file, version) for version in versions), key=len)
@@ -276,7 +274,7 @@ def _faults(material: Material, named: ListsName, file: CandidateFile, version: 
 
 
 def _is_readable(material: Material, named: ListsName) -> bool:
-    """Whether all that a draw hangs on was read; what wasn't is a finding of its own."""
+    """Whether all that a draw depends on was read; what wasn't is a finding of its own."""
     interactions, there = material.interactions, material.workspace
     missing = [split for split in SPLITS if not interactions.lines(split)]
     closed = any(there.split(material.dataset, split).exists() for split in missing)
@@ -318,17 +316,17 @@ def check_same_negatives(where: str, examples: Sequence[RankingExample], num_ite
     length = max(map(len, lists), default=0)
     if len(lists) < FEWEST_LISTS or num_items < ROOM * length:
         few = f"fewer than {FEWEST_LISTS} lists, or than {ROOM} items for each negative"
-        return Finding(check=SAME_NEGATIVES, where=where, found=few, verdict="not checked")
+        return Finding(check=SAME_NEGATIVES, where=where, result=few, verdict="not checked")
     changes = max(1, length // 10) if length >= FOR_ONE_CHANGE else 0
     counts = Counter(item for items in lists for item in items)
-    commonest = {item for item, _ in counts.most_common(length + changes)}
-    alike = [at for at, items in enumerate(lists, 1) if items and len(items & commonest) >= len(items) - changes]
+    common = {item for item, _ in counts.most_common(length + changes)}
+    alike = [number for number, items in enumerate(lists, 1) if items and len(items & common) >= len(items) - changes]
     return judged(
         SAME_NEGATIVES,
         where,
         len(lists),
         "lists",
-        [f"list {at}" for at in alike] if len(alike) > MOST * len(lists) else [],
+        [f"list {number}" for number in alike] if len(alike) > MOST * len(lists) else [],
         "leak",
         meaning="The negatives are the same from list to list, so that the target is the one candidate that isn't "
         "known from the others: draw the lists again with `mllmrec candidates`.",

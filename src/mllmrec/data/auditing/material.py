@@ -1,11 +1,9 @@
-"""What an audit reads: a dataset's files, each as far as it can be read.
+"""What an audit reads: the files of a dataset, each as far as it can be read.
 
-A file that is missing or closed to the reader is the usual error. One that can be read and holds something else than
-it should is a finding, and the other checks go on without it.
-
-Candidate and caption files as an audit reads them: whatever a row may hold, the other rows are looked at.
-
-Reading reasoning files for an audit: ours and the reference implementation's, and finding their texts again.
+A missing training or titles file, or one that can't be opened, is an error. A file that holds something else than it
+should is a finding, and the other checks go on without it; so is a row of a file, and the other rows are checked.
+Reasoning files are read in our form and in the reference implementation's, and `TraceTexts` searches other texts for
+theirs.
 """
 
 from __future__ import annotations
@@ -64,14 +62,17 @@ class Material:
 
     @cached_property
     def naming(self) -> Naming:
+        """Tells whether a text names an item."""
         return Naming(self.interactions.catalogue, self.captions.captions)
 
     @cached_property
     def titles(self) -> TitleIndex:
+        """The titles of the catalogue, to be looked up in texts."""
         return TitleIndex(self.interactions.catalogue, self.naming)
 
     @cached_property
     def trace_texts(self) -> TraceTexts:
+        """The texts of all traces, to be looked up in other texts."""
         return TraceTexts(row for file in self.traces for row in file.rows)
 
     @property
@@ -86,7 +87,7 @@ class Material:
 
     @cached_property
     def lines_by_user(self) -> dict[Split, dict[str, list[Line]]]:
-        """The same, of train only the lines that may be trained on."""
+        """The same, but of train only the lines that may be trained on."""
         return {**self.all_lines, "train": by_user(self.interactions.training_lines())}
 
     def known(self, split: Split) -> Mapping[str, frozenset[str]]:
@@ -141,7 +142,7 @@ def load(workspace: Workspace, dataset: str, window: int) -> Material:
 
 
 def attempt(path: Path, reader: Callable[[Path], Content], wrong: list[Finding]) -> Content | None:
-    """What `reader` makes of a file; None where there is none, or where it holds something else, which is a finding."""
+    """The file as `reader` reads it; None where there is none, or where it can't be read, which becomes a finding."""
     try:
         return reader(path) if path.exists() else None
     except (MllmrecError, RecursionError) as error:
@@ -154,7 +155,7 @@ def unreadable(path: Path, error: Exception) -> Finding:
     return Finding(
         check=CONTENT,
         where=path.name,
-        found=plain(str(error).replace(str(path), path.name)),
+        result=plain(str(error).replace(str(path), path.name)),
         verdict="wrong",
         meaning="A file that holds something else than it should can't be vouched for: make it again.",
     )
@@ -172,7 +173,7 @@ def ends_with(lines: list[Line], span: tuple[str, ...]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateFile:
-    """A frozen candidate file, ours or drawn as the reference does; `odd` tells which rows are no lists of a split."""
+    """A frozen candidate file in our form; `odd` describes the rows that aren't lists of a split."""
 
     path: Path
     examples: list[RankingExample]
@@ -186,7 +187,7 @@ class CandidateFile:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionFile:
-    """The captions of a file by item; `odd` tells which entries aren't captions."""
+    """The captions of a file by item; `odd` describes the entries that aren't captions."""
 
     captions: dict[str, str] = field(default_factory=dict)
     odd: list[str] = field(default_factory=list)
@@ -238,12 +239,13 @@ class TraceRow:
 
     @property
     def span(self) -> tuple[str, ...]:
+        """The window: the history and the target."""
         return (*self.history, self.target_id)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TraceFile:
-    """The traces of a file that have a text; `odd` tells which records aren't traces at all."""
+    """The traces of a file that have a text; `odd` describes the records that aren't traces at all."""
 
     path: Path
     rows: list[TraceRow] = field(default_factory=list)
@@ -251,11 +253,12 @@ class TraceFile:
 
     @cached_property
     def of_reference(self) -> bool:
+        """Whether the reference implementation wrote the file."""
         return bool(self.rows) and not any(row.own for row in self.rows)
 
 
 class TraceTexts:
-    """Finds the traces whose text stands in another text, by their first words."""
+    """Looks up the traces whose text stands in another text, by their first words."""
 
     def __init__(self, rows: Iterable[TraceRow]) -> None:
         self._by_start = defaultdict[tuple[str, ...], list[tuple[tuple[str, ...], TraceRow]]](list)
@@ -281,8 +284,8 @@ class TraceTexts:
         return ""
 
     def _at(self, words: tuple[str, ...], start: int) -> list[TraceRow]:
-        found = self._by_start.get(words[start : start + KEY_WORDS], ())
-        return [row for begin, row in found if words[start : start + len(begin)] == begin]
+        rows = self._by_start.get(words[start : start + KEY_WORDS], ())
+        return [row for begin, row in rows if words[start : start + len(begin)] == begin]
 
 
 def read_trace_file(path: Path) -> TraceFile:

@@ -1,15 +1,14 @@
-"""Prompts under audit: does anything but the candidate list speak of the target?
+"""Prompts and texts under audit: does anything but the candidate list name the target?
 
-Every prompt is written by the renderer that training and evaluation use, the list is cut out of it, and what is left
-is searched for the target's id and, in captions, for its title. A target that its history repeats is another check's
+Every prompt is written by the renderer that training and evaluation use. The list is cut out of it, and the rest is
+searched for the target's id and, in captions, for its title. A target that its history repeats is another check's
 matter. A phrase may be a title by chance (black and white), so phrases in small letters count as a leak only when
 they name the target more often than chance explains.
 
-Bare ids under audit: the target's id as a word of its own, in a trace or in a caption of the history.
-
-`[ITEM_12]` and `item 12` are names wherever they stand (`naming.py`). A bare 12 may be any number, so that such words
-are counted: numbers in texts hit the target's id as often as that item is a target. An id of letters and digits is no
-other word, and one is enough.
+`check_bare_ids` looks for the target's id as a word of its own, in a trace or in a caption of the history. `[ITEM_12]`
+and `item 12` are names wherever they stand (`naming.py`), but a bare 12 may be any number. Such words are therefore
+counted: numbers in texts hit the target's id as often as that item is a target. An id of letters and digits is no other
+word, and one is enough.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from mllmrec.data.auditing.chance import LEVEL, events
-from mllmrec.data.auditing.findings import BARE_IDS, TARGET_IN_PROMPT, Finding, Verdict, judged
+from mllmrec.data.auditing.findings import BARE_IDS, TARGET_IN_PROMPT, AuditVerdict, Finding, judged
 from mllmrec.data.auditing.material import SPLITS, Material
 from mllmrec.data.auditing.splits import lines_of, name_of
 from mllmrec.data.auditing.title_index import Strength
@@ -29,14 +28,16 @@ from mllmrec.data.candidates.drawing import questions
 from mllmrec.data.prompts import CAPTION_WORDS, Renderer
 from mllmrec.records import RankingExample
 
-TOLD = "Something beside the candidate list names the answer: see the item's caption or title in the prompt named here."
+ANSWER_NAMED = (
+    "Something beside the candidate list names the answer: see the item's caption or title in the prompt named here."
+)
 
-_BARE = re.compile(r"(?<![\w.-])[A-Za-z0-9](?:[\w.-]*\w)?")
+_BARE_WORD = re.compile(r"(?<![\w.-])[A-Za-z0-9](?:[\w.-]*\w)?")
 SUSPECT = 0.01
 
 
 @dataclass(kw_only=True)
-class Remembering(Renderer[str]):
+class CachingRenderer(Renderer[str]):
     """A renderer that words each item once, since an audit renders the same items many times."""
 
     lines: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -49,8 +50,8 @@ class Remembering(Renderer[str]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Searched:
-    """What was found in one prompt, and the items whose titles its captions hold as phrases."""
+class PromptHits:
+    """How one prompt names its target (`sure`, `phrase`), and the items whose titles its captions hold as phrases."""
 
     kinds: tuple[str, ...] = ()
     phrases: tuple[str, ...] = ()
@@ -61,14 +62,14 @@ class PromptCheck:
 
     def __init__(self, material: Material) -> None:
         self.material = material
-        self.renderer = Remembering(
+        self.renderer = CachingRenderer(
             catalogue=material.interactions.catalogue,
             encode=str,
             captions=material.captions.captions,
             max_prompt_tokens=0,
         )
         self._names: dict[str, dict[str, Strength]] = {}
-        self._known: dict[tuple[str, ...], Searched] = {}
+        self._known: dict[tuple[str, ...], PromptHits] = {}
 
     def splits(self) -> Iterator[Finding]:
         """The prompts of all windows, before candidates are drawn for them."""
@@ -81,18 +82,18 @@ class PromptCheck:
     def check(self, where: str, examples: Sequence[RankingExample]) -> Iterator[Finding]:
         """Findings on the prompts of `examples`: the target itself, its title by chance."""
         popularity, expected = Counter(example.target_id for example in examples), 0.0
-        hits: dict[str, list[str]] = {"told": [], "phrase": []}
+        hits: dict[str, list[str]] = {"sure": [], "phrase": []}
         for number, example in enumerate(examples, 1):
             prompt = self._searched(example)
             for kind in prompt.kinds:
                 hits[kind].append(f"prompt {number}, user {example.user_id}: {example.target_id}")
             expected += sum(popularity[item] for item in prompt.phrases) / len(examples)
 
-        def finding(part: str, kind: str, verdict: Verdict, meaning: str) -> Finding:
+        def finding(part: str, kind: str, verdict: AuditVerdict, meaning: str) -> Finding:
             total = len(examples)
             return judged(TARGET_IN_PROMPT, where + part, total, "prompts", hits[kind], verdict, meaning=meaning)
 
-        yield finding("", "told", "leak", TOLD)
+        yield finding("", "sure", "leak", ANSWER_NAMED)
         if hits["phrase"]:
             unlikely = events(len(hits["phrase"]), expected) < LEVEL
             often = f"The title as words of a caption in the history; {expected:.1f} such by chance."
@@ -102,24 +103,24 @@ class PromptCheck:
         """The prompt without the lines of its candidates."""
         return self.renderer.text(replace(example, candidates=()))
 
-    def _searched(self, example: RankingExample) -> Searched:
-        """What the prompt says of the target, remembered for other lists of the same question."""
+    def _searched(self, example: RankingExample) -> PromptHits:
+        """How the prompt names the target; kept for other lists of the same history and target."""
         key = (*example.history, example.target_id)
         if key not in self._known:
             self._known[key] = self._search(example)
         return self._known[key]
 
-    def _search(self, example: RankingExample) -> Searched:
+    def _search(self, example: RankingExample) -> PromptHits:
         target, names = example.target_id, self._named(example.history)
         if target in example.history:
-            return Searched()
+            return PromptHits()
         kinds = []
         if f"[ITEM_{target}]" in self.outside(example):
-            kinds.append("told")
+            kinds.append("sure")
         elif target in names and self._means(example):
-            kinds.append("told" if names[target] == Strength.LETTERS else "phrase")
+            kinds.append("sure" if names[target] == Strength.LETTERS else "phrase")
         phrases = tuple(item for item, how in names.items() if how < Strength.LETTERS and item not in example.history)
-        return Searched(kinds=tuple(kinds), phrases=phrases)
+        return PromptHits(kinds=tuple(kinds), phrases=phrases)
 
     def _means(self, example: RankingExample) -> bool:
         """Whether a caption of the history names the target, in words that no title of the history explains.
@@ -156,8 +157,8 @@ class Text(NamedTuple):
     ids: frozenset[str]
 
 
-def check(material: Material) -> Iterator[Finding]:
-    """Kept traces of each file, and the captions of each split's windows."""
+def check_bare_ids(material: Material) -> Iterator[Finding]:
+    """Bare ids in the kept traces of each file, and in the captions of each split's windows."""
     catalogue, captions = material.interactions.catalogue, material.captions.captions
     bare = Words(material)
     titled = {item: ids for item in catalogue if (ids := bare.ids(catalogue.title(item)))}
@@ -197,19 +198,20 @@ class Words:
         self._ids = frozenset(item for item in items if any(map(str.isdigit, item)))
 
     def ids(self, text: str) -> frozenset[str]:
-        return self._ids.intersection(_BARE.findall(text))
+        """The ids among the words of a text."""
+        return self._ids.intersection(_BARE_WORD.findall(text))
 
 
 def _finding(where: str, noun: str, texts: Sequence[Text]) -> Finding:
-    """A leak where ids stand that are nothing else, or numbers more often than chance."""
+    """A leak where words are ids and nothing else, or where numbers are the target's id more often than chance."""
     asked = Counter(text.target_id for text in texts)
     hits = [text for text in texts if text.target_id in text.ids]
     expected = sum(asked[item] for text in texts for item in text.ids) / max(1, len(texts))
     sure = [text for text in hits if any(map(str.isalpha, text.target_id))]
     probability = events(len(hits), expected)
     if hits and not sure and probability >= SUSPECT:
-        found = f"{len(hits):,} numbers, {expected:.1f} by chance"
-        return Finding(check=BARE_IDS, where=where, total=len(texts), noun=noun, found=found, verdict="ok")
+        result = f"{len(hits):,} numbers, {expected:.1f} by chance"
+        return Finding(check=BARE_IDS, where=where, total=len(texts), noun=noun, result=result, verdict="ok")
     return judged(
         BARE_IDS,
         where,

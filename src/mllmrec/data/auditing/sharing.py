@@ -1,7 +1,7 @@
-"""Files of lists under audit, two at a time: a list should tell nothing about another one.
+"""Files of lists under audit, two at a time: one list must give nothing away about another.
 
-Where the same user's negatives come back in a later split, the one candidate that training never showed is the
-answer; where targets keep their places from file to file, place is the answer. The reference runs one generator of
+Where the same user's negatives come back in a later split, the one candidate that training never showed is the answer;
+where targets keep their positions from file to file, the position is the answer. The reference runs one generator of
 one seed through each file, so that its files are alike until their draws fall out of step.
 """
 
@@ -53,7 +53,7 @@ class Sharing:
                     yield _same_lists(first, second, users)
                 elif first.split == "train" and second.split != "train":
                     yield _known_negatives(first, second, users)
-                    yield _same_places(first, second, users)
+                    yield _same_slots(first, second, users)
 
 
 def _known_negatives(first: Digest, second: Digest, users: Sequence[str]) -> Finding:
@@ -74,12 +74,12 @@ def _known_negatives(first: Digest, second: Digest, users: Sequence[str]) -> Fin
     )
 
 
-def _same_places(first: Digest, second: Digest, users: Sequence[str]) -> Finding:
-    """How often a user's target stands at the same place in both files, against what the places' shares explain."""
-    places = [(_place(first, user), _place(second, user)) for user in users]
-    shares = [Counter(place[side] for place in places) for side in (0, 1)]
-    chance = sum(count * shares[1][place] for place, count in shares[0].items()) / len(users) ** 2
-    same = sum(one == other for one, other in places)
+def _same_slots(first: Digest, second: Digest, users: Sequence[str]) -> Finding:
+    """How often a user's target has the same position in both files, against what the shares of positions explain."""
+    slots = [(_slot(first, user), _slot(second, user)) for user in users]
+    shares = [Counter(slot[side] for slot in slots) for side in (0, 1)]
+    chance = sum(count * shares[1][slot] for slot, count in shares[0].items()) / len(users) ** 2
+    same = sum(one == other for one, other in slots)
     return _finding(
         first,
         second,
@@ -116,7 +116,7 @@ def _finding(
         where=f"{first.name} and {second.name}",
         total=len(users),
         noun="users",
-        found=f"{hits:,} ({hits / len(users):.1%}) {what}, p = {probability:.2g}",
+        result=f"{hits:,} ({hits / len(users):.1%}) {what}, p = {probability:.2g}",
         verdict=("warning" if first.legacy else "leak") if unlikely else "ok",
         meaning=meaning if unlikely else "",
         probability=probability,
@@ -128,7 +128,7 @@ def _covers(first: Digest, user: str, second: Digest, later_user: str) -> bool:
     return set(candidates) - {target} <= set(first.lists[user][1])
 
 
-def _place(digest: Digest, user: str) -> int:
+def _slot(digest: Digest, user: str) -> int:
     target, candidates = digest.lists[user]
     return candidates.index(target)
 

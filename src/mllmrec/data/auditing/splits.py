@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mllmrec.data.auditing.findings import DUPLICATES, LATER_TARGETS, TARGET_IN_HISTORY, Finding, Verdict, judged
+from mllmrec.data.auditing.findings import DUPLICATES, LATER_TARGETS, TARGET_IN_HISTORY, AuditVerdict, Finding, judged
 from mllmrec.data.auditing.material import SPLITS, Material, attempt, one_holds
 from mllmrec.data.sequences import Line
 from mllmrec.records import Split
@@ -64,10 +64,10 @@ def _later_targets(material: Material, earlier: Split, later: Split, where: str)
     )
 
 
-def _duplicates(material: Material, earlier: Split, later: Split, where: str, weight: Verdict) -> Finding:
+def _duplicates(material: Material, earlier: Split, later: Split, where: str, weight: AuditVerdict) -> Finding:
     """Later windows that stand whole on an earlier line of their user: the same example id in both splits.
 
-    Where repeats are kept, a window whose target stands in its history may come again, and is told as a repeat.
+    Where repeats are kept, a window whose target stands in its history may come again, and counts as a repeat.
     """
     before, windows = material.lines_by_user[earlier], _windows(lines_of(material, later), material.window)
     hits = [
@@ -104,7 +104,7 @@ def _repeated_examples(lines: list[Line], length: int, where: str) -> Finding:
     )
 
 
-def _target_in_history(lines: list[Line], where: str, weight: Verdict) -> Finding:
+def _target_in_history(lines: list[Line], where: str, weight: AuditVerdict) -> Finding:
     hits = [
         f"line {line.line_index + 1}, user {line.user_id}: {line.items[-1]}"
         for line in lines
@@ -119,7 +119,7 @@ def _target_in_history(lines: list[Line], where: str, weight: Verdict) -> Findin
     return judged(TARGET_IN_HISTORY, where, len(lines), "lines", hits, weight, meaning=meaning)
 
 
-def _weight_of_repeats(material: Material) -> Verdict:
+def _weight_of_repeats(material: Material) -> AuditVerdict:
     """A warning where repeats are kept: where `prepare` says so, or where other items are repeated too."""
     manifest = attempt(material.workspace.card(material.dataset), Manifest.read, material.wrong)
     settings = manifest.result_settings if manifest is not None else None

@@ -1,12 +1,12 @@
 """Candidate lists under audit: does a target differ in kind from its negatives?
 
 A target without a title among titled negatives is the answer by construction, whatever the user's history says. For
-each feature of an item the audit tells the HR@1 of ranking by it alone, beside chance and popularity.
+each feature of an item the audit shows the HR@1 of ranking by it alone, beside chance and popularity.
 
 A finding is a kind that all targets share and at most 1 in 1,000 negatives, or the reverse; items without a title that
 are hardly ever negatives; or a feature that goes with being the target at p < 1e-4 when labels are dealt out anew among
 candidates of like popularity, and that alone ranks better than popularity does on the same lists. What people choose
-goes with popularity, so that popularity, and whether an item occurs in train at all, are shown and no finding. Nor is
+goes with popularity, so that popularity, and whether an item occurs in train at all, are shown without a verdict. So is
 the order of ids: it goes with when an item came out, and people choose by that (MovieLens-1M, p = 1e-52).
 """
 
@@ -28,13 +28,13 @@ from mllmrec.data.item_files import image_names
 from mllmrec.records import RankingExample, Split, Table
 
 FEW = 0.001
-"""Share of negatives that may have what targets have, or lack what they lack, and it still tells targets."""
+"""The share of negatives up to which a mark that they have, or lack, still gives targets away."""
 LIKE_POPULARITY = 1.1
 """How many times as popular as the least popular item of a stratum the most popular one may be."""
 POPULARITY, IN_TRAIN, TITLE, CAPTION, IMAGE = "popularity", "in train", "title", "caption", "image"
 TITLE_LENGTH, ID_ORDER = "title length", "id order"
 MARKS = (TITLE, CAPTION, IMAGE)
-"""What an item has or hasn't."""
+"""Features that an item has or lacks."""
 SHOWN = (POPULARITY, IN_TRAIN, *MARKS, TITLE_LENGTH, ID_ORDER)
 JUDGED = (*MARKS, TITLE_LENGTH)
 UNKNOWN = ""
@@ -47,7 +47,7 @@ _NUMBERS = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lists:
+class FlatLists:
     """The candidates of many lists one after the other, as indices of items; `targets` marks one in each list."""
 
     items: Integers
@@ -88,10 +88,10 @@ class TargetKinds:
     def check(self, where: str, examples: Sequence[RankingExample], *, foreign: bool = False) -> Iterator[Finding]:
         """Findings on one file, whose HR@1 by each feature is kept for the table.
 
-        Lists without their target, or without anything else, are left out. What tells targets in lists that others
-        made is told and no leak of the dataset.
+        Lists without their target, or without anything else, are left out. In lists that others made such a feature is
+        a warning and no leak of the dataset.
         """
-        listed = [each for each in examples if each.target_id in each.candidates and len(each.candidates) > 1]
+        listed = [own for own in examples if own.target_id in own.candidates and len(own.candidates) > 1]
         if not listed:
             return
         lists, popularity = self._lists(listed), self._popularity(listed[0].split)
@@ -107,8 +107,10 @@ class TargetKinds:
             else:
                 probability, separates = ordered_probability(values, lists.targets, strata), False
             better = probability < LEVEL and rates[name] > rates[POPULARITY]
-            found = _finding(where, name, lists, values, rates, probability, separates or better)
-            yield replace(found, verdict="warning", meaning=FOREIGN) if foreign and found.verdict == "leak" else found
+            finding = _finding(where, name, lists, values, rates, probability, separates or better)
+            if foreign and finding.verdict == "leak":
+                finding = replace(finding, verdict="warning", meaning=FOREIGN)
+            yield finding
 
     def table(self) -> Table:
         """HR@1 of ranking by one feature alone, a row for each file."""
@@ -120,14 +122,14 @@ class TargetKinds:
             "ids are shown and no finding; the others are judged among items of like popularity.",
         )
 
-    def _lists(self, examples: Sequence[RankingExample]) -> Lists:
+    def _lists(self, examples: Sequence[RankingExample]) -> FlatLists:
         index, unknown = self._index, self._index[UNKNOWN]
         lengths = np.array([len(example.candidates) for example in examples])
-        places = np.array([example.candidates.index(example.target_id) for example in examples])
+        slots = np.array([example.candidates.index(example.target_id) for example in examples])
         items = np.array([index.get(item, unknown) for example in examples for item in example.candidates])
         targets = np.zeros(len(items), dtype=bool)
-        targets[np.cumsum(lengths) - lengths + places] = True
-        return Lists(items=items, targets=targets, lengths=lengths)
+        targets[np.cumsum(lengths) - lengths + slots] = True
+        return FlatLists(items=items, targets=targets, lengths=lengths)
 
     def _popularity(self, split: Split) -> Floats:
         """How often each item occurs in train, for validation without its targets."""
@@ -171,10 +173,10 @@ def strata_of(popularity: Floats) -> Integers:
     return np.array([strata[count] for count in popularity])
 
 
-def _separates(name: str, lists: Lists, marked: Bools, probability: float) -> bool:
-    """Whether a kind tells targets from negatives, on so many lists that it isn't chance.
+def _separates(name: str, lists: FlatLists, marked: Bools, probability: float) -> bool:
+    """Whether a mark separates targets from negatives, on so many lists that it isn't chance.
 
-    All of the ones have it and hardly any of the others; or, of titles, hardly a negative lacks what targets may lack.
+    All of the ones have it and hardly any of the others; or, of titles, hardly a negative lacks one though targets do.
     """
     if np.log(lists.lengths).sum() < -math.log(LEVEL):
         return False
@@ -186,7 +188,7 @@ def _separates(name: str, lists: Lists, marked: Bools, probability: float) -> bo
 
 
 def _finding(
-    where: str, name: str, lists: Lists, values: Floats, rates: dict[str, float], probability: float, wrong: bool
+    where: str, name: str, lists: FlatLists, values: Floats, rates: dict[str, float], probability: float, wrong: bool
 ) -> Finding:
     targets, negatives = values[lists.targets].mean(), values[~lists.targets].mean()
     beside = f"HR@1 by it {rates[name]:.3f}, chance {rates['chance']:.3f}, popularity {rates[POPULARITY]:.3f}"
@@ -200,7 +202,7 @@ def _finding(
         where=f"{where}, {name}",
         total=len(lists.lengths),
         noun="lists",
-        found=f"{what}; {beside}; p = {probability:.2g}",
+        result=f"{what}; {beside}; p = {probability:.2g}",
         verdict="leak" if wrong else "ok",
         meaning="A target differs from its negatives in what items of its popularity have, so that it is known "
         "without its user: give all items what they lack, and draw the lists again with `mllmrec candidates`."

@@ -18,7 +18,7 @@ _BRACKETS = re.compile(r"\s*\([^()]*\)")
 
 
 class Strength(IntEnum):
-    """How surely a title is meant: the words of one may be any words, its very letters are a name."""
+    """How surely a title is meant: the words of a title may be any words, its exact letters are a name."""
 
     WORDS = 1
     LETTERS = 2
@@ -41,18 +41,18 @@ class TitleIndex:
         >>> index.named("seen under a paper moon"), index.named("Paper Moon, again")
         ({'1': <Strength.WORDS: 1>}, {'1': <Strength.LETTERS: 2>})
         """
-        found = dict[str, Strength]()
+        named = dict[str, Strength]()
         for reading in WrittenWords(text).readings:
             start = 0
             while start < len(reading.words):
                 length, items = next(self._spellings.at(reading.words, start), (1, ()))
                 for item in items:
-                    found[item] = found.get(item) or self._strength(item, text)
+                    named[item] = named.get(item) or self._strength(item, text)
                 start += length
-        return found
+        return named
 
     def _strength(self, item: str, text: str) -> Strength:
-        """Letters, where the name stands in the text as the catalogue has it, a trailing article left out."""
+        """LETTERS where the text has the name as the catalogue has it, a trailing article left out."""
         title = self._catalogue.title(item)
         name = _BRACKETS.sub("", title)
         front, comma, article = name.rpartition(", ")

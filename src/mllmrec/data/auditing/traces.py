@@ -1,7 +1,7 @@
 """Traces under audit: whose windows they are, whether they name their target, whether they were written knowing it.
 
 Training joins a trace to its own window alone and leaves out what names its target, so that most of this can't reach
-a model. The audit tells what lies in the files all the same: traces are also read by people and by other programs.
+a model. The audit reports what lies in the files all the same: traces are also read by people and by other programs.
 """
 
 from __future__ import annotations

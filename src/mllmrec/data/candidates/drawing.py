@@ -6,12 +6,14 @@ its own. The reference implementation's draw lives in `legacy.py`.
 """
 
 from __future__ import annotations
+
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
 from mllmrec.data.candidates.negatives import VERSION, VERSIONS, Draw, FirstSampler, PoolSampler, Sampler
 from mllmrec.data.draws import uniform
 from mllmrec.data.sequences import Interactions, Line, Windows, windows

@@ -10,10 +10,12 @@ target that stands in its own history is legal: people come back to things.
 """
 
 from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
+
 from mllmrec.data.candidates.legacy import load_candidates
 from mllmrec.data.candidates.protocols import CacheName, ListsName, Protocol, protocol_of
 from mllmrec.data.sequences import Interactions, Line, by_user

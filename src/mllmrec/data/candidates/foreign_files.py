@@ -11,6 +11,7 @@ field are separated by spaces, commas or bars, or written as JSON.
 """
 
 from __future__ import annotations
+
 import ast
 import json
 import re
@@ -20,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
 from mllmrec.data.importers.contents import content, holds_objects, read_objects
 from mllmrec.data.importers.lines import USERS, item_words, user_and_items
 from mllmrec.data.importers.table import numbered_lines, read_table

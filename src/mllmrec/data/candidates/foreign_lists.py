@@ -10,11 +10,13 @@ target at one position. A file rarely says whether a target belongs to its list:
 """
 
 from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
+
 from mllmrec.data.candidates.drawing import questions
 from mllmrec.data.candidates.foreign_files import ForeignList, read_foreign_lists
 from mllmrec.data.candidates.negatives import Draw, ordered

@@ -5,10 +5,12 @@ item the user did consume. It exists here to compare with published figures; fro
 """
 
 from __future__ import annotations
+
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
+
 from mllmrec.data.candidates.drawing import read_candidates
 from mllmrec.data.candidates.protocols import CacheName
 from mllmrec.data.sequences import Interactions, Line

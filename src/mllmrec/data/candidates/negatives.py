@@ -16,14 +16,17 @@ shuffles the list. Another order of rows draws other lists, which is why there i
 """
 
 from __future__ import annotations
+
 import bisect
 import hashlib
 import itertools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple, Protocol
+
 import numpy as np
 from numpy.typing import NDArray
+
 from mllmrec.data.draws import generator
 from mllmrec.errors import DataError
 

@@ -1,9 +1,11 @@
 """`mllmrec candidates`: draw the candidate lists of a split once, or import them, and freeze them in a hashed file."""
 
 from __future__ import annotations
+
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
 from mllmrec.data.candidates.drawing import candidate_rows, freeze, questions
 from mllmrec.data.candidates.foreign_lists import foreign_examples
 from mllmrec.data.candidates.legacy import draw_legacy
