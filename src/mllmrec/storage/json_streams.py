@@ -1,7 +1,7 @@
 """Long JSON files, read and written one record at a time, so that memory doesn't grow with their length.
 
-A file is drawn in blocks, and further ones only where a record isn't whole yet: where the mistake that the parser
-tells lies before the end of what was drawn, the record is broken, and the rest of the file is left alone.
+A file is read in blocks, and a further block only where a record isn't whole yet. Where the parser's error lies before
+the end of what was read, the record is broken and the rest of the file isn't read.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ def _values(blocks: Iterator[str]) -> Iterator[Any]:
         raise ValueError("the file doesn't begin with [")
     text.at += 1
     at_start = True
-    while (found := text.next()) != "]":
+    while (character := text.next()) != "]":
         if not at_start:
-            if found != ",":
-                raise ValueError("a comma or ] is missing" if found else "the file breaks off")
+            if character != ",":
+                raise ValueError("a comma or ] is missing" if character else "the file breaks off")
             text.at += 1
             text.next()
         at_start = False
@@ -95,7 +95,7 @@ def _values(blocks: Iterator[str]) -> Iterator[Any]:
 
 
 class _Text:
-    """A text that comes in blocks, from the place `at` on, which is the first that isn't used up."""
+    """A text that comes in blocks; `at` is the offset of the first character that isn't parsed yet."""
 
     def __init__(self, blocks: Iterator[str]) -> None:
         self._blocks, self._decoder = blocks, json.JSONDecoder()

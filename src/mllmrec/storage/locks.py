@@ -1,11 +1,11 @@
-"""One process at a time on one artifact.
+"""Locks: one process at a time works on an artifact.
 
     @locking(lambda settings, workspace: workspace.checkpoint(settings.dataset, settings.tag))
     def run(settings, workspace): ...
 
-A stage holds `<artifact>.lock` from before it asks whether the artifact is finished until its manifest is written, and
-`write_manifest` refuses when that lock was taken away meanwhile. The operating system lets go of a lock when its
-process dies, however it dies, so none is ever stale. Whoever takes a lock sweeps away the drafts of writers that died.
+A stage holds `<artifact>.lock` from before it checks whether the artifact is finished until its manifest is written,
+and `write_manifest` refuses when the lock file was removed meanwhile. The operating system releases a lock when its
+process dies, however it dies, so no lock is ever stale. Taking a lock removes the drafts of writers that died.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def locking(
 def locked(artifact: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold `<artifact>.lock` for the block; an ArtifactError names the process that holds it already, unless `wait`.
 
-    Where nothing can be written there is nothing to keep others from: a finished artifact is read without a lock. A
-    folder that was made for the lock alone goes with it.
+    Where nothing can be written no lock is needed: a finished artifact is read without one. A folder that was made
+    for the lock alone is removed with it.
     """
     path = lock_path(artifact)
     added = [folder for folder in path.parents if not folder.exists()]
@@ -107,7 +107,7 @@ def holding(artifact: Path) -> Iterator[None]:
 
 
 def owner_of(artifact: Path) -> str | None:
-    """The process that holds the artifact's lock at this moment, in words; None when none does."""
+    """The process that holds the artifact's lock at this moment, as its lock file describes it; None without one."""
     try:
         with lock_path(artifact).open("r+", encoding="utf-8") as file:
             try:
@@ -124,7 +124,7 @@ def lock_path(artifact: Path) -> Path:
 
 
 def sweep(artifact: Path) -> None:
-    """Remove what dead processes left of a file, or in a folder: drafts that they were about to put in place, locks."""
+    """Remove the drafts and locks that dead processes left of a file or in a folder."""
     sweep_drafts([artifact, artifact.with_name(f"{artifact.name}.manifest.json")])
     if artifact.is_dir():
         for path in artifact.iterdir():
@@ -143,8 +143,8 @@ def _unlink_dead_lock(path: Path) -> None:
 def _take(path: Path, wait: bool) -> IO[str]:
     """The locked file at `path`.
 
-    An owner removes the file before it lets go, so a lock on a file that is no longer at `path` keeps nobody out and
-    is asked for again.
+    An owner removes the file before it releases the lock, so a lock on a file that is no longer at `path` protects
+    nothing and is taken again.
     """
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)

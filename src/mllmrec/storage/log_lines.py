@@ -1,4 +1,4 @@
-"""The lines of working logs: appended whole, each with a checksum, and skipped when they can't be read back.
+"""The files of working logs and their lines: appended whole, each with a checksum, skipped when damaged.
 
     {"crc":"8f14e45f","key":"12","usage":{"calls":1},"row":{...}}
 
@@ -49,6 +49,45 @@ class Record(NamedTuple):
 
     def value(self) -> Any:
         return json.loads(self.content)
+
+
+class LogFile:
+    """A log that this process alone appends to; a torn last line is cut off on opening."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cut_torn_line(path)
+        self.path = path
+        self._file = path.open("ab", buffering=0)
+        self._synced = time.monotonic()
+
+    def end(self) -> int:
+        """The offset of the line that comes next."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def append(self, line: bytes) -> None:
+        """Write the whole line, or nothing of it."""
+        begin, left = self.end(), memoryview(line)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except BaseException as error:
+            with suppress(OSError):
+                self._file.truncate(begin)
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(self.path)
+            raise
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            self._sync()
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self._sync()
+            self._file.close()
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
 
 
 def record_line(key: str, usage: Usage, kind: Kind, value: Any, seed: int = 0) -> bytes:
@@ -120,16 +159,62 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             offset += len(line)
 
 
-def note_dropped(path: Path, count: int) -> None:
-    """Say how many lines of a log can't be read back; nothing when all can."""
-    if count:
-        lines = "1 line" if count == 1 else f"{count} lines"
-        note(f"{path}: {lines} can't be read back; what they held counts for nothing and is done again.")
+def read_records(path: Path, key: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file that can be read back and have a `key`; a note says how many lines can't."""
+    dropped = 0
+    for _, line in read_lines(path):
+        plain = intact(line)
+        row = json.loads(plain) if plain is not None else {}
+        if key in row:
+            yield row
+        else:
+            dropped += 1
+    note_dropped(path, dropped)
+
+
+def records_in(path: Path, seed: int, with_header: bool) -> Iterator[tuple[int, Record | None]]:
+    """(offset, record) of the lines behind the header, None for a line that can't be read back.
+
+    Without a header only lines whose checksum is tied to it count. A log that is gone, because another process has
+    joined what it held, holds nothing.
+    """
+    with suppress(FileNotFoundError):
+        for number, (offset, line) in enumerate(read_lines(path)):
+            if number == 0 and with_header:
+                continue
+            counts = with_header or line.startswith(b'{"crc":')
+            yield offset, read_record(line, seed) if counts else None
 
 
 def header_of(settings: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
     """The header of a log: all that decides what its records hold."""
     return {"settings": dict(settings), "inputs": dict(inputs)}
+
+
+def header_in(path: Path) -> dict[str, Any] | None:
+    """The header of a log; None where it is torn or damaged, or the log is gone."""
+    try:
+        with path.open("rb") as file:
+            plain = intact(file.readline())
+    except FileNotFoundError:
+        return None
+    header = json.loads(plain).get("header") if plain is not None else None
+    return header if isinstance(header, dict) else None
+
+
+def differing(header: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The names of the settings and inputs in which two headers differ."""
+    return [
+        name
+        for part in ("settings", "inputs")
+        for name in sorted(header[part].keys() | other.get(part, {}).keys())
+        if header[part].get(name) != other.get(part, {}).get(name)
+    ]
+
+
+def seed_of(header: Mapping[str, Any]) -> int:
+    """What ties the checksums of a log's records to its header."""
+    return zlib.crc32(json.dumps(header, sort_keys=True).encode())
 
 
 def log_of_its_own(artifact: Path, header: Mapping[str, Any]) -> Path:
@@ -164,101 +249,16 @@ def logged_rows(artifact: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield record.key, record.value()
 
 
-def records_in(path: Path, seed: int, with_header: bool) -> Iterator[tuple[int, Record | None]]:
-    """(offset, record) of the lines behind the header, None for a line that can't be read back.
-
-    Without a header only lines whose checksum is tied to it count. A log that is gone, because another process has
-    joined what it held, holds nothing.
-    """
-    with suppress(FileNotFoundError):
-        for number, (offset, line) in enumerate(read_lines(path)):
-            if number == 0 and with_header:
-                continue
-            counts = with_header or line.startswith(b'{"crc":')
-            yield offset, read_record(line, seed) if counts else None
-
-
-def differing(header: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The names of the settings and inputs in which two headers differ."""
-    return [
-        name
-        for part in ("settings", "inputs")
-        for name in sorted(header[part].keys() | other.get(part, {}).keys())
-        if header[part].get(name) != other.get(part, {}).get(name)
-    ]
-
-
-def seed_of(header: Mapping[str, Any]) -> int:
-    """What ties the checksums of a log's records to its header."""
-    return zlib.crc32(json.dumps(header, sort_keys=True).encode())
-
-
-def header_in(path: Path) -> dict[str, Any] | None:
-    """The header of a log; None where it is torn or damaged, or the log is gone."""
-    try:
-        with path.open("rb") as file:
-            plain = intact(file.readline())
-    except FileNotFoundError:
-        return None
-    header = json.loads(plain).get("header") if plain is not None else None
-    return header if isinstance(header, dict) else None
-
-
 def of_share(artifact: Path, index: int) -> Path:
     """What a process's log and lock are named after."""
     return artifact if index == 0 else artifact.with_name(f"{artifact.name}.{index}")
 
 
-class LogFile:
-    """A log that this process alone appends to; a torn last line is cut off on opening."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cut_torn_line(path)
-        self.path = path
-        self._file = path.open("ab", buffering=0)
-        self._synced = time.monotonic()
-
-    def end(self) -> int:
-        """The offset of the line that comes next."""
-        return os.fstat(self._file.fileno()).st_size
-
-    def append(self, line: bytes) -> None:
-        """Write the whole line, or nothing of it."""
-        begin, left = self.end(), memoryview(line)
-        try:
-            while left:
-                left = left[self._file.write(left) :]
-        except BaseException as error:
-            with suppress(OSError):
-                self._file.truncate(begin)
-            if isinstance(error, OSError) and error.filename is None:
-                error.filename = str(self.path)
-            raise
-        if time.monotonic() - self._synced > SYNC_SECONDS:
-            self._sync()
-
-    def close(self) -> None:
-        if not self._file.closed:
-            self._sync()
-            self._file.close()
-
-    def _sync(self) -> None:
-        os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
-
-
-def read_records(path: Path, key: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file that can be read back and have a `key`; a note says how many lines can't."""
-    dropped = 0
-    for _, line in read_lines(path):
-        plain = intact(line)
-        row = json.loads(plain) if plain is not None else {}
-        if key in row:
-            yield row
-        else:
-            dropped += 1
-    note_dropped(path, dropped)
+def note_dropped(path: Path, count: int) -> None:
+    """Say how many lines of a log can't be read back; nothing when all can."""
+    if count:
+        lines = "1 line" if count == 1 else f"{count} lines"
+        note(f"{path}: {lines} can't be read back; what they held counts for nothing and is done again.")
 
 
 def cut_torn_line(path: Path) -> None:

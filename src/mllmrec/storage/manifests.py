@@ -1,14 +1,13 @@
-"""The manifest: what made an artifact, written last, so that its existence means finished.
+"""Manifests: the settings and inputs that made an artifact, written last, so that its existence means finished.
 
-A stage asks `finished` before it works and calls `write_manifest` after. In between it holds nothing: an
-interrupted stage leaves no manifest, and the next run goes on from its working log or checkpoint. A manifest also
-vouches for the files that it marks as finished, so that one that is gone or altered later is seen.
+A stage calls `finished` before it works and `write_manifest` after. An interrupted stage leaves no manifest, and the
+next run goes on from its working log or checkpoint. A manifest also vouches for the files that it marks as finished,
+so that a file that is gone or altered later is noticed.
 
-Artifacts in the making: whose unfinished work lies there, and a folder that is a model only when it is whole.
-
-What has no manifest is the user's own: it is read, and never replaced without being told to. So that a stage which was
-killed isn't taken for a user, `.<artifact>.making` lies beside an artifact from before its first file until after its
-manifest. For a folder it is the draft into which all files are written first.
+An artifact without a manifest belongs to the user: it is read, and never replaced without --overwrite. So that the
+leftovers of a killed stage aren't taken for the user's, `.<artifact>.making` lies beside an artifact from before its
+first file until after its manifest. For a folder this is the draft into which all files are written first: a model
+folder is a model only when it is whole.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from mllmrec.storage.workspace import read_json, sha256, sweep_drafts, write_jso
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "mllmrec-r1")
 SAMPLED_BYTES = 1 << 20
 WORKING_SUFFIXES = (".partial.jsonl", ".lock", ".tmp")
-Outputs = dict[str, dict[str, Any]]
-
 CONFIGURATIONS = ("config.json", "adapter_config.json")
+
+Outputs = dict[str, dict[str, Any]]
 
 
 @dataclass(kw_only=True)
@@ -75,15 +74,15 @@ class Manifest:
         if not path.exists():
             return None
         value = read_json(path)
-        found = value if isinstance(value, dict) else {}
-        known = {name: found[name] for name in cls.__dataclass_fields__ if name in found}
+        content = value if isinstance(value, dict) else {}
+        known = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
         if not {"verb", "settings", "result_settings", "inputs"} <= known.keys():
             raise ArtifactError(f"{path} is not a manifest of this program: it lacks verb, settings or inputs.")
         return cls(**known)
 
 
 def manifest_path(artifact: Path) -> Path:
-    """`X/manifest.json` for a folder, `X.manifest.json` for a file (told apart by the suffix)."""
+    """`X/manifest.json` for a folder, `X.manifest.json` for a file (distinguished by the suffix)."""
     if is_file(artifact):
         return artifact.with_name(f"{artifact.name}.manifest.json")
     return artifact / "manifest.json"
@@ -106,58 +105,18 @@ def finished(
     manifest = Manifest.read(artifact)
     if manifest is None:
         return None
-    found = [
+    changes = [
         *differences("setting", settings.completed(manifest.result_settings), settings.result_settings()),
         *differences("input", manifest.inputs, dict(inputs)),
     ]
-    if found:
+    if changes:
         raise ArtifactError(
-            f"{artifact} was already made by `mllmrec {manifest.verb}` in another way: {'; '.join(found)}. "
+            f"{artifact} was already made by `mllmrec {manifest.verb}` in another way: {'; '.join(changes)}. "
             "Expected the same settings and inputs. Give the same ones, choose another name, or replace it with "
             "--overwrite."
         )
     refuse_altered(artifact, manifest, manifest.outputs.keys() - {*remade})
     return manifest
-
-
-def refuse_altered(artifact: Path, manifest: Manifest, names: Collection[str]) -> None:
-    """Raise an ArtifactError where one of these outputs is gone or no longer what the manifest vouches for."""
-    if lost := [name for name in altered(artifact, manifest) if name in names]:
-        raise ArtifactError(
-            f"{artifact} is no longer what `mllmrec {manifest.verb}` finished: {_fates(artifact, lost)}. Expected the "
-            f"files that {manifest_path(artifact)} vouches for. Put them back, or make it again with --overwrite."
-        )
-
-
-def refuse_altered_weights(folder: Path) -> None:
-    """Raise an ArtifactError where weights aren't those that were made; a model that no manifest tells of passes."""
-    if (manifest := Manifest.read(folder)) is not None:
-        refuse_altered(folder, manifest, [name for name in manifest.outputs if name.endswith(".safetensors")])
-
-
-def altered(artifact: Path, manifest: Manifest, *, thorough: bool = False) -> list[str]:
-    """The outputs that are gone or no longer hold the bytes that the manifest vouches for, by their names in it.
-
-    Sizes and times are compared first, and a file is read only when its time differs: a copy of a workspace is as good
-    as the first one. With `thorough` every file is read. Nothing is known of what an earlier version made.
-    """
-    folder = artifact.parent if is_file(artifact) else artifact
-    return [name for name, facts in manifest.outputs.items() if not _is_as_told(folder / name, facts, thorough)]
-
-
-def vouched(artifact: Path, outputs: Iterable[Path] | None = None) -> Outputs:
-    """What a manifest tells of its outputs: those given, or else the file, or what lies in the folder.
-
-    Of a folder that is every file at its top but the manifest, hidden files and working files.
-    """
-    folder = artifact.parent if is_file(artifact) else artifact
-    paths = _own_files(artifact) if outputs is None else outputs
-    known: Outputs = {}
-    for path in sorted(paths):
-        stat = path.stat()
-        facts = {"bytes": stat.st_size, "sha256": sha256(path), "mtime_ns": stat.st_mtime_ns}
-        known[Path(os.path.relpath(path, folder)).as_posix()] = facts
-    return known
 
 
 def write_manifest(
@@ -205,6 +164,57 @@ def unmark(artifact: Path) -> None:
     manifest_path(artifact).unlink(missing_ok=True)
 
 
+def vouched(artifact: Path, outputs: Iterable[Path] | None = None) -> Outputs:
+    """The outputs of a manifest with bytes, sha256 and mtime_ns: those given, else the file, else the folder's files.
+
+    Of a folder that is every file at its top but the manifest, hidden files and working files.
+    """
+    folder = artifact.parent if is_file(artifact) else artifact
+    paths = _own_files(artifact) if outputs is None else outputs
+    known: Outputs = {}
+    for path in sorted(paths):
+        stat = path.stat()
+        facts = {"bytes": stat.st_size, "sha256": sha256(path), "mtime_ns": stat.st_mtime_ns}
+        known[Path(os.path.relpath(path, folder)).as_posix()] = facts
+    return known
+
+
+def altered(artifact: Path, manifest: Manifest, *, thorough: bool = False) -> list[str]:
+    """The outputs that are gone or no longer hold the bytes that the manifest vouches for, by their names in it.
+
+    Sizes and times are compared first, and a file is read only when its time differs: a copy of a workspace is as good
+    as the first one. With `thorough` every file is read. Nothing is known of what an earlier version made.
+    """
+    folder = artifact.parent if is_file(artifact) else artifact
+    return [name for name, facts in manifest.outputs.items() if not _is_unchanged(folder / name, facts, thorough)]
+
+
+def refuse_altered(artifact: Path, manifest: Manifest, names: Collection[str]) -> None:
+    """Raise an ArtifactError where one of these outputs is gone or no longer what the manifest vouches for."""
+    if lost := [name for name in altered(artifact, manifest) if name in names]:
+        raise ArtifactError(
+            f"{artifact} is no longer what `mllmrec {manifest.verb}` finished: {_fates(artifact, lost)}. Expected the "
+            f"files that {manifest_path(artifact)} vouches for. Put them back, or make it again with --overwrite."
+        )
+
+
+def refuse_altered_weights(folder: Path) -> None:
+    """Raise an ArtifactError where weights aren't those that were made; a model without a manifest passes."""
+    if (manifest := Manifest.read(folder)) is not None:
+        refuse_altered(folder, manifest, [name for name in manifest.outputs if name.endswith(".safetensors")])
+
+
+def differences(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One clause for each setting or input (`kind`) that isn't what it was."""
+    return [
+        f"{kind} {name} was {before.get(name)!r} and is now {now.get(name)!r}"
+        if kind == "setting"
+        else f"the {kind} {name} has changed since"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+
+
 def hash_files(**files: Path) -> dict[str, str]:
     """sha256 of each file that exists, by role."""
     return {role: sha256(path) for role, path in files.items() if path.exists()}
@@ -213,7 +223,7 @@ def hash_files(**files: Path) -> dict[str, str]:
 def hash_model(folder: Path) -> str:
     """A hash of a model folder: its configuration and tokenizer whole, of each weight file the size and both ends.
 
-    Reading the ends (1 MiB each) tells trained models apart at once, where hashing 8 GB would take a minute.
+    Reading the ends (1 MiB each) distinguishes trained models at once, where hashing 8 GB would take a minute.
     """
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*")):
@@ -229,67 +239,9 @@ def hash_model(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def differences(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """One clause for each setting or input (`kind`) that isn't what it was."""
-    return [
-        f"{kind} {name} was {before.get(name)!r} and is now {now.get(name)!r}"
-        if kind == "setting"
-        else f"the {kind} {name} has changed since"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
-
-
 def is_file(artifact: Path) -> bool:
     """Whether an artifact of this name is a file and no folder, before it exists."""
     return artifact.suffix in (".json", ".jsonl", ".csv", ".tsv", ".html")
-
-
-def _own_files(artifact: Path) -> list[Path]:
-    if is_file(artifact):
-        return [artifact]
-    others = [path for path in artifact.iterdir() if path.is_file() and path != manifest_path(artifact)]
-    return [path for path in others if not path.name.startswith(".") and not path.name.endswith(WORKING_SUFFIXES)]
-
-
-def _is_as_told(path: Path, facts: Mapping[str, Any], thorough: bool) -> bool:
-    if not path.is_file():
-        return False
-    stat = path.stat()
-    if stat.st_size != facts.get("bytes"):
-        return False
-    return (stat.st_mtime_ns == facts.get("mtime_ns") and not thorough) or sha256(path) == facts.get("sha256")
-
-
-def _fates(artifact: Path, names: Iterable[str]) -> str:
-    folder = artifact.parent if is_file(artifact) else artifact
-    return "; ".join(f"{name} {'was altered' if (folder / name).exists() else 'is gone'}" for name in names)
-
-
-def _package_versions() -> dict[str, str]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def _git_revision() -> str | None:
-    """The commit of the source tree this package runs from, when it runs from one.
-
-    A copy installed below somebody's own repository is not part of it, so the file has to be tracked.
-    """
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        for command in (["ls-files", "--error-unmatch", Path(__file__).name], ["rev-parse", "HEAD"]):
-            result = subprocess.run([*git, *command], capture_output=True, text=True, timeout=5, check=False)
-            if result.returncode != 0:
-                return None
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None
 
 
 @contextmanager
@@ -344,6 +296,53 @@ def drop_marker(artifact: Path) -> None:
 
 def marker_of(artifact: Path) -> Path:
     return artifact.with_name(f".{artifact.name}.making")
+
+
+def _own_files(artifact: Path) -> list[Path]:
+    if is_file(artifact):
+        return [artifact]
+    others = [path for path in artifact.iterdir() if path.is_file() and path != manifest_path(artifact)]
+    return [path for path in others if not path.name.startswith(".") and not path.name.endswith(WORKING_SUFFIXES)]
+
+
+def _is_unchanged(path: Path, facts: Mapping[str, Any], thorough: bool) -> bool:
+    if not path.is_file():
+        return False
+    stat = path.stat()
+    if stat.st_size != facts.get("bytes"):
+        return False
+    return (stat.st_mtime_ns == facts.get("mtime_ns") and not thorough) or sha256(path) == facts.get("sha256")
+
+
+def _fates(artifact: Path, names: Iterable[str]) -> str:
+    folder = artifact.parent if is_file(artifact) else artifact
+    return "; ".join(f"{name} {'was altered' if (folder / name).exists() else 'is gone'}" for name in names)
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_revision() -> str | None:
+    """The commit of the source tree this package runs from, when it runs from one.
+
+    A copy installed below somebody's own repository is not part of it, so the file has to be tracked.
+    """
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        for command in (["ls-files", "--error-unmatch", Path(__file__).name], ["rev-parse", "HEAD"]):
+            result = subprocess.run([*git, *command], capture_output=True, text=True, timeout=5, check=False)
+            if result.returncode != 0:
+                return None
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None
 
 
 def _is_foreign(artifact: Path) -> bool:

@@ -1,7 +1,7 @@
-"""Where things lie, and when they count as finished.
+"""The paths of a workspace, and how its files are read and written.
 
-`Workspace` knows every path. Files are replaced whole (write beside, then rename), and an artifact is finished exactly
-when its manifest exists, which is why a manifest is written last.
+`Workspace` computes every path. Files are replaced whole (written beside, then renamed). An artifact is finished
+exactly when its manifest exists, which is why a manifest is written last.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Workspace:
         return self._either(dataset, "pairs.csv")
 
     def raw_ids(self, dataset: str) -> Path:
-        """Which raw ids the ids stand for that couldn't stay as they came; there is no file where all could."""
+        """The raw ids of those ids that had to be rewritten; the file is missing where none had to be."""
         return self._either(dataset, "ids.csv")
 
     def captions(self, dataset: str) -> Path:
@@ -70,7 +70,7 @@ class Workspace:
         return self.dataset(dataset) / "card.json"
 
     def ceiling(self, dataset: str) -> Path:
-        """What could be reached at all, where that is known, as in the made-up world."""
+        """The best reachable metrics, where they are known, as in the made-up world."""
         return self.dataset(dataset) / "ceiling.json"
 
     def processed(self, dataset: str) -> Path:
@@ -114,7 +114,7 @@ def named(kind: str, name: str) -> str:
 
 @contextmanager
 def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file beside `path` that takes its place when the block ends well and vanishes when it doesn't."""
+    """Open a draft beside `path` that replaces it when the block succeeds and is removed when it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -125,7 +125,7 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         os.replace(draft, path)
     except OSError as error:
         if error.errno is not None and error.filename is None:
-            error.filename = str(path)  # a full disk is told without the name of what was written
+            error.filename = str(path)  # the error of a full disk doesn't name the file
         raise
     finally:
         draft.unlink(missing_ok=True)

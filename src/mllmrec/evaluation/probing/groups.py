@@ -45,16 +45,6 @@ SLOT_GROUPS = 10
 BoolArray = NDArray[np.bool_]
 
 
-def count_items(lines: Sequence[Line]) -> Counter[str]:
-    """How often each item occurs in training lines."""
-    return Counter(item for line in lines for item in line.items)
-
-
-def popularity_scores(examples: Sequence[RankingExample], counts: Mapping[str, int]) -> list[FloatArray]:
-    """The scores of popularity alone, one array of candidates for each example: the condition `popularity`."""
-    return [np.array([counts.get(item, 0) for item in example.candidates], dtype=float) for example in examples]
-
-
 def probe_popularity(sample: Sample, counts: Mapping[str, int]) -> dict[str, Any]:
     """Lift and agreement, popularity alone on the same lists, and head, middle and tail."""
     values, alone = sample.values("plain"), sample.values("popularity")
@@ -70,22 +60,14 @@ def probe_popularity(sample: Sample, counts: Mapping[str, int]) -> dict[str, Any
     }
 
 
-def group_facts(sample: Sample, name: str, members: BoolArray, values: FloatArray, alone: FloatArray) -> dict[str, Any]:
-    """The metrics of some users, model and popularity alone, and their paired difference; none for no users."""
-    facts: dict[str, Any] = {"group": name, "num_users": int(members.sum())}
-    if facts["num_users"]:
-        ours, theirs = values[members], alone[members]
-        columns = {
-            f"{kind} {metric}": part[:, index]
-            for kind, part in (("model", ours), ("popularity", theirs), ("difference", ours - theirs))
-            for index, metric in enumerate(sample.names)
-        }
-        by_column = intervals(columns, sample.seed)
-        facts["metrics"] = {
-            metric: {kind: by_column[f"{kind} {metric}"] for kind in ("model", "popularity", "difference")}
-            for metric in sample.names
-        }
-    return facts
+def count_items(lines: Sequence[Line]) -> Counter[str]:
+    """How often each item occurs in training lines."""
+    return Counter(item for line in lines for item in line.items)
+
+
+def popularity_scores(examples: Sequence[RankingExample], counts: Mapping[str, int]) -> list[FloatArray]:
+    """The scores of popularity alone, one array of candidates for each example: the condition `popularity`."""
+    return [np.array([counts.get(item, 0) for item in example.candidates], dtype=float) for example in examples]
 
 
 def bands(counts: Mapping[str, int]) -> dict[str, str]:
@@ -109,26 +91,22 @@ def bands(counts: Mapping[str, int]) -> dict[str, str]:
     return band_of
 
 
-def _bands(examples: Sequence[RankingExample], counts: Mapping[str, int]) -> dict[str, BoolArray]:
-    """Band -> which users' targets are in it; what training never saw is tail."""
-    band_of = bands(counts)
-    own = np.array([band_of.get(example.target_id, "tail") for example in examples])
-    return {band: own == band for band in BANDS}
-
-
-def _lifts(sample: Sample, counts: Mapping[str, int]) -> dict[str, FloatArray]:
-    """Columns of users: log-popularity of the candidates and, minus that, of choice, target and most popular."""
-    rows = []
-    pairs = zip(sample.examples, sample.first_choices("plain"), sample.scores["popularity"], strict=True)
-    for example, chosen_C, counts_C in pairs:
-        logs_C = np.log1p(counts_C)
-        mean = logs_C.mean()
-        target = np.log1p(counts.get(example.target_id, 0))
-        rows.append((mean, chosen_C @ logs_C - mean, target - mean, logs_C.max() - mean, chosen_C @ logs_C - target))
-    columns = ("candidates", "first_choice_lift", "target_lift", "most_popular_lift", "first_choice_minus_target")
-    lifts: dict[str, FloatArray] = dict(zip(columns, np.array(rows).T, strict=True))
-    alone = [first_choice(counts_C) for counts_C in sample.scores["popularity"]]
-    return lifts | {"agreement": kept(sample.first_choices("plain"), alone)}
+def group_facts(sample: Sample, name: str, members: BoolArray, values: FloatArray, alone: FloatArray) -> dict[str, Any]:
+    """The metrics of some users, model and popularity alone, and their paired difference; none for no users."""
+    facts: dict[str, Any] = {"group": name, "num_users": int(members.sum())}
+    if facts["num_users"]:
+        ours, theirs = values[members], alone[members]
+        columns = {
+            f"{kind} {metric}": part[:, index]
+            for kind, part in (("model", ours), ("popularity", theirs), ("difference", ours - theirs))
+            for index, metric in enumerate(sample.names)
+        }
+        by_column = intervals(columns, sample.seed)
+        facts["metrics"] = {
+            metric: {kind: by_column[f"{kind} {metric}"] for kind in ("model", "popularity", "difference")}
+            for metric in sample.names
+        }
+    return facts
 
 
 def probe_lengths(sample: Sample, lengths: Sequence[int]) -> dict[str, Any]:
@@ -175,15 +153,6 @@ def bins(lengths: Sequence[int], count: int = BINS) -> list[tuple[int, int]]:
     return [(low, high) for low, high in bounds]
 
 
-def _name(low: int, high: int) -> str:
-    return f"{low} items" if low == high else f"{low}-{high} items"
-
-
-def rotations_for(count: int, examples: Sequence[RankingExample]) -> list[Condition]:
-    """At most `count` rotations, and no more than the shortest list has candidates."""
-    return rotations(min(count, *(len(example.candidates) for example in examples)))
-
-
 def probe_position(sample: Sample, turned: Sequence[Condition]) -> dict[str, Any]:
     """Hit rates and first choices by slot over all rotations, their ranges, and how often the first choice stays."""
     every = [PLAIN, *turned]
@@ -222,9 +191,9 @@ def probe_position(sample: Sample, turned: Sequence[Condition]) -> dict[str, Any
     }
 
 
-def interval_facts(interval: Interval | None) -> dict[str, float] | None:
-    """An interval as JSON; null where there is none, because no target stood there."""
-    return None if interval is None else asdict(interval)
+def rotations_for(count: int, examples: Sequence[RankingExample]) -> list[Condition]:
+    """At most `count` rotations, and no more than the shortest list has candidates."""
+    return rotations(min(count, *(len(example.candidates) for example in examples)))
 
 
 class SlotGroups:
@@ -250,6 +219,11 @@ class SlotGroups:
 
     def _share(self, group: int) -> str:
         return f"{100 * group // self.count}-{100 * (group + 1) // self.count} %"
+
+
+def interval_facts(interval: Interval | None) -> dict[str, float] | None:
+    """An interval as JSON; null where there is none, because no target stood there."""
+    return None if interval is None else asdict(interval)
 
 
 def probe_change(sample: Sample, conditions: Sequence[str], plain: str = "plain") -> dict[str, dict[str, Any]]:
@@ -282,3 +256,29 @@ def probe_change(sample: Sample, conditions: Sequence[str], plain: str = "plain"
         }
         for condition in conditions
     }
+
+
+def _bands(examples: Sequence[RankingExample], counts: Mapping[str, int]) -> dict[str, BoolArray]:
+    """Band -> which users' targets are in it; what training never saw is tail."""
+    band_of = bands(counts)
+    own = np.array([band_of.get(example.target_id, "tail") for example in examples])
+    return {band: own == band for band in BANDS}
+
+
+def _lifts(sample: Sample, counts: Mapping[str, int]) -> dict[str, FloatArray]:
+    """Columns of users: log-popularity of the candidates and, minus that, of choice, target and most popular."""
+    rows = []
+    pairs = zip(sample.examples, sample.first_choices("plain"), sample.scores["popularity"], strict=True)
+    for example, chosen_C, counts_C in pairs:
+        logs_C = np.log1p(counts_C)
+        mean = logs_C.mean()
+        target = np.log1p(counts.get(example.target_id, 0))
+        rows.append((mean, chosen_C @ logs_C - mean, target - mean, logs_C.max() - mean, chosen_C @ logs_C - target))
+    columns = ("candidates", "first_choice_lift", "target_lift", "most_popular_lift", "first_choice_minus_target")
+    lifts: dict[str, FloatArray] = dict(zip(columns, np.array(rows).T, strict=True))
+    alone = [first_choice(counts_C) for counts_C in sample.scores["popularity"]]
+    return lifts | {"agreement": kept(sample.first_choices("plain"), alone)}
+
+
+def _name(low: int, high: int) -> str:
+    return f"{low} items" if low == high else f"{low}-{high} items"

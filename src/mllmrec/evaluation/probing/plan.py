@@ -30,15 +30,6 @@ NO_TRACES = "there are no traces of the training split to give as hints (`mllmre
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeChunk:
-    """A chunk of examples under one condition."""
-
-    key: str
-    condition: Condition
-    examples: Sequence[RankingExample]
-
-
-@dataclass(frozen=True, kw_only=True)
 class ProbePlan:
     """The probed users, the conditions of each probe, and for a probe that can't be made the reason.
 
@@ -57,6 +48,29 @@ class ProbePlan:
         for condition in self.conditions.get("hint", ()):
             chunks += _chunks(condition, f"{condition.name}.{self.hinted.digest}", self.hinted.examples)
         return chunks
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeChunk:
+    """A chunk of examples under one condition."""
+
+    key: str
+    condition: Condition
+    examples: Sequence[RankingExample]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HintedExamples:
+    """Examples of the train split in the order of a hash, with candidates and the hint of each."""
+
+    examples: list[RankingExample]
+    hints: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """A short hash of examples and hints, so that scores with other hints are never taken for these."""
+        what = [[vars(example), self.hints[example.example_id]] for example in self.examples]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def make_plan(
@@ -100,43 +114,6 @@ def hints_of(
     )
 
 
-def _shows_captions(examples: Sequence[RankingExample], captions: Mapping[str, str]) -> bool:
-    """Whether any prompt holds a caption, and there is another one to take its place."""
-    shown = {captions.get(item, "") for example in examples for item in (*example.history, *example.candidates)}
-    return bool(shown - {""}) and len(set(captions.values())) > 1
-
-
-def _chunks(condition: Condition, name: str, examples: Sequence[RankingExample]) -> list[ProbeChunk]:
-    chunks = []
-    for start in range(0, len(examples), CHUNK_USERS):
-        chunk = examples[start : start + CHUNK_USERS]
-        key = f"{name}:{start}-{start + len(chunk)}"
-        chunks.append(ProbeChunk(key=key, condition=condition, examples=chunk))
-    return chunks
-
-
-@dataclass(frozen=True, kw_only=True)
-class HintedExamples:
-    """Examples of the train split in the order of a hash, with candidates and the hint of each."""
-
-    examples: list[RankingExample]
-    hints: Mapping[str, str]
-
-    @property
-    def digest(self) -> str:
-        """A short hash of examples and hints, so that scores with other hints are never taken for these."""
-        what = [[vars(example), self.hints[example.example_id]] for example in self.examples]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def trace_file(workspace: Workspace, dataset: str) -> Path | None:
-    """The file of traces, None where there is none."""
-    try:
-        return usable_traces(workspace, dataset)
-    except ArtifactError:
-        return None
-
-
 def hinted_examples(
     path: Path, interactions: Interactions, *, window: int, num_neg: int, count: int, seed: int
 ) -> HintedExamples:
@@ -154,3 +131,26 @@ def hinted_examples(
     ]
     assert all(example.split == "train" for example in examples), "hints are for examples of the train split"
     return HintedExamples(examples=examples, hints=hints)
+
+
+def trace_file(workspace: Workspace, dataset: str) -> Path | None:
+    """The file of traces, None where there is none."""
+    try:
+        return usable_traces(workspace, dataset)
+    except ArtifactError:
+        return None
+
+
+def _shows_captions(examples: Sequence[RankingExample], captions: Mapping[str, str]) -> bool:
+    """Whether any prompt holds a caption, and there is another one to take its place."""
+    shown = {captions.get(item, "") for example in examples for item in (*example.history, *example.candidates)}
+    return bool(shown - {""}) and len(set(captions.values())) > 1
+
+
+def _chunks(condition: Condition, name: str, examples: Sequence[RankingExample]) -> list[ProbeChunk]:
+    chunks = []
+    for start in range(0, len(examples), CHUNK_USERS):
+        chunk = examples[start : start + CHUNK_USERS]
+        key = f"{name}:{start}-{start + len(chunk)}"
+        chunks.append(ProbeChunk(key=key, condition=condition, examples=chunk))
+    return chunks

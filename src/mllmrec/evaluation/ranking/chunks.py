@@ -143,6 +143,20 @@ def join(job: RankingJob, share: WorkShare) -> Summary:
         )
 
 
+def chunk_ranker(settings: EvaluateSettings, ranker: Ranker) -> RankChunk:
+    """How `ranker` ranks a chunk by the --method of the settings."""
+    return _by_scores(settings, ranker) if settings.method == "score" else _by_answers(settings, ranker)
+
+
+def scoring_task(example: RankingExample, encoder: Encoder, scored: str, hint: str | None = None) -> ScoringTask:
+    """The prompt and what is scored of each candidate: its whole answer, or its id alone."""
+    if scored == "answer":
+        answers = [encoder.answer_ids(item) for item in example.candidates]
+    else:
+        answers = [encoder.chat.encode(f"[ITEM_{item}]") for item in example.candidates]
+    return ScoringTask(prompt_T=encoder.prompt_ids(example, hint), answers_C=answers)
+
+
 def _logs_of_earlier_versions(log_name: Path) -> list[Path]:
     """Logs of the same settings and inputs whose lines were no records yet; they are never read."""
     return sorted(log_name.parent.glob(f"{log_name.name}.*-of-*.partial.jsonl"))
@@ -210,11 +224,6 @@ def _positions_per_token(job: RankingJob, log: RecordLog) -> Iterator[Position]:
         yield position_of(ranking_of(example, per_token))
 
 
-def chunk_ranker(settings: EvaluateSettings, ranker: Ranker) -> RankChunk:
-    """How `ranker` ranks a chunk by the --method of the settings."""
-    return _by_scores(settings, ranker) if settings.method == "score" else _by_answers(settings, ranker)
-
-
 def _by_scores(settings: ModelRunSettings, ranker: Ranker) -> RankChunk:
     scorer, encoder = ranker.scorer, ranker.encoder
 
@@ -227,15 +236,6 @@ def _by_scores(settings: ModelRunSettings, ranker: Ranker) -> RankChunk:
         ]
 
     return rank
-
-
-def scoring_task(example: RankingExample, encoder: Encoder, scored: str, hint: str | None = None) -> ScoringTask:
-    """The prompt and what is scored of each candidate: its whole answer, or its id alone."""
-    if scored == "answer":
-        answers = [encoder.answer_ids(item) for item in example.candidates]
-    else:
-        answers = [encoder.chat.encode(f"[ITEM_{item}]") for item in example.candidates]
-    return ScoringTask(prompt_T=encoder.prompt_ids(example, hint), answers_C=answers)
 
 
 def _by_answers(settings: EvaluateSettings, ranker: Ranker) -> RankChunk:

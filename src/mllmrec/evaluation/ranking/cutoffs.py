@@ -1,8 +1,7 @@
-"""Other cut-offs of a finished RUN: what was ranked once is only summarised again.
+"""Other cut-offs of a finished RUN: its rankings are summarised again, and no model is loaded.
 
-K decides which figures are told of a ranking and not the ranking itself, so no model is loaded for another --top-k.
-The exception is `--method generate`, where the largest K is the number of answers asked for: with another one the
-model would have answered otherwise.
+K decides which metrics are reported of a ranking and not the ranking itself. The exception is `--method generate`,
+where the largest K is the number of answers that the model is asked for: with another one it would answer otherwise.
 """
 
 from __future__ import annotations
@@ -30,38 +29,48 @@ from mllmrec.settings.evaluation import RunSettings
 from mllmrec.storage.manifests import Manifest, altered, finished, vouched, write_sealed
 from mllmrec.storage.workspace import read_json, write_json
 
-Places = Sequence[Sequence[int]]
-"""How often a target came out where: rows of (higher, ties, number of candidates, users)."""
+PositionCounts = Sequence[Sequence[int]]
+"""How many users' targets have which position: rows of (higher, ties, number of candidates, users)."""
 
 
 def finished_run(folder: Path, settings: RunSettings, inputs: Mapping[str, str], *, answers: int = 0) -> Run | None:
-    """The RUN that these settings and inputs already made, told at the cut-offs asked for; None when there is none.
+    """The RUN that these settings and inputs already made, at the cut-offs asked for; None when there is none.
 
     `answers` is how many answers a generated RUN of these settings asks for, 0 for a scored one. Raises ArtifactError
     when the RUN was made in another way.
     """
     manifest = Manifest.read(folder)
-    told = tuple(manifest.settings.get("top_k", ())) if manifest is not None else ()
-    alike = settings.model_copy(update={"top_k": told}) if told and answers in (0, max(told)) else settings
+    reported = tuple(manifest.settings.get("top_k", ())) if manifest is not None else ()
+    alike = settings.model_copy(update={"top_k": reported}) if reported and answers in (0, max(reported)) else settings
     if manifest is None or finished(folder, alike, inputs, remade=_derived(folder, manifest)) is None:
         return None
     run = read_run(folder)
-    as_told = settings.top_k == told == tuple(run.facts["top_k"]) and not altered(folder, manifest)
-    if rank_and_size()[0] or as_told:
+    unchanged = settings.top_k == reported == tuple(run.facts["top_k"]) and not altered(folder, manifest)
+    if rank_and_size()[0] or unchanged:
         return run
-    return _retold(run, manifest, settings)
+    return _summarised_again(run, manifest, settings)
+
+
+def normalised(positions: Iterable[Position], top_k: Sequence[int]) -> dict[str, Any]:
+    """The facts of length-normalised scores in metrics.json: metrics, and the counts from which other K's follow.
+
+    >>> normalised([Position(1, 0, 3), Position(0, 0, 3), Position(1, 0, 3)], [1])["length_normalised_places"]
+    [[0, 0, 3, 1], [1, 0, 3, 2]]
+    """
+    counts = Counter((position.higher, position.ties, position.num_candidates) for position in positions)
+    rows = [[*position, users] for position, users in sorted(counts.items())]
+    return {"length_normalised": _metrics_of(rows, metric_names(top_k)), "length_normalised_places": rows}
 
 
 def _derived(folder: Path, manifest: Manifest) -> set[str]:
-    """The files that follow from the others; metrics.json is one when telling other cut-offs was interrupted."""
+    """The files that follow from the others; metrics.json among them when a change of cut-offs was interrupted."""
     path = folder / "metrics.json"
-    told = manifest.settings.get("top_k")
-    halfway = path.exists() and read_json(path).get("top_k") != told
+    halfway = path.exists() and read_json(path).get("top_k") != manifest.settings.get("top_k")
     return set(manifest.outputs) - {"rankings.jsonl", *(() if halfway else (path.name,))}
 
 
-def _retold(run: Run, manifest: Manifest, settings: RunSettings) -> Run:
-    """`run` with the figures of other cut-offs.
+def _summarised_again(run: Run, manifest: Manifest, settings: RunSettings) -> Run:
+    """`run` with the metrics of other cut-offs.
 
     metrics.json comes first and the manifest last, so that a start that dies in between leaves them at odds, and the
     next one does this again.
@@ -91,26 +100,15 @@ def _renew(manifest: Manifest, run: Run, changed: Mapping[str, Any]) -> None:
     write_sealed(run.folder, renewed)
 
 
-def normalised(positions: Iterable[Position], top_k: Sequence[int]) -> dict[str, Any]:
-    """What metrics.json tells of length-normalised scores: metrics, and the places from which those of other K follow.
-
-    >>> normalised([Position(1, 0, 3), Position(0, 0, 3), Position(1, 0, 3)], [1])["length_normalised_places"]
-    [[0, 0, 3, 1], [1, 0, 3, 2]]
-    """
-    counts = Counter((position.higher, position.ties, position.num_candidates) for position in positions)
-    places = [[*place, users] for place, users in sorted(counts.items())]
-    return {"length_normalised": _at_places(places, metric_names(top_k)), "length_normalised_places": places}
-
-
 def _normalised_again(facts: Mapping[str, Any], top_k: Sequence[int]) -> dict[str, float]:
-    """The length-normalised metrics of other K; where no places were kept, those of them that were told."""
+    """The length-normalised metrics of other K; where no counts were kept, those of them that were reported."""
     if "length_normalised_places" in facts:
-        return _at_places(facts["length_normalised_places"], metric_names(top_k))
+        return _metrics_of(facts["length_normalised_places"], metric_names(top_k))
     return {
         name: facts["length_normalised"][name] for name in metric_names(top_k) if name in facts["length_normalised"]
     }
 
 
-def _at_places(places: Places, names: Sequence[str]) -> dict[str, float]:
-    positions = [Position(higher, ties, count) for higher, ties, count, users in places for _ in range(users)]
+def _metrics_of(rows: PositionCounts, names: Sequence[str]) -> dict[str, float]:
+    positions = [Position(higher, ties, count) for higher, ties, count, users in rows for _ in range(users)]
     return {name: round(value, 6) for name, value in zip(names, means(per_user(positions, names)), strict=True)}

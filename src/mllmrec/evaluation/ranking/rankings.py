@@ -1,4 +1,4 @@
-"""Rankings: from scores or answers to the record of one example, and rankings.jsonl, their one file format."""
+"""Rankings: made from the scores or answers of one example, and written to and read from rankings.jsonl."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def ranking_of_answers(example: RankingExample, answers: Sequence[str]) -> Ranki
 
 
 def position_of(ranking: Ranking) -> Position:
-    """What the metrics need of a record.
+    """The position of the target, which is all that metrics need of a ranking.
 
     >>> position_of(Ranking(example_id="e", user_id="7", target_id="5", candidates=("4", "5"),
     ...                     scores=(0.1, 0.9), higher=0, ties=0, rank=1.0))
@@ -130,7 +130,7 @@ def _checked(rankings: Iterable[Ranking]) -> Iterator[Ranking]:
 
 
 def _check(ranking: Ranking, where: str) -> None:
-    """One finite score for each candidate: an infinite one would be no JSON, a NaN has no place in an order."""
+    """Refuse anything but one finite score for each candidate: JSON holds no infinity, and a NaN can't be ordered."""
     if len(ranking.scores) != len(ranking.candidates):
         raise DataError(
             f"{where}: user {ranking.user_id} has {len(ranking.candidates)} candidates and {len(ranking.scores)} "

@@ -1,4 +1,4 @@
-"""A RUN: what one recommender did with one candidate file. Its only writer and its only reader.
+"""A RUN: the rankings and metrics of one recommender on one candidate file, written and read here alone.
 
     rankings.jsonl              one line a user: candidates, scores, and where the target came out
     metrics.json                every metric with its interval, what guessing would give, what these users can show
@@ -6,16 +6,12 @@
     rankings.raw-ids.jsonl      the rankings in raw ids, where --raw-ids asked for them
     manifest.json               settings and hashes, written last: without it the RUN is unfinished
 
-Rankings go to disk as they come and everything else is taken from that file, so memory holds a few numbers a user.
+Rankings go to disk as they come and everything else is computed from that file, so memory holds a few numbers a user.
 
-The result files of the reference implementation: one CSV and one JSON for each K, inside the RUN's folder.
-
-`pred_topk` is one definite list, so candidates of equal score stand in candidate order there, and `hit` and `rank`
-speak of that list. HR@K and NDCG@K in the JSON are the RUN's own, expectations over ties; a vacuous one is named so.
-
-The rankings of a RUN in raw ids, beside its own: for readers who know the data by the ids it came with.
-
-Everything else reads rankings.jsonl; this file is an export and no part of what the manifest vouches for.
+In the reference implementation's files `pred_topk` is one definite list: candidates of equal score stand in candidate
+order, and `hit` and `rank` refer to that list. HR@K and NDCG@K in the JSON are the RUN's own, expectations over ties,
+or "vacuous". The rankings in raw ids are an export for readers who know the data by those ids; nothing reads them, and
+the manifest doesn't vouch for them.
 """
 
 from __future__ import annotations
@@ -81,72 +77,6 @@ class Run:
             )
 
 
-def candidate_file(settings: RunSettings, workspace: Workspace) -> Path:
-    """The candidate file that these settings name; an ArtifactError tells the command that makes a missing one."""
-    if settings.candidates is not None:
-        beside = Path(settings.candidates).expanduser()
-        under_root = workspace.root / beside
-        path = beside if beside.exists() and not under_root.exists() else under_root
-        require(path, "The candidate file", "Give --candidates the path of a file made by `mllmrec candidates`.")
-    else:
-        asked = ListsName.asked(settings)
-        path = asked.path(workspace, settings.dataset)
-        require(path, "The candidate file", f"Make it with `{_command(settings, asked.protocol)}`.")
-    refuse_contradiction(path)
-    _refuse_stale(path, settings, workspace)
-    if not is_vouched_for(path):
-        note(
-            f"{path} has no manifest, so that nothing tells how its lists were drawn: its figures are named "
-            f"{ranked_protocol(path)}."
-        )
-    return path
-
-
-def _command(settings: RunSettings, protocol: Protocol) -> str:
-    """The command that makes the file of a protocol."""
-    command = f"mllmrec {'retrieve' if protocol.retriever else 'candidates'} --dataset {settings.dataset}"
-    command += f" --split {settings.split}"
-    if protocol.num:
-        command += f" --{'num' if protocol.retriever else 'num-neg'} {protocol.num}"
-    chosen = {"root": settings.root}
-    chosen |= {"retriever": settings.retriever} if protocol.retriever else {"negatives": settings.negatives}
-    chosen |= {"min_inter": str(settings.min_inter), "seed": str(settings.seed)}
-    for name, value in chosen.items():
-        if value != str(RunSettings.model_fields[name].default):
-            command += f" --{name.replace('_', '-')} {value}"
-    return command + (" --rerank" if protocol.kind == "rerank" else "")
-
-
-def _refuse_stale(path: Path, settings: RunSettings, workspace: Workspace) -> None:
-    """Refuse lists that were made from other sequences or titles than the dataset holds now."""
-    manifest = Manifest.read(path)
-    if manifest is None:
-        return
-    files = {split: workspace.split(settings.dataset, split) for split in ("train", "valid", "test")}
-    now = hash_files(titles=workspace.titles(settings.dataset), **files)
-    names = (now.keys() | manifest.inputs.keys()) - {IMPORTED}
-    changed = sorted(name for name in names if now.get(name) != manifest.inputs.get(name))
-    if changed:
-        raise ArtifactError(
-            f"{path} was made from other data: {', '.join(changed)} changed since. Make it again with `mllmrec "
-            f"{manifest.verb} --overwrite`."
-        )
-
-
-def run_folder(
-    settings: RunSettings, workspace: Workspace, name: str, candidates: Path, method: Method = "score"
-) -> Path:
-    """Where the RUN of one recommender on one candidate file lies."""
-    generated = "_generate" if method == "generate" else ""
-    limited = f"_limit{settings.limit}" if settings.limit else ""
-    return workspace.run(settings.dataset, name, f"{candidates.stem}{generated}{limited}")
-
-
-def slice_input(settings: RunSettings) -> dict[str, str]:
-    """What joins a RUN's inputs when it ranks a slice: by which rule its users were drawn."""
-    return {"slice": SLICE} if settings.limit else {}
-
-
 def write_run(
     folder: Path,
     rankings: Iterable[Ranking],
@@ -202,44 +132,6 @@ def write_run(
     return Run(folder=folder, facts=facts)
 
 
-def run_files(folder: Path, name: str, dataset: str) -> list[Path]:
-    """What the manifest of a RUN vouches for; probes and other guests of the folder have manifests of their own."""
-    return [folder / "rankings.jsonl", folder / "metrics.json", *reference_files(folder, name, dataset)]
-
-
-def _part(positions: Sequence[Position], settings: RunSettings, num_lists: int) -> dict[str, Any]:
-    """Which part of the file was ranked, and of how many users a retriever found the target; only where not of all."""
-    facts: dict[str, Any] = {}
-    if settings.limit and len(positions) < num_lists:
-        facts["slice"] = {"of": num_lists, "by": f"{SLICE}, seed {settings.seed}"}
-    if (listed := sum(position.listed for position in positions)) < len(positions):
-        facts["num_listed"] = listed
-    return facts
-
-
-def summarise(positions: Sequence[Position], top_k: Sequence[int], seed: int) -> dict[str, Any]:
-    """The part of metrics.json that follows from where the targets came out."""
-    if not positions:
-        raise DataError("There are no rankings to summarise. Expected at least one user; check the candidate file.")
-    names = metric_names(top_k)
-    empty = vacuous(positions, names)
-    told = [name for name in names if name not in empty]
-    values = per_user(positions, told)
-    intervals = bootstrap(values, seed=seed)
-    # A metric that is the same for every user doesn't show how far it varies, and neither does a single user's.
-    detectable = [least if TINY < least < inf else None for least in minimum_detectable_alone(values)]
-    return {
-        "num_users": len(positions),
-        "num_candidates": max(position.num_candidates for position in positions),
-        "top_k": list(top_k),
-        "metrics": {name: asdict(interval) for name, interval in zip(told, intervals, strict=True)},
-        "vacuous": empty,
-        "chance": chance(positions, told),
-        "minimum_detectable": dict(zip(told, detectable, strict=True)),
-        "interval": {"level": 0.95, "draws": DRAWS, "seed": seed},
-    }
-
-
 def read_run(folder: Path) -> Run:
     """A finished RUN; an ArtifactError when it is missing or unfinished, a DataError when its metrics are none."""
     require_finished(folder)
@@ -257,6 +149,69 @@ def require_finished(folder: Path) -> None:
             f"{folder} is no finished RUN: it has no manifest.json. Expected a folder that `mllmrec evaluate` or "
             "`mllmrec baselines` completed; start the same command again."
         )
+
+
+def summarise(positions: Sequence[Position], top_k: Sequence[int], seed: int) -> dict[str, Any]:
+    """The part of metrics.json that follows from the positions of the targets. Raises DataError without any."""
+    if not positions:
+        raise DataError("There are no rankings to summarise. Expected at least one user; check the candidate file.")
+    names = metric_names(top_k)
+    empty = vacuous(positions, names)
+    reported = [name for name in names if name not in empty]
+    values = per_user(positions, reported)
+    intervals = bootstrap(values, seed=seed)
+    # A metric that is the same for every user doesn't show how far it varies, and neither does a single user's.
+    detectable = [least if TINY < least < inf else None for least in minimum_detectable_alone(values)]
+    return {
+        "num_users": len(positions),
+        "num_candidates": max(position.num_candidates for position in positions),
+        "top_k": list(top_k),
+        "metrics": {name: asdict(interval) for name, interval in zip(reported, intervals, strict=True)},
+        "vacuous": empty,
+        "chance": chance(positions, reported),
+        "minimum_detectable": dict(zip(reported, detectable, strict=True)),
+        "interval": {"level": 0.95, "draws": DRAWS, "seed": seed},
+    }
+
+
+def candidate_file(settings: RunSettings, workspace: Workspace) -> Path:
+    """The candidate file that these settings name; an ArtifactError names the command that makes a missing one."""
+    if settings.candidates is not None:
+        beside = Path(settings.candidates).expanduser()
+        under_root = workspace.root / beside
+        path = beside if beside.exists() and not under_root.exists() else under_root
+        require(path, "The candidate file", "Give --candidates the path of a file made by `mllmrec candidates`.")
+    else:
+        asked = ListsName.asked(settings)
+        path = asked.path(workspace, settings.dataset)
+        require(path, "The candidate file", f"Make it with `{_command(settings, asked.protocol)}`.")
+    refuse_contradiction(path)
+    _refuse_stale(path, settings, workspace)
+    if not is_vouched_for(path):
+        note(
+            f"{path} has no manifest, so that nothing tells how its lists were drawn: its figures are named "
+            f"{ranked_protocol(path)}."
+        )
+    return path
+
+
+def run_folder(
+    settings: RunSettings, workspace: Workspace, name: str, candidates: Path, method: Method = "score"
+) -> Path:
+    """Where the RUN of one recommender on one candidate file lies."""
+    generated = "_generate" if method == "generate" else ""
+    limited = f"_limit{settings.limit}" if settings.limit else ""
+    return workspace.run(settings.dataset, name, f"{candidates.stem}{generated}{limited}")
+
+
+def run_files(folder: Path, name: str, dataset: str) -> list[Path]:
+    """What the manifest of a RUN vouches for; probes and other guests of the folder have manifests of their own."""
+    return [folder / "rankings.jsonl", folder / "metrics.json", *reference_files(folder, name, dataset)]
+
+
+def slice_input(settings: RunSettings) -> dict[str, str]:
+    """What joins a RUN's inputs when it ranks a slice: by which rule its users were drawn."""
+    return {"slice": SLICE} if settings.limit else {}
 
 
 def write_reference_files(folder: Path, rankings: Iterable[Ranking], facts: Mapping[str, Any]) -> None:
@@ -278,13 +233,13 @@ def write_reference_files(folder: Path, rankings: Iterable[Ranking], facts: Mapp
 
 
 def remove_reference_files(folder: Path, name: str, dataset: str) -> None:
-    """Take away those of an earlier RUN, which may have had other K."""
+    """Remove the files of an earlier RUN, which may have had other K."""
     for path in reference_files(folder, name, dataset):
         path.unlink()
 
 
 def reference_files(folder: Path, name: str, dataset: str) -> list[Path]:
-    """Those that are there."""
+    """The reference implementation's files of a RUN that exist."""
     return [path for suffix in ("csv", "json") for path in sorted(folder.glob(f"{name}_{dataset}_top*.{suffix}"))]
 
 
@@ -297,6 +252,57 @@ def best_first(ranking: Ranking, *, answered_only: bool) -> list[str]:
     """
     pairs = sorted(zip(ranking.scores, ranking.candidates, strict=True), key=lambda pair: -pair[0])
     return [item for score, item in pairs if not (answered_only and score == UNANSWERED)]
+
+
+def write_raw_rankings(folder: Path, workspace: Workspace, dataset: str) -> None:
+    """Write the rankings of a finished RUN in raw ids; one process does."""
+    if rank_and_size()[0] or Manifest.read(folder) is None:
+        return
+    known = RawIds.read(workspace.raw_ids(dataset))
+    path = folder / RAW_RANKINGS
+    count = write_rankings(path, (_in_raw_ids(ranking, known) for ranking in read_rankings(folder / "rankings.jsonl")))
+    note(f"{path} holds {count:,} rankings in raw ids.")
+
+
+def _part(positions: Sequence[Position], settings: RunSettings, num_lists: int) -> dict[str, Any]:
+    """Which part of the file was ranked, and how many users' lists hold the target; only where not all do."""
+    facts: dict[str, Any] = {}
+    if settings.limit and len(positions) < num_lists:
+        facts["slice"] = {"of": num_lists, "by": f"{SLICE}, seed {settings.seed}"}
+    if (listed := sum(position.listed for position in positions)) < len(positions):
+        facts["num_listed"] = listed
+    return facts
+
+
+def _command(settings: RunSettings, protocol: Protocol) -> str:
+    """The command that makes the file of a protocol."""
+    command = f"mllmrec {'retrieve' if protocol.retriever else 'candidates'} --dataset {settings.dataset}"
+    command += f" --split {settings.split}"
+    if protocol.num:
+        command += f" --{'num' if protocol.retriever else 'num-neg'} {protocol.num}"
+    chosen = {"root": settings.root}
+    chosen |= {"retriever": settings.retriever} if protocol.retriever else {"negatives": settings.negatives}
+    chosen |= {"min_inter": str(settings.min_inter), "seed": str(settings.seed)}
+    for name, value in chosen.items():
+        if value != str(RunSettings.model_fields[name].default):
+            command += f" --{name.replace('_', '-')} {value}"
+    return command + (" --rerank" if protocol.kind == "rerank" else "")
+
+
+def _refuse_stale(path: Path, settings: RunSettings, workspace: Workspace) -> None:
+    """Refuse lists that were made from other sequences or titles than the dataset holds now."""
+    manifest = Manifest.read(path)
+    if manifest is None:
+        return
+    files = {split: workspace.split(settings.dataset, split) for split in ("train", "valid", "test")}
+    now = hash_files(titles=workspace.titles(settings.dataset), **files)
+    names = (now.keys() | manifest.inputs.keys()) - {IMPORTED}
+    changed = sorted(name for name in names if now.get(name) != manifest.inputs.get(name))
+    if changed:
+        raise ArtifactError(
+            f"{path} was made from other data: {', '.join(changed)} changed since. Make it again with `mllmrec "
+            f"{manifest.verb} --overwrite`."
+        )
 
 
 def _row(index: int, ranking: Ranking, top: list[str]) -> tuple[object, ...]:
@@ -317,16 +323,6 @@ def _summary(facts: Mapping[str, Any], k: int) -> dict[str, Any]:
         "distributed": world_size > 1,
         "world_size": world_size,
     }
-
-
-def write_raw_rankings(folder: Path, workspace: Workspace, dataset: str) -> None:
-    """Write the rankings of a finished RUN in raw ids; one process does."""
-    if rank_and_size()[0] or Manifest.read(folder) is None:
-        return
-    known = RawIds.read(workspace.raw_ids(dataset))
-    path = folder / RAW_RANKINGS
-    count = write_rankings(path, (_in_raw_ids(ranking, known) for ranking in read_rankings(folder / "rankings.jsonl")))
-    note(f"{path} holds {count:,} rankings in raw ids.")
 
 
 def _in_raw_ids(ranking: Ranking, known: RawIds) -> Ranking:

@@ -39,7 +39,10 @@ from mllmrec.storage.workspace import Workspace
 
 
 def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
-    """Write result/<dataset>/<name>/<candidates>/ and show it as a table."""
+    """Write the RUN result/<dataset>/<name>/<candidates>/ and return it as a table.
+
+    Raises ArtifactError when something that is read is missing, or the RUN was made in another way.
+    """
     started = time.monotonic()
     choice = choose_model(settings, workspace)
     window = window_of(settings, choice)
@@ -77,7 +80,7 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
 def run_inputs(
     settings: ModelRunSettings, workspace: Workspace, candidates: Path, choice: ModelChoice
 ) -> dict[str, str]:
-    """Hashes of all that decides the scores besides the settings."""
+    """Hashes of all that decides the scores besides the settings, by role."""
     files = hash_files(candidates=candidates, titles=workspace.titles(settings.dataset))
     if settings.captions != "off" and (choice.trained is None or choice.trained.captions):
         files |= hash_files(captions=workspace.captions(settings.dataset))
@@ -85,7 +88,7 @@ def run_inputs(
 
 
 def window_of(settings: ModelRunSettings, choice: ModelChoice) -> int:
-    """The window the model was trained with, which one asked for must not contradict; else the one asked for."""
+    """The items in a window: as the model was trained, else as asked for. Raises SettingsError where these differ."""
     if choice.trained is None:
         return settings.min_inter
     asked = {"window": settings.min_inter} if "min_inter" in settings.model_fields_set else {}

@@ -1,8 +1,8 @@
-"""Ask a teacher for all texts of a stage: twice for those that break a rule, and no further than the budget.
+"""Asks a teacher for all texts of a stage: twice for those that break a rule, and no further than the budget.
 
-The second asking comes at the end, in a pass of its own: the log keeps which rule was broken, so a start after a crash
-goes on with either pass. Requests are built as they are asked, and every reply is written down before the next one is
-looked at.
+Texts that break a rule are asked for again in a second pass at the end. The working log keeps the broken rule, so a
+start after a crash goes on within either pass. Requests are built one at a time, and every reply is logged before the
+next one is read.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class _Asking:
         share = (self._spending.budget - self._spent_before) / self._work.size
         spent = self._spent() - self._spent_before
         read = self._spending.money({"prompt_tokens": estimate_prompt_tokens(request)})
-        each = spent / self._num_replied if self._num_replied else read
-        return spent + (self._num_asked - self._num_replied + 1) * each <= share
+        expected = spent / self._num_replied if self._num_replied else read
+        return spent + (self._num_asked - self._num_replied + 1) * expected <= share
 
     def ask(self, keys: Sequence[str], advance: Callable[[int], None]) -> None:
         """One pass over `keys`, as far as the budget goes."""

@@ -16,7 +16,7 @@ from mllmrec.data.item_files import read_captions
 from mllmrec.data.sequences import Catalogue, Interactions
 from mllmrec.models.base import Picture, Request, Teacher
 from mllmrec.reasoning.writing.prompts import amended, draft_prompt
-from mllmrec.reasoning.writing.resumable import Job, Window, carry_out, shown_history, train_windows
+from mllmrec.reasoning.writing.resumable import Window, WritingJob, carry_out, shown_history, train_windows
 from mllmrec.reasoning.writing.steps import free_words
 from mllmrec.records import Summary
 from mllmrec.settings.texts import PseudoCotSettings
@@ -45,7 +45,7 @@ def run(
     windows, counts = train_windows(interactions, settings.min_inter, settings.windows)
     loader = load_picture if pictures else None
     requests = DraftRequests(interactions.catalogue, captions, loader, twice=settings.captions == "on")
-    job = Job(
+    job = WritingJob(
         artifact=workspace.pseudo_cot(settings.dataset),
         what="drafts",
         catalogue=interactions.catalogue,

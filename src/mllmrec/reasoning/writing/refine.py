@@ -24,7 +24,7 @@ from mllmrec.data.traces import TraceJoin, holds
 from mllmrec.errors import DataError
 from mllmrec.models.base import Request, Teacher
 from mllmrec.reasoning.writing.prompts import amended, answer_conditioned_prompt, refine_prompt
-from mllmrec.reasoning.writing.resumable import Job, Window, carry_out, shown_history
+from mllmrec.reasoning.writing.resumable import Window, WritingJob, carry_out, shown_history
 from mllmrec.reasoning.writing.steps import four_steps
 from mllmrec.records import Summary, Trace
 from mllmrec.settings.texts import RefineSettings
@@ -52,7 +52,7 @@ def run(settings: RefineSettings, workspace: Workspace, teacher: Teacher | None 
     interactions = Interactions.load(workspace, settings.dataset)
     drafts = Drafts(path, interactions)
     requests = RefinementRequests(interactions.catalogue, captions, drafts)
-    job = Job(
+    job = WritingJob(
         artifact=workspace.refined_cot(settings.dataset),
         what="refined traces",
         catalogue=interactions.catalogue,

@@ -1,6 +1,7 @@
-"""What pseudo-cot and refine do alike: have every window's trace written, by statistics, a model or a server.
+"""The common part of pseudo-cot and refine: a trace is written for every window, by statistics, a model or a server.
 
-The windows that get traces, and the records that traces are kept in.
+A `WritingJob` describes one of the two stages. Every trace is one record of the working log, so an interrupted start
+goes on without asking twice. The module also makes the windows that get traces and the rows of the reasoning files.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ TOOK = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """One stage's work: `request(key, broken rule)` asks for a trace, `form` checks and tidies what comes back.
+class WritingJob:
+    """What one stage writes: `request(key, broken rule)` makes the request for a trace, `form` checks and tidies it.
 
-    `files` and `hashes` are what the texts depend on beside train split, titles and captions.
+    `what` names the traces in messages. `files` and `hashes` are what the texts depend on besides the train split,
+    titles and captions.
     """
 
     artifact: Path
@@ -58,8 +60,22 @@ class Job:
     warnings: Sequence[str] = ()
 
 
-def carry_out(job: Job, settings: WriterSettings, workspace: Workspace, teacher: Teacher | None) -> Summary:
-    """Write the job's artifact; `teacher` writes in place of the one that the settings name."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """A history and its target, by the id that training knows them by, and the 0-based physical line they are from."""
+
+    example_id: str
+    user_id: str
+    history: tuple[str, ...]
+    target_id: str
+    line_index: int
+
+
+def carry_out(job: WritingJob, settings: WriterSettings, workspace: Workspace, teacher: Teacher | None) -> Summary:
+    """Write the job's artifact; a `teacher` that is given writes in place of the one that the settings name.
+
+    Raises BackendError when the budget is spent or too many records failed; what is done is kept.
+    """
     started, path = time.monotonic(), job.artifact
     spending = Spending(settings.price_in, settings.price_out, settings.budget)
     keys = list(job.windows)[: settings.limit]
@@ -87,10 +103,32 @@ def carry_out(job: Job, settings: WriterSettings, workspace: Workspace, teacher:
     return _summary(job, manifest, spending)
 
 
+def train_windows(interactions: Interactions, length: int, mode: Windows) -> tuple[dict[str, Window], dict[str, int]]:
+    """The windows that training uses, by example id in the order of lines; and the counts of what was left out."""
+    lines = interactions.training_lines()
+    examples, counts = questions(lines, "train", length, mode)
+    first_line = dict[str, int]()
+    for line in lines:
+        for *history, target in windows(line.items, length, mode):
+            first_line.setdefault(example_id(line.user_id, target, history), line.line_index)
+    windows_by_id = {example.example_id: window_of(example, first_line[example.example_id]) for example in examples}
+    return windows_by_id, counts
+
+
+def window_of(example: RankingExample, line_index: int) -> Window:
+    return Window(
+        example_id=example.example_id,
+        user_id=example.user_id,
+        history=example.history,
+        target_id=example.target_id,
+        line_index=line_index,
+    )
+
+
 def shown_history(
     history: Sequence[str], catalogue: Catalogue, captions: Mapping[str, str], pictured: Sequence[str] = ()
 ) -> list[ShownItem]:
-    """A history as writers see it; `pictured` are the items whose pictures go along, in their order."""
+    """A history as writers see it; `pictured` are the items whose pictures are sent along, in their order."""
     numbers = {item: number for number, item in enumerate(pictured, 1)}
     return [
         ShownItem(title=catalogue.title(item), caption=captions.get(item, ""), picture=numbers.get(item, 0))
@@ -103,7 +141,23 @@ def finished_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     return ((row["example_id"], row) for row in read_list(path))
 
 
-def _inputs(job: Job, settings: WriterSettings, workspace: Workspace) -> dict[str, str]:
+def trace_row(
+    window: Window, catalogue: Catalogue, reasoning: str, writer: str, *, answer_conditioned: bool = False
+) -> dict[str, Any]:
+    """A record of the reasoning files. The target stands in it for joining alone."""
+    return {
+        "line_idx": window.line_index,
+        "user_id": window.user_id,
+        "history_items": [_named(item, catalogue) for item in window.history],
+        "target_item": _named(window.target_id, catalogue),
+        "reasoning": reasoning,
+        "example_id": window.example_id,
+        "writer": writer,
+        "answer_conditioned": answer_conditioned,
+    }
+
+
+def _inputs(job: WritingJob, settings: WriterSettings, workspace: Workspace) -> dict[str, str]:
     """Hashes of all that the texts depend on."""
     dataset = settings.dataset
     files = {split: workspace.split(dataset, split) for split in ("train", "valid")}
@@ -117,7 +171,7 @@ def _inputs(job: Job, settings: WriterSettings, workspace: Workspace) -> dict[st
 
 
 def _write(
-    job: Job,
+    job: WritingJob,
     work: Work,
     keys: Sequence[str],
     settings: WriterSettings,
@@ -152,8 +206,8 @@ def _write(
     ask_all(work, keys, teacher, job.request, accept, spending, f"asking for {job.what}")
 
 
-def _summary(job: Job, manifest: Manifest | None, spending: Spending) -> Summary:
-    """How many traces, what failed and why, what it took."""
+def _summary(job: WritingJob, manifest: Manifest | None, spending: Spending) -> Summary:
+    """The number of traces, the failures by reason, and the usage."""
     name = job.artifact.name
     if manifest is None:
         return Summary(headline=f"{name} is written by the first process.", artifact=job.artifact)
@@ -172,54 +226,6 @@ def _summary(job: Job, manifest: Manifest | None, spending: Spending) -> Summary
         warnings=tuple(job.warnings),
         facts=dict(counts),
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Window:
-    """A history and its target, by the id that training knows them by, and the 0-based physical line they are from."""
-
-    example_id: str
-    user_id: str
-    history: tuple[str, ...]
-    target_id: str
-    line_index: int
-
-
-def train_windows(interactions: Interactions, length: int, mode: Windows) -> tuple[dict[str, Window], dict[str, int]]:
-    """The windows that training uses, by example id in the order of lines; and what was left out, as it counts it."""
-    lines = interactions.training_lines()
-    examples, counts = questions(lines, "train", length, mode)
-    first_line = dict[str, int]()
-    for line in lines:
-        for *history, target in windows(line.items, length, mode):
-            first_line.setdefault(example_id(line.user_id, target, history), line.line_index)
-    return {each.example_id: window_of(each, first_line[each.example_id]) for each in examples}, counts
-
-
-def window_of(example: RankingExample, line_index: int) -> Window:
-    return Window(
-        example_id=example.example_id,
-        user_id=example.user_id,
-        history=example.history,
-        target_id=example.target_id,
-        line_index=line_index,
-    )
-
-
-def trace_row(
-    window: Window, catalogue: Catalogue, reasoning: str, writer: str, *, answer_conditioned: bool = False
-) -> dict[str, Any]:
-    """A record of the reasoning files. The target stands in it for joining alone."""
-    return {
-        "line_idx": window.line_index,
-        "user_id": window.user_id,
-        "history_items": [_named(item, catalogue) for item in window.history],
-        "target_item": _named(window.target_id, catalogue),
-        "reasoning": reasoning,
-        "example_id": window.example_id,
-        "writer": writer,
-        "answer_conditioned": answer_conditioned,
-    }
 
 
 def _named(item_id: str, catalogue: Catalogue) -> dict[str, str]:
