@@ -26,6 +26,7 @@ from mllmrec.settings.base import StageSettings
 from mllmrec.settings.data import CandidatesSettings, PrepareSettings
 from mllmrec.settings.evaluation import ReportSettings
 from mllmrec.settings.texts import CaptionSettings
+from mllmrec.settings.training import SftSettings
 from mllmrec.stages import Run
 from mllmrec.storage.workspace import Workspace
 
@@ -358,6 +359,23 @@ def test_the_time_left_goes_by_the_pace_and_by_what_runs_beside(tmp_path: Path) 
     assert schedule.time_left() == ", about 20 s left", "what was finished before tells nothing of the pace"
     schedule.usual = {}
     assert schedule.time_left() == ""
+
+
+def test_the_time_left_is_at_least_that_much_until_a_training_stage_was_timed(tmp_path: Path) -> None:
+    schedule = schedule_for(tmp_path, lanes=1)
+    trained = SftSettings(dataset="shop", root=str(tmp_path), backbone="tiny")
+    schedule.stages = [*schedule.stages[:1], trained, trained.model_copy(update={"tag": "other"})]
+    schedule.__post_init__()
+    schedule.usual = {"prepare": 10, "sft": 100}
+    assert schedule.time_left() == ", at least 4 min left"
+    schedule.seconds = {0: 12.0}
+    assert schedule.time_left() == ", at least 4 min left"
+    schedule.seconds = {0: 12.0, 1: 0.1}
+    assert schedule.time_left() == ", at least 2 min left", "one that was finished before wasn't timed"
+    schedule.seconds = {0: 12.0, 1: 430.0}
+    assert schedule.time_left() == ", about 7 min left"
+    schedule.seconds |= {2: 0.1}
+    assert schedule.time_left() == ", about 0 s left", "nothing that trains is left"
 
 
 @st.composite

@@ -1,1 +1,1 @@
-"""The stages of a recipe: which wait for which, one by one or side by side, and what they brought."""
+"""Recipes and the runs of their stages: order, processes, time left, and the tables at the end."""

@@ -67,14 +67,14 @@ def run_stages(
 ) -> Summary:
     """Run stages; the summary holds the results of all that ranked the same candidates.
 
-    `below` maps names of RUNs to that of the RUN they were made from, `entry` gives the `run` of a verb, and `usual`
-    the seconds that stages take somewhere, by name or by verb, from which the time left is told. With several `lanes`,
-    or with `threads` to compute on, stages run in processes of their own, side by side where none waits for another;
-    `entry` must then be picklable, and scripts that call this need an `if __name__ == "__main__"`. Under a launcher,
-    which has its own processes, they run here one by one.
+    `below` maps the name of a RUN to that of the RUN whose model it was made from, `entry` gives the `run` of a verb,
+    and `usual` the seconds that stages take on some machine, by name or by verb, from which the time left is estimated.
+    With several `lanes`, or with `threads` given, stages run in processes of their own, side by side where none waits
+    for another; `entry` must then be picklable, and scripts that call this need an `if __name__ == "__main__"`. Under a
+    launcher, which has its own processes, stages run in this process, one by one.
 
-    A check that fails is the last stage. An error, or Ctrl-C, takes a note along that names its stage and the `command`
-    that goes on with it.
+    A check that fails is the last stage. Errors and Ctrl-C carry a note that names the stage and the `command` that
+    goes on with it.
     """
     began, launched = time.monotonic(), rank_and_size()[1] > 1
     apart = not launched and (lanes > 1 or threads is not None)
@@ -84,8 +84,8 @@ def run_stages(
     else:
         one_by_one(schedule, entry)
     if (failed := schedule.failed) is not None:
-        told = f"{schedule.places([failed])}; mend it, and go on with `{command}`."
-        return replace(summary := schedule.summaries[failed], headline=f"{summary.headline} {told}")
+        advice = f"{schedule.which([failed])}; mend it, and go on with `{command}`."
+        return replace(summary := schedule.summaries[failed], headline=f"{summary.headline} {advice}")
     ranked = {index: _runs(summary) for index, summary in sorted(schedule.summaries.items())}
     models = [folder for index, folders in ranked.items() if stages[index].verb == "evaluate" for folder in folders]
     tables = (
@@ -93,7 +93,8 @@ def run_stages(
         *_ladders([folder for folders in ranked.values() for folder in folders]),
         *_steps(models, below or {}),
     )
-    pages = [str(each.artifact) for index, each in sorted(schedule.summaries.items()) if stages[index].verb == "report"]
+    reports = [index for index in sorted(schedule.summaries) if stages[index].verb == "report"]
+    pages = [str(schedule.summaries[index].artifact) for index in reports]
     where = f" See {', '.join(pages)}." if pages else ""
     return Summary(headline=f"All {len(stages)} stages are done.{where}", tables=tables)
 
@@ -118,7 +119,7 @@ def _runs(summary: Summary) -> list[Path]:
 
 
 def _ladders(folders: list[Path]) -> list[Table]:
-    """One table for each candidate file, its RUNs in the order in which they were made."""
+    """One table of results for each candidate file, its RUNs in the order in which they were made."""
     from mllmrec.evaluation.comparison.tables import results_table
     from mllmrec.evaluation.ranking.runs import read_run
 
@@ -126,7 +127,7 @@ def _ladders(folders: list[Path]) -> list[Table]:
 
 
 def _steps(models: list[Path], below: Mapping[str, str]) -> list[Table]:
-    """What each model brings over the one above it and the one it was made from, for each candidate file."""
+    """The differences of each model from the one above it and the one it was made from, for each candidate file."""
     from mllmrec.evaluation.comparison.steps import steps_table
     from mllmrec.evaluation.ranking.runs import read_run
 
