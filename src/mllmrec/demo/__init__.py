@@ -1,1 +1,1 @@
-"""The embedded world: it supplies files and a recipe, and runs nothing."""
+"""The demo: a made-up world with its posters, the best ranking possible in it, and the recipe that runs on it."""

@@ -1,4 +1,4 @@
-"""What people of the made-up world choose: a law that is written down, so that the best possible ranking is known.
+"""The choices of people in the made-up world: a law that is known, so that the best possible ranking is known too.
 
 A person likes two places and one tint. The chance that somebody chooses thing i next, after things S, is
 
@@ -11,7 +11,7 @@ part of the catalogue that fits, so that every factor is 1 on the average, and 1
 the one that follows the kind of the last thing (1 for the first thing of all). The lift of `popular` falls
 from fifth f to fifth of the catalogue as 1 / (f sqrt f); of 400 things the first fifth are those without a number.
 
-The made-up world written down: two plain tables, as anyone's raw data might be.
+`write_world` writes the choices and the titles as two plain tables, as a user's raw data might be.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mllmrec.storage.workspace import replacing
 
 @dataclass(frozen=True, kw_only=True)
 class Taste:
-    """What one person likes."""
+    """The taste of one person: two liked places and a liked tint."""
 
     places: tuple[str, str]
     tint: str
@@ -45,8 +45,11 @@ TASTES = tuple(
 
 
 class Habits:
-    """The law of one world. Only sums, products, quotients and square roots are taken, which every machine rounds
-    alike, so the same seed makes the same choices everywhere."""
+    """The law of one world.
+
+    It uses only sums, products, quotients and square roots, which every machine rounds alike, so that the same seed
+    gives the same choices everywhere.
+    """
 
     def __init__(self, world: World, things: Mapping[str, Thing]) -> None:
         self.world, self.things, self.items = world, things, list(things)
@@ -106,7 +109,7 @@ class Habits:
 
 
 def factor(share: float, fits: bool, part: float) -> float:
-    """How much one aspect speaks for a thing, where `part` of all things fit.
+    """The factor of one aspect in the weight of a thing, where `part` of all things fit.
 
     >>> factor(0.75, True, 0.25), factor(0.75, False, 0.25), factor(0.0, True, 0.25)
     (3.25, 0.25, 1.0)

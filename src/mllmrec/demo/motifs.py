@@ -1,4 +1,4 @@
-"""The things on the posters, one drawing for each kind; they stand on the ground in the middle of the sheet."""
+"""The things on the posters, one drawing for each kind, standing on the ground in the middle of the poster."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def mirror(canvas: Canvas, palette: Palette) -> None:
     canvas.disc((50, FOOT - 3), 17, palette.ink, 4)
     canvas.disc((50, 66), 21.5, palette.ink, 27)
     for bead in range(24):
-        place = around((0, 0), 1, bead * 15)
-        canvas.disc((50 + 21.5 * place[0], 66 + 27 * place[1]), 1.7, palette.body)
+        x, y = around((0, 0), 1, bead * 15)
+        canvas.disc((50 + 21.5 * x, 66 + 27 * y), 1.7, palette.body)
     canvas.disc((50, 66), 18, palette.body, 23.4)
     canvas.disc((50, 66), 16.4, palette.shine, 21.8)
     for start, thick in ((36, 4.0), (43.5, 1.6)):

@@ -1,4 +1,4 @@
-"""The best possible ranker of the made-up world: it knows the law of `habits.py`, and only tastes are hidden from it.
+"""The best possible ranker of the made-up world, which knows the law of `habits.py` but no taste; and its metrics.
 
 Negatives are drawn evenly from what a person never chose, so the chance that candidate c is the target is in proportion
 to the chance that c comes next. Over the unknown taste t, of which all are equally likely at first,
@@ -8,16 +8,14 @@ to the chance that c comes next. Over the unknown taste t, of which all are equa
 and P(history | t) is the product of the law's steps. Given everything that a person chose, this is exact. A prompt
 shows only the end of it. What came earlier is then taken as that many draws by liking alone: they settle how likely
 each kind is before the first thing shown, how much could no longer be chosen, and that nothing of what is shown, or
-asked for, was among them. Over 400 people of the demo's world, summing over 50,000 drawn beginnings in place of this
+a candidate, was among them. Over 400 people of the demo's world, summing over 50,000 drawn beginnings in place of this
 made the same choice for 97 % of them, and changed HR@1 by 0.002 +- 0.003.
 
-What the best possible ranker of the made-up world would reach on the frozen candidate lists.
-
-Written to data/<dataset>/ceiling.json, which tables and the report show beneath their results. Each figure is an
-expectation: over lists and histories as they are, weighed by the exact chance of each candidate, given all that the
-person chose before, to be the target. Its interval is over users, so a lucky model may come out above it.
-
-Two rankers are told: one that knows the law and sees what a prompt shows, and one that looks at no poster.
+`write_ceiling` writes the metrics of two such rankers on the frozen candidate lists to data/<dataset>/ceiling.json,
+which tables and the report show beneath their results: one that sees what a prompt shows, and one that sees no poster.
+Each metric is an expectation over the targets: lists and histories are as they are, and each candidate counts with its
+exact chance to be the target, given all that the person chose before. The interval is over users, so that a lucky model
+may come out above it.
 """
 
 from __future__ import annotations
@@ -46,9 +44,9 @@ ROWS = ("ceiling", "ceiling, titles only")
 
 
 class Oracle:
-    """The law as tables: `liking` (tastes, items), `order` (last kinds, items), and `whole`, their products' sums.
+    """The law as tables: `liking` (tastes, items), `order` (last kinds, items), and their product `whole`.
 
-    `alone` is the chance of each thing by liking alone, and `kinds` that of each kind.
+    `alone` (tastes, items) is the chance of each thing by liking alone, `kinds` (tastes, kinds) that of each kind.
     """
 
     def __init__(self, habits: Habits) -> None:
@@ -64,10 +62,10 @@ class Oracle:
         self._began: dict[float, tuple[FloatArray, FloatArray, FloatArray]] = {}
 
     def chances(self, history: Sequence[str], candidates: Sequence[str], *, before: float) -> FloatArray:
-        """The chance of each candidate to be the target, where about `before` things were chosen before the history."""
-        shown, asked = ([self.index[item] for item in items] for items in (history, candidates))
+        """The chance (candidates,) of each to be the target, where about `before` things preceded the history."""
+        shown, listed = ([self.index[item] for item in items] for items in (history, candidates))
         left, likely, gone = self._after(before)
-        log_chance = np.log(left[:, shown + asked]).sum(axis=1) + self._first(shown[0], gone, before)
+        log_chance = np.log(left[:, shown + listed]).sum(axis=1) + self._first(shown[0], gone, before)
         for last, item in itertools.pairwise(shown):
             gone = gone + likely[:, last, None] * self.order[:, last]
             kind = self.kind_index[last]
@@ -75,12 +73,15 @@ class Oracle:
         gone = gone + likely[:, shown[-1], None] * self.order[:, shown[-1]]
         kind = self.kind_index[shown[-1]]
         weight = np.exp(log_chance - log_chance.max()) / (self.whole[:, kind] - gone[:, kind])
-        chance = (weight @ self.liking[:, asked]) * self.order[kind, asked]
+        chance = (weight @ self.liking[:, listed]) * self.order[kind, listed]
         return np.asarray(chance / chance.sum())
 
     def _after(self, before: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """After `before` choices by liking alone, for each taste: the chance that an item is left (tastes, items), its
-        liking weighed by that, and how much of `whole` is gone (tastes, last kinds). Made once for each `before`."""
+        """The state after `before` choices by liking alone, computed once for each `before`.
+
+        The chance that an item is left (tastes, items), its liking weighted by that, and the part of `whole` that is
+        gone (tastes, last kinds).
+        """
         if before not in self._began:
             left = np.exp(-before * self.alone)
             self._began[before] = left, left * self.liking, ((1 - left) * self.liking) @ self.order.T
@@ -122,7 +123,7 @@ def write_ceiling(world: World, workspace: Workspace, dataset: str, candidates: 
 def expected(
     world: World, examples: list[RankingExample], past: Mapping[str, tuple[str, ...]]
 ) -> dict[str, FloatArray]:
-    """row -> (users, metrics): the expectation of each metric for each user, by the rankings of each row's ranker."""
+    """The expectation of each metric for each user (users, metrics), by row: that of the ranker of each row."""
     things = make_things(world)
     knowing = Oracle(Habits(world, things))
     rankers = dict(zip(ROWS, (knowing, Oracle(Habits(dataclasses.replace(world, poster=0), things))), strict=True))
@@ -131,8 +132,8 @@ def expected(
     for example in examples:
         truth = knowing.chances(past[example.user_id], example.candidates, before=0)
         count = len(example.candidates)
-        by_place = per_user([Position(place, 0, count) for place in range(count)], metric_names(TOP_K))
+        by_position = per_user([Position(higher, 0, count) for higher in range(count)], metric_names(TOP_K))
         for row, ranker in rankers.items():
             guess = ranker.chances(example.history, example.candidates, before=before)
-            gains[row].append(truth[np.argsort(-guess, kind="stable")] @ by_place)
+            gains[row].append(truth[np.argsort(-guess, kind="stable")] @ by_position)
     return {row: np.array(values) for row, values in gains.items()}

@@ -1,9 +1,7 @@
-"""A poster for each thing of the made-up world that has one, drawn on the spot and the same for the same thing.
+"""The posters of the made-up world, drawn by the program, always the same for the same thing.
 
-The title gives the place and the thing in it. The tint of its poster the title doesn't say: that is seen on the poster
-alone, and it is part of what people in this world go by.
-
-Where the things on the posters are: a view of each place, under the sun or the moon.
+A poster shows a view of the thing's place, under the sun or the moon, and the thing in front of it. Its tint, which is
+part of what people in this world go by, is on the poster alone: the title names place and kind only.
 """
 
 from __future__ import annotations
@@ -23,15 +21,16 @@ from mllmrec.progress import progress
 from mllmrec.storage.workspace import replacing
 
 QUALITY = 90
-
 DISC, DISC_RADIUS = (50.0, 62.0), 33.0
 HORIZON = 108.0
 View = Callable[[Canvas, Palette, random.Random], None]
 
 
 def write_posters(world: World, folder: Path, *, again: bool = False) -> int:
-    """Write <item>.jpg for all things that have a poster, those that lie there already only `again`; returns how many
-    there are."""
+    """Write <item>.jpg for all things that have a poster; existing files are replaced only with `again`.
+
+    Returns the number of posters.
+    """
     tinted = {item: thing for item, thing in make_things(world).items() if thing.tint is not None}
     with progress("Drawing posters", len(tinted)) as advance:
         for item, thing in tinted.items():
@@ -44,7 +43,7 @@ def write_posters(world: World, folder: Path, *, again: bool = False) -> int:
 
 
 def poster(thing: Thing, rng: random.Random) -> Image.Image:
-    """The picture of a thing, 128 x 192; `rng` makes small differences."""
+    """The poster of a thing, 128 x 192 pixels; `rng` varies its details."""
     assert thing.tint is not None, "a thing without a tint has no poster"
     palette, canvas = PALETTES[thing.tint], Canvas()
     draw_view(canvas, thing.place, palette, rng)
@@ -66,7 +65,7 @@ def encoded(picture: Image.Image) -> bytes:
 
 
 def draw_view(canvas: Canvas, place: str, palette: Palette, rng: random.Random) -> None:
-    """Sky, sun or moon, land and ground of a place; `rng` moves what may move."""
+    """Draw sky, sun or moon, land and ground of a place; `rng` varies the details."""
     canvas.gradient(0, HEIGHT, *palette.sky)
     if place == "Meadow":
         rays(canvas, palette)
@@ -85,8 +84,8 @@ def rays(canvas: Canvas, palette: Palette) -> None:
 
 def stars(canvas: Canvas, palette: Palette, rng: random.Random, count: int) -> None:
     for _ in range(count):
-        place = rng.uniform(4, WIDTH - 4), rng.uniform(4, 92)
-        canvas.disc(place, rng.choice((0.35, 0.5, 0.8)), palette.shine)
+        centre = rng.uniform(4, WIDTH - 4), rng.uniform(4, 92)
+        canvas.disc(centre, rng.choice((0.35, 0.5, 0.8)), palette.shine)
 
 
 def fields(canvas: Canvas, palette: Palette, rng: random.Random) -> None:
@@ -123,15 +122,15 @@ def willows(canvas: Canvas, palette: Palette, rng: random.Random) -> None:
         reach, bend = 70 + 0.4 * abs(x - 50) - rng.uniform(14, 46), -1 if x < 50 else 1
         branch = [(x + bend * 2.0 * (y / reach) ** 2, y) for y in (reach * part / 12 for part in range(13))]
         canvas.line(branch, palette.near, 0.7)
-        for place in branch[2:]:
-            leaves(canvas, place, palette.near, 3.4)
+        for point in branch[2:]:
+            leaves(canvas, point, palette.near, 3.4)
 
 
-def leaves(canvas: Canvas, place: Point, colour: str, length: float) -> None:
+def leaves(canvas: Canvas, stem: Point, colour: str, length: float) -> None:
     for side in (-1, 1):
-        tip = place[0] + side * length * 0.75, place[1] + length
-        middle = place[0] + side * length * 0.75, place[1] + length * 0.35
-        canvas.polygon((place, middle, tip, (place[0] + side * length * 0.15, place[1] + length * 0.6)), colour)
+        tip = stem[0] + side * length * 0.75, stem[1] + length
+        middle = stem[0] + side * length * 0.75, stem[1] + length * 0.35
+        canvas.polygon((stem, middle, tip, (stem[0] + side * length * 0.15, stem[1] + length * 0.6)), colour)
 
 
 def mountains(canvas: Canvas, palette: Palette, rng: random.Random) -> None:

@@ -1,10 +1,8 @@
 """`mllmrec demo`: the whole pipeline on a made-up world, with the backbone that comes with the package.
 
-The demo supplies what a user would bring: two raw tables, posters, a model folder and a recipe. Everything else is done
-by the stages that a 4B model goes through, in the order of `mllmrec run`. Because the world's law is known, one thing
-more can be told here: the best that any ranking could reach on the same candidate lists.
-
-The backbone that comes with the package, as a model folder like any other.
+The demo supplies what a user would bring: two raw tables, posters, a model folder and a recipe. The stages are those of
+`mllmrec run` with a 4B model. Because the law of the made-up world is known, the metrics of the best possible ranking
+of the same candidate lists are computed as well.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from typing import Any
 
 from mllmrec.demo.habits import write_world
 from mllmrec.demo.world import KINDS, PLACES, SIZES, World
-from mllmrec.errors import ArtifactError
+from mllmrec.errors import ArtifactError, install_command
 from mllmrec.pipeline.recipe import Recipe, load_recipe
 from mllmrec.pipeline.stage import command_of, cores, run_stages
 from mllmrec.progress import note
@@ -31,7 +29,7 @@ from mllmrec.storage.workspace import Workspace, read_json, sha256, write_json
 SHARES = ("title", "poster", "order", "popular")
 EXTRA = "itemknn"
 TRAINED_ON = {"s": 0.5, "m": 1.0, "l": 2.0}
-"""How much each size trains, against the recipe's own limits."""
+"""The number of training examples of each size, as a multiple of the recipe's."""
 SECONDS = {
     "caption": 3,
     "pseudo-cot": 5,
@@ -49,7 +47,7 @@ SECONDS = {
     "probe grpo": 9,
     "report": 5,
 }
-"""What stages take, two at a time on two cores, others a second, for telling the time left."""
+"""Seconds that stages take, two at a time on two cores, for the estimate of the time left; other stages take one."""
 
 SHIPPED = Path(__file__).parent / "backbone"
 CARD = "README.md"
@@ -88,7 +86,7 @@ def world_of(settings: DemoSettings) -> World:
 
 
 def demo_recipe(settings: DemoSettings) -> Recipe:
-    """The demo's recipe for one size and one kind of rollouts, without the baseline that isn't installed."""
+    """The demo's recipe for one size and one kind of rollouts, without ItemKNN where its library isn't installed."""
     recipe = load_recipe("demo")
     for verb in ("scorers", "sft", "grpo"):
         for block in recipe.blocks[verb]:
@@ -97,45 +95,45 @@ def demo_recipe(settings: DemoSettings) -> Recipe:
     names = recipe.blocks["baselines"][0]["names"]
     if EXTRA in names and importlib.util.find_spec("rectools") is None:
         names.remove(EXTRA)
-        note(f"{EXTRA} is left out of the baselines: it needs `pip install 'mllmrec-r1[baselines]'`.")
+        note(f"{EXTRA} is left out of the baselines: it needs `{install_command('baselines')}`.")
     return recipe
 
 
 def description(world: World) -> dict[str, Any]:
-    """What decides a world's files, as JSON has it: its settings, and the words that its titles are made of."""
+    """All that determines a world's files, for JSON: its settings, and the words of its titles."""
     words = {"places": " ".join(PLACES), "kinds": " ".join(KINDS)}
     return dataclasses.asdict(world) | {"length": list(world.length)} | words
 
 
-def refuse_other_world(world: World, told: Path, *, replacing: bool) -> None:
-    """An ArtifactError where the folder holds the files of another world."""
-    if replacing or not told.exists():
+def refuse_other_world(world: World, path: Path, *, replacing: bool) -> None:
+    """Raise ArtifactError where `path`, the description of a world, is there and describes another one."""
+    if replacing or not path.exists():
         return
-    before, now = read_json(told), description(world)
+    before, now = read_json(path), description(world)
     pairs = {name: (before.get(name, "not told"), value) for name, value in now.items()}
     changed = [f"{name} {there} there, {here} now" for name, (there, here) in pairs.items() if there != here]
     if changed:
         raise ArtifactError(
-            f"{told.parent.parent} holds another made-up world ({'; '.join(changed)}). Choose another --out, or "
+            f"{path.parent.parent} holds another made-up world ({'; '.join(changed)}). Choose another --out, or "
             "replace it with --overwrite."
         )
 
 
 def with_ceiling(world: World, verb: str) -> Run:
-    """The `run` of a verb; once candidates are frozen, what could be reached on them is told beside them."""
+    """The `run` of a verb; `candidates` also writes the ceiling, the metrics of the best possible ranking."""
     run = entry_point(verb)
     if verb != "candidates":
         return run
 
-    def freeze_and_tell(settings: CandidatesSettings, workspace: Workspace) -> Summary:
+    def freeze_and_write(settings: CandidatesSettings, workspace: Workspace) -> Summary:
         from mllmrec.demo.oracle import write_ceiling
 
         summary = run(settings, workspace)
-        assert summary.artifact is not None, "the stage candidates tells its file"
+        assert summary.artifact is not None, "the stage candidates names its file"
         write_ceiling(world, workspace, settings.dataset, summary.artifact)
         return summary
 
-    return freeze_and_tell
+    return freeze_and_write
 
 
 def install(folder: Path) -> Path:

@@ -1,8 +1,7 @@
 """A small made-up world: things with names and posters, and people with tastes and habits.
 
-Each thing has a place and a kind, and its title says so: `Ocean Lantern 2` is the second lantern of the ocean. Its
-poster has a tint, which no title tells. Here is what there is; what people do with it is told in `habits.py`, and
-`habits.py` writes it down.
+Each thing has a place and a kind, which its title names: `Ocean Lantern 2` is the second lantern of the ocean. Its
+poster has a tint, which no title names. How people choose among the things is in `habits.py`.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ Size = Literal["s", "m", "l"]
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """How many things and people there are, how many things a person chooses, and what people go by.
+    """The numbers of things, of people and of choices per person, and the aspects that choices depend on.
 
-    A share (0 to below 1) is that part of the choices which would follow one aspect if there were no other: `title` the
-    places a person likes, `poster` the tint, `order` the kind that comes after the last one, `popular` what came first
-    into this world. At 0 an aspect tells nothing; what none of them decides is chance.
+    A share (0 to below 1) is the part of the choices that would follow one aspect if there were no other: `title` the
+    places a person likes, `poster` the tint, `order` the kind that follows the last one, `popular` the age of a thing.
+    At 0 an aspect has no influence; what no aspect decides is chance.
     """
 
     num_items: int = 400
@@ -60,8 +59,7 @@ SIZES: Mapping[Size, World] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """What one item is; `fifth` (1 to 5) tells in which fifth of all things it came, and `tint` is None where it has no
-    poster."""
+    """One item; `fifth` (1 to 5) is the fifth of the catalogue that it lies in, `tint` None where it has no poster."""
 
     place: str
     kind: str
@@ -75,7 +73,7 @@ class Thing:
 
 
 def make_things(world: World) -> dict[str, Thing]:
-    """item id -> thing. Places, kinds and editions take turns; tints are dealt out by hash within each place."""
+    """The things by item id. Places, kinds and editions take turns; tints are assigned by hash within each place."""
     tints = _tints(world)
     things = {}
     for number in range(world.num_items):

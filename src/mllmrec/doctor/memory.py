@@ -1,4 +1,4 @@
-"""How much GPU memory each stage of a recipe takes, by arithmetic alone: no model is loaded.
+"""The GPU memory that each stage of a recipe needs, by arithmetic alone: no model is loaded.
 
 With P parameters, L layers, hidden width d, h = heads x head size, k = key-value heads x head size, MLP width f and
 vocabulary V, in bytes:
@@ -7,7 +7,7 @@ vocabulary V, in bytes:
                             gradient 4, Adam 8); 4 P while merging (float32)
     adapters                16 A (float32 weight, gradient, two Adam moments), A = r L sum of (in + out) of the seven
                             linear layers
-    a, saved by a layer     23 d + 15 h + 4 k + 9 f for each token (`Shape.saved_bytes` says of what), in training
+    a, saved by a layer     23 d + 15 h + 4 k + 9 f for each token (listed at `Shape.saved_bytes`), in training
                             without dropout 5 d + h + f less
     a training step         n tokens: n (2 d L + 1.5 a) with gradient checkpointing, n (L + 0.5) a without
     no gradients            0.7 a n
@@ -17,8 +17,8 @@ vocabulary V, in bytes:
     logits of exact GRPO    12 V for every token of every candidate: all of them are kept for the gradient
     key-value cache         4 k L for each token of each sequence
 
-The largest moment of a stage is added to what it holds all the time, then 0.7 GiB for the CUDA context and a tenth of
-the moment for what the allocator can't reuse. The factors 1.5, 0.5 and 0.7 come from counting live tensors.
+A stage needs its weights and adapters, its largest moment, 0.7 GiB for the CUDA context and a tenth of the moment for
+what the allocator can't reuse. The factors 1.5, 0.5 and 0.7 come from counting live tensors.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TEMPLATE_TOKENS, ITEM_TOKENS, CAPTION_TOKENS, HINT_TOKENS, ANSWER_TOKENS = 60, 2
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
-    """What one stage needs, in GiB; `moment` names its largest moment, `advice` is empty when it fits."""
+    """The memory of one stage, in GiB; `moment` names its largest moment, `advice` is empty where it fits."""
 
     stage: str
     weights: float
@@ -77,7 +77,7 @@ def memory_plan(config: Mapping[str, Any], blocks: Mapping[str, Mapping[str, Any
 
 
 def plan_stage(stage: str, shape: Shape, block: Mapping[str, Any]) -> StagePlan:
-    """What a stage needs, whatever the GPU."""
+    """The memory of a stage, on any GPU; without advice."""
     verb = stage.split()[0].rstrip(",")
     weights, adapters = 2.0 * shape.num_parameters, 0.0
     if verb == "merge":
@@ -100,7 +100,7 @@ def plan_stage(stage: str, shape: Shape, block: Mapping[str, Any]) -> StagePlan:
 
 
 def _moments(verb: str, shape: Shape, block: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """(name, bytes) of the moments in which a stage may need most."""
+    """(name, bytes) of the moments in which a stage may need the most memory."""
     if verb == "merge":
         yield "comparing logits", 0.1 * shape.num_parameters + 64 * shape.vocabulary * 4
         return
@@ -120,7 +120,7 @@ def _moments(verb: str, shape: Shape, block: Mapping[str, Any]) -> Iterator[tupl
 
 
 def _grpo_moments(shape: Shape, block: Mapping[str, Any], prompt: int) -> Iterator[tuple[str, float]]:
-    """Where answers come from decides what a step holds: rows of one answer each, or of a whole candidate list."""
+    """(name, bytes) of the moments of GRPO; a row holds one answer, or with exact rollouts a whole candidate list."""
     answers, completion = block["batch"] * block["accum"], block["max_completion_length"]
     if block["rollouts"] == "exact":
         yield "a training step", _exact_step(shape, block, prompt)
@@ -155,7 +155,7 @@ def _exact_step(shape: Shape, block: Mapping[str, Any], prompt: int) -> float:
 
 
 def _kept_of_a_token(shape: Shape, block: Mapping[str, Any]) -> float:
-    """Bytes that the layers keep of each token until its gradient is known."""
+    """Bytes that the layers keep for each token until its gradient is computed."""
     drops_out = block.get("peft") != "none" and block.get("lora_dropout", 0) > 0
     saved = shape.saved_bytes - (0 if drops_out else shape.mask_bytes)
     if block["gradient_checkpointing"] == "off":
@@ -219,7 +219,7 @@ def _halvings(value: int, floor: int) -> Iterator[int]:
 
 
 def plan_table(plans: list[StagePlan], backbone: str, parameters: int, gpu_gb: float) -> Table:
-    """The plan for a reader."""
+    """The plans of all stages as a table."""
     rows = tuple(
         (
             plan.stage,
