@@ -33,3 +33,12 @@ class BackendError(MllmrecError, RuntimeError):
     """A model, a device or a server can't do what was asked."""
 
     exit_status = 3
+
+
+def install_command(extra: str = "") -> str:
+    """The command that installs this package, with an extra of it, from the folder of its sources.
+
+    >>> install_command("track")
+    "pip install -c requirements.lock -e '.[track]'"
+    """
+    return "pip install -c requirements.lock -e " + (f"'.[{extra}]'" if extra else ".")

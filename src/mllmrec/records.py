@@ -105,6 +105,15 @@ class Summary:
     passed: bool = True
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """A count with its noun, and with a verb where one follows; `many` is `one` with an s unless it is given.
+
+    >>> counted(1, "image"), counted(2000, "image"), counted(2, "trace is kept", "traces are kept")
+    ('1 image', '2,000 images', '2 traces are kept')
+    """
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def example_id(user_id: str, target_id: str, history: Sequence[str]) -> str:
     """The first 16 hex digits of sha256 over user, target and history: the key by which everything joins.
 

@@ -208,7 +208,10 @@ def test_missing_flags_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> N
     assert "there is no --dataste (did you mean --dataset?)" in told
     assert "--dataset is required" in told
     assert "--sft-tag is required" in refused(capsys, "grpo", "--dataset", "shop")
-    assert refused(capsys, "run") == "Wrong command: --recipe is required. See `mllmrec run --help`."
+    assert refused(capsys, "run") == (
+        "Wrong command: --recipe is required, a file or one of the shipped recipes: demo, microlens, movielens, "
+        "movielens-cpu, netflix. See `mllmrec run --help`."
+    )
 
 
 def test_a_flag_without_its_value_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,7 +112,7 @@ def test_empty_rejected_and_repeated_traces_are_left_out(shop: Workspace, capsys
     ]
     assert hints_of(shop, records) == {key("1", "x a b"): "good"}
     told = capsys.readouterr().err
-    assert "1 traces belong to no window of the train split and are left out" in told
+    assert "1 trace belongs to no window of the train split and is left out" in told
     assert "hints for 1 of the 4 examples asked for" in told
     assert "1 were rejected by `mllmrec assess`; 1 hold no words" in told
 
@@ -137,7 +137,7 @@ def test_a_trace_that_names_its_own_target_is_left_out(
 ) -> None:
     hints = hints_of(shop, [own("2", "a b c", reasoning=reasoning)], HintDraw(share=0.25, seed=1))
     assert hints == ({} if leaks else {key("2", "a b c"): reasoning})
-    assert ("1 traces name their own target" in capsys.readouterr().err) == leaks
+    assert ("1 trace names its own target" in capsys.readouterr().err) == leaks
 
 
 def test_a_window_that_is_not_trained_on_is_no_error(shop: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,12 @@ def states(summary: Summary, title: str) -> dict[str, tuple[str, ...]]:
     return {row[0]: row[1:] for row in table(summary, title).rows}
 
 
+def packages_of(summary: Summary) -> dict[str, tuple[str, ...]]:
+    """Each package, those as expected included: its extra, installed version, tested range and state."""
+    listed: Any = summary.facts["packages"]
+    return {row["name"]: (row["extra"], row["installed"], row["tested"], row["state"]) for row in listed}
+
+
 def add_dataset(workspace: Workspace, name: str = "films") -> None:
     folder = workspace.dataset(name)
     (folder / "images").mkdir(parents=True)
@@ -76,29 +82,38 @@ def test_a_root_that_does_not_exist_is_looked_at_all_the_same(tmp_path: Path) ->
 
 def test_packages_stand_beside_their_tested_ranges(workspace: Workspace) -> None:
     summary = run(DoctorSettings(), workspace)
-    packages = states(summary, "Packages")
-    assert packages["trl"] == (importlib.metadata.version("trl"), "<2,>=1.16", "ok")
-    assert {name for name in packages if "extra" in name} >= {"fastapi (extra serve)", "modelscope (extra modelscope)"}
-    assert not any("pytest" in name for name in packages)
+    packages = packages_of(summary)
+    assert packages["trl"] == ("", importlib.metadata.version("trl"), "<2,>=1.16", "ok")
+    assert (packages["fastapi"][0], packages["modelscope"][0]) == ("serve", "modelscope")
+    assert "pytest" not in packages
     assert summary.warnings == ()
 
 
 def test_a_missing_package_and_an_old_one_are_told_with_the_command(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    versions = {"trl": "0.26.2", "peft": None, "fastapi": None}
+    versions = {"trl": "0.26.2", "peft": None, "fastapi": None, "uvicorn": None}
     monkeypatch.setattr(doctor, "_version", lambda name: versions.get(name, "9999"))
     monkeypatch.setattr(
         importlib.metadata,
         "requires",
-        lambda _name: ["trl>=1.16,<2", "peft>=0.21", "numpy>=1.26", 'fastapi; extra == "serve"'],
+        lambda _name: [
+            "trl>=1.16,<2",
+            "peft>=0.21",
+            "numpy>=1.26",
+            'fastapi; extra == "serve"',
+            'uvicorn; extra == "serve"',
+        ],
     )
     summary = run(DoctorSettings(), workspace)
     packages = states(summary, "Packages")
-    assert packages["trl"][-1] == "outside the tested range: pip install 'mllmrec-r1'"
-    assert packages["peft"] == ("absent", ">=0.21", "missing: pip install 'mllmrec-r1'")
-    assert packages["numpy"][-1] == "ok"
-    assert packages["fastapi (extra serve)"][-1] == "for that part only: pip install 'mllmrec-r1[serve]'"
+    install = "pip install -c requirements.lock -e"
+    assert packages["trl"] == ("0.26.2", "<2,>=1.16", f"outside the tested range: {install} .")
+    assert packages["peft"] == ("absent", ">=0.21", f"missing: {install} .")
+    assert packages["fastapi, uvicorn (extra serve)"] == ("absent", "", f"for that part only: {install} '.[serve]'")
+    assert packages["2 packages as expected"] == ("", "", "ok"), "python and numpy"
+    assert len(packages) == 4
+    assert packages_of(summary)["numpy"][-1] == "ok"
     assert len(summary.warnings) == 2
 
 
@@ -107,7 +122,7 @@ def test_the_files_of_a_dataset_are_counted_and_the_missing_ones_named(workspace
     files = states(run(DoctorSettings(), workspace), "Dataset films")
     assert files["train.tsv"] == ("2 lines", "")
     assert files["films_titles.csv"] == ("4 lines with the header", "")
-    assert files["images"] == ("1 images", "")
+    assert files["images"] == ("1 image", "")
     assert files["films_captions.json"][0].startswith("absent")
     assert files["processed/test_*.jsonl"] == ("missing", "mllmrec candidates --dataset films")
 
@@ -244,10 +259,10 @@ def test_a_folder_under_the_root_decides_over_the_known_sizes(workspace: Workspa
 
 
 def test_a_plan_without_a_gpu_asks_for_its_memory(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "found_devices", dict)
+    monkeypatch.setattr(doctor, "gpu_memory", dict)
     with pytest.raises(SettingsError, match="--gpu 24"):
         run(DoctorSettings(plan="movielens"), workspace)
-    monkeypatch.setattr(doctor, "found_devices", lambda: {"cuda:0 A": 12.0, "cuda:1 B": 40.0})
+    monkeypatch.setattr(doctor, "gpu_memory", lambda: {"cuda:0 A": 12.0, "cuda:1 B": 40.0})
     assert table(run(DoctorSettings(plan="movielens"), workspace), "Memory").title.endswith("40 GiB")
 
 

@@ -1,4 +1,4 @@
-"""What went wrong, as the command line tells it: one paragraph, and the exit status that goes with it."""
+"""Errors as the command line prints them: one paragraph each, and the exit status that goes with it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BROKEN_INPUTS = {
     ("jinja2", "TemplateSyntaxError"): TEMPLATE,
     ("jinja2", "UndefinedError"): TEMPLATE,
 }
-"""Errors of libraries by name, since loading a library to know its errors takes long: what is wrong, what to do."""
+"""Errors of libraries by module and name, as importing a library for its errors takes long: message and remedy."""
 
 
 def describe(error: BaseException, app: App) -> str:
@@ -48,17 +48,17 @@ def _reason(error: BaseException, app: App) -> str:
         return str(error)
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     if _is_full(error):
-        place = f" while {error.filename} was written" if isinstance(error, OSError) and error.filename else ""
+        where = f" while {error.filename} was written" if isinstance(error, OSError) and error.filename else ""
         return (
-            f"The disk is full{place} ({reason}). Nothing that was finished is lost: free some space on the disk of "
+            f"The disk is full{where} ({reason}). Nothing that was finished is lost: free some space on the disk of "
             "--root, or of the folder for temporary files, and start the same command again."
         )
     if (known := _broken_input(error)) is not None:
         wrong, remedy = known
         return f"{wrong} ({reason}). {remedy}, and start the same command again; --debug shows where it was read."
     if isinstance(error, OSError):
-        place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror or error}. Nothing that was finished is lost; mend this and start again."
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}. Nothing that was finished is lost; mend this and start again."
     return f"The stage failed unexpectedly: {reason}. Run it with --debug to see where."
 
 
@@ -77,7 +77,7 @@ def _broken_input(error: BaseException) -> tuple[str, str] | None:
 
 
 def _is_full(error: BaseException) -> bool:
-    """Whether a disk or quota is used up; libraries tell it in words alone."""
+    """Whether a disk or quota is used up; some libraries report it only in the text of an error."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
     return any(words in str(error).lower() for words in FULL_WORDS)
@@ -89,17 +89,17 @@ def misuse(error: CycloptsError, app: App) -> str:
     help_command = f"`{' '.join(['mllmrec', *verb])} --help`"
     known = flags(app, verb)
     given = [word.split("=")[0].replace("_", "-") for word in error.root_input_tokens or [] if word.startswith("--")]
-    told = [f"there is no {word}{nearest(word, known)}" for word in given if known and word not in known]
+    mistakes = [f"there is no {word}{nearest(word, known)}" for word in given if known and word not in known]
     if isinstance(error, MissingArgumentError) and error.argument and error.argument.name not in given:
         missing = [name for name, required in known.items() if required and name not in given]
-        told += [f"{name} is required" for name in missing]
+        mistakes += [f"{name} is required{_examples(verb, name)}" for name in missing]
     elif isinstance(error.__cause__, ValidationError):
-        told.append(explain(error.__cause__, as_flags=True).rstrip("."))
+        mistakes.append(explain(error.__cause__, as_flags=True).rstrip("."))
     elif isinstance(error, UnusedCliTokensError):
-        told.append(f"nothing is expected where {' '.join(error.unused_tokens or [])} stands")
-    elif not told:
+        mistakes.append(f"nothing is expected where {' '.join(error.unused_tokens or [])} stands")
+    elif not mistakes:
         return f"{str(error).strip()} See {help_command}."
-    return f"Wrong command: {'; '.join(told)}. See {help_command}."
+    return f"Wrong command: {'; '.join(mistakes)}. See {help_command}."
 
 
 def flags(app: App, verb: tuple[str, ...]) -> dict[str, bool]:
@@ -107,9 +107,19 @@ def flags(app: App, verb: tuple[str, ...]) -> dict[str, bool]:
     for name in verb:
         app = app[name]
     arguments = app.assemble_argument_collection() if app.default_command else ()
-    return {name: each.required for each in arguments for name in each.names if name.startswith("--")}
+    return {name: argument.required for argument in arguments for name in argument.names if name.startswith("--")}
+
+
+def _examples(verb: tuple[str, ...], flag: str) -> str:
+    """What a missing flag may be, where that can be listed."""
+    if (verb, flag) != (("run",), "--recipe"):
+        return ""
+    from mllmrec.pipeline.recipe import shipped_recipes
+
+    return f", a file or one of the shipped recipes: {', '.join(shipped_recipes())}"
 
 
 def nearest(word: str, known: dict[str, bool]) -> str:
+    """` (did you mean --dataset?)`, or nothing where no known flag is similar."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -1,4 +1,4 @@
-"""The command line: runs a verb, takes --config and --debug, and tells what went wrong.
+"""The command line: runs a verb, takes --config and --debug, and prints errors.
 
 Exit status: 0 done, 1 a check failed, 2 wrong use or input, 3 a stage failed, 130 interrupted.
 """
@@ -44,7 +44,7 @@ def open_closed_streams() -> None:
 
 
 def _help_console(words: list[str]) -> Any:
-    """What help is printed on: rich's own console would exit with 1, a failed check, when nobody reads to its end."""
+    """The console for help: rich's own would exit with 1, a failed check, when the reader of a pipe has gone."""
     if words and not {"--help", "-h", "--version"} & set(words):
         return None
     from rich.console import Console
@@ -88,7 +88,7 @@ def recipe_defaults(name: str) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """A YAML value the way it would stand on a command line."""
+    """A YAML value as it is written on a command line."""
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

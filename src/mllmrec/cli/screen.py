@@ -1,4 +1,4 @@
-"""What the reader of a terminal sees: tables and a headline on standard output, remarks on standard error."""
+"""The output of a verb: tables and a headline on standard output, remarks on standard error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BETWEEN, EDGES = 3, 2
 def finish(summary: Summary) -> None:
     """Show a stage's summary, from the first process alone, and exit with 1 when it is a check that failed.
 
-    Whether anybody reads it to its end (`| head`) changes nothing of that.
+    A reader of a pipe that stops early (`| head`) doesn't change the status.
     """
     if os.environ.get("RANK", "0") == "0":
         show(summary)
@@ -33,28 +33,28 @@ def show(summary: Summary) -> None:
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
-    for each in summary.tables:
-        with console.capture() as shown:
-            for number, part in enumerate(parts_of(each, console.width)):
+    for shown in summary.tables:
+        with console.capture() as text:
+            for number, part in enumerate(parts_of(shown, console.width)):
                 drawn = table.Table(
-                    title=None if number else each.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+                    title=None if number else shown.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
                 )
                 for index in part:
-                    drawn.add_column(each.columns[index], justify=each.justify if index else "left")
-                for row in each.rows:
+                    drawn.add_column(shown.columns[index], justify=shown.justify if index else "left")
+                for row in shown.rows:
                     drawn.add_row(*(Text(row[index]) for index in part))
                 console.print(drawn)
-            if each.note:
-                console.print(Text(each.note), soft_wrap=not console.is_terminal)
+            if shown.note:
+                console.print(Text(shown.note), soft_wrap=not console.is_terminal)
                 console.print()
-        _write(shown.get())
+        _write(text.get())
     for warning in summary.warnings:
         remark(f"Note: {warning}")
     _write(f"{summary.headline}\n")
 
 
 def _write(text: str) -> None:
-    """Text on standard output. It is written here and not by rich, which ends the program when the reader has gone."""
+    """Write to standard output; not through rich, which ends the program when the reader of a pipe has gone."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -1,4 +1,7 @@
-"""The verbs. Flags, bounds and help texts come from the settings; a room loads when its verb runs."""
+"""The verbs of the command line.
+
+Flags, bounds and help texts come from the settings; a room is imported when its verb runs.
+"""
 
 from __future__ import annotations
 
@@ -147,5 +150,5 @@ ORDER = (
     *("baselines", "sft", "merge", "grpo", "evaluate", "compare", "verify", "probe", "report", "run", "demo", "doctor"),
 )
 """The verbs in the order in which they are used, which is that of --help."""
-for place, verb in enumerate(ORDER):
-    app[verb].sort_key = place
+for position, verb in enumerate(ORDER):
+    app[verb].sort_key = position

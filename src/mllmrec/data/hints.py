@@ -21,9 +21,19 @@ from mllmrec.data.naming import Naming
 from mllmrec.data.sequences import Interactions
 from mllmrec.data.traces import TraceJoin, usable_traces, verify_assessed, was_conditioned, written_traces
 from mllmrec.progress import note
-from mllmrec.records import RankingExample, Trace
+from mllmrec.records import RankingExample, Trace, counted
 from mllmrec.storage.workspace import Workspace
 
+LEFT_OUT = {
+    "mismatched": (
+        "trace belongs to no window of the train split and is left out",
+        "traces belong to no window of the train split and are left out",
+    ),
+    "leaking": (
+        "trace names its own target and is left out",
+        "traces name their own target and are left out",
+    ),
+}
 TOLD = {
     "mismatched": "belong to no window of the train split",
     "leaking": "name their own target",
@@ -120,9 +130,9 @@ def _kind(trace: Trace, record: dict[str, Any], asked: Container[str], naming: N
 
 
 def _tell(path: Path, counts: Counter[str], found: int, wanted: int) -> None:
-    for kind in ("mismatched", "leaking"):
+    for kind in LEFT_OUT:
         if counts[kind]:
-            note(f"{path}: {counts[kind]} traces {TOLD[kind]} and are left out.")
+            note(f"{path}: {counted(counts[kind], *LEFT_OUT[kind])}.")
     if found < wanted:
         reasons = "; ".join(_reasons(counts)) or "the file holds no more"
         note(f"{path}: hints for {found} of the {wanted} examples asked for. Of the other traces {reasons}.")

@@ -1,1 +1,1 @@
-"""`mllmrec doctor`: what is here, what fits, what is missing."""
+"""`mllmrec doctor`: packages, machine, memory plan, and the state of a workspace."""

@@ -1,6 +1,6 @@
-"""`mllmrec doctor`: what is here, what fits, and what is missing with the command that mends it.
+"""`mllmrec doctor`: packages, machine and workspace, and the command for whatever is missing.
 
-It looks and never changes anything, needs no network, and ends with the next command for each dataset.
+It changes nothing, needs no network, and ends with the next command for each dataset.
 """
 
 from __future__ import annotations
@@ -9,31 +9,32 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mllmrec.data.fetching.model_shapes import known_config, num_parameters
 from mllmrec.doctor.memory import memory_plan, plan_table
 from mllmrec.doctor.workspace import checkpoints_table, dataset_table, datasets, models_table, next_step
-from mllmrec.errors import SettingsError
+from mllmrec.errors import SettingsError, install_command
 from mllmrec.pipeline.recipe import Recipe, load_recipe
-from mllmrec.records import Summary, Table
+from mllmrec.records import Summary, Table, counted
 from mllmrec.settings.resources import DoctorSettings
 from mllmrec.storage.workspace import Workspace, read_json
 
 DISTRIBUTION = "mllmrec-r1"
-EXTRAS = ("serve", "baselines", "modelscope", "track")
+EXTRAS = ("serve", "baselines", "modelscope", "embed", "track")
 PLANNED = ("sft", "merge", "grpo", "evaluate")
 GIB = 1 << 30
+OK = "ok"
 
 
 def run(settings: DoctorSettings, workspace: Workspace) -> Summary:
-    """Tables of packages, machine and workspace, and with --plan of memory; the headline is what to do next."""
-    devices = found_devices()
-    packages, warnings = packages_table()
+    """Tables of packages, machine and workspace, and with --plan of memory; the headline is the next command."""
+    devices = gpu_memory()
+    packages = installed_packages()
     names = [settings.dataset] if settings.dataset else datasets(workspace)
-    tables = [packages, machine_table(workspace, devices), models_table(workspace)]
+    tables = [packages_table(packages), machine_table(workspace, devices), models_table(workspace)]
     for name in names:
         tables += [dataset_table(workspace, name), checkpoints_table(workspace, name)]
     if settings.plan is not None:
@@ -43,35 +44,70 @@ def run(settings: DoctorSettings, workspace: Workspace) -> Summary:
     return Summary(
         headline=f"Next: {'; '.join(steps) or nothing}",
         tables=tuple(tables),
-        warnings=tuple(warnings),
-        facts={"devices": devices, "next": steps},
+        warnings=tuple(_warnings(packages)),
+        facts={"devices": devices, "next": steps, "packages": [package._asdict() for package in packages]},
     )
 
 
-def packages_table() -> tuple[Table, list[str]]:
-    """Each package with its version and the tested range, extras included; a warning for each that doesn't fit."""
+class Package(NamedTuple):
+    """A package that mllmrec needs, or one of its extras; `installed` is empty where it is absent."""
+
+    name: str
+    installed: str
+    tested: str
+    state: str
+    extra: str = ""
+
+
+def installed_packages() -> list[Package]:
+    """Every package with its version, its tested range and its state; empty where mllmrec itself isn't installed."""
     from packaging.requirements import Requirement
 
     try:
         requirements = [Requirement(text) for text in importlib.metadata.requires(DISTRIBUTION) or []]
     except importlib.metadata.PackageNotFoundError:
-        return Table(title="Packages", columns=("package",), rows=()), [
-            f"{DISTRIBUTION} is not installed as a package, so the tested versions aren't known. Run pip install -e ."
-        ]
-    rows, warnings = [("python", platform.python_version(), ">=3.11", "ok")], []
+        return []
+    packages = [Package("python", platform.python_version(), ">=3.11", OK)]
     for extra in ("", *EXTRAS):
-        command = f"pip install '{DISTRIBUTION}{f'[{extra}]' if extra else ''}'"
         for need in requirements:
             if (need.marker is None) != (extra == "") or (extra and not _marked(need, extra)):
                 continue
-            found = _version(need.name)
-            name = f"{need.name} (extra {extra})" if extra else need.name
-            rows.append((name, found or "absent", str(need.specifier) or "any", _verdict(need, found, command, extra)))
-            if not extra and rows[-1][-1] != "ok":
-                warnings.append(f"{need.name} {found or ''}: {rows[-1][-1]}")
+            installed = _version(need.name)
+            state = _state(need, installed, install_command(extra), extra)
+            packages.append(Package(need.name, installed or "", str(need.specifier) or "any", state, extra))
+    return packages
+
+
+def packages_table(packages: Sequence[Package]) -> Table:
+    """The packages that aren't as expected, the absent ones of an extra in one row, and a count of the others."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for package in packages:
+        if package.state != OK:
+            alike = (package.extra, package.installed, "" if package.extra else package.tested, package.state)
+            rows.setdefault(alike, []).append(package.name)
+    fine = sum(package.state == OK for package in packages)
+    listed = [
+        (", ".join(names) + (f" (extra {extra})" if extra else ""), installed or "absent", tested, state)
+        for (extra, installed, tested, state), names in rows.items()
+    ]
     return Table(
-        title="Packages", columns=("package", "installed", "tested", "state"), rows=tuple(rows), justify="left"
-    ), warnings
+        title="Packages",
+        columns=("package", "installed", "tested", "state"),
+        rows=(*listed, *([(f"{counted(fine, 'package')} as expected", "", "", OK)] if fine else [])),
+        justify="left",
+    )
+
+
+def _warnings(packages: Sequence[Package]) -> Iterator[str]:
+    """Packages without which nothing, or not all, works."""
+    if not packages:
+        yield (
+            f"{DISTRIBUTION} is not installed as a package, so the tested versions aren't known. "
+            f"Run {install_command()}"
+        )
+    for package in packages:
+        if not package.extra and package.state != OK:
+            yield f"{package.name} {package.installed}: {package.state}"
 
 
 def machine_table(workspace: Workspace, devices: Mapping[str, float]) -> Table:
@@ -85,10 +121,10 @@ def machine_table(workspace: Workspace, devices: Mapping[str, float]) -> Table:
     ]
     if not devices:
         rows.append(("GPU", "none: small backbones train on the CPU, a 4B model doesn't"))
-    return Table(title="Machine", columns=("what", "found"), rows=tuple(rows), justify="left")
+    return Table(title="Machine", columns=("what", "value"), rows=tuple(rows), justify="left")
 
 
-def found_devices() -> dict[str, float]:
+def gpu_memory() -> dict[str, float]:
     """GPUs by name and their memory in GiB; Apple's GPU shares the memory and counts 0."""
     try:
         import torch
@@ -141,7 +177,7 @@ def plan(settings: DoctorSettings, workspace: Workspace, devices: Mapping[str, f
 
 
 def planned_blocks(recipe: Recipe, dataset: str | None, workspace: Workspace) -> dict[str, dict[str, Any]]:
-    """The settings of each stage that needs a GPU; evaluations that need the same are told once."""
+    """The settings of each stage that needs a GPU, evaluations with the same need once."""
     named = {"dataset": dataset} if dataset else {} if "dataset" in recipe.shared else {"dataset": "unnamed"}
     blocks: dict[str, dict[str, Any]] = {}
     for stage in recipe.stages(**named):
@@ -159,7 +195,7 @@ def planned_blocks(recipe: Recipe, dataset: str | None, workspace: Workspace) ->
 
 
 def backbone_config(name: str, workspace: Workspace) -> dict[str, Any]:
-    """The config.json of a model folder, or what is known of a well-known model."""
+    """The config.json of a model folder, or the known one of a Qwen3 model."""
     folder = workspace.model(name)
     if folder is not None and (folder / "config.json").exists():
         config: dict[str, Any] = read_json(folder / "config.json")
@@ -184,7 +220,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _verdict(need: Any, found: str | None, command: str, extra: str) -> str:
-    if found is None:
+def _state(need: Any, installed: str | None, command: str, extra: str) -> str:
+    if installed is None:
         return f"for that part only: {command}" if extra else f"missing: {command}"
-    return "ok" if need.specifier.contains(found, prereleases=True) else f"outside the tested range: {command}"
+    return OK if need.specifier.contains(installed, prereleases=True) else f"outside the tested range: {command}"

@@ -1,4 +1,4 @@
-"""What lies in a workspace, what state it is in, and the command that comes next."""
+"""The datasets, models and checkpoints of a workspace, their state, and the command that comes next."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mllmrec.data.model_folders import is_adapter, lacking
 from mllmrec.errors import ArtifactError, DataError
-from mllmrec.records import Table
+from mllmrec.records import Table, counted
 from mllmrec.stages import STAGES
 from mllmrec.storage.log_lines import log_paths
 from mllmrec.storage.manifests import Manifest
@@ -80,7 +80,9 @@ def _next_command(workspace: Workspace, dataset: str) -> str:
         return f"mllmrec baselines {flag}"
     models = [folder.name for folder in model_folders(workspace) if _model_state(folder)[0] == COMPLETE]
     checkpoints = {folder: _manifest(folder) for folder in checkpoint_folders(workspace, dataset)}
-    whole = {folder: found for folder, found in checkpoints.items() if found and not found.settings.get("fold")}
+    whole = {
+        folder: manifest for folder, manifest in checkpoints.items() if manifest and not manifest.settings.get("fold")
+    }
     by_verb = {manifest.verb: folder for folder, manifest in whole.items()}
     if not models and not by_verb:
         return f"mllmrec fetch backbone Qwen/Qwen3-4B, or without a GPU mllmrec backbone tiny {flag}"
@@ -162,7 +164,7 @@ def _files(workspace: Workspace, dataset: str) -> Iterator[Row]:
 
 
 def _file_state(path: Path, describe: Callable[[Path], str], absent: str, command: str) -> tuple[str, str]:
-    """The state of a file and what makes it. That it can't be read is worth a line and no reason to stop."""
+    """The state of a file and the command that makes it; a file that can't be read is a state too, no error."""
     try:
         if log_paths(path):
             return "not finished: some records are done", command
@@ -174,7 +176,7 @@ def _file_state(path: Path, describe: Callable[[Path], str], absent: str, comman
 def _lines(path: Path) -> str:
     with path.open("rb") as file:
         count = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-    return f"{count:,} lines"
+    return counted(count, "line")
 
 
 def _with_header(path: Path) -> str:
@@ -182,7 +184,7 @@ def _with_header(path: Path) -> str:
 
 
 def _images(folder: Path) -> str:
-    return f"{sum(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()):,} images"
+    return counted(sum(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()), "image")
 
 
 def _size(path: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mllmrec.errors import SettingsError
+from mllmrec.errors import SettingsError, install_command
 
 WORD = r"(?u)[^\W\d_]{2,}"
 
@@ -66,7 +66,7 @@ class SentenceEmbedder:
     def __init__(self, name: str, device: str = "auto") -> None:
         if importlib.util.find_spec("sentence_transformers") is None:
             raise SettingsError(
-                f"--embedder {name} needs sentence-transformers. Install it: pip install 'mllmrec-r1[embed]'; or use "
+                f"--embedder {name} needs sentence-transformers. Install it: {install_command('embed')}; or use "
                 "--embedder tfidf."
             )
         from sentence_transformers import SentenceTransformer

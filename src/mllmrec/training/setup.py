@@ -15,7 +15,7 @@ from mllmrec.data.hints import hint_file
 from mllmrec.data.item_files import read_captions
 from mllmrec.data.model_folders import is_adapter, lacking
 from mllmrec.data.prompts import TEMPLATE_VERSION, PromptFormat, inherited
-from mllmrec.errors import ArtifactError, SettingsError
+from mllmrec.errors import ArtifactError, SettingsError, install_command
 from mllmrec.models.huggingface import LoadedModel
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import GrpoSettings, TrainingSettings
@@ -157,4 +157,4 @@ def as_trained(settings: GrpoSettings, base: Path) -> GrpoSettings:
 
 def _require_tensorboard() -> None:
     if importlib.util.find_spec("tensorboard") is None:
-        raise SettingsError("--track needs TensorBoard. Install it: pip install 'mllmrec-r1[track]'.")
+        raise SettingsError(f"--track needs TensorBoard. Install it: {install_command('track')}.")

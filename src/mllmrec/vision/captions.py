@@ -31,7 +31,7 @@ from mllmrec.models.base import Request, Teacher
 from mllmrec.models.server.asking import ask_all
 from mllmrec.models.server.spending import Spending, dry_run_table
 from mllmrec.progress import progress
-from mllmrec.records import Summary, Table
+from mllmrec.records import Summary, Table, counted
 from mllmrec.settings.texts import CaptionSettings
 from mllmrec.storage.json_streams import write_object
 from mllmrec.storage.manifests import Manifest, hash_files, hash_model
@@ -203,10 +203,10 @@ def _teacher(settings: CaptionSettings, workspace: Workspace) -> Teacher:
 def _estimate(settings: CaptionSettings, requests: CaptionRequests, keys: Sequence[str], spending: Spending) -> Summary:
     """The cost of captioning with a model; images that can't be opened cost nothing."""
     if settings.backend == "pixels":
-        return Summary(headline=f"{len(keys):,} images would be captioned from their pixels, at no cost.")
+        return Summary(headline=f"{counted(len(keys), 'image')} would be captioned from their pixels, at no cost.")
     prompts = (request for request in map(requests.request, keys) if not isinstance(request, str))
     table = dry_run_table(prompts, settings.max_new_tokens, spending)
-    return Summary(headline=f"{len(keys):,} captions would be asked of {settings.model}.", tables=(table,))
+    return Summary(headline=f"{counted(len(keys), 'caption')} would be asked of {settings.model}.", tables=(table,))
 
 
 def _summary(path: Path, manifest: Manifest | None) -> Summary:
@@ -225,7 +225,7 @@ def _summary(path: Path, manifest: Manifest | None) -> Summary:
         note=f"Captions are by {manifest.details['writer']}: {manifest.details['about']}.",
     )
     return Summary(
-        headline=f"{counts['done']:,} of {counts['in']:,} images have a caption in {path.name}.",
+        headline=f"{counts['done']:,} of {counted(counts['in'], 'image has', 'images have')} a caption in {path.name}.",
         artifact=path,
         tables=(table,),
         facts=dict(counts),

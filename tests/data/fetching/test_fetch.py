@@ -398,7 +398,7 @@ def test_an_id_that_is_none_is_told(workspace: Workspace) -> None:
 
 def test_modelscope_missing_names_the_command(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "modelscope", None)
-    with pytest.raises(BackendError, match=r"pip install 'mllmrec-r1\[modelscope\]'"):
+    with pytest.raises(BackendError, match=r"pip install -c requirements\.lock -e '\.\[modelscope\]'"):
         run_backbone(FetchBackboneSettings(id="maker/Small", from_="modelscope"), workspace)
 
 

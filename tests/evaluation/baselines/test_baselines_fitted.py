@@ -260,7 +260,9 @@ def test_a_missing_library_is_told_with_the_command_that_installs_it(
 ) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "rectools" else found(name))
-    with pytest.raises(SettingsError, match=r"itemknn, sasrec need RecTools.*pip install 'mllmrec-r1\[baselines\]'"):
+    with pytest.raises(
+        SettingsError, match=r"itemknn, sasrec need RecTools.*pip install -c requirements\.lock -e '\.\[baselines\]'"
+    ):
         baselines_stage.run(settings_of(ring, names="popularity,itemknn,sasrec"), ring)
 
 

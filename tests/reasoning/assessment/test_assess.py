@@ -276,7 +276,7 @@ def test_an_embedder_that_is_not_installed_is_told_with_the_command(gallery: Wor
     if importlib.util.find_spec("sentence_transformers") is not None:
         pytest.skip("sentence-transformers is installed")
     write_traces(gallery, traces())
-    with pytest.raises(SettingsError, match=r"pip install 'mllmrec-r1\[embed\]'"):
+    with pytest.raises(SettingsError, match=r"pip install -c requirements\.lock -e '\.\[embed\]'"):
         assess(gallery, embedder="all-MiniLM-L6-v2")
 
 

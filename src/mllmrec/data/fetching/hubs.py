@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from mllmrec.errors import BackendError, SettingsError
+from mllmrec.errors import BackendError, SettingsError, install_command
 from mllmrec.progress import note
 
 ALLOWED = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model", "LICENSE*"]
@@ -61,7 +61,7 @@ def from_modelscope(model_id: str, revision: str | None, folder: Path) -> str:
     except ImportError as error:
         raise BackendError(
             "Downloading from ModelScope needs the package modelscope, which is not installed. Run "
-            "`pip install 'mllmrec-r1[modelscope]'`, or use --from huggingface."
+            f"`{install_command('modelscope')}`, or use --from huggingface."
         ) from error
     note(f"Licence of {model_id}: see https://modelscope.cn/models/{model_id}.")
     try:

@@ -13,13 +13,13 @@ from typing import Any
 
 from mllmrec.data.item_files import read_captions
 from mllmrec.data.sequences import Interactions
-from mllmrec.errors import SettingsError
+from mllmrec.errors import SettingsError, install_command
 from mllmrec.evaluation.baselines.base import Baseline
 from mllmrec.evaluation.baselines.counts import Markov, Popularity, Random, Recency
 from mllmrec.storage.workspace import Workspace
 
 Params = Mapping[str, Any]
-INSTALL = "pip install 'mllmrec-r1[baselines]'"
+INSTALL = install_command("baselines")
 
 
 @dataclass(frozen=True, kw_only=True)

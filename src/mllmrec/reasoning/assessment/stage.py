@@ -37,7 +37,7 @@ from mllmrec.reasoning.assessment.verdicts import (
     stored_rows,
     write_verdicts,
 )
-from mllmrec.records import Summary, Table
+from mllmrec.records import Summary, Table, counted
 from mllmrec.settings.texts import AssessSettings
 from mllmrec.storage.manifests import Manifest, hash_files, hash_model
 from mllmrec.storage.record_log import Work, open_work
@@ -54,10 +54,22 @@ SHOWN: Mapping[str, tuple[str, Callable[[Parts], float | None]]] = {
     "length": ("length", lambda parts: parts.length),
 }
 NOTED = {
-    "mismatched": "records of the file belong to no window of the train split and are left out",
-    "repeated": "records of the file repeat an example and are left out",
-    "held_out": "traces are of validation users, whom nothing trains on, and are left out",
-    "answer_conditioned": "traces were written with the target in view: what they do for it is no merit of theirs",
+    "mismatched": (
+        "record of the file belongs to no window of the train split and is left out",
+        "records of the file belong to no window of the train split and are left out",
+    ),
+    "repeated": (
+        "record of the file repeats an example and is left out",
+        "records of the file repeat an example and are left out",
+    ),
+    "held_out": (
+        "trace is of a validation user, whom nothing trains on, and is left out",
+        "traces are of validation users, whom nothing trains on, and are left out",
+    ),
+    "answer_conditioned": (
+        "trace was written with the target in view: what it does for it is no merit of its own",
+        "traces were written with the target in view: what they do for it is no merit of theirs",
+    ),
 }
 NO_SCORER = (
     "Without --scorer nothing was said about prediction consistency: confidence comes from the other parts. Train two "
@@ -177,7 +189,7 @@ def _chunks(joined: Iterable[Joined]) -> Iterator[list[Joined]]:
 def summary(path: Path, manifest: Manifest, assessment: Assessment, *, headline: str) -> Summary:
     """The tables and warnings of a finished assessment."""
     records = manifest.counts["records"]
-    warnings = [f"{records[name]:,} {text}." for name, text in NOTED.items() if records.get(name)]
+    warnings = [f"{counted(records[name], *words)}." for name, words in NOTED.items() if records.get(name)]
     if all(parts.lift is None for parts in assessment.parts.values()):
         warnings.append(NO_SCORER)
     return Summary(

@@ -26,7 +26,7 @@ from mllmrec.models.base import Request, Teacher
 from mllmrec.reasoning.writing.prompts import amended, answer_conditioned_prompt, refine_prompt
 from mllmrec.reasoning.writing.resumable import Window, WritingJob, carry_out, shown_history
 from mllmrec.reasoning.writing.steps import four_steps
-from mllmrec.records import Summary, Trace
+from mllmrec.records import Summary, Trace, counted
 from mllmrec.settings.texts import RefineSettings
 from mllmrec.storage.manifests import Manifest, hash_files
 from mllmrec.storage.workspace import Workspace, require
@@ -35,6 +35,13 @@ CONDITIONED = (
     "Answer-conditioned: the writer is shown the target, so these traces explain a known answer. Training on them can "
     "raise the reward without teaching to rank; `mllmrec assess` rejects those that name it."
 )
+LEFT_OUT = {
+    "mismatched": (
+        "draft belongs to no window of the train split and is left out",
+        "drafts belong to no window of the train split and are left out",
+    ),
+    "empty": ("draft holds no words and is left out", "drafts hold no words and are left out"),
+}
 PROFILED = "profile writes from statistics and doesn't read the drafts; they only say which examples get a trace."
 
 
@@ -94,8 +101,8 @@ def _warnings(drafts: Drafts, path: Path, workspace: Workspace, settings: Refine
     warnings = [CONDITIONED] if settings.answer_conditioned else []
     warnings += [PROFILED] if settings.backend == "profile" else []
     warnings += [
-        f"{path.name}: {drafts.counts[fate]:,} drafts {words} and are left out."
-        for fate, words in (("mismatched", "belong to no window of the train split"), ("empty", "hold no words"))
+        f"{path.name}: {counted(drafts.counts[fate], *words)}."
+        for fate, words in LEFT_OUT.items()
         if drafts.counts[fate]
     ]
     manifest = Manifest.read(path)
