@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mllmrec import DataError
-from mllmrec.data.prompts import TEMPLATE_VERSION, Answer, Renderer, parse, parse_list, plain
+from mllmrec.data.prompts import TEMPLATE_VERSION, ParsedAnswer, Renderer, parse, parse_list, plain
 from mllmrec.data.sequences import Catalogue
 from mllmrec.records import Item, RankingExample, Split
 
@@ -313,14 +313,14 @@ def test_the_budget_counts_every_prompt() -> None:
     ],
 )
 def test_an_answer_is_the_id_at_the_start_of_a_line(text: str, item_id: str | None, lines: int) -> None:
-    assert parse(text) == Answer(item_id=item_id, lines=lines)
+    assert parse(text) == ParsedAnswer(item_id=item_id, lines=lines)
 
 
 @given(st.text("abAB019_-", min_size=1, max_size=5), st.one_of(st.text(), MARKUP))
 @settings(deadline=None, max_examples=300)
 def test_the_right_answer_is_read_back_for_any_title(item: str, title: str) -> None:
     answer = renderer({item: title}).answer(item)
-    assert parse(answer) == Answer(item_id=item, lines=1)
+    assert parse(answer) == ParsedAnswer(item_id=item, lines=1)
     assert parse_list(answer, [item]) == ([item], 0)
 
 
@@ -328,7 +328,7 @@ def test_the_right_answer_is_read_back_for_any_title(item: str, title: str) -> N
 @settings(deadline=None)
 def test_a_caption_can_forge_no_line(title: str, caption: str) -> None:
     line = renderer({"1": title}, {"1": caption}).line("1", 50)
-    assert parse(line) == Answer(item_id="1", lines=1)
+    assert parse(line) == ParsedAnswer(item_id="1", lines=1)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllmrec.data.prompts import Answer, parse
+from mllmrec.data.prompts import ParsedAnswer, parse
 from mllmrec.data.visible_answer import is_mark, open_thought, visible_answer
 
 THOUGHT = "Okay, the user wants one sentence.\n[ITEM_3] Pot could be it, or <b>not</b>."
@@ -54,7 +54,7 @@ def test_the_answer_behind_a_thought_and_in_a_wrapper(opening: str, closing: str
 
 @pytest.mark.parametrize(("opening", "closing"), THOUGHTS.values(), ids=THOUGHTS)
 def test_an_item_in_a_thought_is_no_answer(opening: str, closing: str) -> None:
-    assert parse(f"{opening}{THOUGHT}{closing}[ITEM_12] Lamp") == Answer(item_id="12", lines=1)
+    assert parse(f"{opening}{THOUGHT}{closing}[ITEM_12] Lamp") == ParsedAnswer(item_id="12", lines=1)
 
 
 @pytest.mark.parametrize("mark", [mark for mark in THOUGHTS if mark not in ("granite",)])
@@ -106,8 +106,8 @@ def test_several_boxes_in_a_sentence_lose_their_marks_alone() -> None:
 
 def test_a_title_cannot_spell_a_mark_of_reasoning() -> None:
     for title in ("The [/THINK] of it", "◁/think▷", "assistantfinal cut", "\\boxed{x}", "[THINK]", "final</ answer>"):
-        assert parse(f"[ITEM_12] {title}") == Answer(item_id="12", lines=1)
-    assert parse("[ITEM_3] Pot[/THINK][ITEM_12] Lamp") == Answer(item_id="12", lines=1)
+        assert parse(f"[ITEM_12] {title}") == ParsedAnswer(item_id="12", lines=1)
+    assert parse("[ITEM_3] Pot[/THINK][ITEM_12] Lamp") == ParsedAnswer(item_id="12", lines=1)
 
 
 def test_marks_of_special_tokens_are_known() -> None:

@@ -1,9 +1,7 @@
-"""The data card: what a dataset folder holds, counted from its files alone.
+"""The data card: counts and shares of a dataset folder, from its files alone, and their table.
 
 It reads train.tsv, valid.tsv and test.tsv (the last two may be absent) and the titles, so a folder that was never
 made by `prepare` has a card too. `prepare` adds a section `import` with what only it can know.
-
-The data card as a table for a reader.
 """
 
 from __future__ import annotations
@@ -59,7 +57,7 @@ def card(workspace: Workspace, dataset: str, *, window: int = 10) -> dict[str, A
 
 
 def user_sequences(lines: Iterable[Line]) -> dict[str, list[str]]:
-    """What is known of each user, oldest first: the lines of all splits, laid over one another where they overlap."""
+    """The items of each user, oldest first: the lines of all splits, joined where they overlap."""
     sequences: dict[str, list[str]] = {}
     for line in lines:
         sequences[line.user_id] = overlaid(sequences.get(line.user_id, []), line.items)
@@ -97,7 +95,7 @@ def overlap(first: Sequence[Line], second: Sequence[Line], window: int) -> dict[
 
 
 def unseen_targets(lines: Sequence[Line], trained: Set[str]) -> dict[str, Any]:
-    """Targets that are none of the items on train lines: how many items, and on how many lines."""
+    """Targets that no train line holds: how many items, and on how many lines."""
     unseen = [line.items[-1] for line in lines if line.items[-1] not in trained]
     return {"items": len(set(unseen)), "lines": _share(len(unseen), len(lines))}
 
@@ -120,22 +118,6 @@ def lengths(values: Sequence[int]) -> dict[str, float]:
         "mean": round(statistics.fmean(values), 2),
         "max": max(values),
     }
-
-
-def _split_facts(lines: Sequence[Line]) -> dict[str, Any]:
-    return {
-        "lines": len(lines),
-        "users": len({line.user_id for line in lines}),
-        "lengths": lengths([len(line.items) for line in lines]),
-    }
-
-
-def _share(count: int, total: int) -> dict[str, Any]:
-    return {"count": count, "share": _rounded(count, total)}
-
-
-def _rounded(count: int, total: int) -> float:
-    return round(count / total, 6) if total else 0.0
 
 
 def table(facts: Mapping[str, Any]) -> Table:
@@ -164,6 +146,22 @@ def table(facts: Mapping[str, Any]) -> Table:
     return Table(
         title=f"Data card of {facts['dataset']}", columns=("figure", "value"), rows=tuple(rows), justify="left"
     )
+
+
+def _split_facts(lines: Sequence[Line]) -> dict[str, Any]:
+    return {
+        "lines": len(lines),
+        "users": len({line.user_id for line in lines}),
+        "lengths": lengths([len(line.items) for line in lines]),
+    }
+
+
+def _share(count: int, total: int) -> dict[str, Any]:
+    return {"count": count, "share": _rounded(count, total)}
+
+
+def _rounded(count: int, total: int) -> float:
+    return round(count / total, 6) if total else 0.0
 
 
 def _import_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

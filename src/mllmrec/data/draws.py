@@ -1,9 +1,7 @@
 """Randomness without order: a draw depends on (seed, purpose, key) and on nothing else.
 
-Rows may be shuffled, sharded or resumed and every example still gets the same negatives, because each asks for a
-generator of its own.
-
-Parts of the users by hash, so that a model trained on one part can judge the other.
+Rows may be shuffled, sharded or resumed and every example still gets the same negatives, because each has a generator
+of its own. Folds are parts of the users by hash, so that a model trained on one part can judge the other.
 """
 
 from __future__ import annotations
@@ -32,10 +30,6 @@ def uniform(seed: int, purpose: str, key: str) -> float:
     return (_digest(seed, purpose, key) >> 203) / (1 << 53)
 
 
-def _digest(seed: int, purpose: str, key: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}\x1f{purpose}\x1f{key}".encode()).digest(), "big")
-
-
 def in_fold(user_id: str, fold: str) -> bool:
     """Whether a user belongs to part i of n, written i/n; everyone does where no fold is named.
 
@@ -46,3 +40,7 @@ def in_fold(user_id: str, fold: str) -> bool:
         return True
     part, parts = map(int, fold.split("/"))
     return int(hashlib.sha256(f"fold:{user_id}".encode()).hexdigest()[:8], 16) % parts == part - 1
+
+
+def _digest(seed: int, purpose: str, key: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}\x1f{purpose}\x1f{key}".encode()).digest(), "big")

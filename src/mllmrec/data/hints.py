@@ -1,11 +1,11 @@
-"""Which training examples carry a hint, and what it says.
+"""Which training examples carry a hint, and its words.
 
 A hint is a trace shown in the user's turn, and few examples have one: most data stays plain. The share is one of all
 training examples, exact up to rounding, and drawn by hash among those whose trace may be used. An assessed file gives
 its kept traces alone; a trace that names its own target is never used, whatever file it comes from. A trace whose
-window this run doesn't train on (another part of the users, fewer windows, other lengths) is simply not asked for. The
-file is read twice, first for what may be used and then for the words that are, so that memory holds no more than those.
-Scores of traces that have been written anew since count for nothing: an assessed file is checked against its source.
+window this run doesn't train on (another part of the users, fewer windows, other lengths) is left out. The file is read
+twice, first for which traces may be used and then for the words of the drawn ones, so that memory holds no more than
+those. An assessed file is checked against its source, since scores of traces that were written anew count for nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LEFT_OUT = {
         "traces name their own target and are left out",
     ),
 }
-TOLD = {
+KINDS = {
     "mismatched": "belong to no window of the train split",
     "leaking": "name their own target",
     "rejected": "were rejected by `mllmrec assess`",
@@ -66,7 +66,7 @@ class Hints:
 def read_hints(
     workspace: Workspace, dataset: str, interactions: Interactions, examples: Sequence[RankingExample], draw: HintDraw
 ) -> Hints:
-    """The hints of a training run, the same in every epoch; what is left out and what is short is told.
+    """The hints of a training run, the same in every epoch; notes say what is left out and what is short.
 
     Raises DataError when the file's own records don't fit the train split, ArtifactError when there is none or it was
     assessed before its traces were written anew.
@@ -83,7 +83,7 @@ def read_hints(
         if trace.example_id in chosen:
             texts[trace.example_id] = trace.reasoning
             conditioned += was_conditioned(record, refined=refined)
-    _tell(path, counts, len(texts), round(draw.share * len(examples)))
+    _note_counts(path, counts, len(texts), round(draw.share * len(examples)))
     if conditioned:
         note(
             f"{path}: {conditioned} of the {len(texts)} hints were written with the target in view, so they may lead "
@@ -129,14 +129,14 @@ def _kind(trace: Trace, record: dict[str, Any], asked: Container[str], naming: N
     return "leaking" if naming.names(trace.reasoning, trace.target_id, trace.history) else "usable"
 
 
-def _tell(path: Path, counts: Counter[str], found: int, wanted: int) -> None:
+def _note_counts(path: Path, counts: Counter[str], num_chosen: int, wanted: int) -> None:
     for kind in LEFT_OUT:
         if counts[kind]:
             note(f"{path}: {counted(counts[kind], *LEFT_OUT[kind])}.")
-    if found < wanted:
+    if num_chosen < wanted:
         reasons = "; ".join(_reasons(counts)) or "the file holds no more"
-        note(f"{path}: hints for {found} of the {wanted} examples asked for. Of the other traces {reasons}.")
+        note(f"{path}: hints for {num_chosen} of the {wanted} examples asked for. Of the other traces {reasons}.")
 
 
 def _reasons(counts: Counter[str]) -> Iterator[str]:
-    return (f"{counts[kind]} {words}" for kind, words in TOLD.items() if counts[kind])
+    return (f"{counts[kind]} {words}" for kind, words in KINDS.items() if counts[kind])

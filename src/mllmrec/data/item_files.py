@@ -1,8 +1,7 @@
-"""images/ of one dataset: which file is an item's image, and how images are put there.
+"""The files of items: images/ of one dataset, and the captions.
 
-Each appears whole, and what was fetched is told from the rest.
-
-Reading the captions file: {item: {title, caption}}, successes only.
+An image is written whole, and fetched images are kept apart from those that somebody put there. The captions file is
+{item: {title, caption}} and holds successes only.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ CaptionMode = Literal["auto", "on", "off"]
 
 
 class ImagesFolder:
-    """images/ of one dataset, and the file that tells the origin of what was fetched into it."""
+    """images/ of one dataset, and the file with the origin of the images that were fetched into it."""
 
     def __init__(self, path: Path, origins: Path) -> None:
         self.path, self.origins = path, origins
@@ -43,8 +42,8 @@ class ImagesFolder:
         """Whether an earlier start fetched the image that is there."""
         return item in self._fetched
 
-    def place(self, item: str, body: bytes, suffix: str) -> str:
-        """Give an image its place, in place of the one that was fetched before."""
+    def put(self, item: str, body: bytes, suffix: str) -> str:
+        """Write an image, in place of the one that was fetched before; returns the name of its file."""
         name = f"{item}{suffix}"
         with replacing(self.path / name, "wb") as file:
             file.write(body)
@@ -65,11 +64,11 @@ def image_names(folder: Path) -> dict[str, str]:
     A file may bear an item's id or its raw id, as it stands or in percent-encoding; raw ids are those of the dataset
     in whose folder `folder` lies.
     """
-    found, names = sorted(os.listdir(folder)) if folder.is_dir() else [], dict[str, str]()
+    files, names = sorted(os.listdir(folder)) if folder.is_dir() else [], dict[str, str]()
     raw_items = RawIds.read(folder.parent / f"{folder.parent.name}_ids.csv").items
     safe = {unicodedata.normalize("NFC", raw): item for item, raw in raw_items.items()}
     for suffix in reversed(IMAGE_SUFFIXES):
-        stems = {name: name[: -len(suffix)] for name in found if name.lower().endswith(suffix)}
+        stems = {name: name[: -len(suffix)] for name in files if name.lower().endswith(suffix)}
         spelt = {name: unicodedata.normalize("NFC", stem) for name, stem in stems.items()} if safe else {}
         names |= {safe[unquote(stem)]: name for name, stem in spelt.items() if unquote(stem) in safe}
         names |= {safe[stem]: name for name, stem in spelt.items() if stem in safe}

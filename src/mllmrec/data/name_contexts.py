@@ -1,4 +1,4 @@
-"""Whether words that may be ordinary ones are written like a name where they stand.
+"""Whether words that may be ordinary ones are written like a name where they occur.
 
 A name stands in quotes, has a capital without beginning a sentence, a heading or a list item, has its year in brackets
 behind it, is all that a clause says, or is what somebody watched, was recommended or would like next.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from mllmrec.data.title_spellings import Place
+from mllmrec.data.title_spellings import TitleMatch
 
 _QUOTES, _UNQUOTES = "\"'“‘«[(", "\"'”’»]),.;:!?"
 _EMPHASIS = "*_"
@@ -64,32 +64,32 @@ _ANSWERS = _set("answer prediction pick choice guess candidate recommendation mo
 _FILMS = frozenset({"movies", "films", "titles", "movie", "film"})
 
 
-def has_year(text: str, place: Place) -> bool:
+def has_year(text: str, match: TitleMatch) -> bool:
     """Whether a year in brackets follows."""
-    return bool(_BRACKETED_YEAR.match(text, place.stop))
+    return bool(_BRACKETED_YEAR.match(text, match.stop))
 
 
-def is_name(text: str, place: Place, word: tuple[int, int]) -> bool:
-    """Whether `word`, the telling one of `place`, makes it a name; the words are ordinary otherwise."""
+def is_name(text: str, match: TitleMatch, word: tuple[int, int]) -> bool:
+    """Whether `word`, the distinctive one of `match`, makes it a name; the words are ordinary otherwise."""
     return (
-        has_year(text, place)
-        or _is_quoted(text, place)
-        or has_capital(text, place, word)
-        or _fills_clause(text, place)
-        or _is_chosen(text, place)
+        has_year(text, match)
+        or _is_quoted(text, match)
+        or has_capital(text, match, word)
+        or _fills_clause(text, match)
+        or _is_chosen(text, match)
     )
 
 
-def is_written_as_title(text: str, place: Place) -> bool:
+def is_written_as_title(text: str, match: TitleMatch) -> bool:
     """Whether several words are written like the name of something: capitals in all that are no function words."""
-    if has_year(text, place) or _is_quoted(text, place) or _fills_clause(text, place):
+    if has_year(text, match) or _is_quoted(text, match) or _fills_clause(text, match):
         return True
-    telling = [span for span in place.words if text[slice(*span)].casefold() not in FUNCTION_WORDS]
-    capitals = [text[start].isupper() or text[start].isdigit() for start, _ in telling]
-    return all(capitals) and (len(telling) > 1 or has_capital(text, place, (telling or place.words)[0]))
+    distinctive = [span for span in match.words if text[slice(*span)].casefold() not in FUNCTION_WORDS]
+    capitals = [text[start].isupper() or text[start].isdigit() for start, _ in distinctive]
+    return all(capitals) and (len(distinctive) > 1 or has_capital(text, match, (distinctive or match.words)[0]))
 
 
-def is_rare_name(text: str, place: Place, word: tuple[int, int]) -> bool:
+def is_rare_name(text: str, match: TitleMatch, word: tuple[int, int]) -> bool:
     """The same of a word that is in no other title, which may yet be a common noun (`set in a smoky casino`).
 
     It is a name also where its script or spelling knows no small letters, in a possessive without a determiner, and as
@@ -98,26 +98,26 @@ def is_rare_name(text: str, place: Place, word: tuple[int, int]) -> bool:
     letters = text[slice(*word)]
     if letters.casefold() == letters.upper().casefold() and letters.lower() == letters.upper():
         return True
-    if any(char.isdigit() for char in letters) or is_name(text, place, word):
+    if any(char.isdigit() for char in letters) or is_name(text, match, word):
         return True
     if letters.casefold().endswith("'s"):
-        return not _has_determiner(text, Place(*word, (word,)))
-    if _is_object(text, place):
+        return not _has_determiner(text, TitleMatch(*word, (word,)))
+    if _is_object(text, match):
         return True
-    after, behind = _words_after(text, place), text[place.stop :].lstrip(_MARKUP + " *")
+    after, behind = _words_after(text, match), text[match.stop :].lstrip(_MARKUP + " *")
     return letters[0].isupper() and (after[0] in _AS_SUBJECT | _BEING if after else behind[:1] in {":", "("})
 
 
-def _is_object(text: str, place: Place) -> bool:
+def _is_object(text: str, match: TitleMatch) -> bool:
     """Whether a word in the singular is all that somebody likes: a common noun would have a determiner."""
-    before, after = _words_before(text, place), _words_after(text, place)
+    before, after = _words_before(text, match), _words_after(text, match)
     likes = bool(before) and before[-1].removesuffix("s") in _LIKING
-    return likes and text[place.stop - 1] != "s" and (not after or after[0] in _FOLLOWING)
+    return likes and text[match.stop - 1] != "s" and (not after or after[0] in _FOLLOWING)
 
 
-def _has_determiner(text: str, place: Place) -> bool:
+def _has_determiner(text: str, match: TitleMatch) -> bool:
     """Whether a determiner stands before, with at most two adjectives between."""
-    for before in reversed(_words_before(text, place)[-3:]):
+    for before in reversed(_words_before(text, match)[-3:]):
         if before in DETERMINERS or before in {"the", "one"}:
             return True
         if before in FUNCTION_WORDS or before in _CHOOSING or before in _LIKING or before.endswith(("s", "ed")):
@@ -125,13 +125,13 @@ def _has_determiner(text: str, place: Place) -> bool:
     return False
 
 
-def has_capital(text: str, place: Place, word: tuple[int, int]) -> bool:
+def has_capital(text: str, match: TitleMatch, word: tuple[int, int]) -> bool:
     """Whether a word has a capital without beginning a sentence, and isn't part of a longer phrase with capitals."""
     start, stop = word
     if not text[start].isupper() or _begins_sentence(text, start):
         return False
-    after = text[place.stop : place.stop + 2]
-    if after[:1] in _EMPHASIS and text[place.start - 1 : place.start] in _EMPHASIS:
+    after = text[match.stop : match.stop + 2]
+    if after[:1] in _EMPHASIS and text[match.start - 1 : match.start] in _EMPHASIS:
         return False
     longer = after[:1] == " " and after[1:].isupper() and text[stop - 2 : stop].casefold() != "'s"
     return not longer
@@ -144,24 +144,24 @@ def _begins_sentence(text: str, start: int) -> bool:
     return bool(_OPENING.search(within + text[begin:start]))
 
 
-def _is_quoted(text: str, place: Place) -> bool:
+def _is_quoted(text: str, match: TitleMatch) -> bool:
     """In quotes or brackets; in emphasis, where that isn't the beginning of a phrase (`**Big** themes`)."""
-    before, after = text[place.start - 1 : place.start] if place.start else "", text[place.stop : place.stop + 1]
+    before, after = text[match.start - 1 : match.start] if match.start else "", text[match.stop : match.stop + 1]
     if not before or not after:
         return False
     if before in _EMPHASIS and after in _EMPHASIS:
-        following = _words_after(text, place)
-        if _begins_sentence(text, place.start):
+        following = _words_after(text, match)
+        if _begins_sentence(text, match.start):
             return bool(following) and following[0] in _AS_SUBJECT
         return not following or following[0] in _FOLLOWING | _COORDINATING
     if before in _QUOTES and after in _UNQUOTES:
-        return not _BRACKETED_YEAR.match(text, place.start - 1)
+        return not _BRACKETED_YEAR.match(text, match.start - 1)
     return False
 
 
-def _fills_clause(text: str, place: Place) -> bool:
+def _fills_clause(text: str, match: TitleMatch) -> bool:
     """Whether words stand between stops. `Mood: ...` at the start of a line is a label, `2. ...` a number."""
-    start, stop = place.start, place.stop
+    start, stop = match.start, match.stop
     while start and text[start - 1] in " \t*_\"'“‘«[":
         start -= 1
     while stop < len(text) and text[stop] in "*_\"'”’»]":
@@ -174,12 +174,12 @@ def _fills_clause(text: str, place: Place) -> bool:
     behind = _CLAUSE_END.match(text, stop)
     if behind is None:
         return before == ":" and bool(_DASH.match(text, stop))
-    return before == ":" or not (behind[0].endswith(":") or text[place.start : place.stop].isdigit())
+    return before == ":" or not (behind[0].endswith(":") or text[match.start : match.stop].isdigit())
 
 
-def _is_chosen(text: str, place: Place) -> bool:
+def _is_chosen(text: str, match: TitleMatch) -> bool:
     """Whether the words are what is watched, recommended, likened or expected to be liked, and nothing follows them."""
-    before, after = _words_before(text, place), _words_after(text, place)
+    before, after = _words_before(text, match), _words_after(text, match)
     if before and before[-1] == "the":
         before = before[:-1]
     following = after[0] if after else ""
@@ -202,12 +202,12 @@ def _is_chosen(text: str, place: Place) -> bool:
     return before[-1] in _LIKING and bool(_EXPECTING.intersection(before[-5:]))
 
 
-def _words_before(text: str, place: Place) -> list[str]:
-    """The words of the clause before a place, as far as they count."""
-    clause = _CLAUSE_STOP.split(text[max(0, place.start - _CLAUSE) : place.start].rstrip(_MARKUP))[-1]
+def _words_before(text: str, match: TitleMatch) -> list[str]:
+    """The words of the clause before an occurrence, as far as they count."""
+    clause = _CLAUSE_STOP.split(text[max(0, match.start - _CLAUSE) : match.start].rstrip(_MARKUP))[-1]
     return [word.strip(_MARKUP) for word in clause.casefold().replace("'", " ").split()]
 
 
-def _words_after(text: str, place: Place) -> list[str]:
-    clause = _CLAUSE_STOP.split(text[place.stop : place.stop + _CLAUSE].lstrip(_MARKUP), maxsplit=1)[0]
+def _words_after(text: str, match: TitleMatch) -> list[str]:
+    clause = _CLAUSE_STOP.split(text[match.stop : match.stop + _CLAUSE].lstrip(_MARKUP), maxsplit=1)[0]
     return clause.casefold().split()

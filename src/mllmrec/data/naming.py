@@ -1,11 +1,11 @@
 """Whether a text names an item, by id or by title; and, of many items, which ones it may name.
 
-A title is looked for as it may be written: the spellings and words of `title_spellings.py`, so that possessives,
-subtitles, hyphens, &, numerals, case and accents make no difference. What may be ordinary words counts only where it is
-written like a name (`name_contexts.py`): a one-word title that is an ordinary word (it occurs elsewhere in the
+A title is recognised in every way it may be written: the spellings and words of `title_spellings.py`, so that
+possessives, subtitles, hyphens, &, numerals, case and accents make no difference. Ordinary words count only where they
+are written like a name (`name_contexts.py`): a one-word title that is an ordinary word (it occurs elsewhere in the
 catalogue, or is very short or a number), a title of nothing but function words, and a subtitle alone. Another one-word
-title doesn't count in small letters behind "a", "this" or "her". What is a title of the history is no other title:
-where "Toy Story 2" was met, it doesn't name "Toy Story", while "Toy Story" doesn't hide that "Toy Story 2" is named.
+title doesn't count in small letters behind "a", "this" or "her". A title of the history is no other title: where "Toy
+Story 2" was met, it doesn't name "Toy Story", while "Toy Story" doesn't hide that "Toy Story 2" is named.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from typing import Literal
 
 from mllmrec.data.name_contexts import FUNCTION_WORDS, has_year, is_name, is_rare_name, is_written_as_title
 from mllmrec.data.sequences import Catalogue
-from mllmrec.data.title_spellings import ARTICLES, Place, Spelling, TitleSpellings, WrittenWords, title_spellings
+from mllmrec.data.title_spellings import ARTICLES, Spelling, TitleMatch, TitleSpellings, WrittenWords, title_spellings
 
 SHORT_WORD = 4
-
 MIXED_ID, LONGEST_ANNOUNCEMENT = 5, 32
-
-# What may stand between "item" and an id: a few marks within the sentence, "id", "no." or "number".
 _MARKS = r"(?:_|[^\w.,;!?\n]){0,4}"
+"""What may stand between "item" and an id: a few marks within the sentence, "id", "no." or "number"."""
 _KINDS = "item|id|movie|film|title|candidate|option|product|book|video"
 _ID_COMES = re.compile(rf"(?:(?<![^\W_])(?:{_KINDS})|#|№){_MARKS}(?:(?:id|no\.?|nr\.?|number){_MARKS})?\Z")
 _ID_ENDS, _ID_STARTS = re.compile(r"(?![\w.-]*[^\W_])"), re.compile(r"(?<![^\W_])(?<![.-])")
@@ -37,7 +35,7 @@ _KIND = re.compile(rf"(?<![^\W_])(?:movie|film|title|candidate|option|product|bo
 
 
 class Naming:
-    """Looks for the items of one catalogue in texts; `captions` only tell which words are ordinary."""
+    """Looks for the items of one catalogue in texts; words of `captions` count as ordinary."""
 
     def __init__(self, catalogue: Catalogue, captions: Mapping[str, str] | None = None) -> None:
         self._catalogue = catalogue
@@ -46,7 +44,7 @@ class Naming:
         self._described = {word for caption in (captions or {}).values() for word in _distinct(caption)}
 
     def names(self, text: str, item_id: str, history: Sequence[str] = ()) -> Literal["id", "title"] | None:
-        """How `text` names the item, if it does; titles of `history` are passed over.
+        """How `text` names the item, if it does; occurrences within titles of `history` don't count.
 
         >>> from mllmrec.records import Item
         >>> titles = {"1": "Matrix, The (1999)", "2": "Big (1988)", "3": "Big Lebowski, The (1998)"}
@@ -60,11 +58,13 @@ class Naming:
         if mentions_id(text, item_id):
             return "id"
         written = WrittenWords(text)
-        found = list(self._places(item_id, written))
-        if not found:
+        matches = list(self._matches(item_id, written))
+        if not matches:
             return None
-        own = [place for item in history for spelling in self.all_spellings(item) for place in written.places(spelling)]
-        return "title" if any(not any(other.covers(place) for other in own) for place in found) else None
+        own = [
+            match for item in history for spelling in self.all_spellings(item) for match in written.matches(spelling)
+        ]
+        return "title" if any(not any(other.covers(match) for other in own) for match in matches) else None
 
     def spellings(self, item_id: str) -> tuple[Spelling, ...]:
         """The ways an item's whole title may be written, the title as it is read first."""
@@ -80,31 +80,31 @@ class Naming:
             self._spellings[item_id] = title_spellings(self._catalogue.title(item_id))
         return self._spellings[item_id]
 
-    def _places(self, item_id: str, written: WrittenWords) -> Iterator[Place]:
-        """Where the title, or its subtitle, stands and means the item."""
+    def _matches(self, item_id: str, written: WrittenWords) -> Iterator[TitleMatch]:
+        """The occurrences of the title, or of its subtitle, that mean the item."""
         names, subtitles = self._spellings_of(item_id)
         for spelling in names:
-            for place in written.places(spelling):
-                if self._means(spelling, place, written.text) or self._opens(names[0], spelling, place, written.text):
-                    yield place
+            for match in written.matches(spelling):
+                if self._means(spelling, match, written.text) or self._opens(names[0], spelling, match, written.text):
+                    yield match
         for spelling in subtitles:
-            yield from (place for place in written.places(spelling) if is_written_as_title(written.text, place))
+            yield from (match for match in written.matches(spelling) if is_written_as_title(written.text, match))
 
-    def _means(self, spelling: Spelling, place: Place, text: str) -> bool:
-        telling = [at for at, word in enumerate(spelling) if word not in ARTICLES]
-        if not telling:
-            return has_year(text, place)
-        word = place.words[telling[0]]
-        if len(telling) > 1 or len(spelling) > 2:  # L.A. is two articles by its letters
-            ordinary = all(spelling[at] in FUNCTION_WORDS or spelling[at].isdigit() for at in telling)
-            return not ordinary or is_name(text, place, word)
-        if self.is_ordinary(spelling[telling[0]]):
-            return is_name(text, place, word)
-        return is_rare_name(text, place, word)
+    def _means(self, spelling: Spelling, match: TitleMatch, text: str) -> bool:
+        distinctive = [at for at, word in enumerate(spelling) if word not in ARTICLES]
+        if not distinctive:
+            return has_year(text, match)
+        word = match.words[distinctive[0]]
+        if len(distinctive) > 1 or len(spelling) > 2:  # L.A. is two articles by its letters
+            ordinary = all(spelling[at] in FUNCTION_WORDS or spelling[at].isdigit() for at in distinctive)
+            return not ordinary or is_name(text, match, word)
+        if self.is_ordinary(spelling[distinctive[0]]):
+            return is_name(text, match, word)
+        return is_rare_name(text, match, word)
 
-    def _opens(self, title: Spelling, spelling: Spelling, place: Place, text: str) -> bool:
+    def _opens(self, title: Spelling, spelling: Spelling, match: TitleMatch, text: str) -> bool:
         """Whether a text opens with a title that has an article, behind another article: `a lantern in the dark`."""
-        before = text[: place.start].split()
+        before = text[: match.start].split()
         return (
             title[0] in ARTICLES
             and (not before or (len(before) == 1 and before[0] in ARTICLES))
@@ -115,10 +115,6 @@ class Naming:
     def is_ordinary(self, word: str) -> bool:
         """Whether a word alone, as `title_spellings.py` compares it, may mean anything."""
         return len(word) < SHORT_WORD or word.isdigit() or self._titled[word] > 1 or word in self._described
-
-
-def _distinct(text: str) -> set[str]:
-    return {word for reading in WrittenWords(text).readings for word in reading.words}
 
 
 def mentions_id(text: str, item_id: str) -> bool:
@@ -141,22 +137,8 @@ def mentions_id(text: str, item_id: str) -> bool:
     )
 
 
-def _is_announced(text: str, start: int, stop: int) -> bool:
-    before = text[max(0, start - LONGEST_ANNOUNCEMENT) : start]
-    if not _ID_COMES.search(before):
-        return False
-    return not (_KIND.search(before) and _COUNTED.match(text, stop))
-
-
-def _occurrences(text: str, part: str) -> Iterator[int]:
-    at = text.find(part)
-    while at >= 0:
-        yield at
-        at = text.find(part, at + 1)
-
-
 class SpellingIndex:
-    """The spellings of items, their `subtitles` too if wanted, to be looked for in texts all at once."""
+    """The spellings of items, with `subtitles` if wanted, to be looked for in texts all at once."""
 
     def __init__(self, naming: Naming, items: Iterable[str], *, subtitles: bool = False) -> None:
         self._items = defaultdict[Spelling, list[str]](list)
@@ -171,10 +153,28 @@ class SpellingIndex:
 
         >>> from mllmrec.data.sequences import Catalogue
         >>> from mllmrec.records import Item
-        >>> shelf = Catalogue([Item(item_id="1", title="Paper"), Item(item_id="2", title="Paper Moon (1996)")])
-        >>> list(SpellingIndex(Naming(shelf), shelf).at(("a", "paper", "moon"), 1))
+        >>> catalogue = Catalogue([Item(item_id="1", title="Paper"), Item(item_id="2", title="Paper Moon (1996)")])
+        >>> list(SpellingIndex(Naming(catalogue), catalogue).at(("a", "paper", "moon"), 1))
         [(2, ['2']), (1, ['1'])]
         """
         for length in sorted(self._lengths.get(written[start], ()), reverse=True):
             if items := self._items.get(written[start : start + length]):
                 yield length, items
+
+
+def _distinct(text: str) -> set[str]:
+    return {word for reading in WrittenWords(text).readings for word in reading.words}
+
+
+def _is_announced(text: str, start: int, stop: int) -> bool:
+    before = text[max(0, start - LONGEST_ANNOUNCEMENT) : start]
+    if not _ID_COMES.search(before):
+        return False
+    return not (_KIND.search(before) and _COUNTED.match(text, stop))
+
+
+def _occurrences(text: str, part: str) -> Iterator[int]:
+    at = text.find(part)
+    while at >= 0:
+        yield at
+        at = text.find(part, at + 1)

@@ -3,9 +3,7 @@
     find the files -> read -> clean and order -> k-core -> split -> write -> card
 
 The card is the artifact: its manifest is written last and marks the whole folder as finished. Files that prepare
-did not write are never replaced unless told to.
-
-The importer of each source name.
+did not write are never replaced without --overwrite. `IMPORTERS` holds the importer of each source name.
 """
 
 from __future__ import annotations
@@ -35,7 +33,6 @@ from mllmrec.storage.manifests import Manifest, finished, manifest_path, unmark,
 from mllmrec.storage.workspace import Workspace, partial, read_json, sha256, write_json
 
 IMAGE_FOLDERS = ("images", "covers", "posters")
-
 IMPORTERS: dict[Source, Importer] = {
     "movielens-100k": MOVIELENS_100K,
     "movielens-latest": MOVIELENS_LATEST,
@@ -100,18 +97,6 @@ def dataset_files(workspace: Workspace, dataset: str) -> list[Path]:
     return [*lines, workspace.titles(dataset), workspace.pairs(dataset)]
 
 
-def _made_files(workspace: Workspace, dataset: str) -> list[Path]:
-    """What a finished folder holds: the map of ids where the manifest tells of one."""
-    manifest, ids = Manifest.read(workspace.card(dataset)), workspace.raw_ids(dataset)
-    mapped = manifest is not None and ids.name in manifest.outputs
-    return [*dataset_files(workspace, dataset), *([ids] if mapped else [])]
-
-
-def _raw_ids_file(workspace: Workspace, dataset: str) -> list[Path]:
-    """The map of ids, where there is one."""
-    return [path for path in (workspace.raw_ids(dataset),) if path.exists()]
-
-
 def refuse_foreign_files(workspace: Workspace, settings: PrepareSettings) -> None:
     """An ArtifactError where the dataset folder holds files that neither a finished nor a broken-off run wrote."""
     artifact = workspace.card(settings.dataset)
@@ -125,10 +110,22 @@ def refuse_foreign_files(workspace: Workspace, settings: PrepareSettings) -> Non
         )
 
 
+def _made_files(workspace: Workspace, dataset: str) -> list[Path]:
+    """The files of a finished folder: those of every dataset, and the map of ids where the manifest lists it."""
+    manifest, ids = Manifest.read(workspace.card(dataset)), workspace.raw_ids(dataset)
+    mapped = manifest is not None and ids.name in manifest.outputs
+    return [*dataset_files(workspace, dataset), *([ids] if mapped else [])]
+
+
+def _raw_ids_file(workspace: Workspace, dataset: str) -> list[Path]:
+    """The map of ids, where there is one."""
+    return [path for path in (workspace.raw_ids(dataset),) if path.exists()]
+
+
 def _write(
     workspace: Workspace, settings: PrepareSettings, division: Division, imported: Imported, raw_ids: RawIds
 ) -> None:
-    """From the first file on, a working log tells the next run that a half-written folder is prepare's own."""
+    """Write the files. A working log marks the half-written folder as prepare's own for the next run."""
     artifact = workspace.card(settings.dataset)
     unmark(artifact)
     artifact.parent.mkdir(parents=True, exist_ok=True)
@@ -210,7 +207,7 @@ def _image_warnings(facts: dict[str, Any]) -> list[str]:
 
 
 def _unlinked_images(workspace: Workspace, settings: PrepareSettings) -> list[str]:
-    """A word on an image folder among the raw files, which is large and therefore not copied."""
+    """A warning about an image folder among the raw files, which is large and therefore not copied."""
     images, raw = workspace.images(settings.dataset), Path(settings.raw).expanduser()
     folders = [path for path in raw.glob("*") if path.is_dir() and path.name.lower().endswith(IMAGE_FOLDERS)]
     if images.exists() or not folders:

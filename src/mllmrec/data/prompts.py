@@ -6,11 +6,10 @@ about its image. Titles and captions are data: control characters collapse to sp
 that could spell a control token (`<|im_end|>`, `<think>`) has its brackets replaced by ‹ and ›, which every tokenizer
 reads as plain text. A tokenizer that has control tokens in other spellings (`[INST]`) breaks those up as well.
 
-The prompt format a checkpoint was trained with, which every later verb inherits.
-
-A model that was trained on windows of ten titles with captions must not be asked about windows of five without: the
-format lies in the checkpoint's manifest, and a conflict is refused. The date that a chat template shows is part of the
-template's version, so that a checkpoint keeps its own.
+`PromptFormat` is the format that a checkpoint was trained with. It lies in the checkpoint's manifest, every later verb
+inherits it, and settings that contradict it are refused: a model trained on windows of ten titles with captions must
+not be asked about windows of five without. The date that a chat template shows is part of the template's version, so
+that a checkpoint keeps its own.
 """
 
 from __future__ import annotations
@@ -30,30 +29,27 @@ from mllmrec.records import RankingExample
 from mllmrec.storage.manifests import Manifest
 
 TEMPLATE_VERSION = "2026-11.3"
-"""Of the wording of prompts, and of what the model's chat template makes of them (backends/chat_templates.py)."""
+"""Of the wording of prompts, and of what the model's chat template makes of them (models/chat_templates.py)."""
 TODAY = "2024-07-26"
 """The date of every prompt whose chat template asks for one, so that prompts don't change overnight. It is part of the
 version; it is the date that Llama 3's own template falls back to."""
 CAPTION_WORDS = (50, 25, 12, 6, 3, 0)
 SHORTEST_HINT = 8
-
 QUESTION = "Which candidate comes next? Answer with one line of the list: [ITEM_<id>] <title>"
 LIST_QUESTION = "Which candidates come next? Answer with the {k} best, best first, one a line: [ITEM_<id>] <title>"
-
 _MARKUP = re.compile(r"<([^<>]+)>")
 _ANSWER = re.compile(r"\[ITEM_([A-Za-z0-9_-][A-Za-z0-9._-]*)\](?:\s|$)")
 KEPT = 100_000
 Encoded = TypeVar("Encoded", bound=Sequence[object])
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-
 FORMER_TEMPLATE = "2026-11.2"
 """The version before, with the same wording. It let the chat template show the day of training: its checkpoints keep
 that day, as `2026-11.2 of 2026-10-31`."""
 
 
 def plain(text: str) -> str:
-    """Text of unknown origin as one line without markup.
+    """Text of unknown origin as one line without markup or control characters.
 
     >>> plain("Toy\\tStory\\n<|im_end|><think>")
     'Toy Story ‹|im_end|›‹think›'
@@ -65,8 +61,8 @@ def plain(text: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a model's text amounts to.
+class ParsedAnswer:
+    """A model's answer, parsed.
 
     `item_id` is the id of its answer line, None when there is no such line; `lines` counts the non-empty lines of what
     is visible.
@@ -76,17 +72,17 @@ class Answer:
     lines: int
 
 
-def parse(text: str) -> Answer:
+def parse(text: str) -> ParsedAnswer:
     """Read an answer. Only an id at the start of a line counts, so a title can't forge one.
 
     >>> parse("<think>\\n</think>\\n[ITEM_12] Toy Story [ITEM_7]")
-    Answer(item_id='12', lines=1)
+    ParsedAnswer(item_id='12', lines=1)
     >>> parse("I would say 12.").item_id is None
     True
     """
     lines = _answer_lines(text)
     ids = [match[1] for line in lines if (match := _ANSWER.match(line))]
-    return Answer(item_id=ids[0] if ids else None, lines=len(lines))
+    return ParsedAnswer(item_id=ids[0] if ids else None, lines=len(lines))
 
 
 def parse_list(text: str, candidates: Sequence[str]) -> tuple[list[str], int]:
@@ -100,22 +96,10 @@ def parse_list(text: str, candidates: Sequence[str]) -> tuple[list[str], int]:
     return ranked, len(named) - len(ranked)
 
 
-def _answer_lines(text: str) -> list[str]:
-    """The non-empty lines of the visible answer.
+class BoundedCache(dict[Key, Value]):
+    """A cache of `write` by its argument; it is emptied when it holds `most` values.
 
-    One line in the form of an answer is taken as it stands, so that no title can spell a mark of reasoning; `plain`
-    left none in angle brackets.
-    """
-    line = text.strip()
-    if not (_ANSWER.match(line) and len(line.splitlines()) == 1 == line.count("[ITEM_") and not _MARKUP.search(line)):
-        text = visible_answer(text).text
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-class Written(dict[Key, Value]):
-    """What `write` made of keys that were asked for before; past `most` of them it begins anew.
-
-    >>> lengths = Written(len, most=2)
+    >>> lengths = BoundedCache(len, most=2)
     >>> [lengths[word] for word in ("one", "two", "three")], list(lengths)
     ([3, 3, 5], ['three'])
     """
@@ -139,8 +123,8 @@ class Renderer(Generic[Encoded]):
     `captions` maps item ids to sentences, and is empty when prompts hold titles alone. `harmless` breaks up control
     tokens in plain text. `budget` counts what had to be left out.
 
-    Catalogue and captions stay as they are, so an item's line is written once; and the search for what fits begins at
-    what fitted last, since fewer words never take more tokens.
+    Catalogue and captions don't change, so an item's line is written once. The search for what fits begins at what
+    fitted last, since fewer words never take more tokens.
     """
 
     catalogue: Catalogue
@@ -156,41 +140,41 @@ class Renderer(Generic[Encoded]):
     ) -> tuple[str, Encoded]:
         """The user's turn and the encoded prompt: captions shorten first, then the hint, then old history goes.
 
-        Candidates and the question always stay: a DataError tells when they alone pass the budget. A hint outside
-        the train split is a programming error.
+        Candidates and the question always stay; raises DataError where they alone pass the budget. A hint outside the
+        train split is a programming error.
         """
         assert hint is None or example.split == "train", "a hint may only occur in a training prompt"
         self.budget["prompts"] += 1
         steps = list(self._reductions(hint, len(example.history)))
 
         def written(step: int) -> tuple[str, Encoded]:
-            words, told, kept = steps[step]
-            text = self.text(example, hint=told, list_length=list_length, caption_words=words, kept=kept)
+            words, shown, kept = steps[step]
+            text = self.text(example, hint=shown, list_length=list_length, caption_words=words, kept=kept)
             return text, self.encode(text)
 
-        def fits(found: tuple[str, Encoded]) -> bool:
-            return len(found[1]) <= self.max_prompt_tokens
+        def fits(prompt: tuple[str, Encoded]) -> bool:
+            return len(prompt[1]) <= self.max_prompt_tokens
 
         step = min(self._fitted, len(steps) - 1)
-        found = written(step)
-        if fits(found):
+        prompt = written(step)
+        if fits(prompt):
             while step and fits(longer := written(step - 1)):
-                step, found = step - 1, longer
-        while not fits(found):
+                step, prompt = step - 1, longer
+        while not fits(prompt):
             step += 1
             if step == len(steps):
                 raise DataError(
-                    f"The prompt of example {example.example_id} takes {len(found[1])} tokens with no history at all; "
+                    f"The prompt of example {example.example_id} takes {len(prompt[1])} tokens with no history at all; "
                     f"--max-prompt-tokens is {self.max_prompt_tokens}. Raise it, or use fewer candidates."
                 )
-            found = written(step)
+            prompt = written(step)
         self._fitted = step
         if step:
-            _, told, kept = steps[step]
+            _, shown, kept = steps[step]
             self.budget["captions_shortened"] += bool(self.captions)
-            self.budget["hint_shortened"] += told != hint
+            self.budget["hint_shortened"] += shown != hint
             self.budget["history_shortened"] += kept < len(example.history)
-        return found
+        return prompt
 
     def text(
         self,
@@ -223,8 +207,8 @@ class Renderer(Generic[Encoded]):
         return self.line(item_id, 0)
 
     @cached_property
-    def _lines(self) -> Written[tuple[str, int], str]:
-        return Written(self._write_line)
+    def _lines(self) -> BoundedCache[tuple[str, int], str]:
+        return BoundedCache(self._write_line)
 
     def _write_line(self, key: tuple[str, int]) -> str:
         item_id, caption_words = key
@@ -258,13 +242,9 @@ def shorter_hints(hint: str | None) -> Iterator[str | None]:
         yield None
 
 
-def _rows(hint: str) -> list[str]:
-    return [row for row in map(plain, hint.splitlines()) if row]
-
-
 @dataclass(frozen=True, kw_only=True)
 class PromptFormat:
-    """What decides how a prompt looks; `hint_share` is told but bound to training alone."""
+    """What decides how a prompt looks; `hint_share` is recorded and concerns training alone."""
 
     window: int
     captions: bool
@@ -273,6 +253,7 @@ class PromptFormat:
     hint_share: float = 0.0
 
     def to_details(self) -> dict[str, Any]:
+        """The entry of a checkpoint's manifest."""
         return {"prompt_format": asdict(self)}
 
     @classmethod
@@ -319,3 +300,19 @@ def inherited(trained: PromptFormat | None, asked: Mapping[str, Any], name: str)
     if conflicts:
         raise SettingsError(f"{'; '.join(conflicts)}. Leave the setting out to inherit it, or train anew.")
     return trained
+
+
+def _answer_lines(text: str) -> list[str]:
+    """The non-empty lines of the visible answer.
+
+    One line in the form of an answer is taken as it stands, so that no title can spell a mark of reasoning; `plain`
+    left none in angle brackets.
+    """
+    line = text.strip()
+    if not (_ANSWER.match(line) and len(line.splitlines()) == 1 == line.count("[ITEM_") and not _MARKUP.search(line)):
+        text = visible_answer(text).text
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _rows(hint: str) -> list[str]:
+    return [row for row in map(plain, hint.splitlines()) if row]

@@ -4,7 +4,7 @@ In files with commas or semicolons a quotation mark opens a field, which may run
 bars) it is a character of the text unless a field is quoted whole on its own line, because their writers rarely quote.
 Lines that were read as one row are counted, and refused where each of them looks like a row of its own.
 
-Text files that others wrote: UTF-8, or an error that names the line.
+`read_text` reads text files that others wrote: UTF-8, or an error that names the line.
 """
 
 from __future__ import annotations
@@ -72,6 +72,19 @@ def csv_rows(content: str, path: Path) -> Iterator[tuple[int, list[str]]]:
         yield start + 1, fields
 
 
+def read_text(path: Path) -> str:
+    """A UTF-8 text file, with or without a byte order mark. Raises DataError with the line of the first bad byte."""
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = data[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path}:{number}: byte 0x{data[error.start]:02x} is not UTF-8. Expected UTF-8 text; if the file is "
+            f"latin-1, convert it: iconv -f latin1 -t utf-8 {path.name}."
+        ) from error
+
+
 def _standard_rows(lines: Sequence[str], text: Delimited) -> Iterator[tuple[int, int, list[str]]]:
     reader = csv.reader(lines, delimiter=text.separator, strict=True)
     start = 0
@@ -127,16 +140,3 @@ def _swallowed(start: int, end: int, text: Delimited) -> DataError:
         f"lines between look like rows of their own with {text.width} fields each. Expected a quotation to end on its "
         f"own line. {EITHER_WAY}"
     )
-
-
-def read_text(path: Path) -> str:
-    """A UTF-8 text file, with or without a byte order mark; a DataError names the line of the first bad byte."""
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = data[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}:{number}: byte 0x{data[error.start]:02x} is not UTF-8. Expected UTF-8 text; if the file is "
-            f"latin-1, convert it: iconv -f latin1 -t utf-8 {path.name}."
-        ) from error

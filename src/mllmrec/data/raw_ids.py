@@ -1,7 +1,7 @@
-"""Ids as they came: which raw id each id of a dataset stands for, where it isn't the raw id itself.
+"""Raw ids: which raw id each id of a dataset stands for, where it isn't the raw id itself.
 
-Ids are words of lines and names of files. `prepare` keeps raw ids that can be both and gives the others a spelling made
-of what can be kept of them and a hash, so that the same raw id gets the same spelling in every import. The map is
+Ids are words of lines and names of files. `prepare` keeps raw ids that can be both. The others get a spelling made of
+what can be kept of them and a hash, so that the same raw id gets the same spelling in every import. The map is
 data/<dataset>/<dataset>_ids.csv with the columns kind (user or item), raw and id; without the file no id was changed.
 """
 
@@ -48,13 +48,15 @@ class RawIds:
         return cls(users=known["user"], items=known["item"])
 
     def user(self, user_id: str) -> str:
+        """The raw id of a user."""
         return self.users.get(user_id, user_id)
 
     def item(self, item_id: str) -> str:
+        """The raw id of an item."""
         return self.items.get(item_id, item_id)
 
     def write(self, path: Path) -> None:
-        """Replace the file; no file where there is nothing to tell."""
+        """Replace the file; there is none where no id was changed."""
         if not (self.users or self.items):
             path.unlink(missing_ok=True)
             return

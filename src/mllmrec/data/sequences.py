@@ -1,4 +1,4 @@
-"""Reading a dataset: sequence lines, the catalogue of titles, and who knows what at which split.
+"""Reading a dataset: sequence lines, the catalogue of titles, and what is known of each user at which split.
 
 A line is `user<TAB>item item ...`, oldest first, its target last. A user may have several lines; what is known of
 the user is their union. Where there is no valid.tsv, a tenth of the users (by hash) are validation: the last item
@@ -67,7 +67,7 @@ class Catalogue(Mapping[str, Item]):
 
 @dataclass(frozen=True, kw_only=True)
 class Interactions:
-    """A dataset as its files tell it."""
+    """The interactions and the catalogue of a dataset, from its files."""
 
     train: list[Line]
     valid: list[Line]
@@ -164,7 +164,7 @@ def windows(items: tuple[str, ...], length: int, mode: Windows) -> list[tuple[st
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The lines of a split file. Blank lines are passed over; anything else amiss is a DataError with file:line."""
+    """The lines of a split file. Blank lines are skipped; raises DataError, with file:line, for any other fault."""
     lines, checked = [], set[str]()
     for number, text in enumerate(io.StringIO(read_text(path), newline=None)):
         if not text.strip():
@@ -193,7 +193,7 @@ def require_dataset(workspace: Workspace, dataset: str) -> Path:
 def read_catalogue(path: Path) -> Catalogue:
     """The items of a titles file: header, then item, title and any attributes.
 
-    Of an item's several rows the first that has a title counts.
+    Of several rows of an item the first that has a title counts. Raises DataError, with file:line, for a bad row.
     """
     rows = csv_rows(read_text(path), path)
     _, header = next(rows, (1, []))

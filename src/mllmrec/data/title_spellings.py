@@ -1,9 +1,10 @@
-"""The ways a title may be written: without its year, with its article moved or left out, by a part, by another name.
+"""The ways a title may be written, and the words by which titles and texts are compared.
 
-The words of a text as titles are compared by: what is written differently and means the same is one word.
+A title may be written without its year, with its article moved or left out, by a part, or by another name in brackets.
 
-Case, accents and apostrophes don't count, `'s` is left out, & is "and", III and "three" are 3. What is joined by
-hyphens, dots, slashes or a change of case (Spider-Man, I.Q., GoodFellas, 3D) is read twice, in parts and as one word.
+In the words of a text, spellings that mean the same are one word: case, accents and apostrophes don't count, `'s` is
+left out, & is "and", III and "three" are 3. Parts joined by hyphens, dots, slashes or a change of case (Spider-Man,
+I.Q., GoodFellas, 3D) are read twice, in parts and as one word.
 """
 
 from __future__ import annotations
@@ -23,10 +24,8 @@ _ALSO_KNOWN = re.compile(r"(?:,\s*)?\b(?:a\.\s?k\.\s?a\.|aka\b|also known as\b):
 _PARTS = re.compile(r"\s*:\s*|\s+[-–—]\s+")
 _OR = re.compile(r"\s+or\Z")
 PART = "part"
-
 Spelling = tuple[str, ...]
 ARTICLES = frozenset({"the", "a", "an", "le", "la", "les", "l", "il", "lo", "der", "die", "das", "el", "los", "las"})
-
 # A letter of a script without spaces is a word of its own.
 _WIDE = r"\u3040-\u30ff\u3400-\u9fff"
 _WORD = re.compile(rf"[{_WIDE}]|[^\W_{_WIDE}]+(?:'[^\W_{_WIDE}]+)*")
@@ -78,58 +77,20 @@ def title_spellings(title: str) -> TitleSpellings:
     return TitleSpellings(known, tuple(part for part in dict.fromkeys(subtitles) if part not in known))
 
 
-def _names(title: str) -> Iterator[str]:
-    """The title without what stands in brackets, and the other names in brackets."""
-    yield _BRACKETS.sub(" ", title)
-    for inner in _BRACKETS.findall(title):
-        yield from (name for name in _ALSO_KNOWN.split(inner) if words(name))
-
-
-def _article_and_rest(name: str) -> tuple[str, str]:
-    """`Matrix, The` and `The Matrix` as ("the", "Matrix"); the article is empty where there is none."""
-    front, comma, last = name.rpartition(",")
-    if comma and words(front) and len(words(last)) == 1 and words(last)[0] in ARTICLES:
-        return words(last)[0], front.strip()
-    first, _, rest = name.strip().partition(" ")
-    if words(rest) and words(first) in [[article] for article in ARTICLES]:
-        return words(first)[0], rest.strip()
-    return "", name.strip()
-
-
-def _with_article(article: str, name: str) -> Iterator[Spelling]:
-    """The article in front, behind and left out."""
-    forms = [name, name.replace("&", " ")] if "&" in name else [name]
-    spellings = list(dict.fromkeys(_with_part_left_out(s for form in forms for s in WrittenWords(form).spellings())))
-    lead = [(article,)] if article else []
-    yield from (first + spelling for first in lead for spelling in spellings)
-    yield from (spelling + last for last in lead for spelling in spellings)
-    yield from spellings
-
-
-def _with_part_left_out(spellings: Iterable[Spelling]) -> Iterator[Spelling]:
-    """`Rocky Part 2` also as `Rocky 2`."""
-    for spelling in spellings:
-        if not spelling:
-            continue
-        yield spelling
-        at = spelling.index(PART) if PART in spelling else 0
-        if at and at + 1 < len(spelling) and spelling[at + 1].isdigit():
-            yield spelling[:at] + spelling[at + 1 :]
-
-
-class Place(NamedTuple):
-    """Where words stand in a text: the first and last character of all, and of each word."""
+class TitleMatch(NamedTuple):
+    """An occurrence of words in a text: the first character and the one after the last, of all and of each word."""
 
     start: int
     stop: int
     words: tuple[tuple[int, int], ...]
 
-    def covers(self, other: Place) -> bool:
+    def covers(self, other: TitleMatch) -> bool:
+        """Whether another occurrence lies within this one."""
         return self.start <= other.start and other.stop <= self.stop
 
 
 class Reading:
-    """One way to cut a text into words, with where each stands."""
+    """One way to cut a text into words, with the span of each."""
 
     def __init__(self, words: list[str], spans: list[tuple[int, int]]) -> None:
         self.words, self._spans = tuple(words), spans
@@ -137,17 +98,17 @@ class Reading:
         for at, word in enumerate(words):
             self._at[word].append(at)
 
-    def places(self, spelling: Spelling) -> Iterator[Place]:
-        """Where the words of a spelling stand one after the other."""
+    def matches(self, spelling: Spelling) -> Iterator[TitleMatch]:
+        """The occurrences of a spelling: its words one after the other."""
         length = len(spelling)
         for at in self._at.get(spelling[0], ()):
             if self.words[at : at + length] == spelling:
                 spans = tuple(self._spans[at : at + length])
-                yield Place(spans[0][0], spans[-1][1], spans)
+                yield TitleMatch(spans[0][0], spans[-1][1], spans)
 
 
 class WrittenWords:
-    """The words of a text in order and where each occurs; `text` is what their places refer to."""
+    """The words of a text in order, with their spans in `text`, the text in plain letters."""
 
     def __init__(self, text: str) -> None:
         self.text = plain_letters(text)
@@ -176,11 +137,11 @@ class WrittenWords:
         ]
         return in_parts, Reading(words, [(spans[group[0]][0], spans[group[-1]][1]) for group in groups])
 
-    def places(self, spelling: Spelling) -> list[Place]:
-        """Where a spelling stands, in any reading; most texts are passed over for lack of one of its words."""
+    def matches(self, spelling: Spelling) -> list[TitleMatch]:
+        """The occurrences of a spelling in any reading; most texts are skipped for lack of one of its words."""
         if any(word not in self._letters_alone for word in spelling if word not in _MEANINGS):
             return []
-        return list(dict.fromkeys(place for reading in self.readings for place in reading.places(spelling)))
+        return list(dict.fromkeys(match for reading in self.readings for match in reading.matches(spelling)))
 
     def spellings(self) -> Iterator[Spelling]:
         """The words of each reading; also with `'s` as a part of the word, since some leave the apostrophe out.
@@ -226,6 +187,45 @@ def plain_letters(text: str) -> str:
         return text.replace("`", "'") if "`" in text else text
     text = unicodedata.normalize("NFKD", text.translate(_OTHER_LETTERS))
     return "".join(char for char in text if not unicodedata.combining(char))
+
+
+def _names(title: str) -> Iterator[str]:
+    """The title without what stands in brackets, and the other names in brackets."""
+    yield _BRACKETS.sub(" ", title)
+    for inner in _BRACKETS.findall(title):
+        yield from (name for name in _ALSO_KNOWN.split(inner) if words(name))
+
+
+def _article_and_rest(name: str) -> tuple[str, str]:
+    """`Matrix, The` and `The Matrix` as ("the", "Matrix"); the article is empty where there is none."""
+    front, comma, last = name.rpartition(",")
+    if comma and words(front) and len(words(last)) == 1 and words(last)[0] in ARTICLES:
+        return words(last)[0], front.strip()
+    first, _, rest = name.strip().partition(" ")
+    if words(rest) and words(first) in [[article] for article in ARTICLES]:
+        return words(first)[0], rest.strip()
+    return "", name.strip()
+
+
+def _with_article(article: str, name: str) -> Iterator[Spelling]:
+    """The article in front, behind and left out."""
+    forms = [name, name.replace("&", " ")] if "&" in name else [name]
+    spellings = list(dict.fromkeys(_with_part_left_out(s for form in forms for s in WrittenWords(form).spellings())))
+    lead = [(article,)] if article else []
+    yield from (first + spelling for first in lead for spelling in spellings)
+    yield from (spelling + last for last in lead for spelling in spellings)
+    yield from spellings
+
+
+def _with_part_left_out(spellings: Iterable[Spelling]) -> Iterator[Spelling]:
+    """`Rocky Part 2` also as `Rocky 2`."""
+    for spelling in spellings:
+        if not spelling:
+            continue
+        yield spelling
+        at = spelling.index(PART) if PART in spelling else 0
+        if at and at + 1 < len(spelling) and spelling[at + 1].isdigit():
+            yield spelling[:at] + spelling[at + 1 :]
 
 
 def _letters(part: str) -> str:

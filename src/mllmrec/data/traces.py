@@ -1,11 +1,9 @@
 """Reading reasoning files and joining each trace to the window of the train split that it was written for.
 
 Our own records hold an example id, the hash of user, target and history. Where such a record fits no line of train.tsv
-any more the file is stale, and using the rest of it would be guessing: that is an error which tells how many, the first
-one, and the command that mends it. Records of the reference implementation hold a line number: it is the physical line,
-verified by user, history and target; what doesn't fit is counted and never used. Records are read one at a time.
-
-What a record of a reasoning file says, ours or the reference implementation's.
+any more the file is stale: a DataError says how many records are, which is the first, and which command mends the file.
+Records of the reference implementation hold a line number: it is the physical line, verified by user, history and
+target; what doesn't fit is counted and never used. Records are read one at a time.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ def written_traces(workspace: Workspace, dataset: str) -> Path:
 
 
 def usable_traces(workspace: Workspace, dataset: str) -> Path:
-    """The file that hints come from: the assessed traces where there are any, else those as they were written."""
+    """The file that hints come from: the assessed traces where there are any, else those that were written."""
     assessed = workspace.assessed_cot(dataset)
     return assessed if assessed.exists() else written_traces(workspace, dataset)
 
@@ -44,7 +42,7 @@ def usable_traces(workspace: Workspace, dataset: str) -> Path:
 def verify_assessed(workspace: Workspace, dataset: str) -> None:
     """Refuse an assessed file that was made of other traces than those that are there. Raises ArtifactError.
 
-    Where nothing is there to compare it is taken on trust, and a missing manifest is told.
+    Where there is nothing to compare it is taken on trust, with a note where the manifest is missing.
     """
     assessed, source = workspace.assessed_cot(dataset), _written(workspace, dataset)
     manifest = Manifest.read(assessed)
@@ -59,15 +57,10 @@ def verify_assessed(workspace: Workspace, dataset: str) -> None:
         )
 
 
-def _written(workspace: Workspace, dataset: str) -> Path:
-    refined = workspace.refined_cot(dataset)
-    return refined if refined.exists() else workspace.pseudo_cot(dataset)
-
-
 class TraceJoin:
     """Joins the records of one file to the train split, as often as it is iterated over.
 
-    `counts` tells of the last pass: `joined`, `mismatched` (of the reference's records) and `repeated` (the same
+    `counts` is of the last pass: `joined`, `mismatched` (of the reference's records) and `repeated` (the same
     example again; the first record counts). A trace without words is joined too, with an empty `reasoning`.
     """
 
@@ -118,7 +111,7 @@ class MisfitError(DataError):
 
 
 class TrainWindows:
-    """The lines of the train split, to be asked which window a record was written for."""
+    """The lines of the train split, in which the window of a record is looked up."""
 
     def __init__(self, interactions: Interactions) -> None:
         self._physical = {line.line_index: line for line in interactions.train}
@@ -167,7 +160,7 @@ def holds(items: Sequence[str], span: Sequence[str]) -> bool:
 
 
 class TraceContent(NamedTuple):
-    """Whose trace a record is, and its words, which may be none."""
+    """The user, the window and the words (perhaps none) of a record."""
 
     user_id: str
     history: tuple[str, ...]
@@ -176,20 +169,22 @@ class TraceContent(NamedTuple):
 
     @property
     def span(self) -> tuple[str, ...]:
+        """The window: the history and the target."""
         return (*self.history, self.target_id)
 
     @property
     def example_id(self) -> str:
+        """The hash of user, target and history."""
         return example_id(self.user_id, self.target_id, self.history)
 
 
 def read_content(record: Mapping[str, Any]) -> TraceContent | None:
     """The content of a record, ours or the reference's; None where its user, history or target is missing or no id."""
     items, text = record.get("history_items"), record.get("reasoning")
-    found = [_id(record.get("user_id")), _id(record.get("target_item"))]
-    found += [_id(item) for item in items] if isinstance(items, list) and items else [None]
-    ids = [each for each in found if each is not None]
-    if len(ids) < len(found):
+    values = [_id(record.get("user_id")), _id(record.get("target_item"))]
+    values += [_id(item) for item in items] if isinstance(items, list) and items else [None]
+    ids = [value for value in values if value is not None]
+    if len(ids) < len(values):
         return None
     user_id, target_id, *history = ids
     reasoning = text.strip() if isinstance(text, str) else ""
@@ -198,12 +193,17 @@ def read_content(record: Mapping[str, Any]) -> TraceContent | None:
 
 def was_conditioned(record: Mapping[str, Any], *, refined: bool) -> bool:
     """Whether the writer of a record was shown the target. Ours say so; the reference's refiner always is."""
-    told = record.get("answer_conditioned")
-    return refined if told is None else bool(told)
+    stated = record.get("answer_conditioned")
+    return refined if stated is None else bool(stated)
+
+
+def _written(workspace: Workspace, dataset: str) -> Path:
+    refined = workspace.refined_cot(dataset)
+    return refined if refined.exists() else workspace.pseudo_cot(dataset)
 
 
 def _id(value: Any) -> str | None:
     """The id of the reference's {item_id, ...} object, or a plain one; None where it can't be one."""
-    found = value.get("item_id") if isinstance(value, dict) else value
-    usable = isinstance(found, (str, int)) and not isinstance(found, bool)
-    return str(found) if usable and ID_PATTERN.fullmatch(str(found)) else None
+    plain = value.get("item_id") if isinstance(value, dict) else value
+    usable = isinstance(plain, (str, int)) and not isinstance(plain, bool)
+    return str(plain) if usable and ID_PATTERN.fullmatch(str(plain)) else None

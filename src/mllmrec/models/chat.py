@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from mllmrec.data.prompts import TEMPLATE_VERSION, TODAY, PromptFormat, Renderer, Written, plain
+from mllmrec.data.prompts import TEMPLATE_VERSION, TODAY, BoundedCache, PromptFormat, Renderer, plain
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import BackendError
 from mllmrec.models.base import ScoringTask
@@ -153,8 +153,8 @@ class Encoder:
         return list(self._answers[item_id])
 
     @cached_property
-    def _answers(self) -> Written[str, list[int]]:
-        return Written(self._write_answer)
+    def _answers(self) -> BoundedCache[str, list[int]]:
+        return BoundedCache(self._write_answer)
 
     def _write_answer(self, item_id: str) -> list[int]:
         return self.chat.answer_ids(self.renderer.answer(item_id))

@@ -260,11 +260,11 @@ class CaptionRules:
         its article (`an orchard`) it does where no other title has its word. Other spellings count as everywhere else.
         """
         written, spellings = WrittenWords(text), self._naming.spellings(item_id)
-        if spellings and written.places(spellings[0]):
+        if spellings and written.matches(spellings[0]):
             return True
         words = tuple(word for word in (spellings or ((),))[0] if word not in ARTICLES)
         rare = len(words) == 1 and not self._naming.is_ordinary(words[0])
-        return (rare and bool(written.places(words))) or bool(self._naming.names(text, item_id))
+        return (rare and bool(written.matches(words))) or bool(self._naming.names(text, item_id))
 
 
 def first_sentence(text: str) -> str:

@@ -217,7 +217,7 @@ def _record(
     monitor.succeeded()
     if body:
         work.again(item, PLACING)
-        row = {"file": folder.place(item, body, suffix), **row}
+        row = {"file": folder.put(item, body, suffix), **row}
     work.done(item, row, {"bytes": len(body)})
 
 
