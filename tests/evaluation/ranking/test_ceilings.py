@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from handmade import WriteRun
 
 from mllmrec.evaluation.comparison.tables import NOTE, ceilings, results_table
-from mllmrec.evaluation.ranking.runs import Run
+from mllmrec.evaluation.ranking.runs import Run, read_run
 from mllmrec.storage.workspace import Workspace, write_json
 
 FIGURES = {"HR@1": {"value": 0.75, "low": 0.5, "high": 1.0}}
@@ -38,3 +41,12 @@ def test_a_ceiling_of_other_lists_or_other_users_is_not_shown(make_run: WriteRun
         told(run, **changed)
         assert ceilings(run) == {}
         assert results_table([run]).rows[-1][0] == "chance"
+
+
+def test_a_run_named_from_within_its_folder_has_its_ceiling(
+    make_run: WriteRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    told(run)
+    monkeypatch.chdir(run.folder.parent)
+    assert ceilings(read_run(Path(run.folder.name))) == ceilings(run) != {}

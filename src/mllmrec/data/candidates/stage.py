@@ -15,6 +15,7 @@ from mllmrec.data.sequences import Interactions, Line, require_dataset
 from mllmrec.errors import ArtifactError
 from mllmrec.records import RankingExample, Split, Summary
 from mllmrec.settings.data import CandidatesSettings
+from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.locks import locking
 from mllmrec.storage.manifests import drop_marker, finished, hash_files, making, unmark, write_manifest
 from mllmrec.storage.workspace import Workspace, sha256, write_jsonl
@@ -50,11 +51,8 @@ def run(settings: CandidatesSettings, workspace: Workspace) -> Summary:
     """Write processed/<split>_<protocol>_w<min_inter>_s<seed>.jsonl."""
     started = time.monotonic()
     path = candidates_path(settings, workspace)
-    inputs = hash_files(
-        titles=workspace.titles(settings.dataset),
-        **{split: workspace.split(settings.dataset, split) for split in ("train", "valid", "test")},
-        **_imported_file(settings),
-    )
+    sources = DatasetFiles(workspace, settings.dataset).source_hashes()
+    inputs = {**sources, **hash_files(**_imported_file(settings))}
     if finished(path, settings, inputs) is not None:
         drop_marker(path)
         return Summary(headline=f"{path.name} is there already; nothing to do.", artifact=path)

@@ -38,6 +38,7 @@ from mllmrec.evaluation.ranking.rankings import position_of, ranking_of
 from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample, Split
 from mllmrec.settings.evaluation import BaselineFitSettings
+from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.locks import locked
 from mllmrec.storage.log_lines import header_of, log_of_its_own
 from mllmrec.storage.manifests import Manifest, altered, differences, hash_files, unmark, write_manifest
@@ -108,10 +109,9 @@ def fit_inputs(name: str, fitting: Fitting) -> dict[str, str]:
     family, workspace = FAMILIES[name], fitting.workspace
     if not family.tuned:
         return {}
-    files = {split: workspace.split(fitting.dataset, split) for split in ("train", "valid")}
-    texts = {"captions": workspace.captions(fitting.dataset)} if family.reads_texts else {}
-    inputs = hash_files(titles=workspace.titles(fitting.dataset), **files, **texts)
+    inputs = DatasetFiles(workspace, fitting.dataset).source_hashes(("train", "valid"))
     if family.reads_texts:
+        inputs |= hash_files(captions=workspace.captions(fitting.dataset))
         inputs["embedder"] = fitting.embedder
     return inputs | {"grid": hashlib.sha256(json.dumps(family.grid, sort_keys=True).encode()).hexdigest()}
 

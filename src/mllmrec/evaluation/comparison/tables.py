@@ -15,7 +15,8 @@ from mllmrec.errors import DataError
 from mllmrec.evaluation.comparison.statistics import Interval
 from mllmrec.evaluation.ranking.runs import Run
 from mllmrec.records import Table
-from mllmrec.storage.workspace import Workspace, read_json
+from mllmrec.storage.dataset_files import DatasetFiles
+from mllmrec.storage.workspace import read_json
 
 NOTE = "ceiling: what the best possible ranker would reach on these lists, from the law of the made-up world."
 
@@ -104,10 +105,10 @@ def check_same_question(runs: Sequence[Run], *, same_file: bool = True) -> None:
 
 def ceilings(run: Run) -> dict[str, dict[str, Interval]]:
     """row -> metric -> interval; empty where there is no ceiling.json or it is about other lists or users."""
-    path = Workspace(run.folder.parents[3]).ceiling(run.facts["dataset"])
-    if not path.exists():
+    files = DatasetFiles.of(run.folder)
+    if files is None or not files.ceiling.exists():
         return {}
-    content = read_json(path)
+    content = read_json(files.ceiling)
     same = (
         content["candidates_sha256"] == run.facts["candidates_sha256"]
         and content["num_users"] == run.facts["num_users"]

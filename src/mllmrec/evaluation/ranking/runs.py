@@ -35,7 +35,8 @@ from mllmrec.launch import rank_and_size
 from mllmrec.progress import note
 from mllmrec.records import Ranking
 from mllmrec.settings.evaluation import RunSettings
-from mllmrec.storage.manifests import Manifest, hash_files, manifest_path, unmark, write_manifest
+from mllmrec.storage.dataset_files import DatasetFiles
+from mllmrec.storage.manifests import Manifest, manifest_path, unmark, write_manifest
 from mllmrec.storage.workspace import Workspace, read_json, replacing, require, write_json
 
 RAW_RANKINGS = "rankings.raw-ids.jsonl"
@@ -294,8 +295,7 @@ def _refuse_stale(path: Path, settings: RunSettings, workspace: Workspace) -> No
     manifest = Manifest.read(path)
     if manifest is None:
         return
-    files = {split: workspace.split(settings.dataset, split) for split in ("train", "valid", "test")}
-    now = hash_files(titles=workspace.titles(settings.dataset), **files)
+    now = DatasetFiles(workspace, settings.dataset).source_hashes()
     names = (now.keys() | manifest.inputs.keys()) - {IMPORTED}
     changed = sorted(name for name in names if now.get(name) != manifest.inputs.get(name))
     if changed:

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 from mllmrec.evaluation.verifying.checks import Checks
 from mllmrec.records import RankingExample
-from mllmrec.storage.manifests import Manifest, hash_files
+from mllmrec.storage.dataset_files import DatasetFiles
+from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.workspace import Workspace
 
 FIELDS = ("example_id", "user_id", "target_id", "candidates", "scores", "higher", "ties", "rank")
@@ -163,13 +164,12 @@ def target_of_kept(row: Mapping[str, Any], keep: int) -> RankedTarget:
 
 def allowed_items(checks: Checks, candidates: Path, dataset: str, split: str) -> AllowedItems | None:
     """The items that each list may hold; None, with a note, where the dataset's files changed since."""
-    workspace, manifest = Workspace(candidates.resolve().parents[3]), Manifest.read(candidates)
-    files = {name: workspace.split(dataset, name) for name in SPLITS["test"]}
-    now = hash_files(titles=workspace.titles(dataset), **files)
-    if manifest is None or now != manifest.inputs:
+    files, manifest = DatasetFiles.of(candidates), Manifest.read(candidates)
+    now = DatasetFiles(files.workspace, dataset).source_hashes() if files is not None else None
+    if files is None or manifest is None or now != manifest.inputs:
         checks.on_trust.append("how long each list was, because the dataset's files aren't those it was made from")
         return None
-    return AllowedItems(workspace, dataset, split)
+    return AllowedItems(files.workspace, dataset, split)
 
 
 def _lines(checks: Checks, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

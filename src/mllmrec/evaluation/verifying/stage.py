@@ -30,6 +30,7 @@ from mllmrec.evaluation.verifying.provenance import check_files, check_inputs, c
 from mllmrec.evaluation.verifying.rankings import AllowedItems, RankedTarget, allowed_items, check_rankings
 from mllmrec.records import RankingExample, Summary, Table
 from mllmrec.settings.evaluation import RunSettings, VerifySettings
+from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.workspace import Workspace, sha256
 
@@ -153,7 +154,8 @@ def _candidate_paths(run: Run, settings: RunSettings, workspace: Workspace, give
 
 def _roots(run: Run, workspace: Workspace) -> list[Path]:
     """The root that was given, and the one that the RUN lies under."""
-    return [workspace.root, *run.folder.resolve().parents[3:4]]
+    files = DatasetFiles.of(run.folder)
+    return [workspace.root, *([files.workspace.root] if files is not None else [])]
 
 
 def _check_candidate_file(checks: Checks, run: Run, manifest: Manifest, path: Path) -> None:
@@ -170,9 +172,10 @@ def _examples(path: Path, run: Run, settings: RunSettings) -> tuple[dict[str, Ra
     if named is None:
         examples = read_candidates(path)
     else:
-        root = path.resolve().parents[3]
+        files = DatasetFiles.of(path) or DatasetFiles.of(run.folder)
+        workspace = files.workspace if files is not None else Workspace(settings.root)
         window = named.window or settings.min_inter
-        examples = load_candidates(path, Interactions.load(Workspace(root), run.facts["dataset"]), window)
+        examples = load_candidates(path, Interactions.load(workspace, run.facts["dataset"]), window)
     chosen = sliced(examples, settings.limit, settings.seed)
     return {example.example_id: example for example in chosen}, len(examples)
 
