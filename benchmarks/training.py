@@ -3,9 +3,11 @@
     OMP_NUM_THREADS=1 PYTHONPATH=tools python benchmarks/training.py
 
 Writing prompts: with an encoder for all of them against a new one for each, which keeps no line and no place to begin
-the search for what fits. Fine-tuning: a LoRA step forward and back whose last layer makes nothing but keys and values
-of prompts, a whole one, one with a padding mask, and with dropout too. GRPO on whole lists: prompt and tree in one pass
-against the prompt first, and in passes of four. Processor seconds, medians, the ways taken in turn.
+the search for what fits. Fine-tuning: a LoRA step forward and back as it trains, and with each of its three short cuts
+left out: a last layer that makes nothing but keys and values of prompts, no padding mask (with one the last layer is
+whole too), and a projection of labelled positions alone; then without all of them, and with dropout. GRPO on whole
+lists: prompt and tree in one pass against the prompt first, and in passes of four. Processor seconds, medians, the ways
+taken in turn.
 """
 
 from __future__ import annotations
