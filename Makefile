@@ -1,20 +1,28 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+FLAGS ?=
+FAST := -m "not slow and not full"
+# Rooms whose fast tests load no torch; the folder on the path fails whatever loads it all the same.
+QUICK := tests/settings tests/storage tests/data
+WITHOUT_TORCH := PYTHONPATH=tests/support/without_torch
 
-.PHONY: demo test test-slow test-full check format clean
+.PHONY: demo test test-quick test-slow test-full check format wheel clean
 
 demo: $(READY)  ## The whole pipeline on a made-up dataset, in a few minutes on a laptop
 	$(BIN)/mllmrec demo
 
-test: $(READY)  ## The fast tests
-	$(BIN)/pytest -m "not slow and not full"
+test: $(READY)  ## The fast tests, on two cores; a file stays in one process, with the models it made
+	$(BIN)/pytest $(FAST) -n 2 --dist loadfile $(FLAGS)
+
+test-quick: $(READY)  ## Those of them that load no torch, in under a minute
+	$(WITHOUT_TORCH) $(BIN)/pytest $(FAST) -n 2 --dist loadfile $(QUICK) $(FLAGS)
 
 test-slow: $(READY)  ## Kill loops, several processes, servers, whole pipelines
-	$(BIN)/pytest -m "slow and not full" --timeout=900
+	$(BIN)/pytest -m "slow and not full" --timeout=900 $(FLAGS)
 
 test-full: $(READY)  ## A kill before every file operation of every stage, for hours
-	$(BIN)/pytest -m full
+	$(BIN)/pytest -m full $(FLAGS)
 
 check: $(READY)  ## Format, lint, types
 	$(BIN)/ruff format --check .
@@ -24,6 +32,9 @@ check: $(READY)  ## Format, lint, types
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+wheel: $(READY)  ## The wheel, installed in a fresh environment and asked for all that it has to hold
+	BIN=$(BIN) .ci/wheel
 
 $(READY): pyproject.toml requirements.lock
 	@echo "Installing into .venv: PyTorch and about 140 packages, a few minutes, once"

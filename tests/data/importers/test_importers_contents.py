@@ -43,18 +43,18 @@ NESTED = {"__MACOSX/x.csv": b"", "deep/er/": b"", "deep/er/t.csv": TEXT.encode()
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("t.csv.gz", gzip.compress(TEXT.encode())),
+        ("t.csv.gz", gzip.compress(TEXT.encode(), mtime=0)),
         ("t.csv", TEXT.replace("\n", "\r\n").encode("utf-8-sig")),
         ("t.csv", TEXT.encode("utf-16")),
         ("t.csv", TEXT.encode("utf-16-be")),
         ("t.csv", TEXT.encode("utf-16-le")),
-        ("t.csv.gz", gzip.compress(TEXT.encode("utf-16"))),
+        ("t.csv.gz", gzip.compress(TEXT.encode("utf-16"), mtime=0)),
         ("t.tsv", TEXT.replace(",", "\t").encode()),
         ("t.zip", zipped(**NESTED)),
-        ("t.zip", zipped(**{"a/t.csv.gz": gzip.compress(TEXT.encode())})),
+        ("t.zip", zipped(**{"a/t.csv.gz": gzip.compress(TEXT.encode(), mtime=0)})),
         ("t.zip", zipped(**{"README.txt": b"read me", "t.csv": TEXT.encode()})),
         ("t.jsonl", LINES.encode()),
-        ("t.jsonl.gz", gzip.compress(LINES.encode())),
+        ("t.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
         ("t.json", json.dumps(OBJECTS).encode()),
         ("t.parquet", PARQUET),
         (
@@ -94,7 +94,7 @@ def test_what_is_no_table_is_named(tmp_path: Path, content: bytes, kind: str) ->
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", zipped(**{"t.csv": b""}), gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", zipped(**{"t.csv": b""}), gzip.compress(b"", mtime=0)])
 def test_nothing_is_told_to_be_empty(tmp_path: Path, content: bytes) -> None:
     lay(tmp_path, {"t.csv": content})
     with pytest.raises(DataError, match=r"t\.csv is empty"):
