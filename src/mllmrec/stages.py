@@ -151,7 +151,7 @@ def _ranking_reads(settings: EvaluateSettings | ProbeSettings) -> Products:
 
 
 def _ranking_makes(settings: EvaluateSettings | ProbeSettings) -> Products:
-    """A ranking is told apart by its model, so that models may be ranked beside each other, and so may its parts."""
+    """Rankings differ by model and part, so that models, and the parts of one ranking, may be ranked side by side."""
     model = PurePath(settings.tag or settings.sft_tag or settings.backbone).name
     return frozenset({f"{settings.verb} {model} {getattr(settings, 'shard', '')}"})
 

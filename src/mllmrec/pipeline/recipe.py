@@ -42,24 +42,24 @@ class Recipe:
 
     def block(self, verb: str) -> dict[str, Any]:
         """The one block of a verb, shared keys included; empty when the recipe has none."""
-        found = self.blocks.get(verb, [])
-        if len(found) > 1:
+        blocks = self.blocks.get(verb, [])
+        if len(blocks) > 1:
             raise SettingsError(
-                f"{self.path} has {len(found)} blocks for {verb}, and --config needs one. Give the flags on the "
+                f"{self.path} has {len(blocks)} blocks for {verb}, and --config needs one. Give the flags on the "
                 "command line, or use `mllmrec run`."
             )
-        return self._with_shared(verb, found[0] if found else {})
+        return self._with_shared(verb, blocks[0] if blocks else {})
 
     def stages(self, **overrides: Any) -> list[StageSettings]:
         """Validated settings of every block, in order; `overrides` replace shared keys."""
-        stages, mistakes = self.validated(overrides)
-        if mistakes:
-            raise SettingsError(f"{self.path} has mistakes: {'; '.join(mistakes)}. Mend the file and start again.")
+        stages, errors = self.validated(overrides)
+        if errors:
+            raise SettingsError(f"{self.path} has mistakes: {'; '.join(errors)}. Mend the file and start again.")
         return stages
 
     def validated(self, overrides: Mapping[str, Any]) -> tuple[list[StageSettings], list[str]]:
         """The settings of the blocks that are right, and what is wrong with the others."""
-        stages, mistakes = [], []
+        stages, errors = [], []
         for verb, blocks in self.blocks.items():
             settings = STAGES[verb].settings
             for number, block in enumerate(blocks, 1):
@@ -67,8 +67,8 @@ class Recipe:
                 try:
                     stages.append(settings.model_validate(self._with_shared(verb, block, overrides)))
                 except ValidationError as error:
-                    mistakes.append(f"{where}: {explain(error, settings).rstrip('.')}")
-        return stages, mistakes
+                    errors.append(f"{where}: {explain(error, settings).rstrip('.')}")
+        return stages, errors
 
     def _with_shared(
         self, verb: str, block: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
@@ -79,20 +79,20 @@ class Recipe:
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """Read a recipe by path or shipped name; a SettingsError tells every mistake of the file at once."""
+    """Read a recipe by path or shipped name; a SettingsError lists every error of the file at once."""
     path = _find(name)
-    content, mistakes = read_yaml(path)
+    content, errors = read_yaml(path)
     if not isinstance(content, dict):
         raise SettingsError(f"{path}: expected blocks of settings by verb, found {type(content).__name__}.")
     content = {str(key).replace("_", "-"): value for key, value in content.items()}
-    mistakes += [f"{key} is no verb or shared key{_near(key)}" for key in content if key not in (*STAGES, *SHARED)]
+    errors += [f"{key} is no verb or shared key{_near(key)}" for key in content if key not in (*STAGES, *SHARED)]
     given = [verb for verb in STAGES if verb in content]
-    mistakes += [f"{verb} isn't a block of settings" for verb in given if not _is_block(content[verb])]
+    errors += [f"{verb} isn't a block of settings" for verb in given if not _is_block(content[verb])]
     blocks = {verb: _as_list(content[verb]) for verb in given if _is_block(content[verb])}
     recipe = Recipe(path=path, shared={key: content[key] for key in SHARED if key in content}, blocks=blocks)
-    mistakes += recipe.validated({} if "dataset" in content else {"dataset": "unnamed"})[1]
-    if mistakes:
-        raise SettingsError(f"{path} has mistakes: {'; '.join(mistakes)}. Mend the file and start again.")
+    errors += recipe.validated({} if "dataset" in content else {"dataset": "unnamed"})[1]
+    if errors:
+        raise SettingsError(f"{path} has mistakes: {'; '.join(errors)}. Mend the file and start again.")
     return recipe
 
 

@@ -1,4 +1,4 @@
-"""Addresses as they may be shown and written down: without what lets in."""
+"""Addresses of servers as they may be shown and written to manifests: without passwords, keys and tokens."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def shown_address(address: str) -> str:
     >>> shown_address("https://me:secret@api.example.com/v1?key=abc&v#x"), shown_address("http://127.0.0.1/v1")
     ('https://api.example.com/v1?key=~ba7816bf&~4c94485e', 'http://127.0.0.1/v1')
     """
-    place, question, query = address.partition("#")[0].partition("?")
-    scheme, slashes, rest = place.rpartition("//")
+    location, question, query = address.partition("#")[0].partition("?")
+    scheme, slashes, rest = location.rpartition("//")
     host, slash, path = rest.partition("/")
     shown = scheme + slashes + host.rpartition("@")[2] + slash + path
     return shown + question + "&".join(map(_hidden, query.split("&"))) if query else shown

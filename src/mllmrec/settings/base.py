@@ -1,4 +1,9 @@
-"""What all stage settings share: how a knob is described, and which knobs decide the result."""
+"""The base of all settings: how a knob is described, and which knobs decide the result.
+
+A stage's settings are a frozen pydantic model. Command-line flags, help texts, recipe blocks and manifests are all made
+from it. A knob is operational when no result depends on it (batch, device, price, limit); all others are compared with
+the manifest of a finished artifact.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +94,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 
 def validated(model: type[Settings], values: dict[str, Any], where: str) -> Settings:
-    """`model` from `values`; a SettingsError tells every mistake at once, with the nearest known name for a slip."""
+    """`model` from `values`; a SettingsError lists all errors at once, with the nearest known name for a slip."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -97,23 +102,23 @@ def validated(model: type[Settings], values: dict[str, Any], where: str) -> Sett
 
 
 def explain(error: ValidationError, model: type[BaseModel] | None = None, *, as_flags: bool = False) -> str:
-    """One clause for each mistake pydantic found; `as_flags` names knobs as the command line does."""
+    """One clause for each error of a validation; `as_flags` names knobs as the command line does."""
     import difflib
     import shlex
 
     clauses = []
-    for mistake in error.errors():
-        key = ".".join(str(part).removesuffix("_") for part in mistake["loc"]) or "settings"
+    for problem in error.errors():
+        key = ".".join(str(part).removesuffix("_") for part in problem["loc"]) or "settings"
         key = f"--{key.replace('_', '-')}" if as_flags else key
-        if mistake["type"] == "extra_forbidden":
+        if problem["type"] == "extra_forbidden":
             close = difflib.get_close_matches(key.replace("-", "_"), model.model_fields if model else [], n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             clauses.append(f"{key} is no setting here{hint}")
-        elif mistake["type"] == "missing":
+        elif problem["type"] == "missing":
             clauses.append(f"{key} is required")
-        elif mistake["type"] == "value_error":
-            clauses.append(str(mistake["ctx"]["error"]))
+        elif problem["type"] == "value_error":
+            clauses.append(str(problem["ctx"]["error"]))
         else:
-            given = f" {shlex.quote(str(mistake['input']))}" if as_flags else f" = {mistake['input']!r}"
-            clauses.append(f"{key}{given}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}")
+            given = f" {shlex.quote(str(problem['input']))}" if as_flags else f" = {problem['input']!r}"
+            clauses.append(f"{key}{given}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
     return "; ".join(clauses) + "."

@@ -1,9 +1,4 @@
-"""Settings of `prepare`: raw interaction files in, a dataset folder out.
-
-Settings of `mllmrec candidates` and `mllmrec retrieve`, which freeze the lists that are ranked.
-
-Settings of `mllmrec audit`.
-"""
+"""Settings of the stages that make and check a dataset: `prepare`, `candidates`, `retrieve` and `audit`."""
 
 from __future__ import annotations
 
@@ -32,8 +27,7 @@ PAIRS_ONLY = (
     "time_format",
 )
 TITLES_TOO = ("item_column", "title_column", "titles", "titles_item_column", "quoting")
-"""Which of these a sequence file takes as well, because its titles stand in such a table."""
-
+"""The knobs of PAIRS_ONLY that a sequence file takes as well, because its titles stand in such a table."""
 RETRIEVERS = ("itemknn", "sasrec", "popularity", "markov")
 DEFAULT_RETRIEVER = "itemknn"
 HARD, RERANK = 19, 100
@@ -173,7 +167,7 @@ class CandidatesSettings(DatasetSettings):
 
     @property
     def foreign_name(self) -> str:
-        """What imported lists are called: --import-name, or what can be kept of the file's name."""
+        """The name of imported lists: --import-name, or the file's name in small letters, digits and hyphens."""
         stem = Path(self.import_).name.lower().removesuffix(".gz").removesuffix(".txt").removesuffix(".jsonl")
         return self.import_name or re.sub(r"[^a-z0-9]+", "-", stem).strip("-") or "lists"
 
@@ -217,5 +211,5 @@ class AuditSettings(DatasetSettings):
     verb: ClassVar[str] = "audit"
 
     min_inter: int = knob(
-        10, "Items of a window (history and target), where a file's name or rows don't tell it; at least 2.", ge=2
+        10, "Items of a window (history and target), where a file's name or rows don't say so; at least 2.", ge=2
     )

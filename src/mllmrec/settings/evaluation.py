@@ -1,10 +1,6 @@
-"""Knobs of the verbs that measure: baselines and compare, and what every verb that writes a RUN shares.
+"""Settings of the verbs that measure: `evaluate`, `baselines`, `probe`, `compare`, `verify` and `report`.
 
-Settings of `mllmrec evaluate`, and what every verb shares that ranks with a model.
-
-Settings of `mllmrec probe`.
-
-Settings of `mllmrec report`.
+`RunSettings` is what every verb that ranks shares, `ModelRunSettings` what those that rank with a language model share.
 """
 
 from __future__ import annotations
@@ -38,7 +34,7 @@ PROBES = (
 
 
 class RunSettings(DatasetSettings):
-    """Which candidate lists are ranked and which metrics are told.
+    """Which candidate lists are ranked and which metrics are reported.
 
     The knobs that only pick the candidate file are operational: the file's hash is an input of every RUN and the
     file's name is part of the RUN's path, so the same file named in two ways is the same work.
@@ -60,7 +56,7 @@ class RunSettings(DatasetSettings):
         operational=True,
     )
     seed: int = knob(42, "Seed of the candidate file, of random scores and of resampled intervals.", ge=0)
-    top_k: Integers = knob((3, 5, 10), "Cut-offs K of HR@K and NDCG@K, comma-separated; HR@1 and MRR are always told.")
+    top_k: Integers = knob((3, 5, 10), "Cut-offs K of HR@K and NDCG@K, comma-separated; HR@1 and MRR always come too.")
     limit: int | None = knob(
         None,
         "Rank a frozen slice of N users, drawn by hash of seed, split and user; a larger one holds it.",
@@ -120,7 +116,7 @@ class BaselineFitSettings(DatasetSettings):
 
 
 class CompareSettings(StageSettings):
-    """Tell the paired differences of RUNs from the first one, with intervals and corrected p-values."""
+    """Paired differences of RUNs from the first one, with intervals and corrected p-values."""
 
     verb: ClassVar[str] = "compare"
 
@@ -218,7 +214,9 @@ class ProbeSettings(ModelRunSettings):
         ge=2,
     )
     top_k: Integers = knob(
-        (3, 5, 10), "Cut-offs K of HR@K and NDCG@K, comma-separated; HR@1 and MRR are always told.", operational=True
+        (3, 5, 10),
+        "Cut-offs K of HR@K and NDCG@K, comma-separated; HR@1 and MRR always come too.",
+        operational=True,
     )
     limit: int | None = knob(
         None, "Probe a fixed slice of N users, drawn by hash; a larger N later extends it.", operational=True, ge=1
@@ -245,7 +243,7 @@ class ReportSettings(DatasetSettings):
 
     verb: ClassVar[str] = "report"
 
-    metric: str = knob("NDCG@3", "Metric of the figures and of the verdict, where a RUN tells it: NDCG@K, HR@K or MRR.")
+    metric: str = knob("NDCG@3", "Metric of the figures and of the verdict, where a RUN has it: NDCG@K, HR@K or MRR.")
     cases: int = knob(20, "Worked cases to show; users are drawn by hash.", ge=0)
     run: str = knob("", "Name of the RUN whose cases are shown; none: the last model of the ladder.")
     audit: bool = knob(True, "Audit the dataset's files for leaks, which takes a few seconds.")

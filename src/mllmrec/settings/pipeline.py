@@ -19,7 +19,7 @@ class RunRecipeSettings(StageSettings):
     )
     dataset: str = knob("", "Dataset, in place of the recipe's own.")
     ladder: bool = knob(
-        False, "Train SFT and GRPO both without and with chains of thought, and tell what each stage brings."
+        False, "Train SFT and GRPO both without and with chains of thought, and report what each stage brings."
     )
     lanes: int = knob(
         1,

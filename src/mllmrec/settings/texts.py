@@ -1,10 +1,7 @@
-"""What the long stages share: how far they go, what counts as a failure, and who writes the texts.
+"""Settings of the stages that write or judge texts: `caption`, `pseudo-cot`, `refine` and `assess`.
 
-Settings of `mllmrec caption`.
-
-Settings of `mllmrec pseudo-cot` and `mllmrec refine`: who writes the traces, and what is shown to the writer.
-
-Settings of `mllmrec assess`.
+`LongStageSettings` is what every stage with a working log shares (how far it goes, how many failures it bears),
+`TeacherSettings` what every stage shares whose texts a model may write.
 """
 
 from __future__ import annotations
@@ -18,9 +15,10 @@ from mllmrec.settings.addresses import Address
 from mllmrec.settings.base import DatasetSettings, Names, knob
 
 PIXELS_KNOWS = ("dataset", "backend", "max_pixels")
-
+"""The knobs that decide captions made of image statistics."""
 REFINER = "deepseek-r1-0528"
 PROFILE_KNOWS = ("dataset", "backend", "captions", "seed", "min_inter", "windows")
+"""The knobs that decide traces made of statistics."""
 
 
 def variable_name(value: str) -> str:
@@ -75,7 +73,7 @@ class TeacherSettings(LongStageSettings):
         None, "Ask no more when this is spent or about to be, in the prices' money.", operational=True, gt=0
     )
     dry_run: bool = knob(
-        False, "Tell how many calls and about how many tokens it takes; spend nothing.", operational=True
+        False, "Report how many calls and about how many tokens it takes; spend nothing.", operational=True
     )
 
 
@@ -102,7 +100,7 @@ class CaptionSettings(TeacherSettings):
 
 
 class WriterSettings(TeacherSettings):
-    """What both stages share: the writer, and whether it sees captions."""
+    """What `pseudo-cot` and `refine` share: the writer, and whether it sees captions."""
 
     backend: Literal["profile", "huggingface", "endpoint"] = knob(
         "profile", "Who writes: profile (from statistics, no model), huggingface (a local model), endpoint (a server)."

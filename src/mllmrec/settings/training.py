@@ -1,7 +1,4 @@
-"""Settings of the training stages: sft, merge, grpo.
-
-Settings of `mllmrec backbone tiny`.
-"""
+"""Settings of the training stages: `sft`, `merge`, `grpo` and `backbone tiny`."""
 
 from __future__ import annotations
 
@@ -108,12 +105,12 @@ class GrpoSettings(TrainingSettings):
     beta: float = knob(0.1, "Weight of the KL divergence to the SFT model.", ge=0)
     reward: Literal["strict", "reference"] = knob("strict", "Which reward rule.")
     on_inflation: Literal["warn", "stop"] = knob(
-        "warn", "What to do when the training reward rises and validation doesn't: tell it, or end training too."
+        "warn", "What to do when the training reward rises and validation doesn't: warn, or end training too."
     )
     inflation_window: int = knob(6, "Validations over which both slopes are taken.", ge=4)
     replay: bool = knob(
         False,
-        "Train nothing: tell what sampling from the SFT model would earn for each G and temperature.",
+        "Train nothing: report what sampling from the SFT model would earn for each G and temperature.",
         operational=True,
     )
 

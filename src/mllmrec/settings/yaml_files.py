@@ -18,7 +18,7 @@ EXPECTED = "Expected a recipe, a few pages of settings"
 
 
 def read_yaml(path: Path) -> tuple[Any, list[str]]:
-    """What a YAML file holds, and a word on each key that stands twice, of which YAML drops the first.
+    """What a YAML file holds, and a description of each key that stands twice, of which YAML drops the first.
 
     Raises SettingsError, with the line, for what isn't YAML, is too large, too deep, or contains itself.
     """
@@ -35,8 +35,8 @@ def read_yaml(path: Path) -> tuple[Any, list[str]]:
         repeated = _repeated_keys(root)  # before merges are written into the tree
         return loader.construct_document(root), repeated
     except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        line = f":{place.line + 1}" if place else ""
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or str(error)
         raise SettingsError(f"{path}{line}: not valid YAML ({reason}). Mend this line.") from error
     except SettingsError:
@@ -100,13 +100,13 @@ def _children(node: Any) -> list[Any]:
 
 
 def _repeated_keys(node: Any) -> list[str]:
-    """Mistakes like `line 7: sft stands twice`, from a tree of YAML nodes."""
-    told, seen = [], set[str]()
+    """Descriptions like `line 7: sft stands twice`, from a tree of YAML nodes."""
+    problems, seen = [], set[str]()
     for child in node.value if isinstance(node.value, list) else []:
         key, value = child if isinstance(child, tuple) else (None, child)
         if key is not None:
             if str(key.value) in seen:
-                told.append(f"line {key.start_mark.line + 1}: {key.value} stands twice")
+                problems.append(f"line {key.start_mark.line + 1}: {key.value} stands twice")
             seen.add(str(key.value))
-        told += _repeated_keys(value)
-    return told
+        problems += _repeated_keys(value)
+    return problems
