@@ -70,7 +70,7 @@ def add_checkpoint(workspace: Workspace, tag: str, verb: str, *, adapters: bool,
 
 def test_an_empty_folder_is_answered_with_where_to_begin(workspace: Workspace) -> None:
     summary = run(DoctorSettings(), workspace)
-    assert summary.headline == "Next: no dataset yet: mllmrec prepare, or mllmrec demo for a tour"
+    assert summary.headline == "Next: no dataset yet: mllmrec prepare, or mllmrec demo for an example"
     assert states(summary, "Model folders") == {"none": ("", "mllmrec fetch backbone Qwen/Qwen3-4B")}
 
 

@@ -1,1 +1,1 @@
-"""How the weights that the demo begins with were pre-trained: lessons in worlds that last for one question."""
+"""The pre-training of the demo's backbone: lessons in made-up worlds that last for one question."""

@@ -1,9 +1,9 @@
-"""What is practised in which order: choosing from ever longer lists, then every kind of cue at once.
+"""The levels of pre-training in their order: ever longer lists, then all kinds of cues at once.
 
-Long lists from the start leave chance only after a long time, because nothing can be gained from reading them before
-comparing works. So a level is left when its held-out lessons are mostly answered right, and a quarter of the lessons
-come from the levels before, so that nothing is forgotten. Only the last three levels, over which the rate falls, have a
-fixed length.
+Training on long lists from the start stays at chance for a long time, because reading them brings nothing before
+comparing works. So a level ends when most of its held-out lessons are answered right, and a quarter of the lessons come
+from earlier levels, so that nothing is forgotten. Only the last three levels, over which the learning rate falls, have
+a fixed length.
 """
 
 from __future__ import annotations

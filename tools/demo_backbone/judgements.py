@@ -1,4 +1,4 @@
-"""Lessons in which several things speak for a candidate, each as much as it does for that one person.
+"""Lessons in which several features add up for a candidate, with weights that differ from person to person.
 
 People of a lesson lean towards a few words of titles, one trait of captions, and one end of the numbers that follow
 titles (a title without a number counts as 1). What speaks for an item, in nats of log-odds, is
@@ -90,13 +90,13 @@ class Person:
         return Traits(word, rng.randrange(self._captions), self.numbers.any_one(rng))
 
     def chosen(self, rng: random.Random) -> Traits:
-        """One of many items, each with the chance that what speaks for it gives."""
+        """One of many items, drawn with the softmax of their scores."""
         pool = [self.offered(rng) for _ in range(POOL)]
         return rng.choices(pool, [math.exp(self.speaks_for(item)) for item in pool])[0]
 
 
 def by_number(rng: random.Random, history: int, candidates: int, titles: int, captions: int) -> Question:
-    """Only the numbers tell the answer; `titles` and `captions` are how many traits there are of each."""
+    """Only the numbers decide the answer; `titles` and `captions` are the numbers of traits of each."""
     numbers = Numbers(rng)
 
     def item(number: int) -> Traits:
@@ -112,8 +112,10 @@ def by_number(rng: random.Random, history: int, candidates: int, titles: int, ca
 def judged(
     rng: random.Random, history: int, candidates: int, titles: int, captions: int, noise: float, *, captioned: bool
 ) -> Question:
-    """Words, numbers and, where items are `captioned`, traits of captions tell the answer together. A share `noise` of
-    the history follows nothing."""
+    """Words, numbers and, where items are `captioned`, traits of captions decide the answer together.
+
+    A share `noise` of the history is drawn without regard to them.
+    """
     person = Person(rng, titles, captions, captioned=captioned)
     past = [person.offered(rng) if rng.random() < noise else person.chosen(rng) for _ in range(history)]
     while True:

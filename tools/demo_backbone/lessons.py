@@ -2,7 +2,7 @@
 
 Each lesson has a world of its own: words, traits and ids are fresh, so nothing can be learned by heart, only how to
 read a history and a list, compare, and copy. An item has a trait in its title and one in its caption; the cue says
-which of them tells the answer:
+which of them decides the answer:
 
     title    the history shares a word of the title with the answer
     caption  it shares a trait of the caption
@@ -14,7 +14,7 @@ which of them tells the answer:
     seen     the same for the trait of the caption
     number   numbers in titles, none counting as 1, are mostly low in the history, or mostly high; the answer's is the
              lowest, or the highest
-    judged   what people of a taste would choose, as `judgements.py` tells: a few words, numbers and, with captions, a
+    judged   the choice of people with a taste (`judgements.py`): a few words, numbers and, with captions, a
              trait speak for a candidate, and the answer is the one for which most speaks
 
 With noise, some items of the history follow nothing, and now and then a wrong candidate follows those.
@@ -35,7 +35,7 @@ from mllmrec.records import RankingExample
 Cue = Literal["title", "caption", "both", "pair", "mixed", "last", "seen", "number", "judged"]
 CUES: tuple[Cue, ...] = get_args(Cue)
 CAPTION_CUES: tuple[Cue, ...] = ("caption", "both", "pair", "seen")
-"""Cues that tell nothing without captions."""
+"""Cues that need captions."""
 READ_CUES: tuple[Cue, ...] = (*CAPTION_CUES, "judged")
 """Cues that count captions where there are any, so that no item may be without."""
 HIGHEST_IDS = (99, 999, 999, 999, 9999)
@@ -176,15 +176,17 @@ def _ids(rng: random.Random, count: int) -> list[str]:
 
 
 def _titles(rng: random.Random, shape: Shape, traits: Sequence[Traits]) -> Iterator[str]:
-    """Titles of a few words, one of which is the trait: at the same place in all, or anywhere. Some have a number, at
-    random where the lesson doesn't mind."""
+    """Titles of a few words, one of which is the trait: at the same position in all titles, or anywhere.
+
+    Some have a number, at random where the lesson isn't about numbers.
+    """
     words = [word.capitalize() for word in made_up_words(rng, NUM_TITLE_TRAITS + NUM_OTHER_WORDS)]
     kinds, others = words[:NUM_TITLE_TRAITS], words[NUM_TITLE_TRAITS:]
     count = rng.randint(1, shape.title_words)
-    place = None if rng.random() < SHUFFLED_TITLES else rng.randrange(count)
+    position = None if rng.random() < SHUFFLED_TITLES else rng.randrange(count)
     for trait in traits:
         title = rng.sample(others, count - 1)
-        title.insert(rng.randrange(count) if place is None else place, kinds[trait.title])
+        title.insert(rng.randrange(count) if position is None else position, kinds[trait.title])
         number = trait.number
         if number is None:
             number = rng.randint(2, 9) if rng.random() < NUMBERED else 1

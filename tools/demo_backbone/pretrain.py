@@ -1,7 +1,7 @@
-"""`PYTHONPATH=tools python -m demo_backbone.pretrain --out FOLDER`: how the backbone that comes with the demo was made.
+"""`PYTHONPATH=tools python -m demo_backbone.pretrain --out FOLDER`: makes the backbone that comes with the demo.
 
 A small Qwen3 from scratch goes through the levels of `curriculum.py`: lessons from worlds that last for one question
-(`lessons.py`), in the product's own prompt and chat format. What the losses are is told in `pretrain_pupil.py`.
+(`lessons.py`), in the product's own prompt and chat format. The losses are described in `pretrain_pupil.py`.
 
 A step depends on the seed and its number alone, and the state is kept every few minutes: a run that was stopped goes
 on, to the same weights. FOLDER holds the model, its log and its state.
@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from demo_backbone.curriculum import Level, curriculum, draw_shapes
 from demo_backbone.pretrain_pupil import Plan, Pupil, new_model
-from demo_backbone.pretrain_state import Place, read_state, write_state
+from demo_backbone.pretrain_state import RunPosition, read_state, write_state
 from demo_backbone.sheets import batch_size, lessons
 from mllmrec.data.draws import generator
 from mllmrec.errors import ArtifactError, SettingsError
@@ -35,27 +35,27 @@ WARMUP, FALL, LAST_RATE = 100, 1.25, 0.03
 HELD_OUT, LEAST_HELD_OUT, READING_STEPS = 96, 16, 50
 
 
-def pretrain(out: Path, plan: Plan, save_seconds: float = 120.0, stop_after: int | None = None) -> Place:
+def pretrain(out: Path, plan: Plan, save_seconds: float = 120.0, stop_after: int | None = None) -> RunPosition:
     """Go through the curriculum, or `stop_after` so many steps of this call; the model lies in `out` in the end."""
     quieten()
     torch.manual_seed(plan.seed)
     pupil, levels = Pupil(plan), curriculum(plan.last_steps)
     optimizer = torch.optim.AdamW(pupil.parameters(), lr=plan.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    place = read_state(out / "state", pupil, optimizer, asdict(plan)) or _start(pupil, levels, plan)
-    began, saved, taken = time.monotonic() - place.seconds, time.monotonic(), 0
-    while place.level < len(levels) and taken != stop_after:
-        _step(pupil, optimizer, plan, levels, place)
-        place.seconds, taken = time.monotonic() - began, taken + 1
-        if place.step % READING_STEPS == 0 or place.step >= levels[place.level].most_steps:
-            _take_reading(pupil, levels, plan, place)
+    position = read_state(out / "state", pupil, optimizer, asdict(plan)) or _start(pupil, levels, plan)
+    began, saved, taken = time.monotonic() - position.seconds, time.monotonic(), 0
+    while position.level < len(levels) and taken != stop_after:
+        _step(pupil, optimizer, plan, levels, position)
+        position.seconds, taken = time.monotonic() - began, taken + 1
+        if position.step % READING_STEPS == 0 or position.step >= levels[position.level].most_steps:
+            _take_reading(pupil, levels, plan, position)
         if time.monotonic() - saved > save_seconds:
-            _keep(out, pupil, optimizer, place, plan)
+            _keep(out, pupil, optimizer, position, plan)
             saved = time.monotonic()
-    _keep(out, pupil, optimizer, place, plan)
-    return place
+    _keep(out, pupil, optimizer, position, plan)
+    return position
 
 
-def _start(pupil: Pupil, levels: tuple[Level, ...], plan: Plan) -> Place:
+def _start(pupil: Pupil, levels: tuple[Level, ...], plan: Plan) -> RunPosition:
     """At the first level with random weights, or where the plan says, with the weights it names.
 
     Raises SettingsError for one of `weights` and `first_level` without the other, a level that doesn't exist, and a
@@ -68,7 +68,7 @@ def _start(pupil: Pupil, levels: tuple[Level, ...], plan: Plan) -> Place:
             f"a model's folder, and the level to begin at: {', '.join(names[1:])}."
         )
     if not plan.weights:
-        return Place()
+        return RunPosition()
     try:
         weights = load_file(Path(plan.weights) / "model.safetensors")
         pupil.model.model.load_state_dict({name.removeprefix("model."): weight for name, weight in weights.items()})
@@ -77,37 +77,39 @@ def _start(pupil: Pupil, levels: tuple[Level, ...], plan: Plan) -> Place:
             f"--weights {plan.weights} can't be begun with: {str(error).splitlines()[0]} Expected the folder of a "
             "model that this program made with the same --layers, --width, --heads, --inner-width and --vocab."
         ) from error
-    return Place(level=names.index(plan.first_level) - 1)
+    return RunPosition(level=names.index(plan.first_level) - 1)
 
 
-def _step(pupil: Pupil, optimizer: torch.optim.Optimizer, plan: Plan, levels: tuple[Level, ...], place: Place) -> None:
-    level, key = levels[place.level], f"{place.level}/{place.step}"
+def _step(
+    pupil: Pupil, optimizer: torch.optim.Optimizer, plan: Plan, levels: tuple[Level, ...], position: RunPosition
+) -> None:
+    level, key = levels[position.level], f"{position.level}/{position.step}"
     for group in optimizer.param_groups:
-        group["lr"] = plan.lr * _rate(level, place)
+        group["lr"] = plan.lr * _rate(level, position)
     optimizer.zero_grad()
-    shapes = draw_shapes(generator(plan.seed, "pretrain/step", key), levels, place.level)
+    shapes = draw_shapes(generator(plan.seed, "pretrain/step", key), levels, position.level)
     for number, shape in enumerate(shapes):
         part = key if level.parts == 1 else f"{key}/{number}"
         drawn = lessons(plan.seed, "pretrain/lesson", part, shape, batch_size(shape, level.part_tokens))
         sheets = [pupil.desk.sheet(lesson, level.recitals) for lesson in drawn]
         loss, *_ = pupil(sheets, level)
         (loss / level.parts).backward()
-        place.tokens += sum(len(sheet.prompt_T) + len(sheet.answer_T) for sheet in sheets)
+        position.tokens += sum(len(sheet.prompt_T) + len(sheet.answer_T) for sheet in sheets)
     torch.nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
     optimizer.step()
-    place.step, place.steps = place.step + 1, place.steps + 1
+    position.step, position.steps = position.step + 1, position.steps + 1
 
 
-def _rate(level: Level, place: Place) -> float:
+def _rate(level: Level, position: RunPosition) -> float:
     """It rises at the very start, stays, and falls to almost nothing over the levels that end so."""
-    done = place.step / level.most_steps if level.falls else 0.0
-    return level.rate * min(1.0, (place.steps + 1) / WARMUP) * max(LAST_RATE, min(1.0, FALL * (1 - done)))
+    done = position.step / level.most_steps if level.falls else 0.0
+    return level.rate * min(1.0, (position.steps + 1) / WARMUP) * max(LAST_RATE, min(1.0, FALL * (1 - done)))
 
 
 @torch.no_grad()
-def _take_reading(pupil: Pupil, levels: tuple[Level, ...], plan: Plan, place: Place) -> None:
+def _take_reading(pupil: Pupil, levels: tuple[Level, ...], plan: Plan, position: RunPosition) -> None:
     """Answer held-out lessons; move on to the next level when enough of them are right, or after its last step."""
-    level = levels[place.level]
+    level = levels[position.level]
     marks = []
     for number, shape in enumerate(level.shapes):
         count = max(LEAST_HELD_OUT, HELD_OUT // len(level.shapes))
@@ -115,20 +117,20 @@ def _take_reading(pupil: Pupil, levels: tuple[Level, ...], plan: Plan, place: Pl
         marks.append(pupil([pupil.desk.sheet(lesson, level.recitals) for lesson in drawn], level)[1:])
     right, whole, readout = ([round(mark[kind], 3) for mark in marks] for kind in range(3))
     share = sum(right) / len(right)
-    reading = {"level": level.name, "step": place.step, "steps": place.steps, "tokens": place.tokens}
-    place.readings.append(
-        reading | {"seconds": round(place.seconds), "right": right, "whole": whole, "readout": readout}
+    reading = {"level": level.name, "step": position.step, "steps": position.steps, "tokens": position.tokens}
+    position.readings.append(
+        reading | {"seconds": round(position.seconds), "right": right, "whole": whole, "readout": readout}
     )
-    done = f"{place.seconds:6.0f} s, {place.tokens / 1e6:.2f}M tokens, {level.name}, step {place.step}"
+    done = f"{position.seconds:6.0f} s, {position.tokens / 1e6:.2f}M tokens, {level.name}, step {position.step}"
     note(f"{done}: ids {right}, answers {whole}, readouts {readout}")
     passed = min(right) >= level.pass_mark - 0.1 and share >= level.pass_mark and not level.falls
-    if passed or place.step >= level.most_steps:
-        place.level, place.step = place.level + 1, 0
+    if passed or position.step >= level.most_steps:
+        position.level, position.step = position.level + 1, 0
 
 
-def _keep(out: Path, pupil: Pupil, optimizer: torch.optim.Optimizer, place: Place, plan: Plan) -> None:
-    write_state(out / "state", pupil, optimizer, place, asdict(plan))
-    write_json(out / "readings.json", place.readings)
+def _keep(out: Path, pupil: Pupil, optimizer: torch.optim.Optimizer, position: RunPosition, plan: Plan) -> None:
+    write_state(out / "state", pupil, optimizer, position, asdict(plan))
+    write_json(out / "readings.json", position.readings)
     half = new_model(pupil.tokenizer, plan).half()
     half.load_state_dict(pupil.model.state_dict())
     save(half, pupil.tokenizer, out / "model")
@@ -146,10 +148,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = vars(parser.parse_args(arguments))
     out = chosen.pop("out")
     try:
-        place = pretrain(out, Plan(**chosen))
+        position = pretrain(out, Plan(**chosen))
     except (SettingsError, ArtifactError) as error:
         parser.error(str(error))
-    note(f"{place.steps} steps, {place.tokens / 1e6:.1f}M tokens, {place.seconds:.0f} s: {out / 'model'}")
+    note(f"{position.steps} steps, {position.tokens / 1e6:.1f}M tokens, {position.seconds:.0f} s: {out / 'model'}")
 
 
 if __name__ == "__main__":

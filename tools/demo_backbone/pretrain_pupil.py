@@ -1,4 +1,4 @@
-"""What is trained: a small Qwen3, a readout beside it, and the losses on a batch of lessons.
+"""The model that is trained, a small Qwen3 with a readout beside it, and its losses on a batch of lessons.
 
 The loss is on the answer: fully on its id, which is the choice, and less on the rest, which is copied. One answer in
 200 tokens is little to learn from, so there is more. A readout asks the third layer, at the end of every candidate's
@@ -62,11 +62,11 @@ class Pupil(torch.nn.Module):
         """The level's loss, and the shares of right ids, of answers right to the end, and of right readouts."""
         rows = [_row(sheet) for sheet in sheets]
         hidden_BT, middle_BT = self._read(rows)
-        places = [range(len(s.prompt_T) - 1, len(s.prompt_T) + len(s.answer_T) - 1) for s in sheets]
-        batch, place = _flat(places)
+        positions = [range(len(s.prompt_T) - 1, len(s.prompt_T) + len(s.answer_T) - 1) for s in sheets]
+        batch, column = _flat(positions)
         target = torch.tensor([token for sheet in sheets for token in sheet.answer_T])
         is_id = torch.tensor([1 <= i <= s.num_id_tokens for s in sheets for i in range(len(s.answer_T))])
-        logits = self.model.lm_head(hidden_BT[batch, place])
+        logits = self.model.lm_head(hidden_BT[batch, column])
         loss_N = functional.cross_entropy(logits, target, reduction="none")
         missed = (logits.argmax(-1) != target).float()
         wrong_ids, wrong = (
@@ -91,28 +91,28 @@ class Pupil(torch.nn.Module):
 
     def _recite(self, hidden_BT: torch.Tensor, sheets: Sequence[Sheet]) -> torch.Tensor:
         """The mean loss on what follows the ids of items other than the answer."""
-        places: list[list[int]] = []
+        positions: list[list[int]] = []
         targets: list[int] = []
         for sheet in sheets:
-            place = len(sheet.prompt_T) + len(sheet.answer_T)
+            column = len(sheet.prompt_T) + len(sheet.answer_T)
             recited: list[int] = []
             for given_T, rest_T in sheet.recitals:
-                place += len(given_T)
-                recited += range(place - 1, place + len(rest_T) - 1)
-                place += len(rest_T)
+                column += len(given_T)
+                recited += range(column - 1, column + len(rest_T) - 1)
+                column += len(rest_T)
                 targets += rest_T
-            places.append(recited)
-        batch, place_N = _flat(places)
-        return functional.cross_entropy(self.model.lm_head(hidden_BT[batch, place_N]), torch.tensor(targets))
+            positions.append(recited)
+        batch, column_N = _flat(positions)
+        return functional.cross_entropy(self.model.lm_head(hidden_BT[batch, column_N]), torch.tensor(targets))
 
     def _spell(self, hidden_BT: torch.Tensor, sheets: Sequence[Sheet]) -> torch.Tensor:
         """The mean loss where a word of the prompt goes on as it did before."""
-        places = [respelt(sheet.prompt_T, self.inner) for sheet in sheets]
-        batch, place = _flat(places)
-        target = torch.tensor([s.prompt_T[i] for s, spelt in zip(sheets, places, strict=True) for i in spelt])
+        positions = [respelt(sheet.prompt_T, self.inner) for sheet in sheets]
+        batch, column = _flat(positions)
+        target = torch.tensor([s.prompt_T[i] for s, spelt in zip(sheets, positions, strict=True) for i in spelt])
         if not len(target):
             return hidden_BT.new_zeros(())
-        return functional.cross_entropy(self.model.lm_head(hidden_BT[batch, place - 1]), target)
+        return functional.cross_entropy(self.model.lm_head(hidden_BT[batch, column - 1]), target)
 
     def _ask(self, hidden_N: torch.Tensor, sheets: Sequence[Sheet]) -> tuple[torch.Tensor, float]:
         """The readout's loss and share of right answers: a softmax over each lesson's candidates."""
@@ -124,23 +124,18 @@ class Pupil(torch.nn.Module):
         return functional.cross_entropy(scores, right), _share(scores.argmax(-1) == right)
 
 
-def _row(sheet: Sheet) -> list[int]:
-    """What is read: the prompt, the answer, and the recitals; of the last of these all but the end token."""
-    return [*sheet.prompt_T, *sheet.answer_T, *chain(*(part for parts in sheet.recitals for part in parts))][:-1]
-
-
 def respelt(tokens: Sequence[int], inner: frozenset[int]) -> list[int]:
     """The places of `inner` tokens that have followed the token before them earlier on.
 
     >>> respelt([1, 2, 9, 1, 2, 1, 3], frozenset({2, 3}))
     [4]
     """
-    seen, places = set[tuple[int, int]](), []
-    for place, pair in enumerate(pairwise(tokens), 1):
+    seen, positions = set[tuple[int, int]](), []
+    for column, pair in enumerate(pairwise(tokens), 1):
         if pair[1] in inner and pair in seen:
-            places.append(place)
+            positions.append(column)
         seen.add(pair)
-    return places
+    return positions
 
 
 def new_model(tokenizer: Any, plan: Plan) -> Qwen3ForCausalLM:
@@ -156,6 +151,11 @@ def new_model(tokenizer: Any, plan: Plan) -> Qwen3ForCausalLM:
         initializer_range=SPREAD,
         rope_parameters=rotation,
     )
+
+
+def _row(sheet: Sheet) -> list[int]:
+    """What is read: the prompt, the answer, and the recitals; of the last of these all but the end token."""
+    return [*sheet.prompt_T, *sheet.answer_T, *chain(*(part for parts in sheet.recitals for part in parts))][:-1]
 
 
 @torch.no_grad()
@@ -179,7 +179,7 @@ def _share(right: torch.Tensor) -> float:
     return right.float().mean().item()
 
 
-def _flat(places: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(row, column) of every place of every row."""
-    rows = [row for row, columns in enumerate(places) for _ in columns]
-    return torch.tensor(rows), torch.tensor([column for columns in places for column in columns])
+def _flat(positions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(row, column) of every position of every row."""
+    rows = [row for row, columns in enumerate(positions) for _ in columns]
+    return torch.tensor(rows), torch.tensor([column for columns in positions for column in columns])

@@ -1,4 +1,4 @@
-"""What a pre-training run must remember to go on as if it had never stopped: weights, moments, and where it was."""
+"""The state from which a pre-training run resumes as if it had never stopped: weights, moments, and position."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mllmrec.training.pretraining import POSITION, keep_state, kept_position, re
 
 
 @dataclass(kw_only=True)
-class Place:
-    """Where a run is: the level and the step within it, and all steps, tokens and seconds so far.
+class RunPosition:
+    """The position of a run: the level and the step within it, and all steps, tokens and seconds so far.
 
     `readings` are the held-out accuracies: level, step of the run, share answered right, seconds.
     """
@@ -30,23 +30,30 @@ class Place:
 
 
 def write_state(
-    folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, place: Place, plan: Mapping[str, Any]
+    folder: Path,
+    module: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    position: RunPosition,
+    plan: Mapping[str, Any],
 ) -> None:
     """Save a checkpoint; `plan` is what must be the same for a run to go on from it."""
-    keep_state(folder, module, optimizer, plan, asdict(place))
+    keep_state(folder, module, optimizer, plan, asdict(position))
 
 
 def read_state(
     folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, plan: Mapping[str, Any]
-) -> Place | None:
-    """Put a checkpoint's tensors into the module and the optimizer; the place to go on from, None without one."""
-    if (folder / POSITION).exists() and (told := read_json(folder / POSITION)["plan"]) != dict(plan):
+) -> RunPosition | None:
+    """Load a checkpoint into the module and the optimizer; returns its position, None without a checkpoint.
+
+    Raises ArtifactError for a checkpoint of another plan.
+    """
+    if (folder / POSITION).exists() and (recorded := read_json(folder / POSITION)["plan"]) != dict(plan):
         raise ArtifactError(
-            f"{folder} holds a run made with {told}; this one has {dict(plan)}. Choose another --out, or "
+            f"{folder} holds a run made with {recorded}; this one has {dict(plan)}. Choose another --out, or "
             "delete that folder."
         )
-    place = kept_position(folder, plan)
-    if place is None:
+    position = kept_position(folder, plan)
+    if position is None:
         return None
     restore_state(folder, module, optimizer)
-    return Place(**place)
+    return RunPosition(**position)

@@ -1,8 +1,8 @@
-"""Captions for lessons: the pixel captioner's own sentences about images that don't exist, and sentences of nothing.
+"""Captions for lessons: the pixel captioner's sentences about images that don't exist, or sentences of made-up words.
 
-The captioner's words belong to the package and come in any catalogue's captions, so a backbone may know them. What they
-say here is drawn at random, but for the one trait that a lesson may be about: the main colour, the touch of another, or
-how bright it is. A sentence of made-up words holds its trait at a random place.
+The captioner's words belong to the package and come in any catalogue's captions, so a backbone may know them. The
+measurements are drawn at random, except for the one trait that a lesson may be about: the main colour, the accent
+colour, or the brightness. A sentence of made-up words holds its trait at a random position.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Writer = Callable[[random.Random, int], str]
 """Writes a caption that holds the trait of this number."""
 
 COLOUR_WORDS, TOUCH_WORDS, LIGHT_WORDS = 1, 12, 16
-"""Words after which a caption has told its main colour, its touch of another, its brightness, whatever else it says."""
+"""Numbers of words after which a caption has named its main colour, its accent and its brightness in any case."""
 MADE_UP_SHARE = 0.25
 FILLERS = 12
 
 
 def caption_writer(rng: random.Random, num_traits: int, caption_words: int) -> Writer:
-    """A writer of captions with `num_traits` traits that the first `caption_words` words tell apart."""
+    """A writer of captions with `num_traits` traits that the first `caption_words` words distinguish."""
     if rng.random() < MADE_UP_SHARE:
         return made_up_writer(rng, num_traits, caption_words)
     kinds: list[tuple[int, int, Writer]] = [

@@ -25,9 +25,12 @@ TEMPLATE_TOKENS, LINE_TOKENS, WORD_TOKENS = 50, 10, 1.4
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """A lesson's tokens. `num_id_tokens` of the answer, from its second on, are the id; `recitals` are answers with
-    other items, each in two parts, up to the id and from there. `line_ends` are the places of the line breaks behind
-    the candidates, of which that of the right one is number `right`."""
+    """A lesson's tokens.
+
+    `num_id_tokens` of the answer, from its second on, are the id; `recitals` are answers with other items, each in two
+    parts, up to the id and from there. `line_ends_C` are the positions of the line breaks behind the candidates, of
+    which that of the right one is number `right`.
+    """
 
     prompt_T: list[int]
     answer_T: list[int]
@@ -47,7 +50,7 @@ class Desk:
     def sheet(self, lesson: Lesson, num_recitals: int = 0) -> Sheet:
         example, encoder = lesson.example, self.encoder(lesson)
         prompt_T = encoder.prompt_ids(example)
-        breaks = [place for place, token in enumerate(prompt_T) if token == self.line_break]
+        breaks = [position for position, token in enumerate(prompt_T) if token == self.line_break]
         first = len(example.history) + 3  # The breaks before: behind `user`, both headings, and the history.
         others = [item for item in sorted(lesson.titles) if item != example.target_id]
         return Sheet(
@@ -65,7 +68,7 @@ class Desk:
         return answer_T[:given], answer_T[given:]
 
     def encoder(self, lesson: Lesson) -> Encoder:
-        """What turns the lesson into tokens everywhere else in the package."""
+        """The package's own encoder for the lesson's catalogue."""
         catalogue = Catalogue(Item(item_id=item, title=title) for item, title in lesson.titles.items())
         return Encoder.make(self.chat, catalogue, lesson.captions, PROMPT_TOKENS)
 
@@ -76,13 +79,13 @@ def lessons(seed: int, purpose: str, key: str, shape: Shape, count: int) -> list
 
 
 def batch_size(shape: Shape, tokens: int) -> int:
-    """How many lessons of the shape make about so many tokens."""
+    """The number of lessons of a shape that make about `tokens` tokens."""
     lines = shape.history + shape.candidates
     return max(4, round(tokens / (TEMPLATE_TOKENS + lines * (LINE_TOKENS + WORD_TOKENS * shape.caption_words))))
 
 
 def corpus(rng: random.Random) -> Iterator[str]:
-    """What the vocabulary is trained on: the template, numbers, the captioner's words, and words of nothing."""
+    """The texts that the vocabulary is trained on: template, numbers, the captioner's words, and made-up words."""
     renderer = Renderer(catalogue=Catalogue([]), encode=str.split, max_prompt_tokens=1)
     blank = RankingExample(example_id="", user_id="", history=(), candidates=(), target_id="", split="train")
     shares = (f" ({share}%){comma}" for share in range(5, 101, 5) for comma in ("", ","))

@@ -37,6 +37,48 @@ def describe(error: BaseException, app: App) -> str:
     return " ".join([_reason(error, app), *getattr(error, "__notes__", ())])
 
 
+def status_of(error: Exception) -> int:
+    """2 for wrong use or input, 3 for a stage that failed."""
+    if isinstance(error, MllmrecError):
+        return error.exit_status
+    if _is_full(error):
+        return 3
+    return 2 if isinstance(error, (CycloptsError, ValidationError)) or _broken_input(error) else 3
+
+
+def misuse(error: CycloptsError, app: App) -> str:
+    """Everything that is wrong with a command line: flags that don't exist, missing ones, wrong values."""
+    verb = tuple(error.command_chain or ())
+    help_command = f"`{' '.join(['mllmrec', *verb])} --help`"
+    known = flags(app, verb)
+    given = [word.split("=")[0].replace("_", "-") for word in error.root_input_tokens or [] if word.startswith("--")]
+    faults = [f"there is no {word}{nearest(word, known)}" for word in given if known and word not in known]
+    if isinstance(error, MissingArgumentError) and error.argument and error.argument.name not in given:
+        missing = [name for name, required in known.items() if required and name not in given]
+        faults += [f"{name} is required{_examples(verb, name)}" for name in missing]
+    elif isinstance(error.__cause__, ValidationError):
+        faults.append(explain(error.__cause__, as_flags=True).rstrip("."))
+    elif isinstance(error, UnusedCliTokensError):
+        faults.append(f"nothing is expected where {' '.join(error.unused_tokens or [])} stands")
+    elif not faults:
+        return f"{str(error).strip()} See {help_command}."
+    return f"Wrong command: {'; '.join(faults)}. See {help_command}."
+
+
+def flags(app: App, verb: tuple[str, ...]) -> dict[str, bool]:
+    """The flags of a verb, and whether each is required."""
+    for name in verb:
+        app = app[name]
+    arguments = app.assemble_argument_collection() if app.default_command else ()
+    return {name: argument.required for argument in arguments for name in argument.names if name.startswith("--")}
+
+
+def nearest(word: str, known: dict[str, bool]) -> str:
+    """` (did you mean --dataset?)`, or nothing where no known flag is similar."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
 def _reason(error: BaseException, app: App) -> str:
     if isinstance(error, KeyboardInterrupt):
         return f"Interrupted{f': {error}' if str(error) else ''}."
@@ -62,15 +104,6 @@ def _reason(error: BaseException, app: App) -> str:
     return f"The stage failed unexpectedly: {reason}. Run it with --debug to see where."
 
 
-def status_of(error: Exception) -> int:
-    """2 for wrong use or input, 3 for a stage that failed."""
-    if isinstance(error, MllmrecError):
-        return error.exit_status
-    if _is_full(error):
-        return 3
-    return 2 if isinstance(error, (CycloptsError, ValidationError)) or _broken_input(error) else 3
-
-
 def _broken_input(error: BaseException) -> tuple[str, str] | None:
     kind = type(error)
     return BROKEN_INPUTS.get((kind.__module__.partition(".")[0], kind.__name__))
@@ -83,33 +116,6 @@ def _is_full(error: BaseException) -> bool:
     return any(words in str(error).lower() for words in FULL_WORDS)
 
 
-def misuse(error: CycloptsError, app: App) -> str:
-    """Everything that is wrong with a command line: flags that don't exist, missing ones, wrong values."""
-    verb = tuple(error.command_chain or ())
-    help_command = f"`{' '.join(['mllmrec', *verb])} --help`"
-    known = flags(app, verb)
-    given = [word.split("=")[0].replace("_", "-") for word in error.root_input_tokens or [] if word.startswith("--")]
-    mistakes = [f"there is no {word}{nearest(word, known)}" for word in given if known and word not in known]
-    if isinstance(error, MissingArgumentError) and error.argument and error.argument.name not in given:
-        missing = [name for name, required in known.items() if required and name not in given]
-        mistakes += [f"{name} is required{_examples(verb, name)}" for name in missing]
-    elif isinstance(error.__cause__, ValidationError):
-        mistakes.append(explain(error.__cause__, as_flags=True).rstrip("."))
-    elif isinstance(error, UnusedCliTokensError):
-        mistakes.append(f"nothing is expected where {' '.join(error.unused_tokens or [])} stands")
-    elif not mistakes:
-        return f"{str(error).strip()} See {help_command}."
-    return f"Wrong command: {'; '.join(mistakes)}. See {help_command}."
-
-
-def flags(app: App, verb: tuple[str, ...]) -> dict[str, bool]:
-    """The flags of a verb, and whether each is required."""
-    for name in verb:
-        app = app[name]
-    arguments = app.assemble_argument_collection() if app.default_command else ()
-    return {name: argument.required for argument in arguments for name in argument.names if name.startswith("--")}
-
-
 def _examples(verb: tuple[str, ...], flag: str) -> str:
     """What a missing flag may be, where that can be listed."""
     if (verb, flag) != (("run",), "--recipe"):
@@ -117,9 +123,3 @@ def _examples(verb: tuple[str, ...], flag: str) -> str:
     from mllmrec.pipeline.recipe import shipped_recipes
 
     return f", a file or one of the shipped recipes: {', '.join(shipped_recipes())}"
-
-
-def nearest(word: str, known: dict[str, bool]) -> str:
-    """` (did you mean --dataset?)`, or nothing where no known flag is similar."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
-    return f" (did you mean {close[0]}?)" if close else ""

@@ -43,20 +43,6 @@ def open_closed_streams() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
 
 
-def _help_console(words: list[str]) -> Any:
-    """The console for help: rich's own would exit with 1, a failed check, when the reader of a pipe has gone."""
-    if words and not {"--help", "-h", "--version"} & set(words):
-        return None
-    from rich.console import Console
-
-    class HelpConsole(Console):
-        def on_broken_pipe(self) -> None:
-            nobody_reads(sys.stdout)
-            sys.exit(0)
-
-    return HelpConsole()
-
-
 def take_globals(arguments: list[str]) -> tuple[list[str], str | None, bool]:
     """The words without --config FILE and --debug, which belong to every verb."""
     words: list[str] = []
@@ -92,3 +78,17 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _help_console(words: list[str]) -> Any:
+    """The console for help: rich's own would exit with 1, a failed check, when the reader of a pipe has gone."""
+    if words and not {"--help", "-h", "--version"} & set(words):
+        return None
+    from rich.console import Console
+
+    class HelpConsole(Console):
+        def on_broken_pipe(self) -> None:
+            nobody_reads(sys.stdout)
+            sys.exit(0)
+
+    return HelpConsole()

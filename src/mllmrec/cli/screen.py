@@ -53,15 +53,6 @@ def show(summary: Summary) -> None:
     _write(f"{summary.headline}\n")
 
 
-def _write(text: str) -> None:
-    """Write to standard output; not through rich, which ends the program when the reader of a pipe has gone."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        nobody_reads(sys.stdout)
-
-
 def parts_of(table: Table, width: int) -> list[list[int]]:
     """The columns (by index) of each part of a table of figures that is wider than `width`: no figure is ever cut off.
 
@@ -81,6 +72,15 @@ def parts_of(table: Table, width: int) -> list[list[int]]:
             starts, used = [*starts, index], widths[0] + EDGES
         used += BETWEEN + widths[index]
     return [[0, *range(start, end)] for start, end in pairwise([*starts, len(columns)])]
+
+
+def _write(text: str) -> None:
+    """Write to standard output; not through rich, which ends the program when the reader of a pipe has gone."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nobody_reads(sys.stdout)
 
 
 def _width(cells: Sequence[str]) -> int:

@@ -153,19 +153,6 @@ class Canvas:
         return sum(font.getlength(letter) for letter in text) / UNIT + spacing * (len(text) - 1)
 
 
-@lru_cache(maxsize=32)
-def _ramp(size: tuple[int, int], above: Colour, below: Colour) -> Image.Image:
-    """A change from one colour to the other; many posters share a sky."""
-    return ImageOps.colorize(Image.linear_gradient("L").resize(size), above, below)
-
-
-@lru_cache(maxsize=32)
-def _light(side: int, strength: float) -> Image.Image:
-    """The opacity of a glow at each point of its square."""
-    light = ImageOps.invert(Image.radial_gradient("L")).resize((side, side))
-    return light.point([strength * value * value / 255 for value in range(256)])
-
-
 def star(centre: Point, radius: float, inner: float, points: int, turn: float = -90) -> list[Point]:
     """The corners of a star, or with `inner` = `radius` of a regular polygon of twice as many corners."""
     return [
@@ -190,6 +177,19 @@ def wave(left: Point, right: float, height: float, length: float, phase: float =
 def below(curve: Sequence[Point]) -> list[Point]:
     """The area between a curve and the bottom of the canvas."""
     return [*curve, (curve[-1][0], HEIGHT), (curve[0][0], HEIGHT)]
+
+
+@lru_cache(maxsize=32)
+def _ramp(size: tuple[int, int], above: Colour, below: Colour) -> Image.Image:
+    """A change from one colour to the other; many posters share a sky."""
+    return ImageOps.colorize(Image.linear_gradient("L").resize(size), above, below)
+
+
+@lru_cache(maxsize=32)
+def _light(side: int, strength: float) -> Image.Image:
+    """The opacity of a glow at each point of its square."""
+    light = ImageOps.invert(Image.radial_gradient("L")).resize((side, side))
+    return light.point([strength * value * value / 255 for value in range(256)])
 
 
 def _scaled(*lengths: float) -> tuple[float, float, float, float]:

@@ -117,10 +117,6 @@ def factor(share: float, fits: bool, part: float) -> float:
     return 1 - share + share * fits / part
 
 
-def _fall(fifth: int) -> float:
-    return 1 / (fifth * math.sqrt(fifth))
-
-
 def write_world(world: World, folder: Path) -> None:
     """Write pairs.csv (user, item, timestamp) and titles.csv (item, title, place), the same for the same world."""
     things = make_things(world)
@@ -132,3 +128,7 @@ def write_world(world: World, folder: Path) -> None:
         writer.writerow(("user", "item", "timestamp"))
         for user, chosen in Habits(world, things).everyone():
             writer.writerows((user, item, step) for step, item in enumerate(chosen))
+
+
+def _fall(fifth: int) -> float:
+    return 1 / (fifth * math.sqrt(fifth))

@@ -99,6 +99,37 @@ def plan_stage(stage: str, shape: Shape, block: Mapping[str, Any]) -> StagePlan:
     )
 
 
+def prompt_tokens(block: Mapping[str, Any]) -> int:
+    """The length of a long prompt: template, history and candidates with their captions, a hint."""
+    items: int = block["min_inter"] - 1 + block["num_neg"] + 1
+    item = ITEM_TOKENS + (CAPTION_TOKENS if block["captions"] != "off" else 0)
+    hint = HINT_TOKENS if block.get("use_cot") else 0
+    budget: int = block["max_prompt_tokens"]
+    return min(TEMPLATE_TOKENS + items * item + hint, budget)
+
+
+def plan_table(plans: list[StagePlan], backbone: str, parameters: int, gpu_gb: float) -> Table:
+    """The plans of all stages as a table."""
+    rows = tuple(
+        (
+            plan.stage,
+            f"{plan.weights:.1f}",
+            f"{plan.adapters:.1f}",
+            f"{plan.working:.1f} ({plan.moment})",
+            f"{plan.reserve:.1f}",
+            f"{plan.total:.1f}",
+            f"no; {plan.advice}" if plan.advice else "yes",
+        )
+        for plan in plans
+    )
+    return Table(
+        title=f"Memory of {backbone} ({parameters / 1e9:.2f}B parameters) on a GPU of {gpu_gb:g} GiB",
+        columns=("stage", "weights", "adapters", "largest moment", "reserve", "total GiB", "fits"),
+        rows=rows,
+        note="an estimate by arithmetic, on the long side; one process on one GPU",
+    )
+
+
 def _moments(verb: str, shape: Shape, block: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """(name, bytes) of the moments in which a stage may need the most memory."""
     if verb == "merge":
@@ -128,15 +159,6 @@ def _grpo_moments(shape: Shape, block: Mapping[str, Any], prompt: int) -> Iterat
     yield "a training step", _training_step(shape, block, prompt + completion)
     if block["rollouts"] == "generate":
         yield "sampling answers", _generating(shape, answers, prompt, completion)
-
-
-def prompt_tokens(block: Mapping[str, Any]) -> int:
-    """The length of a long prompt: template, history and candidates with their captions, a hint."""
-    items: int = block["min_inter"] - 1 + block["num_neg"] + 1
-    item = ITEM_TOKENS + (CAPTION_TOKENS if block["captions"] != "off" else 0)
-    hint = HINT_TOKENS if block.get("use_cot") else 0
-    budget: int = block["max_prompt_tokens"]
-    return min(TEMPLATE_TOKENS + items * item + hint, budget)
 
 
 def _training_step(shape: Shape, block: Mapping[str, Any], length: int) -> float:
@@ -216,25 +238,3 @@ def _halvings(value: int, floor: int) -> Iterator[int]:
     while value // 2 >= floor:
         value //= 2
         yield value
-
-
-def plan_table(plans: list[StagePlan], backbone: str, parameters: int, gpu_gb: float) -> Table:
-    """The plans of all stages as a table."""
-    rows = tuple(
-        (
-            plan.stage,
-            f"{plan.weights:.1f}",
-            f"{plan.adapters:.1f}",
-            f"{plan.working:.1f} ({plan.moment})",
-            f"{plan.reserve:.1f}",
-            f"{plan.total:.1f}",
-            f"no; {plan.advice}" if plan.advice else "yes",
-        )
-        for plan in plans
-    )
-    return Table(
-        title=f"Memory of {backbone} ({parameters / 1e9:.2f}B parameters) on a GPU of {gpu_gb:g} GiB",
-        columns=("stage", "weights", "adapters", "largest moment", "reserve", "total GiB", "fits"),
-        rows=rows,
-        note="an estimate by arithmetic, on the long side; one process on one GPU",
-    )

@@ -40,7 +40,7 @@ def run(settings: DoctorSettings, workspace: Workspace) -> Summary:
     if settings.plan is not None:
         tables.append(plan(settings, workspace, devices))
     steps = [f"{name}: {next_step(workspace, name)}" for name in names]
-    nothing = "no dataset yet: mllmrec prepare, or mllmrec demo for a tour"
+    nothing = "no dataset yet: mllmrec prepare, or mllmrec demo for an example"
     return Summary(
         headline=f"Next: {'; '.join(steps) or nothing}",
         tables=tuple(tables),
@@ -96,18 +96,6 @@ def packages_table(packages: Sequence[Package]) -> Table:
         rows=(*listed, *([(f"{counted(fine, 'package')} as expected", "", "", OK)] if fine else [])),
         justify="left",
     )
-
-
-def _warnings(packages: Sequence[Package]) -> Iterator[str]:
-    """Packages without which nothing, or not all, works."""
-    if not packages:
-        yield (
-            f"{DISTRIBUTION} is not installed as a package, so the tested versions aren't known. "
-            f"Run {install_command()}"
-        )
-    for package in packages:
-        if not package.extra and package.state != OK:
-            yield f"{package.name} {package.installed}: {package.state}"
 
 
 def machine_table(workspace: Workspace, devices: Mapping[str, float]) -> Table:
@@ -207,6 +195,18 @@ def backbone_config(name: str, workspace: Workspace) -> dict[str, Any]:
             "and the model isn't one of the known Qwen3 sizes. Fetch it first: mllmrec fetch backbone ID."
         )
     return config_known
+
+
+def _warnings(packages: Sequence[Package]) -> Iterator[str]:
+    """Packages without which nothing, or not all, works."""
+    if not packages:
+        yield (
+            f"{DISTRIBUTION} is not installed as a package, so the tested versions aren't known. "
+            f"Run {install_command()}"
+        )
+    for package in packages:
+        if not package.extra and package.state != OK:
+            yield f"{package.name} {package.installed}: {package.state}"
 
 
 def _marked(need: Any, extra: str) -> bool:

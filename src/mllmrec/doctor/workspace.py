@@ -26,14 +26,6 @@ def datasets(workspace: Workspace) -> list[str]:
     return [name for name in names if ID_PATTERN.fullmatch(name) and _is_dataset(folder / name)]
 
 
-def _is_dataset(folder: Path) -> bool:
-    """Whether a folder holds sequences or titles, or may hold them and can't be read."""
-    try:
-        return any(path.suffix == ".tsv" or path.name == f"{folder.name}_titles.csv" for path in folder.iterdir())
-    except OSError:
-        return True
-
-
 def dataset_table(workspace: Workspace, dataset: str) -> Table:
     """The files of a dataset, each with the command that makes it where it is missing."""
     return Table(
@@ -68,6 +60,30 @@ def next_step(workspace: Workspace, dataset: str) -> str:
         return _next_command(workspace, dataset)
     except OSError as error:
         return f"make {error.filename} readable ({error.strerror})"
+
+
+def model_folders(workspace: Workspace) -> list[Path]:
+    """Folders under the root that are models or were meant to be."""
+    if not workspace.root.is_dir():
+        return []
+    return sorted(
+        folder
+        for folder in workspace.root.iterdir()
+        if folder.is_dir() and folder.name not in LAYOUT and not folder.name.startswith(".") and _is_model(folder)
+    )
+
+
+def checkpoint_folders(workspace: Workspace, dataset: str) -> list[Path]:
+    folder = workspace.root / "checkpoints" / dataset
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def _is_dataset(folder: Path) -> bool:
+    """Whether a folder holds sequences or titles, or may hold them and can't be read."""
+    try:
+        return any(path.suffix == ".tsv" or path.name == f"{folder.name}_titles.csv" for path in folder.iterdir())
+    except OSError:
+        return True
 
 
 def _next_command(workspace: Workspace, dataset: str) -> str:
@@ -112,28 +128,12 @@ def _is_latest(page: Path) -> bool:
     return page.exists() and page.stat().st_mtime_ns >= max(made)
 
 
-def model_folders(workspace: Workspace) -> list[Path]:
-    """Folders under the root that are models or were meant to be."""
-    if not workspace.root.is_dir():
-        return []
-    return sorted(
-        folder
-        for folder in workspace.root.iterdir()
-        if folder.is_dir() and folder.name not in LAYOUT and not folder.name.startswith(".") and _is_model(folder)
-    )
-
-
 def _is_model(folder: Path) -> bool:
     """Whether a folder holds a configuration or weights, or may hold them and can't be read."""
     try:
         return any(path.name == "config.json" or path.suffix == ".safetensors" for path in folder.iterdir())
     except OSError:
         return True
-
-
-def checkpoint_folders(workspace: Workspace, dataset: str) -> list[Path]:
-    folder = workspace.root / "checkpoints" / dataset
-    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def _files(workspace: Workspace, dataset: str) -> Iterator[Row]:

@@ -1,8 +1,8 @@
-"""`mllmrec run --ladder`: a recipe with and without chains of thought, each stage to be held against another.
+"""`mllmrec run --ladder`: a recipe with and without chains of thought, so that the gain of each stage can be measured.
 
 A recipe trains one SFT model and one GRPO model on it. Its ladder has five rungs: the backbone, SFT without and with
-traces, and GRPO on each of these two. Whatever the recipe has of them keeps its name and isn't made twice; the missing
-ones get its settings and a name that ends in -plain or -cot. All are evaluated as the recipe evaluates its models.
+traces, and GRPO on each of these two. Models of the recipe keep their names and are trained once; the missing ones get
+the recipe's settings and a name that ends in -plain or -cot. All are evaluated as the recipe evaluates its models.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INHERITED = ("min_inter", "captions", "max_prompt_tokens")
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """SFT without or with traces, its full model, and GRPO on it, where the recipe has GRPO."""
+    """SFT without or with traces, the name of its full model, and GRPO on it, where the recipe has GRPO."""
 
     sft: Block
     merge: Block
@@ -33,7 +33,7 @@ class Arm:
 
 
 def ladder_of(recipe: Recipe) -> tuple[Recipe, dict[str, str]]:
-    """The recipe with both arms, and for each name of a RUN that of the RUN whose model it was made from."""
+    """The recipe with both arms, and from the name of each RUN to that of the RUN whose model it was made from."""
     arms = [_arm(recipe, use_cot) for use_cot in (False, True)]
     backbone = arms[0].sft.get("backbone", SftSettings.model_fields["backbone"].default)
     rungs = [
@@ -105,13 +105,13 @@ def _merged_tag(merge: Mapping[str, Any]) -> str:
 
 
 def _with(recipe: Recipe, verb: str, arms: list[Block]) -> list[Block]:
-    """The blocks of a verb, those of the ladder in place of their like."""
+    """The blocks of a verb, with those of the ladder in place of the ones with the same tag."""
     tags = {_tag(verb, block) for block in arms}
     return [*(block for block in recipe.blocks.get(verb, []) if _tag(verb, block) not in tags), *arms]
 
 
 def _evaluations(recipe: Recipe, rungs: list[Block]) -> list[Block]:
-    """Every rung in each of the ways in which the recipe evaluates a model, and then the recipe's other evaluations."""
+    """Every rung with each of the recipe's settings of evaluation, and then the recipe's other evaluations."""
     given = recipe.blocks.get("evaluate", [])
     ways = [{key: block[key] for key in block if key not in (*MODEL, *INHERITED)} for block in given] or [{}]
     distinct = [way for number, way in enumerate(ways) if way not in ways[:number]]

@@ -157,6 +157,58 @@ def item_of(key: str) -> str:
     return key.partition("@")[0]
 
 
+def caption_prompt(title: str, violation: str | None = None) -> str:
+    """The text that goes with a picture; `violation` is the rule that an earlier answer broke."""
+    prompt = ASKING.format(title=plain(title))
+    return prompt if violation is None else f"{prompt}\n{AGAIN.format(violation=violation)}"
+
+
+class CaptionRules:
+    """Checks captions of the items of one catalogue."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._naming = Naming(catalogue)
+
+    def read(self, item_id: str, text: str) -> tuple[str, str | None]:
+        """The caption in a model's answer, and the rule that it breaks, if it breaks one."""
+        caption = first_sentence(text)
+        if not caption:
+            return caption, EMPTY
+        if len(caption.split()) > MAX_WORDS:
+            return caption, TOO_LONG
+        return caption, NAMES_TITLE if self.names_title(item_id, caption) else None
+
+    def names_title(self, item_id: str, text: str) -> bool:
+        """Whether `text` holds the item's title, whatever the case and punctuation, or names it otherwise.
+
+        The full title counts even where it is an ordinary word (`Big`), because a caption can do without it; without
+        its article (`an orchard`) it does where no other title has its word. Other spellings count as everywhere else.
+        """
+        written, spellings = WrittenWords(text), self._naming.spellings(item_id)
+        if spellings and written.matches(spellings[0]):
+            return True
+        words = tuple(word for word in (spellings or ((),))[0] if word not in ARTICLES)
+        rare = len(words) == 1 and not self._naming.is_ordinary(words[0])
+        return (rare and bool(written.matches(words))) or bool(self._naming.names(text, item_id))
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of an answer as one plain line, without reasoning, label, quotes and markup.
+
+    >>> first_sentence('**Caption:** "A dog runs.\\nIt is late in the day."')
+    'A dog runs. It is late in the day.'
+    >>> first_sentence("A man in a hat waits at a red door. The mood is tense.")
+    'A man in a hat waits at a red door.'
+    """
+    line = plain(visible_answer(text).text).strip(_WRAPPING)
+    line = _LABEL.sub("", line.replace("**", "")).strip(_WRAPPING)
+    for match in _SENTENCE_END.finditer(line):
+        sentence = line[: match.start()]
+        if len(sentence.split()) >= LEAST_WORDS and not _ABBREVIATION.search(sentence):
+            return sentence.strip(_WRAPPING)
+    return line
+
+
 def _with_image(catalogue: Catalogue, images: ImageFolder) -> list[str]:
     keys = [f"{item}@{images.version(item)}" for item in catalogue if item in images]
     if not keys:
@@ -230,55 +282,3 @@ def _summary(path: Path, manifest: Manifest | None) -> Summary:
         tables=(table,),
         facts=dict(counts),
     )
-
-
-def caption_prompt(title: str, violation: str | None = None) -> str:
-    """The text that goes with a picture; `violation` is the rule that an earlier answer broke."""
-    prompt = ASKING.format(title=plain(title))
-    return prompt if violation is None else f"{prompt}\n{AGAIN.format(violation=violation)}"
-
-
-class CaptionRules:
-    """Checks captions of the items of one catalogue."""
-
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._naming = Naming(catalogue)
-
-    def read(self, item_id: str, text: str) -> tuple[str, str | None]:
-        """The caption in a model's answer, and the rule that it breaks, if it breaks one."""
-        caption = first_sentence(text)
-        if not caption:
-            return caption, EMPTY
-        if len(caption.split()) > MAX_WORDS:
-            return caption, TOO_LONG
-        return caption, NAMES_TITLE if self.names_title(item_id, caption) else None
-
-    def names_title(self, item_id: str, text: str) -> bool:
-        """Whether `text` holds the item's title, whatever the case and punctuation, or names it otherwise.
-
-        The full title counts even where it is an ordinary word (`Big`), because a caption can do without it; without
-        its article (`an orchard`) it does where no other title has its word. Other spellings count as everywhere else.
-        """
-        written, spellings = WrittenWords(text), self._naming.spellings(item_id)
-        if spellings and written.matches(spellings[0]):
-            return True
-        words = tuple(word for word in (spellings or ((),))[0] if word not in ARTICLES)
-        rare = len(words) == 1 and not self._naming.is_ordinary(words[0])
-        return (rare and bool(written.matches(words))) or bool(self._naming.names(text, item_id))
-
-
-def first_sentence(text: str) -> str:
-    """The first sentence of an answer as one plain line, without reasoning, label, quotes and markup.
-
-    >>> first_sentence('**Caption:** "A dog runs.\\nIt is late in the day."')
-    'A dog runs. It is late in the day.'
-    >>> first_sentence("A man in a hat waits at a red door. The mood is tense.")
-    'A man in a hat waits at a red door.'
-    """
-    line = plain(visible_answer(text).text).strip(_WRAPPING)
-    line = _LABEL.sub("", line.replace("**", "")).strip(_WRAPPING)
-    for match in _SENTENCE_END.finditer(line):
-        sentence = line[: match.start()]
-        if len(sentence.split()) >= LEAST_WORDS and not _ABBREVIATION.search(sentence):
-            return sentence.strip(_WRAPPING)
-    return line

@@ -180,6 +180,15 @@ def series(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
+def level(levels: Levels, value: float) -> str:
+    """The name of the level that `value` reaches.
+
+    >>> level(BRIGHTNESS, 0.2), level(BRIGHTNESS, 0.75)
+    ('dark', 'very bright')
+    """
+    return [name for begin, name in levels if value >= begin][-1]
+
+
 def _dominant(shares: Shares) -> tuple[list[str], str | None]:
     """The colours to be listed, largest first, and the largest accent beside them."""
     ranked = sorted(shares, key=lambda name: -shares[name])
@@ -255,12 +264,3 @@ def _leading(part: Shares, whole: Shares, share: float) -> str | None:
     """The colour that holds `share` of a part and isn't nearly all there is."""
     name = max(part, key=lambda name: part[name])
     return name if part[name] >= share and whole[name] < WHOLE_SHARE else None
-
-
-def level(levels: Levels, value: float) -> str:
-    """The name of the level that `value` reaches.
-
-    >>> level(BRIGHTNESS, 0.2), level(BRIGHTNESS, 0.75)
-    ('dark', 'very bright')
-    """
-    return [name for begin, name in levels if value >= begin][-1]

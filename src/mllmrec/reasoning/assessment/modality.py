@@ -105,12 +105,6 @@ class ModalityJudge:
         return self._pools[length]
 
 
-def _closeness(cosines: Floats, rows: NDArray[np.intp], norms: Floats) -> Floats:
-    """The cosine of a trace with each history (histories,); rounded, so that equal histories tie exactly."""
-    closeness = np.divide(cosines[rows].sum(axis=1), norms, out=np.zeros(len(rows)), where=norms > 0)
-    return np.round(closeness, DECIMALS)
-
-
 class ItemSpace:
     """The texts of items as unit vectors; `rows` maps an item id to its row of `vectors`."""
 
@@ -129,6 +123,12 @@ class ItemSpace:
         squares = sums.multiply(sums) if hasattr(sums, "multiply") else np.square(sums)
         norms: Floats = np.sqrt(np.asarray(squares.sum(axis=1), dtype=float).ravel())
         return norms
+
+
+def _closeness(cosines: Floats, rows: NDArray[np.intp], norms: Floats) -> Floats:
+    """The cosine of a trace with each history (histories,); rounded, so that equal histories tie exactly."""
+    closeness = np.divide(cosines[rows].sum(axis=1), norms, out=np.zeros(len(rows)), where=norms > 0)
+    return np.round(closeness, DECIMALS)
 
 
 def _indicator(groups: Sequence[Sequence[int]], width: int) -> Any:

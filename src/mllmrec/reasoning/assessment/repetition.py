@@ -52,23 +52,6 @@ def find_repeats(texts: Iterable[tuple[str, str]], rank: Callable[[str], Any] | 
     return repeats
 
 
-def _rarest(own: Runs, frequency: Runs) -> list[int]:
-    """The first runs of a text from rare to common, without those that no other text has."""
-    ordered = own[np.argsort(frequency[own], kind="stable")]
-    length = len(own) - -(-SHARED * len(own) // OF) + COMMON
-    return [run for run in ordered[:length].tolist() if frequency[run] > 1]
-
-
-def _sharing(rare: Sequence[int], by_run: Mapping[int, array[int]], enough: int) -> list[int]:
-    """The positions, ascending, of the earlier texts that have at least `enough` of these runs."""
-    lists = [np.frombuffer(by_run[run], dtype=np.int32) for run in rare if run in by_run]
-    if len(lists) < enough:
-        return []
-    counts = np.bincount(np.concatenate(lists))
-    positions: list[int] = np.flatnonzero(counts >= enough).tolist()
-    return positions
-
-
 def alike(one: Runs, other: Runs) -> bool:
     """Whether two sets, given as sorted hashes, have a Jaccard similarity of at least 4/5."""
     shorter, longer = sorted((len(one), len(other)))
@@ -90,6 +73,23 @@ def hashed_runs(texts: Iterable[tuple[str, str]]) -> tuple[list[str], list[Runs]
         keys += [key for key, _ in chunk]
         sets += [counted.indices[start:end].astype(np.int32) for start, end in pairwise(counted.indptr)]
     return keys, sets
+
+
+def _rarest(own: Runs, frequency: Runs) -> list[int]:
+    """The first runs of a text from rare to common, without those that no other text has."""
+    ordered = own[np.argsort(frequency[own], kind="stable")]
+    length = len(own) - -(-SHARED * len(own) // OF) + COMMON
+    return [run for run in ordered[:length].tolist() if frequency[run] > 1]
+
+
+def _sharing(rare: Sequence[int], by_run: Mapping[int, array[int]], enough: int) -> list[int]:
+    """The positions, ascending, of the earlier texts that have at least `enough` of these runs."""
+    lists = [np.frombuffer(by_run[run], dtype=np.int32) for run in rare if run in by_run]
+    if len(lists) < enough:
+        return []
+    counts = np.bincount(np.concatenate(lists))
+    positions: list[int] = np.flatnonzero(counts >= enough).tolist()
+    return positions
 
 
 def _runs(text: str) -> Sequence[str]:

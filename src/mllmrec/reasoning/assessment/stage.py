@@ -109,6 +109,59 @@ def run(settings: AssessSettings, workspace: Workspace) -> Summary:
     return _drawn_summary(settings, workspace, manifest, assessments[0], begin)
 
 
+def summary(path: Path, manifest: Manifest, assessment: Assessment, *, headline: str) -> Summary:
+    """The tables and warnings of a finished assessment."""
+    records = manifest.counts["records"]
+    warnings = [f"{counted(records[name], *words)}." for name, words in NOTED.items() if records.get(name)]
+    if all(parts.lift is None for parts in assessment.parts.values()):
+        warnings.append(NO_SCORER)
+    return Summary(
+        headline=headline,
+        artifact=path,
+        tables=(fates_table(manifest, assessment), scores_table(assessment)),
+        warnings=tuple(warnings),
+        facts=dict(manifest.counts),
+    )
+
+
+def fates_table(manifest: Manifest, assessment: Assessment) -> Table:
+    """How many traces are kept, and how many aren't, by reason."""
+    counts, total = assessment.counts(), len(assessment.verdicts) + int(manifest.counts["failed"])
+    rows = [("kept", counts["kept"]), *sorted(counts["left_out"].items(), key=lambda row: row[0] != LESS_TRUSTED)]
+    rows += [(f"failed: {reason}", count) for reason, count in manifest.counts.get("failed_by_reason", {}).items()]
+    return Table(
+        title="Traces",
+        columns=("fate", "traces", "share"),
+        rows=tuple((fate, f"{count:,}", f"{count / total:.1%}") for fate, count in rows),
+    )
+
+
+def scores_table(assessment: Assessment) -> Table:
+    """The quartiles of each part among kept, less trusted and rejected traces."""
+    groups: dict[str, list[str]] = {"kept": [], "less trusted": [], "rejected": []}
+    for key, verdict in assessment.verdicts.items():
+        groups["kept" if verdict.keep else "less trusted" if verdict.reason == LESS_TRUSTED else "rejected"].append(key)
+    rows = []
+    for name, part in SHOWN.values():
+        cells = [_quartiles([part(assessment.parts[key]) for key in keys]) for keys in groups.values()]
+        if any(cells):
+            rows.append((name, *cells))
+    confidences = [_quartiles([assessment.verdicts[key].confidence for key in keys]) for keys in groups.values()]
+    return Table(
+        title="Scores",
+        columns=("part", *groups),
+        rows=(*rows, ("confidence", *confidences)),
+        note="The median and the quartiles around it.",
+    )
+
+
+def draw(assessment: Assessment, picture: Path, dataset: str) -> None:
+    """Draw the distributions; matplotlib is imported only here."""
+    from mllmrec.reasoning.assessment.plots import draw_assessment
+
+    draw_assessment(assessment, picture, dataset)
+
+
 def _inputs(settings: AssessSettings, workspace: Workspace, subjects: Subjects) -> dict[str, str]:
     """Hashes of all that the scores depend on, except the scorers."""
     files = hash_files(
@@ -184,59 +237,6 @@ def _chunks(joined: Iterable[Joined]) -> Iterator[list[Joined]]:
     iterator = iter(joined)
     while chunk := list(islice(iterator, CHUNK)):
         yield chunk
-
-
-def summary(path: Path, manifest: Manifest, assessment: Assessment, *, headline: str) -> Summary:
-    """The tables and warnings of a finished assessment."""
-    records = manifest.counts["records"]
-    warnings = [f"{counted(records[name], *words)}." for name, words in NOTED.items() if records.get(name)]
-    if all(parts.lift is None for parts in assessment.parts.values()):
-        warnings.append(NO_SCORER)
-    return Summary(
-        headline=headline,
-        artifact=path,
-        tables=(fates_table(manifest, assessment), scores_table(assessment)),
-        warnings=tuple(warnings),
-        facts=dict(manifest.counts),
-    )
-
-
-def fates_table(manifest: Manifest, assessment: Assessment) -> Table:
-    """How many traces are kept, and how many aren't, by reason."""
-    counts, total = assessment.counts(), len(assessment.verdicts) + int(manifest.counts["failed"])
-    rows = [("kept", counts["kept"]), *sorted(counts["left_out"].items(), key=lambda row: row[0] != LESS_TRUSTED)]
-    rows += [(f"failed: {reason}", count) for reason, count in manifest.counts.get("failed_by_reason", {}).items()]
-    return Table(
-        title="Traces",
-        columns=("fate", "traces", "share"),
-        rows=tuple((fate, f"{count:,}", f"{count / total:.1%}") for fate, count in rows),
-    )
-
-
-def scores_table(assessment: Assessment) -> Table:
-    """The quartiles of each part among kept, less trusted and rejected traces."""
-    groups: dict[str, list[str]] = {"kept": [], "less trusted": [], "rejected": []}
-    for key, verdict in assessment.verdicts.items():
-        groups["kept" if verdict.keep else "less trusted" if verdict.reason == LESS_TRUSTED else "rejected"].append(key)
-    rows = []
-    for name, part in SHOWN.values():
-        cells = [_quartiles([part(assessment.parts[key]) for key in keys]) for keys in groups.values()]
-        if any(cells):
-            rows.append((name, *cells))
-    confidences = [_quartiles([assessment.verdicts[key].confidence for key in keys]) for keys in groups.values()]
-    return Table(
-        title="Scores",
-        columns=("part", *groups),
-        rows=(*rows, ("confidence", *confidences)),
-        note="The median and the quartiles around it.",
-    )
-
-
-def draw(assessment: Assessment, picture: Path, dataset: str) -> None:
-    """Draw the distributions; matplotlib is imported only here."""
-    from mllmrec.reasoning.assessment.plots import draw_assessment
-
-    draw_assessment(assessment, picture, dataset)
 
 
 def _quartiles(values: Sequence[float | None]) -> str:

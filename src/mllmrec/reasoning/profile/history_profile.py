@@ -116,13 +116,6 @@ def distinct(phrases: Iterable[Keyphrase]) -> list[Keyphrase]:
     return chosen
 
 
-def _repeats(phrase: Keyphrase, other: Keyphrase) -> bool:
-    if phrase.facet.source != other.facet.source or phrase.facet.kind == "attribute":
-        return False
-    shared = set(phrase.facet.text.split()) & set(other.facet.text.split())
-    return bool(shared) or (phrase.positions == other.positions and len(phrase.positions) > 1)
-
-
 def is_decade(facet: Facet) -> bool:
     return facet.kind == "era" and " " not in facet.text
 
@@ -167,3 +160,10 @@ def without(written: tuple[str, ...], part: tuple[str, ...]) -> tuple[str, ...]:
         if tuple(kept[start : start + len(part)]) == part:
             kept[start : start + len(part)] = [""] * len(part)
     return tuple(kept)
+
+
+def _repeats(phrase: Keyphrase, other: Keyphrase) -> bool:
+    if phrase.facet.source != other.facet.source or phrase.facet.kind == "attribute":
+        return False
+    shared = set(phrase.facet.text.split()) & set(other.facet.text.split())
+    return bool(shared) or (phrase.positions == other.positions and len(phrase.positions) > 1)

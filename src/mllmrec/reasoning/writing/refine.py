@@ -96,23 +96,6 @@ class RefinementRequests:
         return Request(key=key, text=amended(text, broken_rule))
 
 
-def _warnings(drafts: Drafts, path: Path, workspace: Workspace, settings: RefineSettings) -> list[str]:
-    """Warnings about the mode, the writer, and drafts that are left out or were made from other files."""
-    warnings = [CONDITIONED] if settings.answer_conditioned else []
-    warnings += [PROFILED] if settings.backend == "profile" else []
-    warnings += [
-        f"{path.name}: {counted(drafts.counts[fate], *words)}."
-        for fate, words in LEFT_OUT.items()
-        if drafts.counts[fate]
-    ]
-    manifest = Manifest.read(path)
-    now = hash_files(titles=workspace.titles(settings.dataset), captions=workspace.captions(settings.dataset))
-    changed = [name for name, digest in now.items() if manifest and manifest.inputs.get(name, digest) != digest]
-    if changed:
-        warnings.append(f"{path.name} was written from other {' and '.join(changed)} than there are now.")
-    return warnings
-
-
 class Drafts:
     """The usable drafts of a file: `windows` by example id in the file's order, `counts` of all records by fate.
 
@@ -160,3 +143,20 @@ class Drafts:
             target_id=trace.target_id,
             line_index=number,
         )
+
+
+def _warnings(drafts: Drafts, path: Path, workspace: Workspace, settings: RefineSettings) -> list[str]:
+    """Warnings about the mode, the writer, and drafts that are left out or were made from other files."""
+    warnings = [CONDITIONED] if settings.answer_conditioned else []
+    warnings += [PROFILED] if settings.backend == "profile" else []
+    warnings += [
+        f"{path.name}: {counted(drafts.counts[fate], *words)}."
+        for fate, words in LEFT_OUT.items()
+        if drafts.counts[fate]
+    ]
+    manifest = Manifest.read(path)
+    now = hash_files(titles=workspace.titles(settings.dataset), captions=workspace.captions(settings.dataset))
+    changed = [name for name, digest in now.items() if manifest and manifest.inputs.get(name, digest) != digest]
+    if changed:
+        warnings.append(f"{path.name} was written from other {' and '.join(changed)} than there are now.")
+    return warnings
