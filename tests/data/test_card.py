@@ -12,6 +12,7 @@ from raw_files import lay
 from mllmrec import Workspace
 from mllmrec.data.card import card, overlaid, table
 from mllmrec.errors import ArtifactError
+from mllmrec.storage.dataset_files import DatasetFiles
 
 TRAIN = "1\ta b c d\n2\tb c d e\n3\ta a b c\n"
 TEST = "1\tb c d e\n2\tc d e x\n4\ta b c a\n"
@@ -25,7 +26,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def test_a_folder_that_prepare_never_saw(workspace: Workspace) -> None:
-    facts = card(workspace, "tiny", window=3)
+    facts = card(DatasetFiles(workspace, "tiny"), window=3)
     assert (facts["users"], facts["items"], facts["catalogue"]) == (4, 6, 6)
     # User 1 has a b c d e, user 2 b c d e x, user 3 a a b c, user 4 a b c a.
     assert facts["interactions"] == 18
@@ -45,15 +46,15 @@ def test_a_folder_that_prepare_never_saw(workspace: Workspace) -> None:
 
 def test_items_without_title_count_rows_that_are_empty_and_rows_that_are_missing(workspace: Workspace) -> None:
     # d has an empty title and x no row; e is titled "NA", which is a title. Apple names two items.
-    facts = card(workspace, "tiny")
+    facts = card(DatasetFiles(workspace, "tiny"))
     assert facts["without_title"] == {"count": 2, "share": round(2 / 7, 6)}
     assert facts["shared_titles"] == 1
 
 
 def test_items_without_image_are_looked_up_by_id(workspace: Workspace) -> None:
-    assert card(workspace, "tiny")["without_image"]["count"] == 7
+    assert card(DatasetFiles(workspace, "tiny"))["without_image"]["count"] == 7
     lay(workspace.images("tiny"), {"a.jpg": b"", "b.WEBP": b"", "c.txt": b"", "stranger.png": b""})
-    facts = card(workspace, "tiny")
+    facts = card(DatasetFiles(workspace, "tiny"))
     assert facts["without_image"] == {"count": 5, "share": round(5 / 7, 6)}
     # b.WEBP is Bean's; stranger.png is nobody's, and c.txt is no image.
     assert facts["images_of_no_item"] == 1
@@ -62,7 +63,7 @@ def test_items_without_image_are_looked_up_by_id(workspace: Workspace) -> None:
 
 def test_overlap_shows_a_leak(workspace: Workspace) -> None:
     workspace.split("tiny", "valid").write_text("1\tx b c d\n2\ta c d e\n3\tc b c a\n")
-    facts = card(workspace, "tiny", window=3)
+    facts = card(DatasetFiles(workspace, "tiny"), window=3)
     # The last three of users 1 and 2 are those of their train lines; all three targets lie on train lines.
     assert facts["overlap"]["train-valid"] == {"users": 3, "windows": 2, "known_targets": 3}
     assert list(facts["overlap"]) == ["train-valid", "train-test", "valid-test"]
@@ -70,7 +71,7 @@ def test_overlap_shows_a_leak(workspace: Workspace) -> None:
 
 def test_train_alone_makes_a_card(workspace: Workspace) -> None:
     workspace.split("tiny", "test").unlink()
-    facts = card(workspace, "tiny")
+    facts = card(DatasetFiles(workspace, "tiny"))
     assert facts["interactions"] == 12
     assert facts["overlap"] == {}
     assert facts["unseen_targets"] == {}
@@ -79,11 +80,11 @@ def test_train_alone_makes_a_card(workspace: Workspace) -> None:
 def test_a_missing_file_names_the_command(workspace: Workspace) -> None:
     workspace.titles("tiny").unlink()
     with pytest.raises(ArtifactError, match=r"titles file is missing.*mllmrec prepare"):
-        card(workspace, "tiny")
+        card(DatasetFiles(workspace, "tiny"))
 
 
 def test_the_table_says_the_same(workspace: Workspace) -> None:
-    rows = dict(table(card(workspace, "tiny", window=3)).rows)
+    rows = dict(table(card(DatasetFiles(workspace, "tiny"), window=3)).rows)
     assert rows["items on lines / in the titles file"] == "6 / 6"
     assert rows["sequence length"] == "4 / 4.5 / 4.5 / 5 (min/median/mean/max)"
     assert rows["shared by train-test"] == "2 users, 0 windows of 3, 0 targets known before"
@@ -93,7 +94,7 @@ def test_the_table_says_the_same(workspace: Workspace) -> None:
 @pytest.mark.real_data
 def test_the_reference_folder_of_real_data(real_data: Path, tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(real_data)
-    facts = card(Workspace(tmp_path), "movielens")
+    facts = card(DatasetFiles(Workspace(tmp_path), "movielens"))
     assert (facts["users"], facts["catalogue"]) == (6040, 3416)
     # 21 items a user at most: the 20 before the last one, then the last one.
     assert facts["lengths"]["max"] == 21

@@ -18,6 +18,7 @@ from mllmrec.data.hints import HintDraw, Hints, draw_hints, find_usable, read_hi
 from mllmrec.data.sequences import Interactions
 from mllmrec.records import RankingExample
 from mllmrec.settings.texts import AssessSettings
+from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.json_streams import write_list
 from mllmrec.storage.manifests import hash_files, write_manifest
 from mllmrec.storage.workspace import write_json
@@ -49,7 +50,9 @@ def hints_of(shop: Workspace, records: list[Any], draw: HintDraw = ALL, mode: An
 
 def read(shop: Workspace, draw: HintDraw = ALL, mode: Any = "all") -> Hints:
     interactions = Interactions.load(shop, "shop")
-    return read_hints(shop, "shop", interactions, questions(interactions.train, "train", 3, mode)[0], draw)
+    return read_hints(
+        DatasetFiles(shop, "shop"), interactions, questions(interactions.train, "train", 3, mode)[0], draw
+    )
 
 
 def assess(shop: Workspace, source: Path, records: list[Any]) -> None:
@@ -207,7 +210,7 @@ def test_hints_written_with_the_answer_in_view_are_counted(shop: Workspace, caps
 
 def test_without_a_file_the_command_is_named(shop: Workspace) -> None:
     with pytest.raises(ArtifactError, match=r"pseudo-cot\.json does not exist\. Write one with `mllmrec pseudo-cot"):
-        read_hints(shop, "shop", Interactions.load(shop, "shop"), examples(3), ALL)
+        read_hints(DatasetFiles(shop, "shop"), Interactions.load(shop, "shop"), examples(3), ALL)
 
 
 def test_words_that_are_not_drawn_are_not_held(tmp_path: Path) -> None:
@@ -218,7 +221,7 @@ def test_words_that_are_not_drawn_are_not_held(tmp_path: Path) -> None:
     interactions = Interactions.load(shop, "shop")
     asked = questions(interactions.train, "train", 3)[0]
     tracemalloc.start()
-    hints = read_hints(shop, "shop", interactions, asked, HintDraw(share=0.01, seed=42))
+    hints = read_hints(DatasetFiles(shop, "shop"), interactions, asked, HintDraw(share=0.01, seed=42))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(hints.texts) == 20

@@ -17,6 +17,7 @@ from mllmrec import ArtifactError, DataError, Workspace
 from mllmrec.data.sequences import Interactions
 from mllmrec.data.traces import TraceJoin, TrainWindows, usable_traces, written_traces
 from mllmrec.records import example_id
+from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.json_streams import read_list
 from mllmrec.storage.workspace import write_json, write_text
 
@@ -153,22 +154,22 @@ def test_of_one_example_the_first_record_counts_in_every_pass(path: Path, intera
 
 
 def test_the_most_finished_file_is_read(shop: Workspace, tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
+    workspace, files = Workspace(tmp_path), DatasetFiles(Workspace(tmp_path), "shop")
     with pytest.raises(ArtifactError, match=r"shop_pseudo-cot\.json does not exist.*`mllmrec pseudo-cot"):
-        usable_traces(workspace, "shop")
+        usable_traces(files)
     write_json(workspace.pseudo_cot("shop"), [])
-    assert written_traces(workspace, "shop") == usable_traces(workspace, "shop") == workspace.pseudo_cot("shop")
+    assert written_traces(files) == usable_traces(files) == workspace.pseudo_cot("shop")
     write_json(workspace.refined_cot("shop"), [])
-    assert written_traces(workspace, "shop") == usable_traces(workspace, "shop") == workspace.refined_cot("shop")
+    assert written_traces(files) == usable_traces(files) == workspace.refined_cot("shop")
     write_json(workspace.assessed_cot("shop"), [])
-    assert written_traces(workspace, "shop") == workspace.refined_cot("shop")
-    assert usable_traces(workspace, "shop") == workspace.assessed_cot("shop")
+    assert written_traces(files) == workspace.refined_cot("shop")
+    assert usable_traces(files) == workspace.assessed_cot("shop")
 
 
 def test_the_spelling_beside_the_dataset_folder_is_read(tmp_path: Path) -> None:
     beside = tmp_path / "data" / "shop_deepseek_cot.json"
     write_json(beside, [])
-    assert usable_traces(Workspace(tmp_path), "shop") == beside
+    assert usable_traces(DatasetFiles(Workspace(tmp_path), "shop")) == beside
 
 
 # ---- anything may stand in a file

@@ -14,20 +14,17 @@ from typing import Any
 from mllmrec.data.item_files import image_names
 from mllmrec.data.sequences import PREPARE, Line, by_user, read_catalogue, read_lines
 from mllmrec.records import Table
-from mllmrec.storage.workspace import Workspace, require
+from mllmrec.storage.dataset_files import DatasetFiles
+from mllmrec.storage.workspace import require
 
 SPLITS = ("train", "valid", "test")
 
 
-def card(workspace: Workspace, dataset: str, *, window: int = 10) -> dict[str, Any]:
+def card(files: DatasetFiles, *, window: int = 10) -> dict[str, Any]:
     """Counts and shares of a dataset, as plain JSON values. `window` is the min_inter at which windows are compared."""
-    require(workspace.split(dataset, "train"), "The training file", PREPARE)
-    lines = {
-        split: read_lines(workspace.split(dataset, split))
-        for split in SPLITS
-        if workspace.split(dataset, split).exists()
-    }
-    catalogue = read_catalogue(require(workspace.titles(dataset), "The titles file", PREPARE))
+    require(files.split("train"), "The training file", PREPARE)
+    lines = {split: read_lines(files.split(split)) for split in SPLITS if files.split(split).exists()}
+    catalogue = read_catalogue(require(files.titles, "The titles file", PREPARE))
     sequences = user_sequences(itertools.chain.from_iterable(lines.values()))
     seen = set(itertools.chain.from_iterable(sequences.values()))
     trained = set(itertools.chain.from_iterable(line.items for line in lines["train"]))
@@ -36,7 +33,7 @@ def card(workspace: Workspace, dataset: str, *, window: int = 10) -> dict[str, A
     num_interactions = sum(map(len, sequences.values()))
     num_repeats = num_interactions - sum(len(set(items)) for items in sequences.values())
     return {
-        "dataset": dataset,
+        "dataset": files.name,
         "users": len(sequences),
         "items": len(seen),
         "catalogue": len(catalogue),
@@ -52,7 +49,7 @@ def card(workspace: Workspace, dataset: str, *, window: int = 10) -> dict[str, A
         "unseen_targets": {split: unseen_targets(rows, trained) for split, rows in lines.items() if split != "train"},
         "without_title": _share(len(every) - len(titles), len(every)),
         "shared_titles": len(titles) - len(set(titles)),
-        **image_facts(workspace, dataset, every),
+        **image_facts(files, every),
     }
 
 
@@ -100,9 +97,9 @@ def unseen_targets(lines: Sequence[Line], trained: Set[str]) -> dict[str, Any]:
     return {"items": len(set(unseen)), "lines": _share(len(unseen), len(lines))}
 
 
-def image_facts(workspace: Workspace, dataset: str, items: Collection[str]) -> dict[str, Any]:
+def image_facts(files: DatasetFiles, items: Collection[str]) -> dict[str, Any]:
     """Items for which images/ has no picture by their id, and pictures there that are of no item."""
-    names, known = image_names(workspace.images(dataset)), set(items)
+    names, known = image_names(files.images), set(items)
     of_items = {name for item, name in names.items() if item in known}
     return {
         "without_image": _share(len(known.difference(names)), len(known)),

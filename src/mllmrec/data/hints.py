@@ -22,7 +22,7 @@ from mllmrec.data.sequences import Interactions
 from mllmrec.data.traces import TraceJoin, usable_traces, verify_assessed, was_conditioned, written_traces
 from mllmrec.progress import note
 from mllmrec.records import RankingExample, Trace, counted
-from mllmrec.storage.workspace import Workspace
+from mllmrec.storage.dataset_files import DatasetFiles
 
 LEFT_OUT = {
     "mismatched": (
@@ -64,21 +64,21 @@ class Hints:
 
 
 def read_hints(
-    workspace: Workspace, dataset: str, interactions: Interactions, examples: Sequence[RankingExample], draw: HintDraw
+    files: DatasetFiles, interactions: Interactions, examples: Sequence[RankingExample], draw: HintDraw
 ) -> Hints:
     """The hints of a training run, the same in every epoch; notes say what is left out and what is short.
 
     Raises DataError when the file's own records don't fit the train split, ArtifactError when there is none or it was
     assessed before its traces were written anew.
     """
-    path = hint_file(workspace, dataset, draw)
-    if path == workspace.assessed_cot(dataset):
-        verify_assessed(workspace, dataset)
+    path = hint_file(files, draw)
+    if path == files.assessed_cot:
+        verify_assessed(files)
     elif not draw.before_assessment:
         note(f"{path} isn't assessed: all of its traces may be hints. `mllmrec assess` keeps the trustworthy ones.")
     usable, counts = find_usable(path, interactions, {example.example_id for example in examples})
     chosen = draw_hints(examples, usable, draw)
-    texts, conditioned, refined = dict[str, str](), 0, workspace.refined_cot(dataset).exists()
+    texts, conditioned, refined = dict[str, str](), 0, files.refined_cot.exists()
     for trace, record in TraceJoin(path, interactions):
         if trace.example_id in chosen:
             texts[trace.example_id] = trace.reasoning
@@ -92,9 +92,9 @@ def read_hints(
     return Hints(texts=texts, answer_conditioned=conditioned)
 
 
-def hint_file(workspace: Workspace, dataset: str, draw: HintDraw) -> Path:
+def hint_file(files: DatasetFiles, draw: HintDraw) -> Path:
     """The file that hints come from; an ArtifactError when there is none."""
-    return written_traces(workspace, dataset) if draw.before_assessment else usable_traces(workspace, dataset)
+    return written_traces(files) if draw.before_assessment else usable_traces(files)
 
 
 def draw_hints(examples: Sequence[RankingExample], usable: Container[str], draw: HintDraw) -> set[str]:

@@ -28,6 +28,7 @@ from mllmrec.errors import ArtifactError
 from mllmrec.progress import progress
 from mllmrec.records import Summary
 from mllmrec.settings.data import PrepareSettings, Source
+from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.locks import locking
 from mllmrec.storage.manifests import Manifest, finished, manifest_path, unmark, write_manifest
 from mllmrec.storage.workspace import Workspace, partial, read_json, sha256, write_json
@@ -49,15 +50,15 @@ IMPORTERS: dict[Source, Importer] = {
 def run(settings: PrepareSettings, workspace: Workspace) -> Summary:
     """Write data/<dataset>/: train.tsv, valid.tsv, test.tsv, titles, pairs, card.json."""
     started = time.monotonic()
-    artifact = workspace.card(settings.dataset)
-    importer = IMPORTERS[settings.source]
+    dataset = DatasetFiles(workspace, settings.dataset)
+    artifact, importer = dataset.card, IMPORTERS[settings.source]
     files = importer.find(Path(settings.raw).expanduser(), settings)
     inputs = hash_inputs(files)
-    gone = [path for path in _made_files(workspace, settings.dataset) if not path.exists()]
+    gone = [path for path in _finished_files(dataset) if not path.exists()]
     if finished(artifact, settings, inputs, remade=[path.name for path in gone]) and not gone:
         partial(artifact).unlink(missing_ok=True)
-        return _nothing_to_do(workspace, settings.dataset)
-    refuse_foreign_files(workspace, settings)
+        return _nothing_to_do(dataset)
+    refuse_foreign_files(dataset, overwrite=settings.overwrite)
     imported, raw_ids = with_safe_ids(importer.read(files, settings))
     with progress("Ordering, splitting, writing, counting", 4) as advance:
         rows, cleaned = clean(imported, drop_repeats=settings.drop_repeats, k_core=settings.k_core)
@@ -65,18 +66,18 @@ def run(settings: PrepareSettings, workspace: Workspace) -> Summary:
         division = divide(rows, imported, settings)
         advance(1)
         raw_ids = kept_ids(raw_ids, division.rows)
-        _write(workspace, settings, division, imported, raw_ids)
+        _write(dataset, division, imported, raw_ids)
         advance(1)
-        facts = card(workspace, settings.dataset, window=settings.min_inter)
+        facts = card(dataset, window=settings.min_inter)
         facts["import"] = _import_facts(settings, files, imported, cleaned, division)
         facts["import"]["renamed"] = {"users": len(raw_ids.users), "items": len(raw_ids.items)}
         advance(1)
     write_json(artifact, facts)
     counts = {name: facts[name] for name in ("users", "items", "interactions")}
-    outputs = [*dataset_files(workspace, settings.dataset), *_raw_ids_file(workspace, settings.dataset)]
+    outputs = [*made_files(dataset), *_raw_ids_file(dataset)]
     write_manifest(artifact, settings, inputs, started=started, counts={**counts, **facts["import"]}, outputs=outputs)
     partial(artifact).unlink(missing_ok=True)
-    return _summary(workspace, settings, facts, time.monotonic() - started)
+    return _summary(dataset, settings, facts, time.monotonic() - started)
 
 
 def hash_inputs(files: Files) -> dict[str, str]:
@@ -91,18 +92,18 @@ def hash_inputs(files: Files) -> dict[str, str]:
     return inputs
 
 
-def dataset_files(workspace: Workspace, dataset: str) -> list[Path]:
+def made_files(dataset: DatasetFiles) -> list[Path]:
     """What prepare writes beside the card."""
-    lines = [workspace.split(dataset, split) for split in ("train", "valid", "test")]
-    return [*lines, workspace.titles(dataset), workspace.pairs(dataset)]
+    lines = [dataset.split(split) for split in ("train", "valid", "test")]
+    return [*lines, dataset.titles, dataset.pairs]
 
 
-def refuse_foreign_files(workspace: Workspace, settings: PrepareSettings) -> None:
+def refuse_foreign_files(dataset: DatasetFiles, *, overwrite: bool) -> None:
     """An ArtifactError where the dataset folder holds files that neither a finished nor a broken-off run wrote."""
-    artifact = workspace.card(settings.dataset)
-    there = [str(path) for path in dataset_files(workspace, settings.dataset) if path.exists()]
-    there += map(str, _raw_ids_file(workspace, settings.dataset))
-    ours = settings.overwrite or manifest_path(artifact).exists() or partial(artifact).exists()
+    artifact = dataset.card
+    there = [str(path) for path in made_files(dataset) if path.exists()]
+    there += map(str, _raw_ids_file(dataset))
+    ours = overwrite or manifest_path(artifact).exists() or partial(artifact).exists()
     if there and not ours:
         raise ArtifactError(
             f"{', '.join(there)} exist and were not made by `mllmrec prepare`: {artifact} has no manifest. Expected a "
@@ -110,27 +111,25 @@ def refuse_foreign_files(workspace: Workspace, settings: PrepareSettings) -> Non
         )
 
 
-def _made_files(workspace: Workspace, dataset: str) -> list[Path]:
+def _finished_files(dataset: DatasetFiles) -> list[Path]:
     """The files of a finished folder: those of every dataset, and the map of ids where the manifest lists it."""
-    manifest, ids = Manifest.read(workspace.card(dataset)), workspace.raw_ids(dataset)
+    manifest, ids = Manifest.read(dataset.card), dataset.raw_ids
     mapped = manifest is not None and ids.name in manifest.outputs
-    return [*dataset_files(workspace, dataset), *([ids] if mapped else [])]
+    return [*made_files(dataset), *([ids] if mapped else [])]
 
 
-def _raw_ids_file(workspace: Workspace, dataset: str) -> list[Path]:
+def _raw_ids_file(dataset: DatasetFiles) -> list[Path]:
     """The map of ids, where there is one."""
-    return [path for path in (workspace.raw_ids(dataset),) if path.exists()]
+    return [path for path in (dataset.raw_ids,) if path.exists()]
 
 
-def _write(
-    workspace: Workspace, settings: PrepareSettings, division: Division, imported: Imported, raw_ids: RawIds
-) -> None:
+def _write(dataset: DatasetFiles, division: Division, imported: Imported, raw_ids: RawIds) -> None:
     """Write the files. A working log marks the half-written folder as prepare's own for the next run."""
-    artifact = workspace.card(settings.dataset)
+    artifact = dataset.card
     unmark(artifact)
     artifact.parent.mkdir(parents=True, exist_ok=True)
     partial(artifact).touch()
-    write_dataset(workspace, settings.dataset, division, imported.catalogue, raw_ids)
+    write_dataset(dataset, division, imported.catalogue, raw_ids)
 
 
 def _import_facts(
@@ -149,15 +148,15 @@ def _import_facts(
     }
 
 
-def _nothing_to_do(workspace: Workspace, dataset: str) -> Summary:
+def _nothing_to_do(dataset: DatasetFiles) -> Summary:
     """The card as it was made, with the images counted anew, because they come later than the card."""
-    artifact = workspace.card(dataset)
+    artifact = dataset.card
     facts = read_json(artifact)
-    images = image_facts(workspace, dataset, read_catalogue(workspace.titles(dataset)))
+    images = image_facts(dataset, read_catalogue(dataset.titles))
     if any(facts.get(name) != value for name, value in images.items()):
         facts |= images
         write_json(artifact, facts)
-    headline = f"{dataset} is already prepared with these settings from these files; nothing to do."
+    headline = f"{dataset.name} is already prepared with these settings from these files; nothing to do."
     return Summary(
         headline=headline,
         artifact=artifact,
@@ -167,13 +166,18 @@ def _nothing_to_do(workspace: Workspace, dataset: str) -> Summary:
     )
 
 
-def _summary(workspace: Workspace, settings: PrepareSettings, facts: dict[str, Any], seconds: float) -> Summary:
+def _summary(dataset: DatasetFiles, settings: PrepareSettings, facts: dict[str, Any], seconds: float) -> Summary:
+    raw = Path(settings.raw).expanduser()
     figures = f"{facts['users']:,} users, {facts['items']:,} items, {facts['interactions']:,} interactions"
     return Summary(
         headline=f"Prepared {settings.dataset} in {seconds:.1f} s: {figures}.",
-        artifact=workspace.card(settings.dataset),
+        artifact=dataset.card,
         tables=(table(facts),),
-        warnings=(*_warnings(facts), *_image_warnings(facts), *_unlinked_images(workspace, settings)),
+        warnings=(
+            *_warnings(facts),
+            *_image_warnings(facts),
+            *_unlinked_images(dataset.images, raw),
+        ),
         facts=facts,
     )
 
@@ -206,9 +210,8 @@ def _image_warnings(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def _unlinked_images(workspace: Workspace, settings: PrepareSettings) -> list[str]:
+def _unlinked_images(images: Path, raw: Path) -> list[str]:
     """A warning about an image folder among the raw files, which is large and therefore not copied."""
-    images, raw = workspace.images(settings.dataset), Path(settings.raw).expanduser()
     folders = [path for path in raw.glob("*") if path.is_dir() and path.name.lower().endswith(IMAGE_FOLDERS)]
     if images.exists() or not folders:
         return []

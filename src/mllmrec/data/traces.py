@@ -17,34 +17,35 @@ from mllmrec.data.sequences import Interactions, Line, by_user
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.progress import note
 from mllmrec.records import Trace, example_id
+from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.json_streams import read_list
 from mllmrec.storage.manifests import Manifest
-from mllmrec.storage.workspace import ID_PATTERN, Workspace, require, sha256
+from mllmrec.storage.workspace import ID_PATTERN, require, sha256
 
 Joined = tuple[Trace, dict[str, Any]]
 
 
-def written_traces(workspace: Workspace, dataset: str) -> Path:
+def written_traces(files: DatasetFiles) -> Path:
     """The file that assessment reads: the refined traces where there are any, else the drafts."""
     return require(
-        _written(workspace, dataset),
+        _written(files),
         "A file of reasoning traces",
-        f"Write one with `mllmrec pseudo-cot --dataset {dataset}`, and better ones with `mllmrec refine`.",
+        f"Write one with `mllmrec pseudo-cot --dataset {files.name}`, and better ones with `mllmrec refine`.",
     )
 
 
-def usable_traces(workspace: Workspace, dataset: str) -> Path:
+def usable_traces(files: DatasetFiles) -> Path:
     """The file that hints come from: the assessed traces where there are any, else those that were written."""
-    assessed = workspace.assessed_cot(dataset)
-    return assessed if assessed.exists() else written_traces(workspace, dataset)
+    assessed = files.assessed_cot
+    return assessed if assessed.exists() else written_traces(files)
 
 
-def verify_assessed(workspace: Workspace, dataset: str) -> None:
+def verify_assessed(files: DatasetFiles) -> None:
     """Refuse an assessed file that was made of other traces than those that are there. Raises ArtifactError.
 
     Where there is nothing to compare it is taken on trust, with a note where the manifest is missing.
     """
-    assessed, source = workspace.assessed_cot(dataset), _written(workspace, dataset)
+    assessed, source = files.assessed_cot, _written(files)
     manifest = Manifest.read(assessed)
     known = manifest.inputs.get("traces") if manifest is not None else None
     if known is None:
@@ -53,7 +54,7 @@ def verify_assessed(workspace: Workspace, dataset: str) -> None:
         raise ArtifactError(
             f"{assessed} was not made from {source} as it is now: these traces were written, or written again, after "
             "`mllmrec assess`. Expected an assessment of today's traces. Make it again with `mllmrec assess --dataset "
-            f"{dataset} --overwrite`."
+            f"{files.name} --overwrite`."
         )
 
 
@@ -197,9 +198,9 @@ def was_conditioned(record: Mapping[str, Any], *, refined: bool) -> bool:
     return refined if stated is None else bool(stated)
 
 
-def _written(workspace: Workspace, dataset: str) -> Path:
-    refined = workspace.refined_cot(dataset)
-    return refined if refined.exists() else workspace.pseudo_cot(dataset)
+def _written(files: DatasetFiles) -> Path:
+    refined = files.refined_cot
+    return refined if refined.exists() else files.pseudo_cot
 
 
 def _id(value: Any) -> str | None:

@@ -48,6 +48,51 @@ class DatasetFiles:
         """The best figures that any ranker could reach, where they are known."""
         return self.workspace.ceiling(self.name)
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the dataset."""
+        return self.workspace.dataset(self.name)
+
+    @property
+    def pairs(self) -> Path:
+        """The interactions with their times."""
+        return self.workspace.pairs(self.name)
+
+    @property
+    def raw_ids(self) -> Path:
+        """The map of raw ids; there is none where all ids stayed as they came."""
+        return self.workspace.raw_ids(self.name)
+
+    @property
+    def captions(self) -> Path:
+        """The captions of items."""
+        return self.workspace.captions(self.name)
+
+    @property
+    def pseudo_cot(self) -> Path:
+        """The drafts of traces."""
+        return self.workspace.pseudo_cot(self.name)
+
+    @property
+    def refined_cot(self) -> Path:
+        """The refined traces."""
+        return self.workspace.refined_cot(self.name)
+
+    @property
+    def assessed_cot(self) -> Path:
+        """The assessed traces."""
+        return self.workspace.assessed_cot(self.name)
+
+    @property
+    def images(self) -> Path:
+        """The folder of images."""
+        return self.workspace.images(self.name)
+
+    @property
+    def card(self) -> Path:
+        """The data card."""
+        return self.workspace.card(self.name)
+
     def split(self, split: str) -> Path:
         """The lines of a split."""
         return self.workspace.split(self.name, split)

@@ -19,6 +19,7 @@ from mllmrec.errors import ArtifactError, SettingsError, install_command
 from mllmrec.models.huggingface import LoadedModel
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import GrpoSettings, TrainingSettings
+from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.manifests import Manifest, hash_files, hash_model
 from mllmrec.storage.workspace import Workspace
 from mllmrec.training import checkpoints
@@ -38,7 +39,7 @@ def training_inputs(settings: TrainingSettings, workspace: Workspace, model: str
     if settings.captions != "off":
         files |= hash_files(captions=workspace.captions(settings.dataset))
     if (draw := hint_draw(settings)) is not None:
-        files |= hash_files(traces=hint_file(workspace, settings.dataset, draw))
+        files |= hash_files(traces=hint_file(DatasetFiles(workspace, settings.dataset), draw))
     files["template"] = TEMPLATE_VERSION
     return files | {"model": hash_model(Path(model)) if Path(model).is_dir() else model}
 

@@ -20,6 +20,7 @@ from mllmrec.errors import ArtifactError, DataError, SettingsError
 from mllmrec.reasoning.assessment.stage import run
 from mllmrec.records import Summary, Trace
 from mllmrec.settings.texts import AssessSettings
+from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.workspace import Workspace, read_json, write_json, write_text
 
@@ -268,7 +269,7 @@ def test_training_gets_what_was_kept(gallery: Workspace) -> None:
     assess(gallery, keep=0.5)
     interactions = Interactions.load(gallery, DATASET)
     examples = questions(interactions.train, "train", 5)[0]
-    hints = read_hints(gallery, DATASET, interactions, examples, HintDraw(share=1.0, seed=42))
+    hints = read_hints(DatasetFiles(gallery, DATASET), interactions, examples, HintDraw(share=1.0, seed=42))
     assert hints.texts == {row["example_id"]: row["reasoning"].strip() for row in assessed(gallery) if row["keep"]}
 
 

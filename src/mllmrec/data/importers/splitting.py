@@ -21,7 +21,8 @@ from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import DataError, SettingsError
 from mllmrec.records import Item
 from mllmrec.settings.data import PrepareSettings
-from mllmrec.storage.workspace import Workspace, replacing
+from mllmrec.storage.dataset_files import DatasetFiles
+from mllmrec.storage.workspace import replacing
 
 SPLITS = ("train", "valid", "test")
 BREAKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
@@ -110,16 +111,13 @@ def global_time(rows: pl.DataFrame, min_inter: int, cut_share: float, valid_cut_
     return division
 
 
-def write_dataset(
-    workspace: Workspace, dataset: str, division: Division, catalogue: Catalogue, raw_ids: RawIds
-) -> None:
+def write_dataset(files: DatasetFiles, division: Division, catalogue: Catalogue, raw_ids: RawIds) -> None:
     """train.tsv, valid.tsv, test.tsv, titles, pairs and, where ids were changed, raw ids of one dataset."""
-    folder = workspace.dataset(dataset)
     for split, lines in division.lines.items():
-        write_lines(workspace.split(dataset, split), lines)
-    write_pairs(folder / f"{dataset}_pairs.csv", division.rows)
-    write_titles(folder / f"{dataset}_titles.csv", items_on_lines(division.rows, catalogue))
-    raw_ids.write(folder / f"{dataset}_ids.csv")
+        write_lines(files.split(split), lines)
+    write_pairs(files.folder / f"{files.name}_pairs.csv", division.rows)
+    write_titles(files.folder / f"{files.name}_titles.csv", items_on_lines(division.rows, catalogue))
+    raw_ids.write(files.folder / f"{files.name}_ids.csv")
 
 
 def items_on_lines(rows: pl.DataFrame, catalogue: Catalogue) -> list[Item]:

@@ -23,6 +23,7 @@ from mllmrec.evaluation.probing.conditions import CHANGES, HINTED, PLAIN, UNHINT
 from mllmrec.evaluation.probing.groups import rotations_for
 from mllmrec.evaluation.ranking.chunks import CHUNK_USERS
 from mllmrec.records import RankingExample
+from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.workspace import Workspace
 
 NO_CAPTIONS = "the prompts hold no captions (the model was trained without, or `mllmrec caption` has not run)"
@@ -136,7 +137,7 @@ def hinted_examples(
 def trace_file(workspace: Workspace, dataset: str) -> Path | None:
     """The file of traces, None where there is none."""
     try:
-        return usable_traces(workspace, dataset)
+        return usable_traces(DatasetFiles(workspace, dataset))
     except ArtifactError:
         return None
 

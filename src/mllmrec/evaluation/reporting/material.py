@@ -29,6 +29,7 @@ from mllmrec.evaluation.reporting.page import (
 )
 from mllmrec.records import Table
 from mllmrec.settings.data import AuditSettings
+from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.json_streams import read_list
 from mllmrec.storage.workspace import Workspace, read_json
 
@@ -51,7 +52,7 @@ def data_section(workspace: Workspace, dataset: str, window: int) -> Section:
     """The data card, counted anew, with what `prepare` noted about the import."""
     path = workspace.card(dataset)
     imported = read_json(path).get("import") if path.exists() else None
-    facts = card(workspace, dataset, window=window) | ({"import": imported} if imported else {})
+    facts = card(DatasetFiles(workspace, dataset), window=window) | ({"import": imported} if imported else {})
     return Section(
         key="data",
         title="Data",
@@ -98,7 +99,7 @@ def read_traces(workspace: Workspace, dataset: str, users: Collection[str], seed
         path(dataset).exists() for path in (workspace.assessed_cot, workspace.refined_cot, workspace.pseudo_cot)
     ):
         return None
-    traces = Traces(path=usable_traces(workspace, dataset))
+    traces = Traces(path=usable_traces(DatasetFiles(workspace, dataset)))
     for row in read_list(traces.path):
         trace = _reasoning(row)
         traces.counts[trace.fate] += 1

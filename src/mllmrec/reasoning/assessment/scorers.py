@@ -26,6 +26,7 @@ from mllmrec.models.huggingface import resolve
 from mllmrec.models.ranker import Ranker, load_ranker
 from mllmrec.reasoning.assessment.prediction import ListDraw, PredictionJudge
 from mllmrec.settings.texts import AssessSettings
+from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.manifests import Manifest, hash_model
 from mllmrec.storage.workspace import Workspace, require, sha256
 
@@ -113,7 +114,7 @@ class Subjects:
 
         Raises DataError when own records are stale, or nothing is left.
         """
-        path = written_traces(workspace, settings.dataset)
+        path = written_traces(DatasetFiles(workspace, settings.dataset))
         interactions = Interactions.load(workspace, settings.dataset)
         traces = TraceJoin(path, interactions)
         are_refined = path == workspace.refined_cot(settings.dataset)
