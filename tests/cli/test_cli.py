@@ -2,7 +2,7 @@
 
 Renew the frozen set, when a change of it is meant, with
 
-    .venv/bin/python tests/test_cli.py > tests/cli_flags.txt
+    PYTHONPATH=tests/support .venv/bin/python tests/cli/test_cli.py > tests/cli/cli_flags.txt
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def shop(tmp_path: Path) -> Workspace:
 def test_verbs_and_flags_are_frozen() -> None:
     assert FROZEN.read_text(encoding="utf-8").splitlines() == flags(app), (
         "the verbs or flags have changed; when that is meant, tell it in the changelog and renew the list with "
-        "`.venv/bin/python tests/test_cli.py > tests/cli_flags.txt`"
+        "`PYTHONPATH=tests/support .venv/bin/python tests/cli/test_cli.py > tests/cli/cli_flags.txt`"
     )
 
 

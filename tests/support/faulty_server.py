@@ -2,7 +2,7 @@
 
 As a program it answers everything after some milliseconds, prints its address, and ends with its standard input:
 
-    python tests/faulty_server.py 200
+    python tests/support/faulty_server.py 200
 """
 
 from __future__ import annotations

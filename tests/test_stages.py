@@ -1,0 +1,89 @@
+"""The registry of stages: one entry makes a verb, a block of recipes, a stage that waits, and a file of the doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import yaml
+from workspaces import tsv, write_dataset
+
+from mllmrec import ArtifactError, Workspace
+from mllmrec.cli.verbs import add_stage, app
+from mllmrec.doctor.workspace import dataset_table
+from mllmrec.pipeline.recipe import load_recipe
+from mllmrec.pipeline.schedule import waits_for
+from mllmrec.records import Summary
+from mllmrec.settings.base import DatasetSettings, knob
+from mllmrec.stages import STAGES, Run, Stage, always, entry_point, stage
+
+
+class CountSettings(DatasetSettings):
+    """Count what was captioned.
+
+    This paragraph isn't shown.
+    """
+
+    verb: ClassVar[str] = "count"
+
+    least: int = knob(1, "Smallest count.", ge=1)
+
+
+@pytest.fixture
+def count(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """A made-up stage, entered as any other and gone after the test."""
+    monkeypatch.setitem(STAGES, "count", STAGES["sft"])
+
+    @stage(
+        CountSettings,
+        reads=always("captions"),
+        makes=always("counts"),
+        file=lambda workspace, dataset: workspace.dataset(dataset) / "counts.json",
+        without="nothing is counted",
+    )
+    def entered() -> Run:
+        return lambda settings, _workspace: Summary(headline=f"at least {settings.least}")
+
+    return entered
+
+
+def test_an_entry_is_a_block_of_recipes_and_waits_for_what_it_reads(tmp_path: Path, count: Stage) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"dataset": "shop", "count": {"least": 2}, "caption": {}, "candidates": {}}))
+    stages = load_recipe(path).stages()
+    assert [each.verb for each in stages] == ["caption", "candidates", "count"]
+    assert waits_for(stages) == [frozenset(), frozenset(), frozenset({0})]
+    assert entry_point("count")(stages[2], Workspace(tmp_path)).headline == "at least 2"
+    assert count.command == count.block == "count"
+
+
+def test_an_entry_is_a_verb_whose_help_is_that_of_its_settings(
+    count: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_stage(count)
+    try:
+        app(["count", "--dataset", "shop", "--least", "3"], exit_on_error=False, result_action="return_value")
+        app(["count", "--help"], exit_on_error=False, result_action="return_value")
+    finally:
+        del app["count"]
+    shown = capsys.readouterr()
+    assert "at least 3" in shown.out + shown.err
+    assert "Count what was captioned." in shown.out
+    assert "isn't shown" not in shown.out
+    assert "Smallest count." in shown.out
+
+
+@pytest.mark.usefixtures("count")
+def test_the_doctor_looks_for_the_file_of_an_entry(tmp_path: Path) -> None:
+    workspace = write_dataset(tmp_path, train=tsv({"1": ["a", "b", "c"]}))
+    row = next(row for row in dataset_table(workspace, "shop").rows if row[0] == "counts.json")
+    assert row[1:] == ("absent: nothing is counted", "mllmrec count --dataset shop")
+    (workspace.dataset("shop") / "counts.json").write_text("{}")
+    row = next(row for row in dataset_table(workspace, "shop").rows if row[0] == "counts.json")
+    assert row[2] == ""
+
+
+def test_a_verb_that_is_no_stage_has_no_entry_point() -> None:
+    with pytest.raises(ArtifactError, match="compare is no stage of a recipe"):
+        entry_point("compare")
