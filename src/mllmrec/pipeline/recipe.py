@@ -58,7 +58,7 @@ class Recipe:
         return stages
 
     def validated(self, overrides: Mapping[str, Any]) -> tuple[list[StageSettings], list[str]]:
-        """The settings of the blocks that are right, and what is wrong with the others."""
+        """The settings of the valid blocks, and the errors of the others."""
         stages, errors = [], []
         for verb, blocks in self.blocks.items():
             settings = STAGES[verb].settings
@@ -97,6 +97,7 @@ def load_recipe(name: str | Path) -> Recipe:
 
 
 def shipped_recipes() -> list[str]:
+    """The names of the recipes that come with the package."""
     folder = resources.files("mllmrec") / "recipes"
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
