@@ -3,9 +3,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 FLAGS ?=
 FAST := -m "not slow and not full"
-# Rooms whose fast tests load no torch, but for one file; with that folder on the path, loading it fails.
+# Rooms whose fast tests load no torch, but for these files; with that folder on the path, loading it fails.
 QUICK := tests/settings tests/storage tests/data/candidates tests/data/test_*.py
-WITH_TORCH := tests/storage/test_finished_artifacts.py
+WITH_TORCH := tests/storage/test_finished_artifacts.py tests/storage/test_locks.py
 WITHOUT_TORCH := PYTHONPATH=tests/support/without_torch
 
 .PHONY: demo test test-quick test-slow test-full check format wheel clean
