@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import builtins
 import os
+import signal
 import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from small_models import copy_of, make_backbone, make_workspace, train_all
 from small_vision_models import make_text_model, make_vision_model
@@ -18,6 +20,14 @@ from mllmrec.storage.workspace import Workspace
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+# A busy machine is no fault of what is tested.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
+# A shell that starts a job in the background has it ignore Ctrl-C, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def all_of_some(values: Iterable[object]) -> bool:
