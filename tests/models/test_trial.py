@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 
@@ -48,10 +49,19 @@ def test_work_that_fails_is_left_to_who_does_it() -> None:
         Chat(byte_tokenizer(TURNS + "{{ raise_exception('no') }}"))
 
 
-def test_work_leaves_nothing_behind() -> None:
+def test_work_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the child changes stays in it, and none stays as a process."""
     changed: list[int] = []
+    children: list[int] = []
+    fork = os.fork
+
+    def forked() -> int:
+        children.append(fork())
+        return children[-1]
+
+    monkeypatch.setattr(os, "fork", forked)
     assert excess(lambda: changed.append(1) or 3) == ""
     assert changed == []
+    (child,) = children
     with pytest.raises(ChildProcessError):
-        trial.os.waitpid(-1, trial.os.WNOHANG)
+        os.waitpid(child, os.WNOHANG)
