@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,9 +38,12 @@ def test_ten_kills_of_stages_without_a_model(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path / "work")
     stages = world(tmp_path / "work", **{verb: EVERYTHING[verb] for verb in LIGHT})
     rng, kills = random.Random(0), {"prepare": 3, "caption": 2, "pseudo-cot": 2, "candidates": 3}
+    tried = list[str]()
     for disturbed in disturbances(stages, tmp_path / "work", tmp_path / "kept"):
         for number in rng.sample(range(len(disturbed.operations)), kills[disturbed.stage.verb]):
-            disturbed.kill(number)
+            tried.append(disturbed.stage.verb)
+            assert disturbed.kill(number) == ""
+    assert Counter(tried) == kills
 
 
 @pytest.fixture
@@ -60,12 +64,16 @@ def test_a_kill_of_every_stage(everything: Iterator[Disturbed]) -> None:
     for disturbed in everything:
         if disturbed.operations and disturbed.stage.verb not in tried:
             tried.add(disturbed.stage.verb)
-            disturbed.kill(rng.randrange(len(disturbed.operations)))
+            assert disturbed.kill(rng.randrange(len(disturbed.operations))) == ""
+    assert tried == {*STAGES} - {"scorers", "audit"}, "audit writes nothing, and scorers are sft"
 
 
 @pytest.mark.full
 @pytest.mark.timeout(0)
 def test_a_kill_before_every_operation_of_every_stage(everything: Iterator[Disturbed]) -> None:
+    differing, kills = list[str](), 0
     for disturbed in everything:
-        for number in range(len(disturbed.operations)):
-            disturbed.kill(number)
+        kills += len(disturbed.operations)
+        differing += filter(None, map(disturbed.kill, range(len(disturbed.operations))))
+    assert kills
+    assert differing == []
