@@ -13,11 +13,11 @@ from workspaces import titles_csv, tsv, write_dataset
 
 from mllmrec.cli.main import main
 from mllmrec.data.candidates.drawing import read_candidates
+from mllmrec.data.candidates.protocols import ListsName
 from mllmrec.data.sequences import is_held_out
 from mllmrec.errors import ArtifactError, DataError, SettingsError
 from mllmrec.evaluation.baselines.families import FAMILIES
 from mllmrec.evaluation.ranking.runs import candidate_file
-from mllmrec.evaluation.retrieval import stage as retrieval
 from mllmrec.evaluation.retrieval.stage import best, run
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.base import validated
@@ -185,10 +185,10 @@ def test_a_retriever_whose_library_is_missing_names_the_one_that_installs_it(
 
 def test_the_default_retriever_keeps_the_short_stem(tmp_path: Path) -> None:
     settings = RetrieveSettings(dataset="shop", root=str(tmp_path))
-    path = retrieval.retrieved_path(settings, Workspace(tmp_path))
+    path = ListsName.asked(settings).path(Workspace(tmp_path), "shop")
     assert (settings.retriever, path.name) == ("itemknn", "test_hard19_w10_s42.jsonl")
     rerank = RetrieveSettings(dataset="shop", root=str(tmp_path), rerank=True)
-    assert retrieval.retrieved_path(rerank, Workspace(tmp_path)).name == "test_rr100_w10_s42.jsonl"
+    assert ListsName.asked(rerank).path(Workspace(tmp_path), "shop").name == "test_rr100_w10_s42.jsonl"
 
 
 def test_a_finished_file_is_left_alone_and_its_manifest_tells_how_it_was_made(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from mllmrec.data.candidates.protocols import IMPORTED, ListsName, Protocol
 from mllmrec.data.sequences import Interactions, Line, require_dataset
 from mllmrec.errors import ArtifactError
 from mllmrec.records import RankingExample, Split, Summary
-from mllmrec.settings.data import CandidatesSettings
+from mllmrec.settings.data import CandidatesSettings, RetrieveSettings
 from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.locks import locking
 from mllmrec.storage.manifests import drop_marker, finished, hash_files, making, unmark, write_manifest
@@ -35,22 +35,20 @@ WEAKNESSES = {
 """Warnings about imported lists, by the count that each goes with."""
 
 
-def candidates_path(settings: CandidatesSettings, workspace: Workspace) -> Path:
-    """The file of these lists."""
+def lists_path(settings: CandidatesSettings | RetrieveSettings, workspace: Workspace) -> Path:
+    """The file of the lists that are asked for.
+
+    Raises ArtifactError where there is no dataset: the lock of the file would make its folder.
+    """
+    require_dataset(workspace, settings.dataset)
     return ListsName.asked(settings).path(workspace, settings.dataset)
 
 
-def locked_path(settings: CandidatesSettings, workspace: Workspace) -> Path:
-    """The file that is made, once the dataset is known to be there: a lock would make its folder."""
-    require_dataset(workspace, settings.dataset)
-    return candidates_path(settings, workspace)
-
-
-@locking(locked_path)
+@locking(lists_path)
 def run(settings: CandidatesSettings, workspace: Workspace) -> Summary:
     """Write processed/<split>_<protocol>_w<min_inter>_s<seed>.jsonl."""
     started = time.monotonic()
-    path = candidates_path(settings, workspace)
+    path = lists_path(settings, workspace)
     sources = DatasetFiles(workspace, settings.dataset).source_hashes()
     inputs = {**sources, **hash_files(**_imported_file(settings))}
     if finished(path, settings, inputs) is not None:

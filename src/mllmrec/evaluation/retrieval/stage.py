@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 
 from mllmrec.data.candidates.drawing import candidate_rows, questions
 from mllmrec.data.candidates.negatives import VERSION, Draw, lots, ordered
-from mllmrec.data.candidates.protocols import ListsName
-from mllmrec.data.candidates.stage import left_out, lines_asked
-from mllmrec.data.sequences import Interactions, require_dataset
+from mllmrec.data.candidates.stage import left_out, lines_asked, lists_path
+from mllmrec.data.sequences import Interactions
 from mllmrec.errors import DataError
 from mllmrec.evaluation.retrieval.catalogue import ItemPool, catalogue_scores
 from mllmrec.progress import progress
@@ -38,22 +37,11 @@ from mllmrec.storage.workspace import Workspace, sha256, write_jsonl
 Scores = NDArray[np.float64]
 
 
-def retrieved_path(settings: RetrieveSettings, workspace: Workspace) -> Path:
-    """The file of these lists; only those of the default retriever bear no name."""
-    return ListsName.asked(settings).path(workspace, settings.dataset)
-
-
-def locked_path(settings: RetrieveSettings, workspace: Workspace) -> Path:
-    """The file that is made, once the dataset is known to be there: a lock would make its folder."""
-    require_dataset(workspace, settings.dataset)
-    return retrieved_path(settings, workspace)
-
-
-@locking(locked_path)
+@locking(lists_path)
 def run(settings: RetrieveSettings, workspace: Workspace) -> Summary:
     """Write processed/<split>_<hard19 or rr100>[-<retriever>]_w<min_inter>_s<seed>.jsonl."""
     started = time.monotonic()
-    path = retrieved_path(settings, workspace)
+    path = lists_path(settings, workspace)
     inputs = DatasetFiles(workspace, settings.dataset).source_hashes()
     if finished(path, settings, inputs) is not None:
         drop_marker(path)
