@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from workspaces import tsv, write_dataset
 
-from mllmrec.cli.error_messages import describe, status_of
+from mllmrec.cli.screen import describe, status_of
 from mllmrec.cli.verbs import app
 from mllmrec.storage.workspace import write_text
 

@@ -12,9 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from mllmrec.data.fetching.model_shapes import KNOWN_CONFIGS, Shape
 from mllmrec.doctor import memory as doctor_memory
-from mllmrec.doctor.memory import memory_plan, plan_stage, prompt_tokens
+from mllmrec.doctor.memory import KNOWN_CONFIGS, Shape, memory_plan, plan_stage, prompt_tokens
 from mllmrec.models import scoring
 from mllmrec.settings.evaluation import EvaluateSettings
 from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings

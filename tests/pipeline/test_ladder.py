@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from mllmrec import SettingsError
-from mllmrec.pipeline.ladder import ladder_of
 from mllmrec.pipeline.recipe import Recipe, load_recipe, shipped_recipes
+from mllmrec.pipeline.stage import ladder_of
 
 
 def recipe_of(tmp_path: Path, **blocks: Any) -> Recipe:

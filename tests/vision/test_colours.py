@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pictures import BLACK, RED, WHITE, flat
 
-from mllmrec.vision.colours import COLOURS, SHADES, colour_cells, oklab, shares, tint
+from mllmrec.vision.measurements import COLOURS, SHADES, colour_cells, oklab, shares, tint
 
 
 def named(colour: tuple[int, int, int]) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pictures import BLACK, WHITE, flat, noisy
 from PIL import Image, ImageDraw, ImageFont
 
-from mllmrec.vision.composition import composition
+from mllmrec.vision.measurements import composition
 
 
 def halves(left: tuple[int, int, int], right: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mllmrec.vision.colours import COLOURS, Shares
-from mllmrec.vision.composition import Composition
+from mllmrec.vision.measurements import COLOURS, Composition, Shares
 from mllmrec.vision.pixels import ACCENTS, OTHER_NAMES, Measurements, sentence, series
 
 EVEN = ((0.5, 0.5, 0.5),) * 3

@@ -11,8 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from demo_backbone.words import made_up_words
-from mllmrec.vision.colours import COLOURS, Shares
-from mllmrec.vision.composition import Composition
+from mllmrec.vision.measurements import COLOURS, Composition, Shares
 from mllmrec.vision.pixels import ACCENTS, BRIGHTNESS, Measurements, anything_goes, sentence
 
 Writer = Callable[[random.Random, int], str]

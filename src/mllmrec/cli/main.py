@@ -12,7 +12,7 @@ from typing import Any
 
 from cyclopts import App
 
-from mllmrec.cli.error_messages import describe, status_of
+from mllmrec.cli.screen import describe, status_of
 from mllmrec.cli.verbs import app
 from mllmrec.progress import nobody_reads, remark
 

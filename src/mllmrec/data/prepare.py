@@ -15,13 +15,12 @@ from typing import Any
 
 from mllmrec.data.card import card, image_facts, table
 from mllmrec.data.importers.amazon import AMAZON
-from mllmrec.data.importers.cleaning import clean, kept_ids, ties, with_safe_ids
 from mllmrec.data.importers.microlens import MICROLENS
 from mllmrec.data.importers.movielens import MOVIELENS_1M, MOVIELENS_100K, MOVIELENS_LATEST
 from mllmrec.data.importers.netflix import NETFLIX_PRIZE
 from mllmrec.data.importers.pairs import PAIRS, SEQUENCES
 from mllmrec.data.importers.source import Files, Imported, Importer
-from mllmrec.data.importers.splitting import Division, divide, write_dataset
+from mllmrec.data.importers.splitting import Division, clean, divide, kept_ids, ties, with_safe_ids, write_dataset
 from mllmrec.data.raw_ids import RawIds
 from mllmrec.data.sequences import read_catalogue
 from mllmrec.errors import ArtifactError

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mllmrec.data.fetching.model_shapes import known_config, num_parameters
-from mllmrec.doctor.memory import memory_plan, plan_table
+from mllmrec.doctor.memory import known_config, memory_plan, num_parameters, plan_table
 from mllmrec.doctor.workspace import checkpoints_table, dataset_table, datasets, models_table, next_step
 from mllmrec.errors import SettingsError, install_command
 from mllmrec.pipeline.recipe import Recipe, load_recipe

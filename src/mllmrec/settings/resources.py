@@ -6,8 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, StringConstraints, model_validator
 
-from mllmrec.settings.addresses import Address
-from mllmrec.settings.base import Names, StageSettings, knob
+from mllmrec.settings.base import Address, Names, StageSettings, knob
 from mllmrec.settings.texts import LongStageSettings, VariableName
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]

@@ -11,8 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, model_validator
 
-from mllmrec.settings.addresses import Address
-from mllmrec.settings.base import DatasetSettings, Names, knob
+from mllmrec.settings.base import Address, DatasetSettings, Names, knob
 
 PIXELS_KNOWS = ("dataset", "backend", "max_pixels")
 """The knobs that decide captions made of image statistics."""

@@ -28,8 +28,7 @@ from mllmrec.data.title_spellings import ARTICLES, WrittenWords
 from mllmrec.data.visible_answer import visible_answer
 from mllmrec.errors import ArtifactError
 from mllmrec.models.base import Request, Teacher
-from mllmrec.models.server.asking import ask_all
-from mllmrec.models.server.spending import Spending, dry_run_table
+from mllmrec.models.server.asking import Spending, ask_all, dry_run_table
 from mllmrec.progress import progress
 from mllmrec.records import Summary, Table, counted
 from mllmrec.settings.texts import CaptionSettings

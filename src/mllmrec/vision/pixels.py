@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mllmrec.vision.colours import Shares, colour_cells, shares, tint
-from mllmrec.vision.composition import Composition, composition
+from mllmrec.vision.measurements import Composition, Shares, colour_cells, composition, shares, tint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

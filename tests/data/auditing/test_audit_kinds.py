@@ -25,7 +25,7 @@ from workspaces import tsv, write_dataset
 
 from mllmrec import Workspace
 from mllmrec.data.auditing import findings as kinds
-from mllmrec.data.auditing.captions import target_shares
+from mllmrec.data.auditing.texts import target_shares
 from mllmrec.data.candidates.stage import run as draw
 from mllmrec.settings.data import CandidatesSettings
 from mllmrec.storage.workspace import read_json, write_json, write_text

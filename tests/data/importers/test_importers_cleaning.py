@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mllmrec.data.importers.cleaning import clean, core, in_total_order, ties
 from mllmrec.data.importers.source import Imported
+from mllmrec.data.importers.splitting import clean, core, in_total_order, ties
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import DataError
 

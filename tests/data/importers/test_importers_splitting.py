@@ -10,9 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from raw_files import settings
 
-from mllmrec.data.importers.cleaning import in_total_order
 from mllmrec.data.importers.source import Imported
-from mllmrec.data.importers.splitting import Division, divide, global_time, leave_one_out
+from mllmrec.data.importers.splitting import Division, divide, global_time, in_total_order, leave_one_out
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import DataError, SettingsError
 

@@ -94,7 +94,7 @@ def test_the_second_implementation_shares_nothing_with_the_first() -> None:
         "mllmrec.evaluation.comparison.statistics",
     }
     modules = sorted(Path(verification.__file__).parent.glob("*.py"))
-    assert {"metrics.py", "rankings.py", "checks.py", "provenance.py"} <= {path.name for path in modules}
+    assert {"metrics.py", "rankings.py", "checks.py"} <= {path.name for path in modules}
     for path in modules:
         assert not first & imports_of(path), path
     assert first <= imports_of(Path(ranking_runs.__file__)), "the first implementation is called otherwise by now"

@@ -20,9 +20,8 @@ from workspaces import SUPPORT
 
 from mllmrec.errors import BackendError
 from mllmrec.models.base import Reply, Request
-from mllmrec.models.server.asking import ask_all
+from mllmrec.models.server.asking import Spending, ask_all
 from mllmrec.models.server.endpoint import EndpointTeacher
-from mllmrec.models.server.spending import Spending
 from mllmrec.settings.texts import TeacherSettings
 from mllmrec.storage.json_streams import read_list, write_list
 from mllmrec.storage.manifests import Manifest

@@ -7,7 +7,7 @@ import pytest
 
 from mllmrec.errors import SettingsError
 from mllmrec.models.base import Picture, Request
-from mllmrec.models.server.spending import Spending, dry_run_table, estimate_prompt_tokens, estimate_tokens
+from mllmrec.models.server.asking import Spending, dry_run_table, estimate_prompt_tokens, estimate_tokens
 
 
 def picture(height: int, width: int) -> Picture:

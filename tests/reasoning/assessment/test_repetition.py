@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mllmrec.reasoning.assessment.repetition import find_repeats
+from mllmrec.reasoning.assessment.verdicts import find_repeats
 
 WORDS = st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=14)
 

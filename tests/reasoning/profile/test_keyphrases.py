@@ -8,8 +8,7 @@ import pytest
 from shelves import captions, catalogue
 
 from mllmrec.data.sequences import Catalogue
-from mllmrec.reasoning.profile.facets import Facet
-from mllmrec.reasoning.profile.keyphrases import Keyphrase, Statistics, log_odds, recency_weights
+from mllmrec.reasoning.profile.facets import Facet, Keyphrase, Statistics, log_odds, recency_weights
 from mllmrec.records import Item
 
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
-from mllmrec.data.auditing import caches, captions, copies, lists, rendering, splits, traces
+from mllmrec.data.auditing import caches, copies, lists, rendering, splits, texts
 from mllmrec.data.auditing.findings import FAILING, Finding, laid_out
 from mllmrec.data.auditing.material import Material, attempt, load
 from mllmrec.data.auditing.rendering import PromptCheck
@@ -58,9 +58,9 @@ def _findings(material: Material, target_kinds: TargetKinds) -> Iterator[Finding
     yield from copies.check_copies(material)
     yield from prompts.splits()
     yield from copies.check_twins(material)
-    yield from captions.check_captions(material)
-    yield from captions.check_target_captions(material)
-    yield from traces.check(material)
+    yield from texts.check_captions(material)
+    yield from texts.check_target_captions(material)
+    yield from texts.check_traces(material)
     yield from rendering.check_bare_ids(material)
     num_items = len(material.interactions.catalogue)
     for file in material.candidate_files():

@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mllmrec.data.fetching.archives import is_archive, unpack
-from mllmrec.data.fetching.download import download
-from mllmrec.data.fetching.hubs import from_huggingface, from_modelscope
+from mllmrec.data.fetching.download import download, from_huggingface, from_modelscope
 from mllmrec.data.model_folders import lacking, weight_files
 from mllmrec.errors import ArtifactError, BackendError, DataError, MllmrecError, SettingsError
 from mllmrec.progress import note
 from mllmrec.records import Summary
-from mllmrec.settings.addresses import shown_address
+from mllmrec.settings.base import shown_address
 from mllmrec.settings.resources import FetchBackboneSettings, FetchDatasetSettings
 from mllmrec.storage.locks import locking
 from mllmrec.storage.manifests import finished, unmark, write_manifest

@@ -24,9 +24,16 @@ from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError
 from mllmrec.evaluation.comparison.pairing import run_named
 from mllmrec.evaluation.ranking.runs import Run, require_finished
-from mllmrec.evaluation.verifying.checks import Checks, read_figures, read_manifest, read_settings
+from mllmrec.evaluation.verifying.checks import (
+    Checks,
+    check_files,
+    check_inputs,
+    check_manifest,
+    read_figures,
+    read_manifest,
+    read_settings,
+)
 from mllmrec.evaluation.verifying.metrics import check_metrics, mean, value_of
-from mllmrec.evaluation.verifying.provenance import check_files, check_inputs, check_manifest
 from mllmrec.evaluation.verifying.rankings import AllowedItems, RankedTarget, allowed_items, check_rankings
 from mllmrec.records import RankingExample, Summary, Table
 from mllmrec.settings.evaluation import RunSettings, VerifySettings

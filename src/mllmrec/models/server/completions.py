@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from mllmrec.data.visible_answer import EMPTY, ONLY_REASONING, UNFINISHED_THOUGHT, visible_answer
 from mllmrec.models.base import Request
-from mllmrec.models.server.spending import estimate_prompt_tokens, estimate_tokens
+from mllmrec.models.server.asking import estimate_prompt_tokens, estimate_tokens
 from mllmrec.storage.log_lines import Usage
 
 PASSING_WORDS = {"timeout", "connection", "invalid_json", "error_body", "no_choices", EMPTY}

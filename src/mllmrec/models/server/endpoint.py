@@ -33,7 +33,7 @@ from mllmrec.models.base import Picture, Reply, Request
 from mllmrec.models.server.completions import ADVICE, Outcome, is_passing, read_completion, refusal, refused_setting
 from mllmrec.models.server.inflight import in_flight, jittered, retry_after_seconds
 from mllmrec.progress import note
-from mllmrec.settings.addresses import shown_address
+from mllmrec.settings.base import shown_address
 from mllmrec.settings.texts import TeacherSettings
 
 FATAL_STATUSES = (401, 402)

@@ -2,8 +2,8 @@
 
 Each trace is examined for leakage of its target and for its form (`examination.py`), for whether it speaks of its own
 history (`modality.py`), with --scorer for what it does for the prediction (`prediction.py`), and for whether it repeats
-another one (`repetition.py`). A trace that is rejected isn't scored by a model, because that costs most of the time.
-The scores stay in the artifact: another --keep or --threshold only decides again (`verdicts.py`), in seconds.
+another one (`verdicts.py`). A trace that is rejected isn't scored by a model, because that costs most of the time.
+The scores stay in the artifact: another --keep or --threshold only decides again, in seconds.
 
 Scores are computed trace by trace and appended as they come, so that a crash costs one chunk and any number of
 processes writes the same file. What needs all traces at once, near-duplicates and the decision, comes last.

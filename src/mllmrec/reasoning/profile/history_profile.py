@@ -18,8 +18,7 @@ from mllmrec.data.naming import Naming, SpellingIndex
 from mllmrec.data.prompts import plain
 from mllmrec.data.sequences import Catalogue
 from mllmrec.data.title_spellings import WrittenWords
-from mllmrec.reasoning.profile.facets import Facet
-from mllmrec.reasoning.profile.keyphrases import Keyphrase, Statistics
+from mllmrec.reasoning.profile.facets import Facet, Keyphrase, Statistics
 
 # There are far more phrases than attributes, so more of them score high by chance.
 LEAST_SCORE = {"attribute": 1.0, "era": 1.0, "form": 1.5, "title": 1.5, "picture": 1.5}

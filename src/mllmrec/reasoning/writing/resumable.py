@@ -15,8 +15,7 @@ from typing import Any
 from mllmrec.data.candidates.drawing import questions
 from mllmrec.data.sequences import Catalogue, Interactions, Windows, windows
 from mllmrec.models.base import Request, Teacher
-from mllmrec.models.server.asking import ask_all
-from mllmrec.models.server.spending import Spending, dry_run_table
+from mllmrec.models.server.asking import Spending, ask_all, dry_run_table
 from mllmrec.progress import progress
 from mllmrec.reasoning.profile.writer import PROFILE_VERSION, ProfileWriter
 from mllmrec.reasoning.writing.prompts import TEACHER_TEMPLATE_VERSION, ShownItem

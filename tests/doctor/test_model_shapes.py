@@ -18,7 +18,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from mllmrec.data.fetching.model_shapes import KNOWN_CONFIGS, Shape, known_config, num_parameters
+from mllmrec.doctor.memory import KNOWN_CONFIGS, Shape, known_config, num_parameters
 from mllmrec.errors import SettingsError
 
 SMALL = {

@@ -10,8 +10,7 @@ import pytest
 from mllmrec.cli.main import main
 from mllmrec.cli.verbs import app
 from mllmrec.errors import SettingsError
-from mllmrec.pipeline.recipe import load_recipe
-from mllmrec.settings.yaml_files import read_yaml
+from mllmrec.pipeline.recipe import load_recipe, read_yaml
 
 LEVELS = 30
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, LEVELS))
