@@ -15,6 +15,11 @@ Source = Literal[
     "movielens-100k", "movielens-latest", "movielens-1m", "microlens", "netflix-prize", "amazon", "pairs", "sequences"
 ]
 Quoting = Literal["auto", "csv", "none"]
+Random = Literal["uniform", "popularity"]
+"""How negatives are drawn at random."""
+Drawn = Literal[Random, "all"]
+Negatives = Literal[Random, "hard", "rerank", "all"]
+"""How the items beside a target come about, in lists that are made here."""
 PAIRS_ONLY = (
     "user_column",
     "item_column",
@@ -129,7 +134,7 @@ class CandidatesSettings(DatasetSettings):
 
     split: Literal["train", "valid", "test"] = knob("test", "Split whose examples get candidates.")
     num_neg: int = knob(9, "Negatives beside each target.", ge=1)
-    negatives: Literal["uniform", "popularity", "all"] = knob(
+    negatives: Drawn = knob(
         "uniform", "How negatives are drawn; all: none are, the whole catalogue is ranked, which only baselines do."
     )
     min_inter: int = knob(10, "Items of a window: the history and its target.", ge=2)

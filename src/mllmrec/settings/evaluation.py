@@ -12,7 +12,7 @@ from pydantic import field_validator
 
 from mllmrec.records import Split
 from mllmrec.settings.base import DatasetSettings, Integers, Names, StageSettings, knob
-from mllmrec.settings.data import DEFAULT_RETRIEVER, known_retriever
+from mllmrec.settings.data import DEFAULT_RETRIEVER, Negatives, known_retriever
 
 BASELINES = ("random", "popularity", "recency", "markov", "itemknn", "textknn", "sasrec", "bert4rec")
 DEFAULT_BASELINES = ("random", "popularity", "markov")
@@ -42,7 +42,7 @@ class RunSettings(DatasetSettings):
 
     split: Split = knob("test", "Split whose users are ranked: train, valid or test.", operational=True)
     num_neg: int = knob(9, "Negatives beside the target in each candidate list.", operational=True, ge=1)
-    negatives: Literal["uniform", "popularity", "hard", "rerank", "all"] = knob(
+    negatives: Negatives = knob(
         "uniform",
         "How lists were made: negatives drawn uniformly or by popularity, hard ones that a retriever chose, its top "
         "items as they come (rerank), or the whole catalogue (all; baselines alone).",

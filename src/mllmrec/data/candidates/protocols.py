@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast, get_args
 
 from mllmrec.records import Split
-from mllmrec.settings.data import DEFAULT_RETRIEVER, CandidatesSettings, RetrieveSettings
+from mllmrec.settings.data import DEFAULT_RETRIEVER, CandidatesSettings, Negatives, Random, RetrieveSettings
 from mllmrec.settings.evaluation import RunSettings
 from mllmrec.storage.workspace import Workspace
 
-Kind = Literal["uniform", "popularity", "hard", "rerank", "all", "foreign"]
+Kind = Literal[Negatives, "foreign"]
 """How the items beside a target come about: as --negatives names it, or `foreign`."""
 ListSettings = CandidatesSettings | RetrieveSettings | RunSettings
 """Settings that make or name a candidate file."""
@@ -163,7 +163,7 @@ class Protocol(NamedTuple):
     @property
     def random(self) -> bool:
         """Whether negatives are drawn at random, so that two lists have little in common."""
-        return self.kind in ("uniform", "popularity")
+        return self.kind in get_args(Random)
 
     @property
     def chooser(self) -> str:

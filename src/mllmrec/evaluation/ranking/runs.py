@@ -35,7 +35,7 @@ from mllmrec.launch import rank_and_size
 from mllmrec.progress import note
 from mllmrec.records import Ranking
 from mllmrec.settings.evaluation import RunSettings
-from mllmrec.storage.dataset_files import DatasetFiles
+from mllmrec.storage.dataset_files import DatasetFiles, cached_sha256
 from mllmrec.storage.manifests import Manifest, manifest_path, unmark, write_manifest
 from mllmrec.storage.workspace import Workspace, read_json, replacing, require, write_json
 
@@ -76,6 +76,22 @@ class Run:
                 f"{path} is incomplete: it holds {count} rankings and metrics.json counts {self.facts['num_users']} "
                 "users. Expected one line a user; make the RUN again with --overwrite."
             )
+
+
+def ranked_file(run: Run, roots: Iterable[Path], named: str | None, *, only_named: bool = False) -> Path | None:
+    """The candidate file that a RUN ranked; None where there is none.
+
+    It may be the file that is `named`, as a path or under one of the `roots`, or one of the RUN's candidates beside
+    the data. Of those that exist it is the first with the RUN's hash, or else the first.
+    """
+    roots, stem = list(roots), run.facts["candidates"]
+    paths = [Path(named).expanduser(), *(root / named for root in roots)] if named else []
+    if not only_named:
+        folders = [Workspace(root).processed(run.facts["dataset"]) for root in roots]
+        paths += [folder / f"{stem}{suffix}" for folder in folders for suffix in (".jsonl", ".json")]
+    there = [path for path in paths if path.is_file()]
+    same = (path for path in there if cached_sha256(path) == run.facts["candidates_sha256"])
+    return next(same, there[0] if there else None)
 
 
 def write_run(

@@ -14,7 +14,6 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from PIL import Image
 
@@ -25,12 +24,14 @@ from mllmrec.data.raw_ids import RawIds
 from mllmrec.data.sequences import Catalogue, Interactions
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.metrics import Position
+from mllmrec.evaluation.ranking.runs import ranked_file
 from mllmrec.evaluation.reporting.ladder import MeasuredLadder
 from mllmrec.evaluation.reporting.page import Case, Cases, Poster, Reasoning, Section, ShownCandidate
 from mllmrec.evaluation.reporting.runs import Ladder, Rung
 from mllmrec.models.base import Picture
 from mllmrec.records import Ranking, RankingExample
-from mllmrec.storage.workspace import Workspace, sha256
+from mllmrec.storage.dataset_files import cached_sha256
+from mllmrec.storage.workspace import Workspace
 
 SHOWN = 10
 LOG_PROBABILITIES = "Bars are a candidate's share of the probability of all candidates; figures are log-probabilities."
@@ -153,12 +154,8 @@ def _chosen(ladder: Ladder, run: str) -> Rung:
 def _questions(workspace: Workspace, rung: Rung, keys: set[str]) -> dict[str, RankingExample]:
     """The examples by id, from the candidate file that was ranked; nothing when that is gone or another now."""
     facts, settings = rung.run.facts, rung.manifest.settings
-    folder = workspace.processed(facts["dataset"])
-    given = settings.get("candidates")
-    paths = [folder / f"{facts['candidates']}{suffix}" for suffix in (".jsonl", ".json")]
-    paths += [Path(given).expanduser(), workspace.root / given] if given else []
-    path = next((path for path in paths if path.is_file() and sha256(path) == facts["candidates_sha256"]), None)
-    if path is None:
+    path = ranked_file(rung.run, [workspace.root], settings.get("candidates"))
+    if path is None or cached_sha256(path) != facts["candidates_sha256"]:
         return {}
     if path.suffix == ".jsonl":
         examples = read_candidates(path)

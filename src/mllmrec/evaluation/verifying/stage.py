@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from mllmrec.data.candidates.protocols import CacheName
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError
 from mllmrec.evaluation.comparison.pairing import run_named
-from mllmrec.evaluation.ranking.runs import Run, require_finished
+from mllmrec.evaluation.ranking.runs import Run, ranked_file, require_finished
 from mllmrec.evaluation.verifying.checks import (
     Checks,
     check_files,
@@ -137,26 +137,14 @@ def _check_figures(
 
 
 def _candidate_file(run: Run, settings: RunSettings, workspace: Workspace, given: str | None) -> Path:
-    """Of the paths where it may be, the first file with the RUN's hash, else the first that exists."""
-    there = [path for path in _candidate_paths(run, settings, workspace, given) if path.is_file()]
-    if not there:
+    """The candidate file given, or else the one that the RUN's settings name or that lies beside the data."""
+    path = ranked_file(run, _roots(run, workspace), given or settings.candidates, only_named=bool(given))
+    if path is None:
         raise ArtifactError(
             f"{run.folder} ranked {run.facts['candidates']}, which is no longer there. Expected the frozen candidate "
             "file beside the data; give --root, name it with --candidates, or make it with `mllmrec candidates`."
         )
-    return next((path for path in there if sha256(path) == run.facts["candidates_sha256"]), there[0])
-
-
-def _candidate_paths(run: Run, settings: RunSettings, workspace: Workspace, given: str | None) -> Iterator[Path]:
-    """The file given, the one that the RUN's settings name, or that of its name beside the data."""
-    roots = _roots(run, workspace)
-    for name in [given] if given else [settings.candidates]:
-        if name:
-            yield from (Path(name).expanduser(), *(root / name for root in roots))
-    if not given:
-        for root in roots:
-            processed = Workspace(root).processed(run.facts["dataset"])
-            yield from (processed / f"{run.facts['candidates']}{suffix}" for suffix in (".jsonl", ".json"))
+    return path
 
 
 def _roots(run: Run, workspace: Workspace) -> list[Path]:
