@@ -120,6 +120,15 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gpt_neox": ("GPTNeoX", PLAIN),
+    "gpt2": (
+        "GPT2",
+        {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024, "initializer_range": WIDE}
+        | {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0},
+    ),
+    "falcon": ("Falcon", PLAIN),
+    "starcoder2": ("Starcoder2", SIZES),
+    "mixtral": ("Mixtral", SIZES | HEAD | {"num_local_experts": 4}),
+    "phimoe": ("Phimoe", SIZES | {"num_local_experts": 4}),
     "mamba2": (
         "Mamba2",
         {name: SIZES[name] for name in ("hidden_size", "num_hidden_layers", "initializer_range")}

@@ -17,6 +17,7 @@ import torch
 
 from mllmrec.data.model_folders import CONFIG, adapter_shapes, misnamed, require_adapter
 from mllmrec.errors import ArtifactError, BackendError
+from mllmrec.models.positions import causal_lm
 from mllmrec.progress import note
 from mllmrec.storage.manifests import Manifest
 
@@ -64,12 +65,21 @@ def put_on(model: Any, folder: Path) -> Any:
 def fold(adapted: Any) -> Any:
     """The model with its adapters added into its weights, checked on a probe.
 
-    Raises BackendError when it gives other log-probabilities than the unfolded one.
+    Raises BackendError when the library can't add them, or the sum gives other log-probabilities than the unfolded one.
     """
     before = probe(adapted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        merged = adapted.merge_and_unload()
+        try:
+            merged = adapted.merge_and_unload()
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError) as error:
+            raise BackendError(
+                f"The adapter can't be added into the weights of {type(causal_lm(adapted)).__name__}: "
+                f"{_first_line(error).rstrip('.')}. Train it without that option, or merge it with the program that "
+                "trained it, and use the merged model."
+            ) from error
     difference = float((probe(merged) - before).abs().max())
     if not difference <= FOLD_TOLERANCE:
         raise BackendError(

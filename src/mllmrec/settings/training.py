@@ -27,6 +27,11 @@ class TrainingSettings(DatasetSettings):
     lr: float = knob(1e-5, "Peak learning rate; it rises over --warmup-share and falls linearly.", gt=0)
     warmup_share: float = knob(0.03, "Share of the steps over which the learning rate rises.", ge=0, le=1)
     seed: int = knob(42, "Seed of negatives, orders, weights and dropout.")
+    lora_targets: str = knob(
+        "all",
+        "What LoRA adapts: `all` linear layers of the blocks, `attention` (or what stands in its place), or the last "
+        "words of layers' names with commas between them.",
+    )
     eval_users: int = knob(512, "Validation examples scored during training (a fixed slice by hash).", ge=1)
     eval_steps: int = knob(0, "Steps between validations; 0: ten in a run.", ge=0)
     select_by: str = knob("NDCG@3", "What chooses the step whose weights are kept.")

@@ -1,15 +1,20 @@
-"""What LoRA adapts in a model: every linear layer of its decoder blocks, by kind and not by name.
+"""What LoRA adapts in a model: the linear layers of its decoder blocks, by kind and not by name.
 
-Names differ (`q_proj`, `qkv_proj`, `c_attn`, `query_key_value`), and a vision tower has layers of the same names. A
-target is a linear layer, GPT-2's transposed one, or a stack of matrices that holds one for each expert. Routers,
-norms and biases are left out, as are embeddings, the output head and everything outside the language model.
+Names differ (`q_proj`, `qkv_proj`, `c_attn`, `in_proj_qkvz`), and a vision tower has layers of the same names. A target
+is a linear layer of attention, linear attention, a state-space mixer, a short convolution or an MLP, GPT-2's transposed
+one, or a stack of matrices that holds one for each expert. Routers, convolutions, norms and biases are left out, as are
+embeddings, the output head, everything outside the language model, and layers whose weight the code around them reads
+by itself, as fused kernels do: what LoRA adds to such a layer would be passed over.
+
+`--lora-targets` chooses among the targets, and no block may go without one.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +28,15 @@ from mllmrec.models.huggingface import read_config
 from mllmrec.models.positions import causal_lm, reach
 from mllmrec.progress import note
 
+ALL, ATTENTION = "all", "attention"
 LINEAR = (torch.nn.Linear, Conv1D)
 CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
-LAYER, STACK = "layer", "stack"
+LAYER, PARAMETER = "layer", "parameter"
+"""How the library is told of a target: by its layer, or by the parameter that holds its weight."""
 STACK_DIMENSIONS = 3
+MIXING = ("attention_mask", "past_key_values", "layer_past", "cache_params")
+"""Arguments by which a part of a block is known to read other tokens than its own."""
+READ = re.compile(r"self\.(\w+)\.weight\b(?!\.(?:device|dtype|shape))")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +73,19 @@ class LoraTargets:
         return f"LoRA adapts {self.share:.1%} of the weights of the decoder blocks; left out: {'; '.join(parts)}."
 
 
-def lora_for(source: str, *, rank: int, alpha: int, dropout: float, insist: bool = False) -> LoraConfig:
-    """LoRA on every linear layer of the decoder blocks of the model in `source`, whose weights aren't read.
+def lora_for(
+    source: str, *, rank: int, alpha: int, dropout: float, choice: str = ALL, insist: bool = False
+) -> LoraConfig:
+    """LoRA on the layers of `choice` in the decoder blocks of the model in `source`, whose weights aren't read.
 
     Stacks of experts can't have a dropout, so that beside them it is 0 for all layers. What is left out is reported.
     Raises BackendError, by the name of its class, for a model that LoRA can't be put on or that can't be scored, and
-    SettingsError for a dropout that it can't have and that the caller does `insist` on.
+    SettingsError for a choice that it doesn't have or for a dropout that it can't have and that the caller does
+    `insist` on.
     """
     model = _without_weights(source)
     reach(model)  # Training validates by exact scores, and stops here for what they can't read.
-    targets = find_targets(model)
+    targets = find_targets(model, choice)
     if targets.parameters and dropout and insist:
         raise SettingsError(
             f"{type(model).__name__} keeps its experts in stacks, and LoRA on those can't have a dropout. Leave "
@@ -85,43 +98,125 @@ def lora_for(source: str, *, rank: int, alpha: int, dropout: float, insist: bool
     return targets.config(r=rank, lora_alpha=alpha, lora_dropout=0.0 if targets.parameters else dropout)
 
 
-def find_targets(model: Any) -> LoraTargets:
+def find_targets(model: Any, choice: str = ALL) -> LoraTargets:
     """The targets in a causal LM, by putting LoRA on it and taking it off; no weights are needed (device meta).
 
-    Raises BackendError, by the name of its class, when it has no decoder blocks or LoRA can't be put on any layer.
+    `choice` is `all`, `attention` (whatever mixes tokens, recurrent or not), or the last words of names, with commas
+    between them. Raises BackendError, by the name of its class, when the model has no decoder blocks, LoRA can't be
+    put on any layer, or a block has no layer for it; SettingsError when `choice` names nothing or passes a block over.
     """
-    causal = causal_lm(model)
-    prefix, blocks = _blocks(causal)
-    kinds = {name: _kind(owner, weight) for name, weight, owner in _weights(blocks, prefix)}
-    sizes = {name: weight.numel() for name, weight, _ in _weights(blocks, prefix)}
-    matrices = [name for name, weight, _ in _weights(blocks, prefix) if weight.ndim > 1]
-    transposed = any(isinstance(owner, Conv1D) for _, _, owner in _weights(blocks, prefix))
-    outside = tuple(_outside(causal, prefix))
-    names = [name for name, _ in (*causal.named_modules(), *causal.named_parameters())]
-    wanted = {name: kind for name, kind in kinds.items() if kind}
+    decoder = _decoder(causal_lm(model))
+    possible = _possible(decoder)
+    chosen = _chosen(choice, possible, decoder)
+    _require_every_block(choice, chosen, possible, decoder)
+    return _targets(chosen, decoder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decoder:
+    """The decoder blocks of a causal LM; `prefix` is the name of their list in it."""
+
+    causal: Any
+    prefix: str
+    blocks: torch.nn.ModuleList
+
+    @property
+    def name(self) -> str:
+        return type(self.causal).__name__
+
+
+def _possible(decoder: _Decoder) -> dict[str, str]:
+    """Every weight that LoRA can adapt, and whether by its layer or by its parameter.
+
+    In models with experts the library takes some dense layers for parts of the experts, because of their names, and
+    passes them over; it reaches them by their parameter.
+    """
+    passed = _bypassed(decoder)
+    kinds = {name: _kind(owner, weight) for name, weight, owner in _weights(decoder)}
+    wanted = {name: kind for name, kind in kinds.items() if kind and _path(name) not in passed}
     while wanted:
-        targets = LoraTargets(
-            modules=_shortened([name.removesuffix(".weight") for name in wanted if wanted[name] == LAYER], names),
-            parameters=_shortened([name for name in wanted if wanted[name] == STACK], names),
-            left_out=tuple(dict.fromkeys(_numberless(name, prefix) for name in matrices if name not in wanted)),
-            outside=outside,
-            share=sum(sizes[name] for name in wanted) / sum(sizes.values()),
-            transposed=transposed,
-        )
-        adapted = _adapted(causal, targets)
+        adapted = _adapted(decoder.causal, _targets(wanted, decoder))
         if adapted >= wanted.keys():
-            return targets
-        wanted = {name: kind for name, kind in wanted.items() if name in adapted}
+            return wanted
+        again = {name: kind for name, kind in wanted.items() if name in adapted or kind == LAYER}
+        wanted = {name: kind if name in adapted else PARAMETER for name, kind in again.items()}
     raise BackendError(
-        f"LoRA finds no linear layers in the decoder blocks of {type(causal).__name__}. Choose another model, or train "
+        f"LoRA finds no linear layers in the decoder blocks of {decoder.name}. Choose another model, or train "
         "all weights with --peft none."
+    )
+
+
+def _chosen(choice: str, possible: Mapping[str, str], decoder: _Decoder) -> dict[str, str]:
+    """The possible targets that `choice` names."""
+    mixers = tuple(f"{path}." for path in _mixers(decoder))
+    names = set[str]()
+    unknown = []
+    for word in (word.strip() for word in choice.split(",")):
+        found = {
+            name
+            for name in possible
+            if word == ALL
+            or (word == ATTENTION and name.startswith(mixers))
+            or (word and f".{_path(name)}".endswith(f".{word}"))
+        }
+        names |= found
+        unknown += [] if found else [repr(word)]
+    if unknown:
+        known = dict.fromkeys(_path(_numberless(name, decoder.prefix)) for name in possible)
+        raise SettingsError(
+            f"--lora-targets names {', '.join(unknown)}, which is nothing that LoRA adapts in {decoder.name}. "
+            f"Expected `{ALL}`, `{ATTENTION}`, or the last words of names among {', '.join(known)}, with commas "
+            "between them."
+        )
+    return {name: kind for name, kind in possible.items() if name in names}
+
+
+def _require_every_block(
+    choice: str,
+    chosen: Mapping[str, str],
+    possible: Mapping[str, str],
+    decoder: _Decoder,
+) -> None:
+    """Raise where a block with matrices would stay as it is."""
+    kinds = getattr(decoder.causal.config.get_text_config(), "layer_types", None) or ()
+    matrices = [name for name, weight, _ in _weights(decoder) if weight.ndim > 1]
+    for number in range(len(decoder.blocks)):
+        start = f"{decoder.prefix}.{number}."
+        if any(name.startswith(start) for name in chosen) or not any(name.startswith(start) for name in matrices):
+            continue
+        kind = f" ({kinds[number]})" if number < len(kinds) else ""
+        block = f"block {number}{kind} of {decoder.name}"
+        if own := dict.fromkeys(
+            _path(_numberless(name, decoder.prefix)) for name in possible if name.startswith(start)
+        ):
+            raise SettingsError(
+                f"--lora-targets {choice} leaves {block} as it is. Expected a target in every block: name one of "
+                f"{', '.join(own)} too, or `{ALL}`."
+            )
+        raise BackendError(
+            f"LoRA finds no layer that it could adapt in {block}. Choose another model, or train all weights with "
+            "--peft none."
+        )
+
+
+def _targets(chosen: Mapping[str, str], decoder: _Decoder) -> LoraTargets:
+    sizes = {name: weight.numel() for name, weight, _ in _weights(decoder)}
+    matrices = [name for name, weight, _ in _weights(decoder) if weight.ndim > 1]
+    names = [name for name, _ in (*decoder.causal.named_modules(), *decoder.causal.named_parameters())]
+    return LoraTargets(
+        modules=_shortened([_path(name) for name in chosen if chosen[name] == LAYER], names),
+        parameters=_shortened([name for name in chosen if chosen[name] == PARAMETER], names),
+        left_out=tuple(dict.fromkeys(_numberless(name, decoder.prefix) for name in matrices if name not in chosen)),
+        outside=tuple(_outside(decoder)),
+        share=sum(sizes[name] for name in chosen) / sum(sizes.values()),
+        transposed=any(isinstance(owner, Conv1D) for _, _, owner in _weights(decoder)),
     )
 
 
 def _adapted(causal: Any, targets: LoraTargets) -> set[str]:
     """The weights that get an adapter when LoRA is put on these targets; the model is as before afterwards."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), next(causal.parameters()).device:
             warnings.simplefilter("ignore")
             on = get_peft_model(causal, targets.config(r=1))
     except (ValueError, TypeError, RuntimeError) as error:
@@ -152,7 +247,7 @@ def _kind(owner: torch.nn.Module, weight: torch.nn.Parameter) -> str:
     """Whether a weight is that of a linear layer, a stack of matrices, or nothing that LoRA adapts ("")."""
     if isinstance(owner, LINEAR):
         return LAYER if weight is owner.weight and _gives_one_tensor(owner) else ""
-    return STACK if weight.ndim == STACK_DIMENSIONS and not isinstance(owner, CONVOLUTIONS) else ""
+    return PARAMETER if weight.ndim == STACK_DIMENSIONS and not isinstance(owner, CONVOLUTIONS) else ""
 
 
 def _gives_one_tensor(owner: Any) -> bool:
@@ -166,28 +261,63 @@ def _gives_one_tensor(owner: Any) -> bool:
         return False
 
 
+def _mixers(decoder: _Decoder) -> Iterator[str]:
+    """The parts of blocks that read other tokens: attention, linear attention, state-space mixers, convolutions."""
+    for path, part in decoder.blocks.named_modules(prefix=decoder.prefix):
+        inside = path.removeprefix(f"{decoder.prefix}.").count(".") > 0
+        if inside and not inspect.signature(part.forward).parameters.keys().isdisjoint(MIXING):
+            yield path
+
+
+def _bypassed(decoder: _Decoder) -> set[str]:
+    """The layers whose weight the module around them reads by itself, so that what LoRA adds may be passed over."""
+    owners = {
+        path: type(part) for path, part in decoder.blocks.named_modules(prefix=decoder.prefix) if _has_layers(part)
+    }
+    read = {kind: _weights_read_by(kind) for kind in set(owners.values())}
+    return {f"{path}.{name}" for path, kind in owners.items() for name in read[kind]}
+
+
+def _has_layers(part: torch.nn.Module) -> bool:
+    return any(isinstance(child, LINEAR) for child in part.children())
+
+
+def _weights_read_by(kind: type[Any]) -> set[str]:
+    """Names of the layers of which the code of a module takes the weight itself; none where there is no source."""
+    try:
+        return set(READ.findall(inspect.getsource(kind)))
+    except (OSError, TypeError):
+        return set()
+
+
+def _path(name: str) -> str:
+    """The layer of a weight, or the stack itself."""
+    return name.removesuffix(".weight")
+
+
 def _numberless(name: str, prefix: str) -> str:
     """A weight's name in its block, the same for all blocks and experts."""
     return re.sub(r"(^|\.)\d+\.", r"\1", name.removeprefix(f"{prefix}."))
 
 
-def _blocks(causal: Any) -> tuple[str, torch.nn.Module]:
+def _decoder(causal: Any) -> _Decoder:
     """The list of decoder blocks and its name; those of the language model, where there is a vision tower too."""
     count = causal.config.get_text_config().num_hidden_layers
     # What some models call their decoder is the output head.
     for part in (causal.get_decoder(), causal.base_model):
         for blocks in part.modules():
             if isinstance(blocks, torch.nn.ModuleList) and len(blocks) == count:
-                return next(name for name, module in causal.named_modules() if module is blocks), blocks
+                prefix = next(name for name, module in causal.named_modules() if module is blocks)
+                return _Decoder(causal=causal, prefix=prefix, blocks=blocks)
     raise BackendError(
         f"LoRA finds no decoder blocks in {type(causal).__name__}: no list of {count} layers. Choose another model, or "
         "train all weights with --peft none."
     )
 
 
-def _weights(blocks: torch.nn.Module, prefix: str) -> Iterator[tuple[str, torch.nn.Parameter, torch.nn.Module]]:
+def _weights(decoder: _Decoder) -> Iterator[tuple[str, torch.nn.Parameter, torch.nn.Module]]:
     """Every weight of the blocks: its name in the model, itself, and the layer that holds it."""
-    for path, owner in blocks.named_modules(prefix=prefix):
+    for path, owner in decoder.blocks.named_modules(prefix=decoder.prefix):
         for name, weight in owner.named_parameters(recurse=False):
             yield f"{path}.{name}", weight, owner
 
@@ -201,8 +331,9 @@ def _shortened(names: list[str], every: list[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _outside(causal: Any, prefix: str) -> Iterator[str]:
+def _outside(decoder: _Decoder) -> Iterator[str]:
     """The parts with matrices of their own beside blocks, embeddings and head, by the highest name that is theirs."""
+    causal, prefix = decoder.causal, decoder.prefix
     head = causal.get_output_embeddings()
     seen = set[str]()
     for path, owner in causal.named_modules():

@@ -106,6 +106,7 @@ def _lora(settings: SftSettings, source: str) -> LoraConfig | None:
         rank=settings.rank,
         alpha=LORA_ALPHA,
         dropout=settings.lora_dropout,
+        choice=settings.lora_targets,
         insist="lora_dropout" in settings.model_fields_set,
     )
 

@@ -81,7 +81,7 @@ def _train(settings: GrpoSettings, workspace: Workspace) -> Summary:
     chosen, captions = asked_format(settings, workspace)
     interactions = Interactions.load(workspace, settings.dataset)
     on_gpu = choose_device(settings.device).type == "cuda"
-    lora = lora_for(str(base), rank=settings.rank, alpha=LORA_ALPHA, dropout=0.0)
+    lora = lora_for(str(base), rank=settings.rank, alpha=LORA_ALPHA, dropout=0.0, choice=settings.lora_targets)
     loaded = load(workspace, base, device=settings.device, dtype="bfloat16" if on_gpu else "float32")
     encoder = ranker_of(loaded, interactions.catalogue, captions, chosen.max_prompt_tokens).encoder
     draws = checkpoints.draws_of(folder, settings)
