@@ -255,10 +255,9 @@ def test_a_control_token_that_only_the_tokenizer_sees_is_refused(tokenizer: Any)
         chat.prompt_ids(chat.harmless("[E\u0301TAT]"))
 
 
-@pytest.mark.parametrize(("lacking", "what"), [("chat_template", "chat template"), ("eos_token", "end token")])
-def test_a_tokenizer_that_cannot_chat_is_refused(tokenizer: Any, lacking: str, what: str) -> None:
-    setattr(tokenizer, lacking, None)
-    with pytest.raises(BackendError, match=f"has no {what}. Expected an instruction-tuned model"):
+def test_a_tokenizer_without_an_end_token_is_refused(tokenizer: Any) -> None:
+    tokenizer.eos_token = None
+    with pytest.raises(BackendError, match=r"has no end token, with which answers could end\. Expected that of"):
         Chat(tokenizer)
 
 

@@ -10,20 +10,26 @@ from typing import Any
 import pytest
 import torch
 from chat_families import FAMILIES, THINKS, byte_tokenizer, family_tokenizer
-from small_models import DATASET, WINDOW, random_model, sft_settings
+from small_models import DATASET, WINDOW, grpo_settings, random_model, sft_settings
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils import chat_template_utils
 
 from mllmrec.data.prompts import TEMPLATE_VERSION, PromptFormat
 from mllmrec.data.sequences import Interactions
-from mllmrec.errors import BackendError
+from mllmrec.errors import ArtifactError, BackendError, SettingsError
+from mllmrec.evaluation.ranking import stage as evaluate
+from mllmrec.models import chat as chat_module
 from mllmrec.models.chat import Chat, Encoder
+from mllmrec.models.chat_templates import PLAIN, read_template
 from mllmrec.models.huggingface import HuggingFaceGenerator, LoadedModel, load
+from mllmrec.settings.evaluation import EvaluateSettings
 from mllmrec.settings.training import MergeSettings, SftSettings
 from mllmrec.storage.manifests import Manifest, write_manifest
 from mllmrec.storage.workspace import Workspace
 from mllmrec.training import merge, sft
 from mllmrec.training.datasets import training_examples
+from mllmrec.training.grpo import stage as grpo
 
 DATED = (
     "{{- '<|im_start|>system\nToday is ' + strftime_now('%d %b %Y') + '.<|im_end|>\n' }}{%- for m in messages %}"
@@ -59,6 +65,52 @@ def test_what_is_added_to_a_template_is_told_in_one_line(name: str, capsys: pyte
         assert told.count("The chat template of a-model") == 1
     else:
         assert not told
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if FAMILIES[name].prompt.startswith("<bos>")])
+def test_a_text_begins_once(name: str) -> None:
+    """The template writes the token, and a tokenizer that would add it by itself adds no second one."""
+    for adds_bos in (False, True):
+        tokenizer = family_tokenizer(name, adds_bos=adds_bos)
+        tokens = tokenizer.convert_ids_to_tokens(Chat(tokenizer).prompt_ids("Hi"))
+        assert (tokens[0], tokens.count("<bos>")) == ("<bos>", 1)
+
+
+def test_a_model_without_a_template_is_asked_in_the_plain_one(capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = byte_tokenizer("", adds_bos=True)
+    chat = Chat(tokenizer)
+    assert chat.prompt("Hi") == "<bos>Hi\n\nAnswer:\n"
+    assert tokenizer.convert_ids_to_tokens(chat.answer_ids("A")) == ["A", "<eos>"]
+    assert tokenizer.convert_ids_to_tokens(chat.prompt_ids("x")).count("<bos>") == 1
+    assert chat.put_template == tokenizer.chat_template == PLAIN
+    told = " ".join(capsys.readouterr().err.split())
+    assert told == "a-model has no chat template: prompts are written in the plain one."
+
+
+def test_the_plain_template_needs_no_token_that_begins_texts() -> None:
+    tokenizer = byte_tokenizer("")
+    tokenizer.bos_token = None
+    assert Chat(tokenizer).prompt("Hi") == "Hi\n\nAnswer:\n"
+
+
+def test_a_template_that_is_named_takes_the_place_of_the_model_s_own(tmp_path: Path) -> None:
+    path = tmp_path / "own.jinja"
+    path.write_text(TURNS_THAT_END)
+    chat = Chat(family_tokenizer("phi4"), template=read_template(str(path)))
+    assert chat.prompt("Hi") == "<start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n"
+    assert Chat(family_tokenizer("phi4"), template=read_template("plain")).prompt("Hi") == "<bos>Hi\n\nAnswer:\n"
+    assert Chat(family_tokenizer("phi4"), template=read_template("")).prompt("Hi") == FAMILIES["phi4"].prompt
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(None, "can't be read"), (b"\xff\xfe", "is no text"), (b" ", "is empty")]
+)
+def test_a_template_that_cannot_be_read_is_one_sentence(tmp_path: Path, content: bytes | None, told: str) -> None:
+    path = tmp_path / "own.jinja"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match=f"--chat-template .*own.jinja {told}.* Expected"):
+        read_template(str(path))
 
 
 def test_a_teacher_s_think_block_is_left_open(capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,6 +222,97 @@ def mark(folder: Path, template: str, finished_at: str) -> None:
     write_manifest(folder, SftSettings(dataset=DATASET), {}, started=0.0, details=form)
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"finished_at": finished_at}))
+
+
+def base_model(workspace: Workspace) -> str:
+    """`tiny` as a model that was trained on texts alone: without a template, and with a token that begins texts."""
+    folder = with_template(workspace, "base", "", ("<bos>",))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    bos = ("<bos>", tokenizer.convert_tokens_to_ids("<bos>"))
+    tokenizer.bos_token = bos[0]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[bos])
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder)
+    assert AutoTokenizer.from_pretrained(folder)("Hi")["input_ids"][0] == bos[1]
+    return folder.name
+
+
+def trained_template(folder: Path) -> str:
+    form = PromptFormat.of(Manifest.read(folder))
+    assert form is not None
+    return form.chat_template
+
+
+@pytest.mark.slow
+def test_a_base_model_keeps_the_template_that_it_was_trained_with(
+    toy_copy: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SFT, merging, scoring and GRPO read the same prompts, and still do when the plain template is another one."""
+    name, quick = base_model(toy_copy), {"limit": 8, "eval_users": 2}
+    sft.run(sft_settings(toy_copy, backbone=name, **quick), toy_copy)
+    adapter, merged = (toy_copy.checkpoint(DATASET, tag) for tag in ("sft", "sft-merged"))
+    assert trained_template(adapter) == PLAIN
+    with monkeypatch.context() as later:
+        later.setattr(chat_module, "PLAIN", PLAIN.replace("Answer", "Reply"))
+        assert load(toy_copy, name, device="cpu").chat.prompt("Hi") == "<bos>Hi\n\nReply:\n"
+        assert load(toy_copy, name, adapter, device="cpu").chat.prompt("Hi") == "<bos>Hi\n\nAnswer:\n"
+        merge.run(MergeSettings(dataset=DATASET, root=str(toy_copy.root)), toy_copy)
+    assert AutoTokenizer.from_pretrained(merged).chat_template == PLAIN == trained_template(merged)
+    grpo.run(grpo_settings(toy_copy, sft_tag="sft-merged", rollouts="candidates", limit=4, eval_users=2), toy_copy)
+    assert trained_template(toy_copy.checkpoint(DATASET, "grpo")) == PLAIN
+
+
+def test_sft_on_a_base_model_begins_each_text_once(toy_copy: Workspace) -> None:
+    name = base_model(toy_copy)
+    loaded = load(toy_copy, name, device="cpu")
+    encoder = Encoder.make(loaded.chat, Interactions.load(toy_copy, DATASET).catalogue, {}, 2048)
+    settings = sft_settings(toy_copy, backbone=name, limit=8, batch=2)
+    examples = training_examples(settings, toy_copy, Interactions.load(toy_copy, DATASET), WINDOW)
+    lora = sft._lora(settings, loaded.names[0])
+    trainer = sft._trainer(settings, toy_copy.root / "out", loaded, encoder, examples, 1, lora)
+    batch = next(iter(trainer.get_train_dataloader()))
+    bos, eos = loaded.tokenizer.bos_token_id, loaded.tokenizer.eos_token_id
+    for row, seen in zip(batch["input_ids"], batch["attention_mask"].bool(), strict=True):
+        ids = row[seen].tolist()
+        assert (ids[0], ids[-1], ids.count(bos), ids.count(eos)) == (bos, eos, 1, 1)
+
+
+def test_a_template_of_one_s_own_is_inherited_and_cannot_be_contradicted(toy_copy: Workspace) -> None:
+    own = toy_copy.root / "own.jinja"
+    own.write_text(PLAIN.replace("Answer", "Reply"))
+    knobs = {"chat_template": str(own), "limit": 8, "eval_users": 2, "peft": "none"}
+    sft.run(sft_settings(toy_copy, **knobs), toy_copy)
+    folder = toy_copy.checkpoint(DATASET, "sft")
+    assert trained_template(folder) == own.read_text() == AutoTokenizer.from_pretrained(folder).chat_template
+    asked: dict[str, Any] = {"dataset": DATASET, "root": str(toy_copy.root), "sft_tag": "sft", "limit": 4}
+    evaluate.run(EvaluateSettings(**asked, min_inter=WINDOW), toy_copy)
+    for other in ("plain", str(own)):
+        settings = EvaluateSettings(**asked, min_inter=WINDOW, chat_template=other, overwrite=True)
+        if other == "plain":
+            with pytest.raises(SettingsError, match="the chat template is another one than sft was trained with"):
+                evaluate.run(settings, toy_copy)
+        else:
+            evaluate.run(settings, toy_copy)
+    own.write_text(PLAIN.replace("Answer", "Choice"))
+    with pytest.raises(ArtifactError, match="the input chat_template has changed since"):
+        sft.run(sft_settings(toy_copy, **knobs), toy_copy)
+
+
+def test_a_model_that_was_not_trained_here_is_ranked_in_the_template_that_is_named(toy_copy: Workspace) -> None:
+    """The scores are another model's, as it were; the RUN says which template it was."""
+    scores = {}
+    for name in ("", "plain"):
+        settings = EvaluateSettings(
+            dataset=DATASET, root=str(toy_copy.root), backbone="tiny", limit=4, min_inter=WINDOW, chat_template=name
+        )
+        run = evaluate.run(settings.model_copy(update={"overwrite": True}), toy_copy).artifact
+        assert run is not None
+        scores[name] = (run / "rankings.jsonl").read_text()
+        manifest = Manifest.read(run)
+        assert manifest is not None
+        assert ("chat_template" in manifest.inputs) == bool(name)
+    assert scores[""] != scores["plain"]
 
 
 def test_a_checkpoint_keeps_the_day_that_its_chat_showed_it(toy_copy: Workspace) -> None:

@@ -38,6 +38,20 @@ FAMILIES = {
         prompt="<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
         end="<|im_end|>",
     ),
+    # Opens a think block unless it is told not to, takes blanks off both ends of a turn, and insists on a user's turn.
+    "qwen3.5": Family(
+        template="{%- set asked = messages | selectattr('role', 'equalto', 'user') | list %}"
+        "{%- if not asked %}{{- raise_exception('No user query found in messages.') }}{%- endif %}"
+        + TURNS
+        + "{%- set content = m.content | trim if m.content is string else '' %}{{- '<|im_start|>' + m.role + '\n' }}"
+        "{%- if m.role == 'assistant' and loop.last %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}"
+        "{{- content + '<|im_end|>\n' }}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}"
+        "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}"
+        "{%- else %}{{- '<think>\n' }}{%- endif %}{%- endif %}",
+        special=CHATML,
+        prompt="<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+        end="<|im_end|>",
+    ),
     # Always thinks; what it would write before an answer closes the block.
     "qwen3-thinking": Family(
         template=TURNS + "{{- '<|im_start|>' + m.role + '\n' }}{%- if m.role == 'assistant' %}"

@@ -14,7 +14,13 @@ from mllmrec.cli.screen import finish
 from mllmrec.settings.base import StageSettings
 from mllmrec.settings.evaluation import CompareSettings, VerifySettings
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
-from mllmrec.settings.resources import DoctorSettings, FetchBackboneSettings, FetchDatasetSettings, FetchImagesSettings
+from mllmrec.settings.resources import (
+    DoctorSettings,
+    FetchBackboneSettings,
+    FetchDatasetSettings,
+    FetchImagesSettings,
+    ImportBackboneSettings,
+)
 from mllmrec.stages import STAGES, Stage
 from mllmrec.storage.workspace import Workspace
 
@@ -31,7 +37,7 @@ app = App(
     ),
 )
 fetch = App(name="fetch", help="Download public data sets, language models and posters.")
-backbone = App(name="backbone", help="Make small language models from scratch.")
+backbone = App(name="backbone", help="Make small language models from scratch, or model folders of GGUF files.")
 app.command(fetch)
 app.command(backbone)
 
@@ -78,6 +84,14 @@ def fetch_images(*, settings: Annotated[FetchImagesSettings, FLAT]) -> None:
     from mllmrec.data.fetching.posters import run_images
 
     finish(run_images(settings, Workspace(settings.root)))
+
+
+@backbone.command(name="import")
+def import_backbone(settings: Annotated[ImportBackboneSettings, FLAT]) -> None:
+    """Make a model folder under the root of a GGUF file: `mllmrec backbone import FILE --out NAME`."""
+    from mllmrec.training.backbones import run_import
+
+    finish(run_import(settings, Workspace(settings.root)))
 
 
 @app.command

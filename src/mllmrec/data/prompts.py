@@ -244,13 +244,18 @@ def shorter_hints(hint: str | None) -> Iterator[str | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFormat:
-    """What decides how a prompt looks; `hint_share` is recorded and concerns training alone."""
+    """What decides how a prompt looks; `hint_share` is recorded and concerns training alone.
+
+    `chat_template` is the text of the template that was put in place of the model's own, or of none; empty for a model
+    that was asked in its own.
+    """
 
     window: int
     captions: bool
     max_prompt_tokens: int
     template: str = TEMPLATE_VERSION
     hint_share: float = 0.0
+    chat_template: str = ""
 
     def to_details(self) -> dict[str, Any]:
         """The entry of a checkpoint's manifest."""
@@ -291,7 +296,9 @@ def inherited(trained: PromptFormat | None, asked: Mapping[str, Any], name: str)
     if trained is None:
         return None
     conflicts = [
-        f"{field} is {value!r}, and {name} was trained with {getattr(trained, field)!r}"
+        f"the chat template is another one than {name} was trained with"
+        if field == "chat_template"
+        else f"{field} is {value!r}, and {name} was trained with {getattr(trained, field)!r}"
         for field, value in asked.items()
         if value != getattr(trained, field)
     ]

@@ -22,7 +22,7 @@ from mllmrec.settings.resources import DoctorSettings
 from mllmrec.storage.workspace import Workspace, read_json
 
 DISTRIBUTION = "mllmrec-r1"
-EXTRAS = ("serve", "baselines", "modelscope", "embed", "track")
+EXTRAS = ("serve", "baselines", "modelscope", "embed", "gguf", "track")
 PLANNED = ("sft", "merge", "grpo", "evaluate")
 GIB = 1 << 30
 OK = "ok"

@@ -1,6 +1,7 @@
 """From examples to the tokens a model sees: one chat format and one encoder for training, scoring and generation.
 
-The chat template is the tokenizer's own, with thinking off unless a teacher may think. It is rendered once around a
+The chat template is the one that the model was trained with or that the user names, else the tokenizer's own, else a
+plain one; thinking is off unless a teacher may think. It is rendered once around a
 marker; a prompt is what stands before the marker, the text, and what stands after it. Answers are tokenised apart from
 the prompt and end with the token that the template puts after an answer.
 
@@ -24,7 +25,7 @@ from mllmrec.data.prompts import TEMPLATE_VERSION, TODAY, BoundedCache, PromptFo
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import BackendError
 from mllmrec.models.base import ScoringTask
-from mllmrec.models.chat_templates import ChatTemplate, Content
+from mllmrec.models.chat_templates import PLAIN, ChatTemplate, Content
 from mllmrec.progress import note
 from mllmrec.records import RankingExample
 
@@ -35,17 +36,33 @@ class Chat:
     A prompt ends where an answer begins. With `thinking` it is a teacher's and ends where the template lets a model
     write, with thinking on or off: what a teacher reasons is read and hidden, so a think block may stay open.
 
-    Raises BackendError when the tokenizer has no chat template or no end token, or a template that can't be used.
+    A `template` takes the place of the tokenizer's own, and the plain one that of none; what was put in is in
+    `put_template` and stays in the tokenizer, so that whatever is stored with it is asked in the same way.
+
+    Raises BackendError when the tokenizer has no end token, or a template that can't be used.
     """
 
-    def __init__(self, tokenizer: Any, *, thinking: bool | None = None, trained: PromptFormat | None = None) -> None:
-        if not tokenizer.chat_template or tokenizer.eos_token_id is None:
-            missing = "chat template" if not tokenizer.chat_template else "end token"
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        thinking: bool | None = None,
+        trained: PromptFormat | None = None,
+        template: str = "",
+    ) -> None:
+        if tokenizer.eos_token_id is None:
             raise BackendError(
-                f"The tokenizer of {tokenizer.name_or_path} has no {missing}. Expected an instruction-tuned model, "
-                "such as Qwen3-4B; choose one, or add chat_template.jinja to its folder."
+                f"The tokenizer of {tokenizer.name_or_path} has no end token, with which answers could end. Expected "
+                "that of a language model, such as Qwen3-4B; choose another, or name its eos_token in "
+                "tokenizer_config.json."
             )
         self.tokenizer = tokenizer
+        self.put_template = template or ("" if trained is None else trained.chat_template)
+        if not (self.put_template or tokenizer.chat_template):
+            self.put_template = PLAIN
+            note(f"{tokenizer.name_or_path} has no chat template: prompts are written in the plain one.")
+        if self.put_template:
+            tokenizer.chat_template = self.put_template
         self.version = TEMPLATE_VERSION if trained is None else trained.template
         self._template = ChatTemplate(
             tokenizer, thinking=bool(thinking), today=TODAY if trained is None else trained.date

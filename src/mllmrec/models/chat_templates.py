@@ -5,6 +5,9 @@ the clock, some open a think block in every prompt, and many end an answer with 
 of text. So the date is fixed, an open think block is closed, and the end of an answer is read from the template itself,
 which is asked to write one.
 
+A model that was trained on texts alone has no template. It is asked in the plain one: the user's turn, a line that
+announces the answer, and the tokenizer's own end of text after it.
+
 A chat template is a program that came with a model. Jinja's sandbox keeps it from files and network, but not from loops
 without end or texts of gigabytes. It is therefore tried in a process of its own first, with limits on time and memory.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import os
 import re
 import select
@@ -27,9 +31,16 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.data.visible_answer import closing_mark, open_thought, visible_answer
-from mllmrec.errors import BackendError
+from mllmrec.errors import BackendError, SettingsError
 from mllmrec.models.private_names import COMPILE_TEMPLATE, read
 
+PLAIN_NAME = "plain"
+PLAIN = (
+    "{{ bos_token or '' }}{% for message in messages %}{{ message.content }}"
+    "{% if message.role == 'assistant' %}{{ eos_token + '\\n\\n' }}"
+    "{% elif message.role == 'user' %}{{ '\\n\\nAnswer:\\n' }}{% else %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
+)
+"""The chat template of models without one. It writes no token but the tokenizer's own beginning and end of a text."""
 MARKER = "@@User's TURN\n\"1\" & '2' <3>@@"
 """Stands for the user's text; letters, quotes, brackets and a line break show a template that would alter them."""
 ANSWER = "@@ANSWER@@"
@@ -188,6 +199,31 @@ class ChatTemplate:
             "what closes it. Expected one that can be told not to think; choose another model, or mend "
             "chat_template.jinja in its folder."
         )
+
+
+def read_template(choice: str) -> str:
+    """The template that `--chat-template` names: `plain`, or a file of Jinja; empty where it names none.
+
+    Raises SettingsError for a file that isn't there or isn't text.
+    """
+    if choice in ("", PLAIN_NAME):
+        return PLAIN if choice else ""
+    try:
+        template = Path(choice).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "is no text" if isinstance(error, UnicodeDecodeError) else f"can't be read ({error.strerror})"
+        raise SettingsError(
+            f"--chat-template {choice} {reason}. Expected {PLAIN_NAME!r} or a file with a chat template in Jinja, such "
+            "as the chat_template.jinja of a model folder."
+        ) from error
+    if not template.strip():
+        raise SettingsError(f"--chat-template {choice} is empty. Expected a chat template in Jinja.")
+    return template
+
+
+def template_hash(choice: str) -> dict[str, str]:
+    """The hash of the template that `--chat-template` names, as an input of what is made with it; none without one."""
+    return {"chat_template": hashlib.sha256(read_template(choice).encode()).hexdigest()} if choice else {}
 
 
 def excess(work: Callable[[], int]) -> str:

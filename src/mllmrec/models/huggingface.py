@@ -33,6 +33,7 @@ from mllmrec.errors import ArtifactError, BackendError, SettingsError
 from mllmrec.models.adapters import check_origin, fold, foldable, put_on, refuse_adapters_inside
 from mllmrec.models.base import Tokens
 from mllmrec.models.chat import Chat, stop_ids
+from mllmrec.models.chat_templates import read_template
 from mllmrec.models.positions import is_recurrent, verify_scaling
 from mllmrec.models.scoring import HuggingFaceScorer
 from mllmrec.progress import note
@@ -66,10 +67,17 @@ class LoadedModel:
 
 
 def open_engine(
-    workspace: Workspace, base: str | Path, adapter: Path | None, *, device: Device, dtype: Dtype, force: bool
+    workspace: Workspace,
+    base: str | Path,
+    adapter: Path | None,
+    *,
+    device: Device,
+    dtype: Dtype,
+    force: bool,
+    chat_template: str = "",
 ) -> LoadedModel:
     """A model that is there to rank, not to be trained: its adapters are folded in where that is exact."""
-    return folded(load(workspace, base, adapter, device=device, dtype=dtype, force=force))
+    return folded(load(workspace, base, adapter, device=device, dtype=dtype, force=force, chat_template=chat_template))
 
 
 def load(
@@ -81,10 +89,12 @@ def load(
     dtype: Dtype = "auto",
     force: bool = False,
     thinking: bool | None = None,
+    chat_template: str = "",
 ) -> LoadedModel:
     """A model by folder under the root, any path, or hub id, with an adapter on top if one is given.
 
-    It is asked in the chat format that it was trained with; `thinking` is a teacher's, see `Chat`.
+    It is asked in the chat format that it was trained with; `thinking` is a teacher's, see `Chat`. `chat_template`
+    (plain, or a file) takes the place of the model's own.
 
     Raises ArtifactError when a folder is incomplete or no longer what its manifest vouches for, or the adapter was
     trained on another model (unless `force`) or doesn't fit this one, SettingsError when the device isn't there,
@@ -101,7 +111,8 @@ def load(
     tokenizer = read_pretrained(AutoTokenizer, source)
     names = [str(source)] if adapter is None else [str(source), str(adapter)]
     formats = (PromptFormat.of(Manifest.read(Path(part))) for part in reversed(names))
-    chat = Chat(tokenizer, thinking=thinking, trained=next(filter(None, formats), None))
+    trained, template = next(filter(None, formats), None), read_template(chat_template)
+    chat = Chat(tokenizer, thinking=thinking, trained=trained, template=template)
     require_rows(source, chat, config)
     model = read_weights(AutoModelForCausalLM, source, config, dtype=chosen_dtype)
     refuse_adapters_inside(model, source)

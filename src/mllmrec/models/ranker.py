@@ -46,7 +46,15 @@ class OpenEngine(Protocol):
     """Opens a model from its folder or hub id; what it raises is in `mllmrec.models.huggingface.load`."""
 
     def __call__(
-        self, workspace: Workspace, base: str | Path, adapter: Path | None, *, device: Device, dtype: Dtype, force: bool
+        self,
+        workspace: Workspace,
+        base: str | Path,
+        adapter: Path | None,
+        *,
+        device: Device,
+        dtype: Dtype,
+        force: bool,
+        chat_template: str = "",
     ) -> Engine: ...
 
 
@@ -92,6 +100,7 @@ def load_ranker(
     device: Device = "auto",
     dtype: Dtype = "auto",
     force: bool = False,
+    chat_template: str = "",
     engine: str = "huggingface",
 ) -> Ranker:
     """A model by folder under the root, any path, or hub id, with an adapter on top if one is given, ready to rank.
@@ -99,7 +108,8 @@ def load_ranker(
     Raises ArtifactError when a folder is incomplete or altered, or the adapter belongs to another model (unless
     `force`); SettingsError when the device isn't there; BackendError when the library can't read the model.
     """
-    opened = ENGINES[engine](workspace, base, adapter, device=device, dtype=dtype, force=force)
+    open_model = ENGINES[engine]
+    opened = open_model(workspace, base, adapter, device=device, dtype=dtype, force=force, chat_template=chat_template)
     return ranker_of(opened, catalogue, captions, max_prompt_tokens, batch_tokens)
 
 

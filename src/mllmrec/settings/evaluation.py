@@ -162,6 +162,11 @@ class ModelRunSettings(RunSettings):
     max_prompt_tokens: int = knob(
         4096, "Budget of a prompt, as trained unless given; captions shorten first, then old history.", ge=64
     )
+    chat_template: str = knob(
+        "",
+        "plain, or a file with a chat template (Jinja), in place of the model's own; a model without one is asked in "
+        "the plain one.",
+    )
     batch_tokens: int = knob(
         8192, "Tokens in one forward pass, padding included; at most 2,048 on a CPU.", ge=256, operational=True
     )

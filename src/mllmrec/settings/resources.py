@@ -61,6 +61,23 @@ class FetchBackboneSettings(StageSettings):
     )
 
 
+class ImportBackboneSettings(StageSettings):
+    """Make an ordinary model folder of a GGUF file, its weights unpacked (extra `gguf`)."""
+
+    verb: ClassVar[str] = "backbone import"
+
+    file: str = knob(..., "GGUF file of a causal language model.", positional=True, operational=True)
+    out: str = knob(..., "Folder under the root where the model goes.")
+    dtype: Literal["float32", "bfloat16"] = knob(
+        "float32", "Number format of the weights: as the file says them, or rounded to half the size."
+    )
+    chat_template: str = knob(
+        "",
+        "plain, or a file with a chat template (Jinja), in place of the file's own; a model without one gets the plain "
+        "one.",
+    )
+
+
 class FetchImagesSettings(LongStageSettings):
     """Download the posters of a MovieLens dataset from TMDB into images/; those that are there stay."""
 

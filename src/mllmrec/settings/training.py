@@ -13,6 +13,11 @@ class TrainingSettings(DatasetSettings):
     use_cot: bool = knob(False, "Show reasoning traces as hints in a share of the training prompts.")
     cot_prob: float = knob(0.1, "Share of all training examples that carry a hint, with --use-cot.", ge=0, le=1)
     captions: Literal["auto", "on", "off"] = knob("auto", "Captions in prompts; auto: when the captions file is there.")
+    chat_template: str = knob(
+        "",
+        "plain, or a file with a chat template (Jinja), in place of the model's own; a model without one is asked in "
+        "the plain one.",
+    )
     min_inter: int = knob(10, "Items of a window: the history and its target.", ge=2)
     num_neg: int = knob(9, "Negatives beside each target.", ge=1)
     windows: Literal["last", "all"] = knob("last", "Windows of a training line: its last one, or every one.")

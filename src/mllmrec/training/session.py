@@ -50,7 +50,8 @@ class Session:
         draws: int = VERSION,
     ) -> None:
         self.settings, self.folder, self.inputs, self.started = settings, folder, inputs, started
-        self.chosen = replace(chosen, template=encoder.chat.version)
+        chat = encoder.chat
+        self.chosen = replace(chosen, template=chat.version, chat_template=chat.put_template)
         self.encoder, self.trainer, self.draws = encoder, trainer, draws
         self.resumed_at = 0
         self.interrupt = InterruptCallback()

@@ -16,6 +16,7 @@ from mllmrec.data.item_files import read_captions
 from mllmrec.data.model_folders import is_adapter, lacking
 from mllmrec.data.prompts import TEMPLATE_VERSION, PromptFormat, inherited
 from mllmrec.errors import ArtifactError, SettingsError, install_command
+from mllmrec.models.chat_templates import read_template, template_hash
 from mllmrec.models.huggingface import LoadedModel
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import GrpoSettings, TrainingSettings
@@ -40,7 +41,7 @@ def training_inputs(settings: TrainingSettings, workspace: Workspace, model: str
         files |= hash_files(captions=workspace.captions(settings.dataset))
     if (draw := hint_draw(settings)) is not None:
         files |= hash_files(traces=hint_file(DatasetFiles(workspace, settings.dataset), draw))
-    files["template"] = TEMPLATE_VERSION
+    files |= {"template": TEMPLATE_VERSION} | template_hash(settings.chat_template)
     return files | {"model": hash_model(Path(model)) if Path(model).is_dir() else model}
 
 
@@ -147,10 +148,13 @@ def as_trained(settings: GrpoSettings, base: Path) -> GrpoSettings:
         asked["window"] = settings.min_inter
     if settings.captions != "auto":
         asked["captions"] = settings.captions == "on"
+    if settings.chat_template:
+        asked["chat_template"] = read_template(settings.chat_template)
     known = inherited(PromptFormat.of(Manifest.read(base)), asked, str(base))
     if known is None:
         return settings
     update: dict[str, Any] = {"min_inter": known.window, "captions": "on" if known.captions else "off"}
+    update["chat_template"] = ""
     if "max_prompt_tokens" not in settings.model_fields_set:
         update["max_prompt_tokens"] = known.max_prompt_tokens
     return settings.model_copy(update=update)

@@ -71,7 +71,13 @@ def run(settings: SftSettings, workspace: Workspace) -> Summary:
     draws = checkpoints.draws_of(folder, settings)
     examples = training_examples(settings, workspace, interactions, chosen.window, draws)
     lora = _lora(settings, source)
-    loaded = load(workspace, settings.backbone, device=settings.device, dtype=weights_dtype(settings))
+    loaded = load(
+        workspace,
+        settings.backbone,
+        device=settings.device,
+        dtype=weights_dtype(settings),
+        chat_template=settings.chat_template,
+    )
     encoder = ranker_of(loaded, interactions.catalogue, captions, chosen.max_prompt_tokens).encoder
     steps = total_steps(len(examples), settings)
     last = checkpoints.begin(folder, settings, inputs, draws, main=is_main_process())

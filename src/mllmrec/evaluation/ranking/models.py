@@ -11,6 +11,7 @@ from mllmrec.data.model_folders import is_adapter
 from mllmrec.data.prompts import PromptFormat, inherited
 from mllmrec.data.sequences import Catalogue, require_dataset
 from mllmrec.errors import ArtifactError
+from mllmrec.models.chat_templates import read_template
 from mllmrec.models.huggingface import resolve
 from mllmrec.models.ranker import Ranker, load_ranker
 from mllmrec.settings.evaluation import ModelRunSettings
@@ -72,6 +73,7 @@ def open_ranker(
         device=settings.device,
         dtype=settings.dtype,
         force=settings.force,
+        chat_template=settings.chat_template,
     )
 
 
@@ -85,6 +87,8 @@ def prompt_content(
     asked: dict[str, object] = {"window": window}
     if settings.captions != "auto":
         asked["captions"] = settings.captions == "on"
+    if settings.chat_template:
+        asked["chat_template"] = read_template(settings.chat_template)
     trained = inherited(choice.trained, asked, choice.name)
     if trained is None:
         return read_captions(workspace, settings.dataset, settings.captions), settings.max_prompt_tokens

@@ -30,6 +30,7 @@ from mllmrec.evaluation.ranking.cutoffs import finished_run
 from mllmrec.evaluation.ranking.models import ModelChoice, choose_model, open_ranker
 from mllmrec.evaluation.ranking.runs import candidate_file, run_folder, slice_input, write_raw_rankings
 from mllmrec.launch import WorkShare
+from mllmrec.models.chat_templates import template_hash
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.evaluation import EvaluateSettings, ModelRunSettings
@@ -84,7 +85,7 @@ def run_inputs(
     files = hash_files(candidates=candidates, titles=workspace.titles(settings.dataset))
     if settings.captions != "off" and (choice.trained is None or choice.trained.captions):
         files |= hash_files(captions=workspace.captions(settings.dataset))
-    return files | {"template": TEMPLATE_VERSION} | choice.hashes()
+    return files | {"template": TEMPLATE_VERSION} | template_hash(settings.chat_template) | choice.hashes()
 
 
 def window_of(settings: ModelRunSettings, choice: ModelChoice) -> int:

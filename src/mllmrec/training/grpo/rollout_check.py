@@ -72,6 +72,7 @@ def run(settings: GrpoSettings, workspace: Workspace) -> Summary:
         captions=captions,
         max_prompt_tokens=chosen.max_prompt_tokens,
         device=settings.device,
+        chat_template=settings.chat_template,
     )
     if settings.top_p < 1:
         note(f"--top-p {settings.top_p} isn't reckoned with: the chances are those of sampling with top_p 1.")

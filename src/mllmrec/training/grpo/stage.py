@@ -82,7 +82,13 @@ def _train(settings: GrpoSettings, workspace: Workspace) -> Summary:
     interactions = Interactions.load(workspace, settings.dataset)
     on_gpu = choose_device(settings.device).type == "cuda"
     lora = lora_for(str(base), rank=settings.rank, alpha=LORA_ALPHA, dropout=0.0, choice=settings.lora_targets)
-    loaded = load(workspace, base, device=settings.device, dtype="bfloat16" if on_gpu else "float32")
+    loaded = load(
+        workspace,
+        base,
+        device=settings.device,
+        dtype="bfloat16" if on_gpu else "float32",
+        chat_template=settings.chat_template,
+    )
     encoder = ranker_of(loaded, interactions.catalogue, captions, chosen.max_prompt_tokens).encoder
     draws = checkpoints.draws_of(folder, settings)
     examples = training_examples(settings, workspace, interactions, chosen.window, draws)
