@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Callable
@@ -13,11 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_models import naive_scores, random_model
+from tiny_architectures import TINY, tiny_config
+from transformers import AutoModelForCausalLM
 
 from mllmrec.errors import ArtifactError, BackendError
 from mllmrec.models.adapters import fold, put_on
 from mllmrec.models.base import ScoringTask
-from mllmrec.models.huggingface import load, resolve
+from mllmrec.models.huggingface import load, read_config, read_weights, resolve, save_weights
 from mllmrec.models.scoring import HuggingFaceScorer
 from mllmrec.storage.workspace import Workspace, read_json, write_json
 
@@ -91,6 +94,95 @@ def test_an_adapter_scores_as_where_it_was_trained_unfolded_folded_and_stored(na
     merged.save_pretrained(tmp_path / "merged")
     stored = type(merged).from_pretrained(tmp_path / "merged").eval()
     assert naive_scores(stored, PROMPT, ANSWERS) == pytest.approx(own, abs=1e-4)
+
+
+SAVED = ["embed_tokens", "lm_head"]
+OTHERS = {
+    "every layer, embeddings and head": lora(target_modules="all-linear", use_rslora=True, modules_to_save=SAVED),
+    "every layer decomposed": lora(target_modules="all-linear", use_dora=True),
+    "by a pattern": lora(target_modules=r".*layers\.\d+\.self_attn\.[qv]_proj", rank_pattern={"q_proj": 2}),
+    "head and norms": lora(target_modules=[*TARGETS, "lm_head"], modules_to_save=["input_layernorm", "ffn_norm"]),
+    "some tokens": lora(trainable_token_indices=[5, 9]),
+    "experts": lora(target_modules=[], target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]),
+}
+OF_ARCHITECTURES = [
+    pytest.param(name, kind, marks=() if kind == next(iter(OTHERS)) or kind == "experts" else pytest.mark.slow)
+    for kind in OTHERS
+    for name in ("qwen3", "gemma3", "gpt_oss", "qwen3_5", "lfm2")
+    if kind != "experts" or name == "gpt_oss"
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), OF_ARCHITECTURES)
+def test_other_architectures_score_as_where_they_were_trained(name: str, kind: str, tmp_path: Path) -> None:
+    """With sliding windows, experts, Gated DeltaNet and short convolutions; unfolded, folded, and stored as merged."""
+    base = TINY[name](vocab_size=64)
+    base.save_pretrained(tmp_path / "base")
+    bare = naive_scores(base, PROMPT, ANSWERS)
+    own = trained_elsewhere(tmp_path / "adapter", OTHERS[kind], base)
+    assert max(abs(a - b) for a, b in zip(own, bare, strict=True)) > 0.05
+    config = read_config(str(tmp_path / "base"))
+    adapted = put_on(read_weights(AutoModelForCausalLM, str(tmp_path / "base"), config), tmp_path / "adapter").eval()
+    assert naive_scores(adapted, PROMPT, ANSWERS) == pytest.approx(own, abs=1e-5)
+    merged = fold(adapted)
+    assert naive_scores(merged, PROMPT, ANSWERS) == pytest.approx(own, abs=5e-3)
+    save_weights(merged, tmp_path / "merged", tmp_path / "base")
+    stored = read_weights(AutoModelForCausalLM, str(tmp_path / "merged"), read_config(str(tmp_path / "merged"))).eval()
+    assert naive_scores(stored, PROMPT, ANSWERS) == pytest.approx(own, abs=5e-3)
+
+
+def one_for_each_expert(folder: Path, model: Any) -> None:
+    """An adapter as it was written when each expert had layers of its own; `model` gets what it adds, by hand."""
+    config = peft.LoraConfig(**CAUSAL, r=2, lora_alpha=6, target_modules=["gate_proj", "up_proj", "down_proj"])
+    config.base_model_name_or_path = "base"
+    config.save_pretrained(str(folder))
+    found, random = {}, torch.Generator().manual_seed(1)
+    for number, block in enumerate(model.model.layers):
+        stacks = block.mlp.experts
+        for expert in range(stacks.gate_up_proj.shape[0]):
+            added = {}
+            for part, (out, width) in {"gate": (24, 32), "up": (24, 32), "down": (32, 24)}.items():
+                A, B = torch.randn(2, width, generator=random) * 0.3, torch.randn(out, 2, generator=random) * 0.3
+                name = f"base_model.model.model.layers.{number}.mlp.experts.{expert}.{part}_proj"
+                found |= {f"{name}.lora_A.weight": A, f"{name}.lora_B.weight": B}
+                added[part] = 6 / 2 * B @ A
+            with torch.no_grad():
+                stacks.gate_up_proj[expert] += torch.cat([added["gate"], added["up"]])
+                stacks.down_proj[expert] += added["down"]
+    save_file(found, folder / "adapter_model.safetensors")
+
+
+def test_layers_of_experts_that_are_stacks_now_are_added_to_their_parts(tmp_path: Path) -> None:
+    """The first half of a stack's rows is gate_proj, the second up_proj."""
+    config = tiny_config("qwen3_moe", vocab_size=64)
+    config.mlp_only_layers = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        base = AutoModelForCausalLM.from_config(config).eval()
+    by_hand = copy.deepcopy(base)
+    one_for_each_expert(tmp_path, by_hand)
+    own = naive_scores(by_hand, PROMPT, ANSWERS)
+    assert max(abs(a - b) for a, b in zip(own, naive_scores(base, PROMPT, ANSWERS), strict=True)) > 0.05
+    adapted = put_on(base, tmp_path).eval()
+    assert naive_scores(adapted, PROMPT, ANSWERS) == pytest.approx(own, abs=1e-4)
+    assert naive_scores(fold(adapted), PROMPT, ANSWERS) == pytest.approx(own, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("qwen3", {"lora_bias": True}, r"can't be added into the weights of Qwen3ForCausalLM: .*lora_bias=True"),
+        ("jamba", {"target_modules": ["in_proj", "dt_proj"]}, r"of JambaForCausalLM, so it isn't a sum of weights"),
+    ],
+)
+def test_what_is_no_sum_of_weights_is_refused_when_it_is_folded(
+    name: str, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """A bias for a layer without one, and adapters on a layer whose weight its mixer reads past them."""
+    trained_elsewhere(tmp_path, lora(**options), TINY[name](vocab_size=64))
+    adapted = put_on(TINY[name](vocab_size=64), tmp_path)
+    with pytest.raises(BackendError, match=message):
+        fold(adapted)
 
 
 REFUSED = {

@@ -290,6 +290,20 @@ def test_a_dropout_that_experts_cannot_have_is_refused_before_anything_loads(tmp
     assert lora_for(str(tmp_path), rank=4, alpha=4, dropout=0.1).lora_dropout == 0
 
 
+def test_the_stage_adapts_what_it_is_told_to(toy_copy: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    sft.run(sft_settings(toy_copy, lora_targets="attention", limit=16), toy_copy)
+    assert "left out: of the blocks mlp.gate_proj.weight, mlp.up_proj.weight" in capsys.readouterr().err
+    folder = toy_copy.checkpoint(DATASET, "sft")
+    assert set(read_json(folder / "adapter_config.json")["target_modules"]) == set(QKVO.split())
+    assert len(weights_of(folder)) == 2 * 2 * 4  # A and B of four layers in each of two blocks
+
+
+def test_a_choice_is_refused_before_weights_are_read(tmp_path: Path) -> None:
+    tiny_config("qwen3").save_pretrained(tmp_path)
+    with pytest.raises(SettingsError, match="--lora-targets names 'c_attn'"):
+        lora_for(str(tmp_path), rank=4, alpha=4, dropout=0.0, choice="c_attn")
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
