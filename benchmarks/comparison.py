@@ -76,7 +76,7 @@ def write_runs(workspace: Workspace) -> list[Path]:
         for user in range(USERS)
     ]
     settings = BaselinesSettings(dataset="made", root=str(workspace.root), min_inter=3, names=("random",))
-    write_jsonl(workspace.candidates("made", "test", "uni9", 3, 42), candidate_rows(examples))
+    write_jsonl(workspace.dataset("made").candidates("test", "uni9", 3, 42), candidate_rows(examples))
     candidates = candidate_file(settings, workspace)
     folders = []
     for run in range(RUNS):

@@ -34,7 +34,7 @@ COUNT, ROUNDS = 400, 5
 def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         workspace = Workspace(root)
-        folder = workspace.images("posters")
+        folder = workspace.dataset("posters").images
         folder.parent.mkdir(parents=True)
         if len(sys.argv) > 1:
             folder.symlink_to(Path(sys.argv[1]).resolve())
@@ -43,7 +43,7 @@ def main() -> None:
             for number in range(COUNT):
                 (folder / f"{number}.jpg").write_bytes(poster(number))
         files = sorted(folder.iterdir())
-        write_text(workspace.titles("posters"), "item,title\n" + "".join(f"{path.stem},\n" for path in files))
+        write_text(workspace.dataset("posters").titles, "item,title\n" + "".join(f"{path.stem},\n" for path in files))
         compare(files)
         rates = [stage_rate(workspace, len(files)) for _ in range(ROUNDS)]
         print(f"the whole stage over {len(files):,} images: {spread(rates)}")

@@ -56,8 +56,8 @@ def make_dataset(workspace: Workspace) -> None:
     backbones.run(BackboneSettings(dataset="world", root=folder, width=32, layers=2, vocab=800), workspace)
     interactions = Interactions.load(workspace, "world")
     captions = {item: {"title": "t", "caption": f"a picture of kind {item[-1]}"} for item in interactions.catalogue}
-    write_json(workspace.captions("world"), captions)
-    write_json(workspace.pseudo_cot("world"), [trace(example) for example in train_windows(interactions)])
+    write_json(workspace.dataset("world").captions, captions)
+    write_json(workspace.dataset("world").pseudo_cot, [trace(example) for example in train_windows(interactions)])
 
 
 def train_windows(interactions: Interactions) -> list[RankingExample]:

@@ -61,7 +61,7 @@ def make_world(root: Path) -> None:
     baselines_stage.run(
         BaselinesSettings(dataset="world", root=str(root), names=("random", "popularity", "markov")), workspace
     )
-    path = workspace.candidates("world", "test", "uni9", 10, 42)
+    path = workspace.dataset("world").candidates("test", "uni9", 10, 42)
     examples = read_candidates(path)
     for strength, name in enumerate(MODELS):
         settings = EvaluateSettings(dataset="world", root=str(root))

@@ -87,11 +87,13 @@ def test_the_protocol_of_the_page_is_three_files_and_is_drawn_ranked_and_audited
     root = source.parent / "workspace"
     workspace = write_dataset(root, train=LINES, test=LINES)
     # Lines of train that hold the test target would be a leak: drop the last item of each.
-    workspace.split("shop", "train").write_text("".join(f"{line.rpartition(' ')[0]}\n" for line in LINES.splitlines()))
+    workspace.dataset("shop").split("train").write_text(
+        "".join(f"{line.rpartition(' ')[0]}\n" for line in LINES.splitlines())
+    )
     shared = ("--dataset", "shop", "--root", str(root), "--min-inter", "5")
     run(source, "-m", "mllmrec", "candidates", *shared, "--negatives", "squared")
     run(source, "-m", "mllmrec", "baselines", *shared, "--negatives", "squared", "--names", "popularity")
-    (metrics,) = Workspace(root).results("shop").glob("popularity/test_sq9_w5_s42/metrics.json")
+    (metrics,) = Workspace(root).dataset("shop").results.glob("popularity/test_sq9_w5_s42/metrics.json")
     assert json.loads(metrics.read_text())["protocol"] == "sq9"
     run(source, "-m", "mllmrec", "audit", *shared)
 

@@ -39,7 +39,7 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Stage:
         CountSettings,
         reads=always("captions"),
         makes=always("counts"),
-        file=lambda workspace, dataset: workspace.dataset(dataset) / "counts.json",
+        file=lambda files: files.folder / "counts.json",
         without="nothing is counted",
     )
     def entered() -> Run:
@@ -79,7 +79,7 @@ def test_the_doctor_looks_for_the_file_of_an_entry(tmp_path: Path) -> None:
     workspace = write_dataset(tmp_path, train=tsv({"1": ["a", "b", "c"]}))
     row = next(row for row in dataset_table(workspace, "shop").rows if row[0] == "counts.json")
     assert row[1:] == ("absent: nothing is counted", "mllmrec count --dataset shop")
-    (workspace.dataset("shop") / "counts.json").write_text("{}")
+    (workspace.dataset("shop").folder / "counts.json").write_text("{}")
     row = next(row for row in dataset_table(workspace, "shop").rows if row[0] == "counts.json")
     assert row[2] == ""
 

@@ -4,7 +4,7 @@ The public face is small. Stages are functions `run(settings, workspace)`; each 
 [`Workspace`][mllmrec.storage.workspace.Workspace] and writes files back, so everything can also be driven from Python:
 
 >>> from mllmrec import Workspace
->>> Workspace("/tmp/example").split("movielens", "train").name
+>>> Workspace("/tmp/example").dataset("movielens").split("train").name
 'train.tsv'
 """
 

@@ -25,7 +25,7 @@ from mllmrec.settings.data import AuditSettings, CandidatesSettings, PrepareSett
 from mllmrec.settings.evaluation import BaselinesSettings, EvaluateSettings, ProbeSettings, ReportSettings
 from mllmrec.settings.texts import AssessSettings, CaptionSettings, PseudoCotSettings, RefineSettings
 from mllmrec.settings.training import BackboneSettings, GrpoSettings, MergeSettings, SftSettings
-from mllmrec.storage.workspace import Workspace
+from mllmrec.storage.workspace import DatasetFiles, Workspace
 
 Run = Callable[[Any, Workspace], Summary]
 Products = frozenset[str]
@@ -51,7 +51,7 @@ class Stage:
     load: Callable[[], Run]
     reads: ProductsOf | None
     makes: ProductsOf
-    file: Callable[[Workspace, str], Path] | None = None
+    file: Callable[[DatasetFiles], Path] | None = None
     without: str = ""
 
     @property
@@ -108,7 +108,7 @@ def stage(
     makes: ProductsOf,
     block: str = "",
     command: str = "",
-    file: Callable[[Workspace, str], Path] | None = None,
+    file: Callable[[DatasetFiles], Path] | None = None,
     without: str = "",
 ) -> Callable[[Callable[[], Run]], Stage]:
     """Enter a stage in the registry; decorates the function that imports its room and returns its `run`.
@@ -167,7 +167,7 @@ def prepare() -> Run:
     CaptionSettings,
     reads=always("lines"),
     makes=always("captions"),
-    file=Workspace.captions,
+    file=lambda files: files.captions,
     without="prompts hold titles alone",
 )
 def caption() -> Run:
@@ -180,7 +180,7 @@ def caption() -> Run:
     PseudoCotSettings,
     reads=always("lines", "captions"),
     makes=always("traces"),
-    file=Workspace.pseudo_cot,
+    file=lambda files: files.pseudo_cot,
     without="--use-cot has nothing to show",
 )
 def pseudo_cot() -> Run:
@@ -191,7 +191,7 @@ def pseudo_cot() -> Run:
     RefineSettings,
     reads=always("lines", "captions", "traces"),
     makes=always("traces"),
-    file=Workspace.refined_cot,
+    file=lambda files: files.refined_cot,
     without="drafts are all there is",
 )
 def refine() -> Run:
@@ -243,7 +243,7 @@ def scorers() -> Run:
     AssessSettings,
     reads=lambda settings: frozenset({"lines", "captions", "traces"}) | models(*settings.scorer),
     makes=always("traces"),
-    file=Workspace.assessed_cot,
+    file=lambda files: files.assessed_cot,
     without="no trace is checked",
 )
 def assess() -> Run:
@@ -308,7 +308,7 @@ def run_pseudo_cot(settings: PseudoCotSettings, workspace: Workspace) -> Summary
     from mllmrec.reasoning.writing.pseudo_cot import run
     from mllmrec.vision.images import ImageFolder
 
-    images = ImageFolder(workspace.images(settings.dataset))
+    images = ImageFolder(workspace.dataset(settings.dataset).images)
     if not len(images):
         if settings.backend != "profile" and settings.images == "on":
             note(f"{images.folder} holds no images: the writer is shown titles, and captions where there are any.")
@@ -326,5 +326,5 @@ def run_report(settings: ReportSettings, workspace: Workspace) -> Summary:
     from mllmrec.evaluation.reporting.stage import run
     from mllmrec.vision.images import ImageFolder
 
-    images = ImageFolder(workspace.images(settings.dataset))
+    images = ImageFolder(workspace.dataset(settings.dataset).images)
     return run(settings, workspace, load_picture=lambda item: images.picture(item, POSTER_PIXELS))

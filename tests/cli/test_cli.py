@@ -245,10 +245,10 @@ def test_only_the_first_process_of_a_launch_speaks(
 def test_wrong_input_is_one_paragraph_and_a_traceback_only_on_request(
     shop: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_text(shop.split("shop", "train"), "1\ta b\nno tab here\n")
+    write_text(shop.dataset("shop").split("train"), "1\ta b\nno tab here\n")
     words = ("candidates", "--dataset", "shop", "--root", str(shop.root))
     told = refused(capsys, *words)
-    assert told.startswith(f"{shop.split('shop', 'train')}:2: no tab.")
+    assert told.startswith(f"{shop.dataset('shop').split('train')}:2: no tab.")
     assert run(*words, "--debug") == 2
     debugged = capsys.readouterr().err
     assert "Traceback (most recent call last):" in debugged
@@ -263,7 +263,7 @@ def test_a_missing_folder_names_the_command_that_makes_it(tmp_path: Path, capsys
 
 def test_a_failing_file_system_is_a_failed_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workspace = write_dataset(tmp_path, train=LINES, test=LINES)
-    workspace.processed("shop").write_text("a file where a folder should be")
+    workspace.dataset("shop").processed.write_text("a file where a folder should be")
     assert run("candidates", "--dataset", "shop", "--root", str(tmp_path), "--min-inter", "5") == 3
     told = capsys.readouterr().err
     assert told.count("\n") == 1
@@ -306,7 +306,7 @@ def test_a_real_ctrl_c_leaves_no_traceback_and_no_half_file(tmp_path: Path) -> N
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert told == "Interrupted.\n"
-    assert list(workspace.processed("shop").glob("*")) == []
+    assert list(workspace.dataset("shop").processed.glob("*")) == []
 
 
 RECIPE = """
@@ -385,9 +385,9 @@ def test_the_recipe_of_one_call_is_forgotten_by_the_next(shop: Workspace, recipe
     root = ("--root", str(shop.root))
     assert run("candidates", "--config", recipe, *root) == 0
     assert run("candidates", "--dataset", "shop", "--num-neg", "3", "--min-inter", "6", *root) == 0
-    names = sorted(path.name for path in shop.processed("shop").glob("*.jsonl"))
+    names = sorted(path.name for path in shop.dataset("shop").processed.glob("*.jsonl"))
     assert names == ["test_uni3_w6_s42.jsonl", "test_uni4_w5_s7.jsonl"]
-    assert len(read_candidates(shop.processed("shop") / names[1])[0].candidates) == 5
+    assert len(read_candidates(shop.dataset("shop").processed / names[1])[0].candidates) == 5
 
 
 def test_running_a_recipe_again_with_overwrite_does_the_work_again(shop: Workspace) -> None:
@@ -395,7 +395,7 @@ def test_running_a_recipe_again_with_overwrite_does_the_work_again(shop: Workspa
     write_text(path, "dataset: shop\ncandidates: {num_neg: 4, min_inter: 5}\nbaselines: {num_neg: 4, min_inter: 5}\n")
     words = ("run", str(path), "--root", str(shop.root))
     assert run(*words) == 0
-    manifest = shop.processed("shop") / "test_uni4_w5_s42.jsonl.manifest.json"
+    manifest = shop.dataset("shop").processed / "test_uni4_w5_s42.jsonl.manifest.json"
     first = manifest.stat().st_mtime_ns
     assert run(*words) == 0
     assert manifest.stat().st_mtime_ns == first

@@ -15,7 +15,7 @@ ROWS = {"1": {"title": "Lamp", "caption": "A brass lamp."}, "B-2": {"title": "NA
 
 def laid(tmp_path: Path, rows: object) -> Workspace:
     workspace = Workspace(tmp_path)
-    write_json(workspace.captions("shop"), rows)
+    write_json(workspace.dataset("shop").captions, rows)
     return workspace
 
 

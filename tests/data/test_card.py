@@ -12,7 +12,7 @@ from raw_files import lay
 from mllmrec import Workspace
 from mllmrec.data.card import card, overlaid, table
 from mllmrec.errors import ArtifactError
-from mllmrec.storage.dataset_files import DatasetFiles
+from mllmrec.storage.workspace import DatasetFiles
 
 TRAIN = "1\ta b c d\n2\tb c d e\n3\ta a b c\n"
 TEST = "1\tb c d e\n2\tc d e x\n4\ta b c a\n"
@@ -53,7 +53,7 @@ def test_items_without_title_count_rows_that_are_empty_and_rows_that_are_missing
 
 def test_items_without_image_are_looked_up_by_id(workspace: Workspace) -> None:
     assert card(DatasetFiles(workspace, "tiny"))["without_image"]["count"] == 7
-    lay(workspace.images("tiny"), {"a.jpg": b"", "b.WEBP": b"", "c.txt": b"", "stranger.png": b""})
+    lay(workspace.dataset("tiny").images, {"a.jpg": b"", "b.WEBP": b"", "c.txt": b"", "stranger.png": b""})
     facts = card(DatasetFiles(workspace, "tiny"))
     assert facts["without_image"] == {"count": 5, "share": round(5 / 7, 6)}
     # b.WEBP is Bean's; stranger.png is nobody's, and c.txt is no image.
@@ -62,7 +62,7 @@ def test_items_without_image_are_looked_up_by_id(workspace: Workspace) -> None:
 
 
 def test_overlap_shows_a_leak(workspace: Workspace) -> None:
-    workspace.split("tiny", "valid").write_text("1\tx b c d\n2\ta c d e\n3\tc b c a\n")
+    workspace.dataset("tiny").split("valid").write_text("1\tx b c d\n2\ta c d e\n3\tc b c a\n")
     facts = card(DatasetFiles(workspace, "tiny"), window=3)
     # The last three of users 1 and 2 are those of their train lines; all three targets lie on train lines.
     assert facts["overlap"]["train-valid"] == {"users": 3, "windows": 2, "known_targets": 3}
@@ -70,7 +70,7 @@ def test_overlap_shows_a_leak(workspace: Workspace) -> None:
 
 
 def test_train_alone_makes_a_card(workspace: Workspace) -> None:
-    workspace.split("tiny", "test").unlink()
+    workspace.dataset("tiny").split("test").unlink()
     facts = card(DatasetFiles(workspace, "tiny"))
     assert facts["interactions"] == 12
     assert facts["overlap"] == {}
@@ -78,7 +78,7 @@ def test_train_alone_makes_a_card(workspace: Workspace) -> None:
 
 
 def test_a_missing_file_names_the_command(workspace: Workspace) -> None:
-    workspace.titles("tiny").unlink()
+    workspace.dataset("tiny").titles.unlink()
     with pytest.raises(ArtifactError, match=r"titles file is missing.*mllmrec prepare"):
         card(DatasetFiles(workspace, "tiny"))
 

@@ -18,10 +18,9 @@ from mllmrec.data.hints import HintDraw, Hints, draw_hints, find_usable, read_hi
 from mllmrec.data.sequences import Interactions
 from mllmrec.records import RankingExample
 from mllmrec.settings.texts import AssessSettings
-from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.json_streams import write_list
 from mllmrec.storage.manifests import hash_files, write_manifest
-from mllmrec.storage.workspace import write_json
+from mllmrec.storage.workspace import DatasetFiles, write_json
 
 TRAIN = "1\tx a b c\n\n2\ta b c\n1\td e f\n"
 TITLES = "item,title\nc,The Copper Kettle (1995)\n" + "".join(f"{item},Thing {item}\n" for item in "abdefx")
@@ -44,7 +43,7 @@ def shop(tmp_path: Path) -> Workspace:
 
 def hints_of(shop: Workspace, records: list[Any], draw: HintDraw = ALL, mode: Any = "all") -> dict[str, str]:
     """The hints of all windows of three items, from the refined file."""
-    write_json(shop.refined_cot("shop"), records)
+    write_json(shop.dataset("shop").refined_cot, records)
     return dict(read(shop, draw, mode).texts)
 
 
@@ -57,8 +56,10 @@ def read(shop: Workspace, draw: HintDraw = ALL, mode: Any = "all") -> Hints:
 
 def assess(shop: Workspace, source: Path, records: list[Any]) -> None:
     """Write assessed traces as made from `source` as it is."""
-    write_json(shop.assessed_cot("shop"), records)
-    write_manifest(shop.assessed_cot("shop"), AssessSettings(dataset="shop"), hash_files(traces=source), started=0.0)
+    write_json(shop.dataset("shop").assessed_cot, records)
+    write_manifest(
+        shop.dataset("shop").assessed_cot, AssessSettings(dataset="shop"), hash_files(traces=source), started=0.0
+    )
 
 
 # ---- the share
@@ -160,13 +161,13 @@ def test_the_kept_traces_of_an_assessed_file_come_first(shop: Workspace, capsys:
     assert set(hints_of(shop, drafts).values()) == {"draft"}
     assert "isn't assessed" in capsys.readouterr().err
     assessed = [own("1", "a b c", reasoning="good", keep=True), own("2", "a b c", reasoning="bad", keep=False)]
-    write_json(shop.assessed_cot("shop"), assessed)
+    write_json(shop.dataset("shop").assessed_cot, assessed)
     assert hints_of(shop, drafts) == {key("1", "a b c"): "good"}
     assert "isn't assessed" not in capsys.readouterr().err
 
 
 def test_an_assessed_file_of_other_traces_is_refused(shop: Workspace) -> None:
-    refined = shop.refined_cot("shop")
+    refined = shop.dataset("shop").refined_cot
     write_json(refined, [own("1", "a b c", reasoning="draft")])
     assess(shop, refined, [own("1", "a b c", reasoning="draft", keep=True)])
     assert read(shop).texts == {key("1", "a b c"): "draft"}
@@ -179,32 +180,32 @@ def test_an_assessed_file_of_other_traces_is_refused(shop: Workspace) -> None:
 
 
 def test_assessed_drafts_are_refused_once_there_are_refined_traces(shop: Workspace) -> None:
-    drafts = shop.pseudo_cot("shop")
+    drafts = shop.dataset("shop").pseudo_cot
     write_json(drafts, [own("1", "a b c", reasoning="draft")])
     assess(shop, drafts, [own("1", "a b c", reasoning="draft", keep=True)])
     assert len(read(shop).texts) == 1
-    write_json(shop.refined_cot("shop"), [own("1", "a b c", reasoning="refined")])
+    write_json(shop.dataset("shop").refined_cot, [own("1", "a b c", reasoning="refined")])
     with pytest.raises(ArtifactError, match="--overwrite"):
         read(shop)
 
 
 def test_an_assessed_file_without_its_manifest_is_told(shop: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    write_json(shop.assessed_cot("shop"), [own("1", "a b c", keep=True)])
+    write_json(shop.dataset("shop").assessed_cot, [own("1", "a b c", keep=True)])
     assert len(read(shop).texts) == 1
     assert "nothing tells of which traces it was made" in capsys.readouterr().err
 
 
 def test_hints_written_with_the_answer_in_view_are_counted(shop: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     told = [own("1", "a b c", answer_conditioned=True), own("2", "a b c", answer_conditioned=False)]
-    write_json(shop.refined_cot("shop"), told)
+    write_json(shop.dataset("shop").refined_cot, told)
     assert read(shop).answer_conditioned == 1
     assert "1 of the 2 hints were written with the target in view" in capsys.readouterr().err
-    write_json(shop.refined_cot("shop"), told[1:])
+    write_json(shop.dataset("shop").refined_cot, told[1:])
     assert read(shop).answer_conditioned == 0
     assert "in view" not in capsys.readouterr().err
-    write_json(shop.refined_cot("shop"), [reference(2, "2", "a b c"), reference(0, "1", "a b c")])
+    write_json(shop.dataset("shop").refined_cot, [reference(2, "2", "a b c"), reference(0, "1", "a b c")])
     assert read(shop).answer_conditioned == 2, "the refiner of the reference implementation is always shown the target"
-    shop.refined_cot("shop").rename(shop.pseudo_cot("shop"))
+    shop.dataset("shop").refined_cot.rename(shop.dataset("shop").pseudo_cot)
     assert read(shop).answer_conditioned == 0
 
 
@@ -217,7 +218,7 @@ def test_words_that_are_not_drawn_are_not_held(tmp_path: Path) -> None:
     """Two thousand traces of 20,000 characters are 40 MB; a hundredth of them is drawn."""
     count, text = 2000, "x" * 20_000
     shop = write_dataset(tmp_path, train="".join(f"{user}\ta b c\n" for user in range(count)))
-    write_list(shop.refined_cot("shop"), (own(str(user), "a b c", reasoning=text) for user in range(count)))
+    write_list(shop.dataset("shop").refined_cot, (own(str(user), "a b c", reasoning=text) for user in range(count)))
     interactions = Interactions.load(shop, "shop")
     asked = questions(interactions.train, "train", 3)[0]
     tracemalloc.start()
@@ -226,4 +227,4 @@ def test_words_that_are_not_drawn_are_not_held(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert len(hints.texts) == 20
     assert peak < 8e6
-    assert len(find_usable(shop.refined_cot("shop"), interactions, {asked[0].example_id})[0]) == 1
+    assert len(find_usable(shop.dataset("shop").refined_cot, interactions, {asked[0].example_id})[0]) == 1

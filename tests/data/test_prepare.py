@@ -164,7 +164,7 @@ def test_an_interrupted_run_leaves_no_manifest_and_is_taken_up(
     def interrupt(*_args: object, **_knobs: object) -> None:
         raise KeyboardInterrupt
 
-    artifact = Workspace(tmp_path).card("shop")
+    artifact = Workspace(tmp_path).dataset("shop").card
     with monkeypatch.context() as patch:
         patch.setattr("mllmrec.data.prepare.card", interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -185,7 +185,7 @@ def test_a_lost_file_is_made_again(tmp_path: Path, raw: Path) -> None:
 
 def test_the_manifest_holds_inputs_and_counts(tmp_path: Path, raw: Path) -> None:
     prepare(tmp_path, raw, **knobs(raw))
-    manifest = json.loads(manifest_path(Workspace(tmp_path).card("shop")).read_text())
+    manifest = json.loads(manifest_path(Workspace(tmp_path).dataset("shop").card).read_text())
     assert manifest["verb"] == "prepare"
     assert set(manifest["inputs"]) == {"pairs", "titles"}
     assert manifest["counts"]["duplicates_removed"] == 1

@@ -63,8 +63,8 @@ def test_prepare_maps_ids_in_lines_pairs_and_titles_and_keeps_the_map(shop: Work
     line = (safe("кофе"), "b", safe("cat/i3"), "d")
     assert {line.user_id: line.items for line in loaded.test} == {safe("u 1"): line, "u2": line}
     assert [loaded.catalogue.title(item) for item in line] == ["Coffee", "Bee", "Cat", "Item d"]
-    assert f"{safe('u 1')},{safe('кофе')},0" in shop.pairs("shop").read_text().splitlines()
-    with shop.raw_ids("shop").open(newline="", encoding="utf-8") as file:
+    assert f"{safe('u 1')},{safe('кофе')},0" in shop.dataset("shop").pairs.read_text().splitlines()
+    with shop.dataset("shop").raw_ids.open(newline="", encoding="utf-8") as file:
         assert sorted(csv.reader(file)) == sorted(
             [
                 ["kind", "raw", "id"],
@@ -73,17 +73,17 @@ def test_prepare_maps_ids_in_lines_pairs_and_titles_and_keeps_the_map(shop: Work
                 ["item", "cat/i3", safe("cat/i3")],
             ]
         )
-    known = RawIds.read(shop.raw_ids("shop"))
+    known = RawIds.read(shop.dataset("shop").raw_ids)
     assert (known.user(safe("u 1")), known.user("u2"), known.item(safe("кофе"))) == ("u 1", "u2", "кофе")
 
 
 def test_the_card_tells_how_many_were_renamed(shop: Workspace) -> None:
-    assert read_json(shop.card("shop"))["import"]["renamed"] == {"users": 1, "items": 2}
+    assert read_json(shop.dataset("shop").card)["import"]["renamed"] == {"users": 1, "items": 2}
 
 
 def test_safe_ids_need_no_map(tmp_path: Path) -> None:
     summary = prepare(tmp_path, lay(tmp_path / "raw", {"t.csv": pairs(*[("u", item, 1) for item in "abcd"])}))
-    assert not Workspace(tmp_path).raw_ids("shop").exists()
+    assert not Workspace(tmp_path).dataset("shop").raw_ids.exists()
     assert not any("can't be words" in warning for warning in summary.warnings)
 
 
@@ -91,12 +91,12 @@ def test_the_map_is_part_of_what_prepare_made(shop: Workspace) -> None:
     raw = shop.root / "raw"
     knobs = {"titles": str(shop.root / "names.csv")}
     assert "nothing to do" in prepare(shop.root, raw, **knobs).headline
-    shop.raw_ids("shop").unlink()
+    shop.dataset("shop").raw_ids.unlink()
     assert "Prepared" in prepare(shop.root, raw, **knobs).headline
-    assert shop.raw_ids("shop").exists()
+    assert shop.dataset("shop").raw_ids.exists()
     lay(raw, {"t.csv": pairs(*[("u", item, 1) for item in "abcd"])})
     prepare(shop.root, raw, overwrite=True)
-    assert not shop.raw_ids("shop").exists()
+    assert not shop.dataset("shop").raw_ids.exists()
 
 
 def test_a_foreign_map_is_not_replaced(tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_rows_without_a_user_or_an_item_are_counted_and_left_out(tmp_path: Path)
 
 def test_images_named_by_raw_ids_are_matched(shop: Workspace) -> None:
     decomposed = unicodedata.normalize("NFD", "кофе")
-    lay(shop.images("shop"), {f"{decomposed}.jpg": b"1", "cat%2Fi3.PNG": b"2", "b.jpg": b"3"})
-    names = image_names(shop.images("shop"))
+    lay(shop.dataset("shop").images, {f"{decomposed}.jpg": b"1", "cat%2Fi3.PNG": b"2", "b.jpg": b"3"})
+    names = image_names(shop.dataset("shop").images)
     assert (names[safe("кофе")], names[safe("cat/i3")], names["b"]) == (f"{decomposed}.jpg", "cat%2Fi3.PNG", "b.jpg")
     facts = run(settings(shop.root / "raw", titles=str(shop.root / "names.csv")), shop).facts
     assert facts["without_image"]["count"] == 1
@@ -134,7 +134,7 @@ def test_a_damaged_map_is_an_error(tmp_path: Path, content: str, message: str) -
 
 
 def test_the_manifest_vouches_for_the_map(shop: Workspace) -> None:
-    assert "shop_ids.csv" in read_json(manifest_path(shop.card("shop")))["outputs"]
+    assert "shop_ids.csv" in read_json(manifest_path(shop.dataset("shop").card))["outputs"]
 
 
 def test_upper_case_suffixes_are_seen_and_lower_case_ones_come_first(tmp_path: Path) -> None:
@@ -143,6 +143,6 @@ def test_upper_case_suffixes_are_seen_and_lower_case_ones_come_first(tmp_path: P
 
 
 def test_image_files_of_no_item_are_told(shop: Workspace) -> None:
-    lay(shop.images("shop"), {"b.JPG": b"1", "stranger.jpg": b"2"})
+    lay(shop.dataset("shop").images, {"b.JPG": b"1", "stranger.jpg": b"2"})
     summary = run(settings(shop.root / "raw", titles=str(shop.root / "names.csv")), shop)
     assert any("1 files in images/ are named by no item of shop" in warning for warning in summary.warnings)

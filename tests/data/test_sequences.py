@@ -204,8 +204,8 @@ def test_items_without_title_are_kept_counted_and_told_once(tmp_path: Path, caps
     assert interactions.train[0].items == ("a", "b", "c")
     assert interactions.catalogue.title("c") == "Item c"
     assert capsys.readouterr().err == (
-        f"{workspace.titles('shop')}: 3 of 4 items in the sequences have no title (such as b); they are kept and named "
-        "by their id.\n"
+        f"{workspace.dataset('shop').titles}: 3 of 4 items in the sequences have no title (such as b); they are kept "
+        "and named by their id.\n"
     )
 
 

@@ -17,9 +17,8 @@ from mllmrec import ArtifactError, DataError, Workspace
 from mllmrec.data.sequences import Interactions
 from mllmrec.data.traces import TraceJoin, TrainWindows, usable_traces, written_traces
 from mllmrec.records import example_id
-from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.json_streams import read_list
-from mllmrec.storage.workspace import write_json, write_text
+from mllmrec.storage.workspace import DatasetFiles, write_json, write_text
 
 TRAIN = "1\tx a b c\n\n2\ta b c\n1\td e f\n"
 VALID = "1\tx a b c d\n2\ta b c g\n"
@@ -157,13 +156,13 @@ def test_the_most_finished_file_is_read(shop: Workspace, tmp_path: Path) -> None
     workspace, files = Workspace(tmp_path), DatasetFiles(Workspace(tmp_path), "shop")
     with pytest.raises(ArtifactError, match=r"shop_pseudo-cot\.json does not exist.*`mllmrec pseudo-cot"):
         usable_traces(files)
-    write_json(workspace.pseudo_cot("shop"), [])
-    assert written_traces(files) == usable_traces(files) == workspace.pseudo_cot("shop")
-    write_json(workspace.refined_cot("shop"), [])
-    assert written_traces(files) == usable_traces(files) == workspace.refined_cot("shop")
-    write_json(workspace.assessed_cot("shop"), [])
-    assert written_traces(files) == workspace.refined_cot("shop")
-    assert usable_traces(files) == workspace.assessed_cot("shop")
+    write_json(workspace.dataset("shop").pseudo_cot, [])
+    assert written_traces(files) == usable_traces(files) == workspace.dataset("shop").pseudo_cot
+    write_json(workspace.dataset("shop").refined_cot, [])
+    assert written_traces(files) == usable_traces(files) == workspace.dataset("shop").refined_cot
+    write_json(workspace.dataset("shop").assessed_cot, [])
+    assert written_traces(files) == workspace.dataset("shop").refined_cot
+    assert usable_traces(files) == workspace.dataset("shop").assessed_cot
 
 
 def test_the_spelling_beside_the_dataset_folder_is_read(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_the_ceiling_is_told_for_the_lists_that_were_frozen(tmp_path: Path) -> N
     workspace = write_dataset(tmp_path, train=tsv(train), valid=tsv(valid), test=tsv(lines), titles=titles)
     settings = CandidatesSettings(dataset="shop", root=str(tmp_path), min_inter=5)
     path = with_ceiling(world, "candidates")(settings, workspace).artifact
-    told = read_json(workspace.ceiling("shop"))
+    told = read_json(workspace.dataset("shop").ceiling)
     assert path is not None
     assert (told["candidates"], told["num_users"]) == (path.stem, 12)
     assert 0.1 < told["rows"]["ceiling"]["HR@1"]["value"] <= 1
@@ -76,7 +76,7 @@ def demo(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def hit_rate(workspace: Workspace, name: str) -> float:
-    metrics = json.loads((workspace.run("demo", name, "test_uni9_w7_s42") / "metrics.json").read_text())
+    metrics = json.loads((workspace.dataset("demo").run(name, "test_uni9_w7_s42") / "metrics.json").read_text())
     return float(metrics["metrics"]["HR@1"]["value"])
 
 
@@ -91,7 +91,7 @@ def test_the_demo_climbs_its_ladder_and_is_then_finished(tmp_path: Path) -> None
         name: hit_rate(workspace, name)
         for name in ("random", "popularity", "markov", "backbone", "sft", "sft-captions", "grpo")
     }
-    ceiling = read_json(workspace.ceiling("demo"))["rows"]["ceiling"]["HR@1"]["value"]
+    ceiling = read_json(workspace.dataset("demo").ceiling)["rows"]["ceiling"]["HR@1"]["value"]
     assert reached["random"] < 0.16, reached
     assert reached["sft"] > reached["random"] + 0.06, reached
     assert reached["sft"] > reached["backbone"] - 0.03, reached
@@ -99,7 +99,7 @@ def test_the_demo_climbs_its_ladder_and_is_then_finished(tmp_path: Path) -> None
     assert reached["sft-captions"] > max(reached["popularity"], reached["markov"]) + 0.1, reached
     assert reached["grpo"] > reached["sft-captions"] - 0.02, reached
     assert reached["grpo"] < ceiling + 0.06, reached
-    assert (workspace.results("demo") / "report.html").exists()
+    assert (workspace.dataset("demo").results / "report.html").exists()
     again = demo(tmp_path)
     assert again.returncode == 0
     assert again.stderr.count("nothing to do") >= 10

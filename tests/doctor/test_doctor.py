@@ -41,7 +41,7 @@ def packages_of(summary: Summary) -> dict[str, tuple[str, ...]]:
 
 
 def add_dataset(workspace: Workspace, name: str = "films") -> None:
-    folder = workspace.dataset(name)
+    folder = workspace.dataset(name).folder
     (folder / "images").mkdir(parents=True)
     for split in ("train", "test"):
         (folder / f"{split}.tsv").write_text("u1\t1 2 3\nu2\t2 3 1\n")
@@ -166,7 +166,7 @@ def test_checkpoints_are_finished_by_their_manifest(workspace: Workspace) -> Non
 
 
 def add_run(workspace: Workspace, name: str) -> None:
-    folder = workspace.run("films", name, "test_uni9_w10_s42")
+    folder = workspace.dataset("films").run(name, "test_uni9_w10_s42")
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{}")
 
@@ -174,8 +174,8 @@ def add_run(workspace: Workspace, name: str) -> None:
 def test_the_next_step_follows_the_pipeline(workspace: Workspace) -> None:
     add_dataset(workspace)
     steps = [next_step(workspace, "films")]
-    workspace.processed("films").mkdir()
-    (workspace.processed("films") / "test_uni9_w10_s42.jsonl").write_text("{}\n")
+    workspace.dataset("films").processed.mkdir()
+    (workspace.dataset("films").processed / "test_uni9_w10_s42.jsonl").write_text("{}\n")
     steps.append(next_step(workspace, "films"))
     add_run(workspace, "markov")
     steps.append(next_step(workspace, "films"))
@@ -203,14 +203,14 @@ def test_the_next_step_follows_the_pipeline(workspace: Workspace) -> None:
 
 def test_a_report_that_is_older_than_a_run_is_asked_for_again(workspace: Workspace) -> None:
     add_dataset(workspace)
-    workspace.processed("films").mkdir()
-    (workspace.processed("films") / "test_uni9_w10_s42.jsonl").write_text("{}\n")
+    workspace.dataset("films").processed.mkdir()
+    (workspace.dataset("films").processed / "test_uni9_w10_s42.jsonl").write_text("{}\n")
     add_checkpoint(workspace, "whole", "merge", adapters=False)
     add_checkpoint(workspace, "aligned", "grpo", adapters=True, sft_tag="whole")
     add_run(workspace, "aligned")
-    page = workspace.results("films") / "report.html"
+    page = workspace.dataset("films").results / "report.html"
     page.write_text("<!doctype html>")
-    [run_manifest] = workspace.results("films").glob("*/*/manifest.json")
+    [run_manifest] = workspace.dataset("films").results.glob("*/*/manifest.json")
     os.utime(run_manifest, (1000, 1000))
     os.utime(page, (1001, 1001))
     assert next_step(workspace, "films") == f"nothing is left, and {page} shows it"
@@ -220,8 +220,8 @@ def test_a_report_that_is_older_than_a_run_is_asked_for_again(workspace: Workspa
 
 def test_a_model_trained_in_full_needs_no_merge(workspace: Workspace) -> None:
     add_dataset(workspace)
-    workspace.processed("films").mkdir()
-    (workspace.processed("films") / "test_uni9_w10_s42.jsonl").write_text("{}\n")
+    workspace.dataset("films").processed.mkdir()
+    (workspace.dataset("films").processed / "test_uni9_w10_s42.jsonl").write_text("{}\n")
     add_run(workspace, "markov")
     add_checkpoint(workspace, "whole", "sft", adapters=False)
     assert next_step(workspace, "films") == "mllmrec grpo --dataset films --sft-tag whole"
@@ -243,8 +243,8 @@ def test_the_plan_of_a_shipped_recipe(workspace: Workspace, recipe: str) -> None
 
 def test_captions_of_the_dataset_count_in_the_plan(workspace: Workspace) -> None:
     without = table(run(DoctorSettings(plan="movielens", gpu=24), workspace), "Memory")
-    workspace.dataset("movielens").mkdir(parents=True)
-    write_json(workspace.captions("movielens"), {})
+    workspace.dataset("movielens").folder.mkdir(parents=True)
+    write_json(workspace.dataset("movielens").captions, {})
     captioned = table(run(DoctorSettings(plan="movielens", gpu=24), workspace), "Memory")
     assert without.rows[2][-1] == "yes"
     assert captioned.rows[2][-1].startswith("no; --batch 1 --accum ")
@@ -302,9 +302,9 @@ def test_keys_of_the_environment_never_show(workspace: Workspace, monkeypatch: p
 def test_what_cannot_be_read_is_a_line_and_no_end(workspace: Workspace) -> None:
     add_dataset(workspace)
     add_model(workspace.root / "tiny")
-    workspace.refined_cot("films").mkdir()
-    (workspace.dataset("films") / "test.tsv").unlink()
-    (workspace.dataset("films") / "test.tsv").mkdir()
+    workspace.dataset("films").refined_cot.mkdir()
+    (workspace.dataset("films").folder / "test.tsv").unlink()
+    (workspace.dataset("films").folder / "test.tsv").mkdir()
     (workspace.root / "tiny" / "model.safetensors.index.json").write_text("{")
     found = run(DoctorSettings(), workspace)
     assert states(found, "Dataset films")["test.tsv"][0] == "unreadable: Is a directory"
@@ -319,7 +319,7 @@ def test_files_that_may_not_be_read_are_told_and_the_rest_is_looked_at(workspace
     add_model(root / "tiny")
     add_model(root / "closed")
     add_checkpoint(workspace, "a", "sft", adapters=False)
-    closed = [workspace.split("films", "train"), workspace.dataset("books"), root / "closed"]
+    closed = [workspace.dataset("films").split("train"), workspace.dataset("books").folder, root / "closed"]
     closed.append(workspace.checkpoint("films", "a"))
     for path in closed:
         path.chmod(0)

@@ -54,9 +54,9 @@ def make_run(shop: Workspace, shop_settings: RunSettings) -> WriteRun:
 def sequences(tmp_path: Path) -> Workspace:
     """A dataset whose counts are easy: a is popular, b follows a, and `new` is in no training line."""
     workspace = Workspace(tmp_path)
-    write_text(workspace.split("shop", "train"), "1\ta b a b\n2\ta a c\n3\td a b\n")
-    write_text(workspace.split("shop", "valid"), "1\ta b a b c\n2\ta a c b\n3\td a b a\n")
-    write_text(workspace.split("shop", "test"), "1\tb a b c\n2\ta c b new\n3\ta b a d\n")
+    write_text(workspace.dataset("shop").split("train"), "1\ta b a b\n2\ta a c\n3\td a b\n")
+    write_text(workspace.dataset("shop").split("valid"), "1\ta b a b c\n2\ta a c b\n3\td a b a\n")
+    write_text(workspace.dataset("shop").split("test"), "1\tb a b c\n2\ta c b new\n3\ta b a d\n")
     titles = "".join(f"{item},Thing {item}\n" for item in ("a", "b", "c", "d", "e", "f", "g", "h", "new"))
-    write_text(workspace.titles("shop"), "item,title\n" + titles)
+    write_text(workspace.dataset("shop").titles, "item,title\n" + titles)
     return workspace

@@ -44,7 +44,7 @@ def prompts(trained: Workspace, full: LoadedModel) -> list[list[int]]:
     """Eight test prompts of different lengths."""
     interactions = Interactions.load(trained, DATASET)
     encoder = Encoder.make(full.chat, interactions.catalogue, {}, 2048)
-    path = trained.candidates(DATASET, "test", "uni9", WINDOW, 42)
+    path = trained.dataset(DATASET).candidates("test", "uni9", WINDOW, 42)
     chosen = [encoder.prompt_ids(example) for example in read_candidates(path)[:40]]
     lengths = sorted(range(40), key=lambda row: len(chosen[row]))
     return [chosen[row] for row in (lengths[0], lengths[-1], *lengths[10:34:4])]

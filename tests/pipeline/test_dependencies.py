@@ -100,7 +100,7 @@ def test_stages_that_open_each_other_s_files_are_tied(tmp_path: Path, monkeypatc
     """
     global seen
     write_world(world := World(num_items=60, num_users=40), tmp_path / "raw")
-    write_posters(world, Workspace(tmp_path).images("demo"))
+    write_posters(world, Workspace(tmp_path).dataset("demo").images)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"dataset": "demo", **EVERYTHING}))
     monkeypatch.chdir(tmp_path)
     stages = load_recipe(tmp_path / "recipe.yaml").stages(root=str(tmp_path))

@@ -27,7 +27,7 @@ LIGHT = ("prepare", "caption", "pseudo-cot", "candidates")
 def world(root: Path, **blocks: object) -> list[StageSettings]:
     """A made-up world to begin with, and the stages of a recipe."""
     write_world(drawn := World(num_items=60, num_users=40), root / "raw")
-    write_posters(drawn, Workspace(root).images("demo"))
+    write_posters(drawn, Workspace(root).dataset("demo").images)
     (root / "recipe.yaml").write_text(yaml.safe_dump({"dataset": "demo", **blocks}))
     return load_recipe(root / "recipe.yaml").stages(root=str(root))
 

@@ -47,7 +47,7 @@ def recipe(toy_copy: Workspace, tmp_path: Path) -> Path:
 
 def test_a_recipe_runs_once_and_is_then_finished(recipe: Path, toy_copy: Workspace) -> None:
     summary = run(RunRecipeSettings(recipe=str(recipe)))
-    page = toy_copy.results(DATASET) / "report.html"
+    page = toy_copy.dataset(DATASET).results / "report.html"
     assert summary.headline == f"All 8 stages are done. See {page}."
     _, baselines, ladder, steps = summary.tables
     assert [row[0] for row in baselines.rows] == ["random", "popularity", "chance"]
@@ -64,7 +64,7 @@ def test_lanes_make_what_one_stage_after_the_other_makes(recipe: Path, toy_copy:
     """The second run finds all of it finished; here and there a thread more or less may change a last digit."""
     summary = run(RunRecipeSettings(recipe=str(recipe), lanes=2))
     assert summary.tables[0].rows[-1][0] == "all, up to 2 at a time"
-    beside = {path: read_rankings(path) for path in toy_copy.results(DATASET).rglob("rankings.jsonl")}
+    beside = {path: read_rankings(path) for path in toy_copy.dataset(DATASET).results.rglob("rankings.jsonl")}
     assert len(beside) == 4
     before = digests(toy_copy.root)
     run(RunRecipeSettings(recipe=str(recipe)))

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from mllmrec import Workspace
-from mllmrec.storage import dataset_files
-from mllmrec.storage.dataset_files import DatasetFiles, cached_sha256
-from mllmrec.storage.workspace import sha256
+from mllmrec.storage import workspace as workspaces
+from mllmrec.storage.workspace import DatasetFiles, cached_sha256, sha256
 
 
 def old_file(path: Path, text: str) -> Path:
@@ -22,22 +21,22 @@ def old_file(path: Path, text: str) -> Path:
 
 def test_a_candidate_file_and_a_run_are_of_their_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = Workspace(tmp_path)
-    run = workspace.run("shop", "grpo", "test_uni9_w10_s42")
-    for path in (workspace.candidates("shop", "test", "uni9", 10, 42), run):
+    run = workspace.dataset("shop").run("grpo", "test_uni9_w10_s42")
+    for path in (workspace.dataset("shop").candidates("test", "uni9", 10, 42), run):
         files = DatasetFiles.of(path)
         assert files is not None
-        assert (files.name, files.titles) == ("shop", workspace.titles("shop"))
+        assert (files.name, files.titles) == ("shop", workspace.dataset("shop").titles)
     run.mkdir(parents=True)
     monkeypatch.chdir(run.parent)
     files = DatasetFiles.of(Path(run.name))
     assert files is not None
-    assert files.ceiling == workspace.ceiling("shop")
+    assert files.ceiling == workspace.dataset("shop").ceiling
     assert DatasetFiles.of(tmp_path / "lists.jsonl") is None
     assert DatasetFiles.of(Path("/lists.jsonl")) is None
 
 
 def test_a_link_from_elsewhere_leads_to_the_dataset_of_its_file(tmp_path: Path) -> None:
-    path = Workspace(tmp_path / "workspace").candidates("shop", "test", "uni9", 10, 42)
+    path = Workspace(tmp_path / "workspace").dataset("shop").candidates("test", "uni9", 10, 42)
     path.parent.mkdir(parents=True)
     path.touch()
     (tmp_path / "link.jsonl").symlink_to(path)
@@ -53,8 +52,8 @@ def test_a_hash_is_computed_once_and_again_after_any_change(tmp_path: Path, monk
         read.append(path)
         return sha256(path)
 
-    monkeypatch.setattr(dataset_files, "sha256", counted)
-    monkeypatch.setattr(dataset_files.time, "time", lambda: time.time_ns() / 1e9 + 60)
+    monkeypatch.setattr(workspaces, "sha256", counted)
+    monkeypatch.setattr(workspaces.time, "time", lambda: time.time_ns() / 1e9 + 60)
     path = old_file(tmp_path / "train.tsv", "u1\ta b c\n")
     first = cached_sha256(path)
     assert (cached_sha256(path), len(read)) == (first, 1)

@@ -22,46 +22,59 @@ from mllmrec.storage.workspace import (
 
 
 @pytest.mark.parametrize(
-    ("call", "arguments", "path"),
+    ("name", "path"),
     [
-        ("dataset", ("shop",), "data/shop"),
-        ("split", ("shop", "train"), "data/shop/train.tsv"),
-        ("titles", ("shop",), "data/shop/shop_titles.csv"),
-        ("pairs", ("shop",), "data/shop/shop_pairs.csv"),
-        ("captions", ("shop",), "data/shop/shop_captions.json"),
-        ("pseudo_cot", ("shop",), "data/shop/shop_pseudo-cot.json"),
-        ("refined_cot", ("shop",), "data/shop/shop_deepseek_cot.json"),
-        ("assessed_cot", ("shop",), "data/shop/shop_assessed_cot.json"),
-        ("images", ("shop",), "data/shop/images"),
-        ("card", ("shop",), "data/shop/card.json"),
-        ("candidates", ("shop", "test", "uni9", 10, 42), "data/shop/processed/test_uni9_w10_s42.jsonl"),
-        ("checkpoint", ("shop", "sft"), "checkpoints/shop/sft"),
-        ("run", ("shop", "sft", "test_uni9_w10_s42"), "result/shop/sft/test_uni9_w10_s42"),
+        ("folder", "data/shop"),
+        ("titles", "data/shop/shop_titles.csv"),
+        ("pairs", "data/shop/shop_pairs.csv"),
+        ("raw_ids", "data/shop/shop_ids.csv"),
+        ("captions", "data/shop/shop_captions.json"),
+        ("pseudo_cot", "data/shop/shop_pseudo-cot.json"),
+        ("refined_cot", "data/shop/shop_deepseek_cot.json"),
+        ("assessed_cot", "data/shop/shop_assessed_cot.json"),
+        ("images", "data/shop/images"),
+        ("card", "data/shop/card.json"),
+        ("ceiling", "data/shop/ceiling.json"),
+        ("processed", "data/shop/processed"),
+        ("results", "result/shop"),
     ],
 )
-def test_the_layout_of_a_workspace(call: str, arguments: tuple[Any, ...], path: str) -> None:
-    assert getattr(Workspace("/w"), call)(*arguments) == Path("/w") / path
+def test_the_layout_of_a_dataset(name: str, path: str) -> None:
+    assert getattr(Workspace("/w").dataset("shop"), name) == Path("/w") / path
+
+
+def test_the_layout_of_what_is_made_of_a_dataset() -> None:
+    workspace, root = Workspace("/w"), Path("/w")
+    files = workspace.dataset("shop")
+    assert files.split("train") == root / "data/shop/train.tsv"
+    assert files.candidates("test", "uni9", 10, 42) == root / "data/shop/processed/test_uni9_w10_s42.jsonl"
+    assert files.run("sft", "test_uni9_w10_s42") == root / "result/shop/sft/test_uni9_w10_s42"
+    assert workspace.checkpoint("shop", "sft") == root / "checkpoints/shop/sft"
 
 
 def test_no_path_is_created_by_asking_for_it(tmp_path: Path) -> None:
-    Workspace(tmp_path / "new").candidates("shop", "test", "uni9", 10, 42)
+    Workspace(tmp_path / "new").dataset("shop").candidates("test", "uni9", 10, 42)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("call", ["titles", "pairs", "captions", "pseudo_cot", "refined_cot", "assessed_cot"])
 def test_the_spelling_beside_the_folder_is_read_only_when_it_is_alone(tmp_path: Path, call: str) -> None:
-    path = getattr(Workspace(tmp_path), call)
-    inside = path("shop")
+    files = Workspace(tmp_path).dataset("shop")
+    inside = getattr(files, call)
     beside = tmp_path / "data" / inside.name
     write_text(beside, "beside")
-    assert path("shop") == beside
+    assert getattr(files, call) == beside
     write_text(inside, "inside")
-    assert path("shop") == inside
+    assert getattr(files, call) == inside
 
 
 @pytest.mark.parametrize("name", ["../shop", "a/b", ".hidden", "", "two words", "tab\t", "new\nline", "café"])
 def test_a_name_that_would_leave_its_folder_is_refused(name: str) -> None:
-    for call in (Workspace("/w").dataset, lambda tag: Workspace("/w").checkpoint("shop", tag)):
+    for call in (
+        lambda name: Workspace("/w").dataset(name).results,
+        lambda name: Workspace("/w").dataset(name).folder,
+        lambda tag: Workspace("/w").checkpoint("shop", tag),
+    ):
         with pytest.raises(DataError, match="can't be used as a name"):
             call(name)
 

@@ -42,16 +42,16 @@ def make_world(root: Path, *, valid: bool = True) -> Workspace:
     files = {split: tsv({user: items[part] for user, items in chosen.items()}) for split, part in parts.items()}
     workspace = write_dataset(root, NAME, titles, **files)
     write_json(
-        workspace.captions(NAME),
+        workspace.dataset(NAME).captions,
         {
             item: {"title": title, "caption": f"A blue thing with {number % 7} round handles on a table"}
             for number, (item, title) in enumerate(ITEMS.items())
         },
     )
     traces = [trace(user, items[-2 - WINDOW : -2], number) for number, (user, items) in enumerate(chosen.items())]
-    write_json(workspace.pseudo_cot(NAME), traces)
-    write_json(workspace.refined_cot(NAME), traces)
-    write_json(workspace.assessed_cot(NAME), [{**row, "keep": True, "confidence": 0.5} for row in traces])
+    write_json(workspace.dataset(NAME).pseudo_cot, traces)
+    write_json(workspace.dataset(NAME).refined_cot, traces)
+    write_json(workspace.dataset(NAME).assessed_cot, [{**row, "keep": True, "confidence": 0.5} for row in traces])
     for split in ("train", "test"):
         for legacy in (False, True):
             settings = CandidatesSettings(

@@ -68,7 +68,7 @@ def _texts(root: Path) -> list[Path]:
     from PIL import Image, ImageDraw
 
     workspace = make_shop(root, captioned=False)
-    folder = workspace.images(SHOP)
+    folder = workspace.dataset(SHOP).images
     folder.mkdir(parents=True)
     for item, colour in zip(items()[::10], COLOURS, strict=True):
         picture = Image.new("RGB", (48, 64), colour)
@@ -87,8 +87,9 @@ def _texts(root: Path) -> list[Path]:
     refining = RefineSettings(**knobs, backend="endpoint", model="m", max_failure_share=0.5)
     refine.run(refining, workspace, teacher=ScriptedTeacher(write))
     assessment.run(AssessSettings(**knobs), workspace)
-    artifacts = [of(SHOP) for of in (workspace.captions, workspace.pseudo_cot, workspace.refined_cot)]
-    return [entry for path in (*artifacts, workspace.assessed_cot(SHOP)) for entry in (path, manifest_beside(path))]
+    files = workspace.dataset(SHOP)
+    artifacts = (files.captions, files.pseudo_cot, files.refined_cot, files.assessed_cot)
+    return [entry for path in artifacts for entry in (path, manifest_beside(path))]
 
 
 def manifest_beside(path: Path) -> Path:

@@ -96,7 +96,8 @@ def make_gallery(root: Path) -> Workspace:
         valid=tsv(lines),
     )
     write_json(
-        workspace.captions(DATASET), {item: {"title": title(item), "caption": caption(item)} for item in items()}
+        workspace.dataset(DATASET).captions,
+        {item: {"title": title(item), "caption": caption(item)} for item in items()},
     )
     return workspace
 
@@ -120,7 +121,7 @@ def traces(write: Callable[[Trace], str] | None = None) -> list[Trace]:
 def write_traces(workspace: Workspace, written: Sequence[Trace]) -> None:
     """Our refined file."""
     rows = [own(each.user_id, " ".join((*each.history, each.target_id)), reasoning=each.reasoning) for each in written]
-    write_json(workspace.refined_cot(DATASET), rows)
+    write_json(workspace.dataset(DATASET).refined_cot, rows)
 
 
 def trace_of(user: str, history: Sequence[str], target: str, reasoning: str) -> Trace:

@@ -46,7 +46,7 @@ def history_of(*items: str) -> RankingExample:
 
 def freeze_lists(workspace: Workspace, examples: Iterable[RankingExample]) -> Path:
     """Write lists as the shop's test_uni3_w3_s42.jsonl, with the manifest that vouches for them."""
-    path = workspace.candidates("shop", "test", "uni3", 3, 42)
+    path = workspace.dataset("shop").candidates("test", "uni3", 3, 42)
     write_jsonl(path, candidate_rows(examples))
     settings = CandidatesSettings(dataset="shop", root=str(workspace.root), num_neg=3, min_inter=3)
     write_manifest(path, settings, {}, started=time.monotonic())

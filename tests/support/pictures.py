@@ -40,7 +40,7 @@ def write_pictures(root: Path, files: Mapping[str, bytes], titles: Mapping[str, 
     """A dataset whose catalogue is `titles` and whose images/ holds `files` by name."""
     rows = "".join(f'{item},"{title}"\n' for item, title in titles.items())
     workspace = write_dataset(root, name, titles="item,title\n" + rows, train=f"u1\t{' '.join(titles)}\n")
-    folder = workspace.images(name)
+    folder = workspace.dataset(name).images
     folder.mkdir()
     for file, data in files.items():
         (folder / file).write_bytes(data)

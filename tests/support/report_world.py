@@ -67,7 +67,7 @@ def make_run(workspace: Workspace, name: str, dataset: str = DATASET) -> Path:
     """A RUN whose log-probabilities are drawn by hash, the target's raised by the model's strength."""
     tag = {} if name == "tiny" else {"tag": name}
     settings = EvaluateSettings(dataset=dataset, root=str(workspace.root), min_inter=WINDOW, backbone="tiny", **tag)
-    path = workspace.candidates(dataset, "test", "uni9", WINDOW, 42)
+    path = workspace.dataset(dataset).candidates("test", "uni9", WINDOW, 42)
     seed = "sft" if name == "grpo" else name
     folder = run_folder(settings, workspace, name, path)
     rankings = (ranking_of(example, scores_of(example, seed, MODELS[name])) for example in read_candidates(path))
@@ -118,13 +118,13 @@ def make_texts(workspace: Workspace) -> None:
     interactions = Interactions.load(workspace, DATASET)
     items = interactions.catalogue.ids[: ITEMS // 2]
     rows = {item: {"title": "", "caption": LOUD if item == items[0] else f"Number {item} on blue."} for item in items}
-    write_json(workspace.captions(DATASET), rows)
+    write_json(workspace.dataset(DATASET).captions, rows)
     usage = {"calls": len(items), "prompt_tokens": 5000, "completion_tokens": 700}
     details = {"usage": usage, "spent": {"money": 0.25}}
     settings = CaptionSettings(dataset=DATASET, root=str(workspace.root))
-    write_manifest(workspace.captions(DATASET), settings, {}, started=time.monotonic(), details=details)
+    write_manifest(workspace.dataset(DATASET).captions, settings, {}, started=time.monotonic(), details=details)
     windows, _ = questions(interactions.train, "train", WINDOW)
-    write_json(workspace.assessed_cot(DATASET), list(_assessed(windows)))
+    write_json(workspace.dataset(DATASET).assessed_cot, list(_assessed(windows)))
 
 
 def _assessed(windows: Sequence[RankingExample]) -> Iterator[dict[str, object]]:

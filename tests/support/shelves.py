@@ -67,11 +67,11 @@ def _basket(number: int, length: int) -> list[str]:
 def make_shop(root: Path, train: dict[str, list[str]] | None = None, *, captioned: bool = True) -> Workspace:
     workspace = Workspace(root)
     rows = "".join(f"{item.item_id},{item.title},{item.attributes[0][1]}\n" for item in items())
-    write_text(workspace.titles(DATASET), "item,title,genres\n" + rows)
-    write_text(workspace.split(DATASET, "train"), tsv(train if train is not None else lines()))
+    write_text(workspace.dataset(DATASET).titles, "item,title,genres\n" + rows)
+    write_text(workspace.dataset(DATASET).split("train"), tsv(train if train is not None else lines()))
     if captioned:
         shown = {item: {"title": catalogue().title(item), "caption": text} for item, text in captions().items()}
-        write_json(workspace.captions(DATASET), shown)
+        write_json(workspace.dataset(DATASET).captions, shown)
     return workspace
 
 

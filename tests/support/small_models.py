@@ -130,7 +130,7 @@ def copy_of(workspace: Workspace, root: Path) -> Workspace:
 
 def shorten_validation(workspace: Workspace) -> None:
     """Leave no validation line long enough for a window: training then keeps its last weights."""
-    path = workspace.split(DATASET, "valid")
+    path = workspace.dataset(DATASET).split("valid")
     lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
     write_text(path, "".join(f"{user}\t{' '.join(items.split()[-2:])}\n" for user, items in lines))
 

@@ -27,9 +27,9 @@ def write_dataset(root: Path, name: str = "shop", titles: str | None = None, **s
     """Write the given split files and a titles file, by default with a row for each item that occurs."""
     workspace = Workspace(root)
     for split, content in splits.items():
-        write_text(workspace.split(name, split), content)
+        write_text(workspace.dataset(name).split(split), content)
     if titles is None:
         rows = [line.partition("\t")[2].split() for content in splits.values() for line in content.splitlines()]
         titles = titles_csv(dict.fromkeys(item for row in rows for item in row))
-    write_text(workspace.titles(name), titles)
+    write_text(workspace.dataset(name).titles, titles)
     return workspace

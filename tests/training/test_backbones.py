@@ -148,12 +148,12 @@ def test_a_copy_batch_labels_the_second_copy_but_its_first_token() -> None:
 
 def test_validation_targets_are_in_no_sequence(toy_copy: Workspace) -> None:
     """Item 999 occurs as the target of validation users alone, and as nothing else."""
-    toy_copy.split(DATASET, "valid").unlink()
+    toy_copy.dataset(DATASET).split("valid").unlink()
     rows = []
     for line in Interactions.load(toy_copy, DATASET).train:
         items = (*line.items[:-1], "999") if is_held_out(line.user_id) else line.items
         rows.append(f"{line.user_id}\t{' '.join(items)}")
-    write_text(toy_copy.split(DATASET, "train"), "\n".join(rows) + "\n")
+    write_text(toy_copy.dataset(DATASET).split("train"), "\n".join(rows) + "\n")
     tokenizer = AutoTokenizer.from_pretrained(toy_copy.root / "tiny")
     toy = Interactions.load(toy_copy, DATASET)
     draw = SequenceGame(tokenizer, toy.catalogue, toy.training_lines(), 200, 0.5, 0.3)
@@ -187,7 +187,7 @@ def test_sequences_that_hold_a_test_target_are_refused(toy_copy: Workspace) -> N
     interactions = Interactions.load(toy_copy, DATASET)
     line, later = interactions.train[0], interactions.test[0]
     assert line.user_id == later.user_id
-    path = toy_copy.split(DATASET, "train")
+    path = toy_copy.dataset(DATASET).split("train")
     write_text(path, path.read_text().replace(f"{line.user_id}\t", f"{line.user_id}\t{later.items[-1]} ", 1))
     with pytest.raises(DataError, match=r"train.tsv:1: .*the test target of this user"):
         make_backbone(toy_copy, out="leaky", sequence_steps=1)

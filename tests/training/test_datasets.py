@@ -31,7 +31,7 @@ def interactions(toy: Workspace) -> Interactions:
 @pytest.fixture
 def held_out(toy_copy: Workspace) -> Workspace:
     """A dataset without a valid.tsv, whose validation users are therefore found by hash."""
-    toy_copy.split(DATASET, "valid").unlink()
+    toy_copy.dataset(DATASET).split("valid").unlink()
     return toy_copy
 
 
@@ -102,7 +102,7 @@ def test_grpo_sees_other_lists_than_sft(toy: Workspace) -> None:
 
 def test_a_row_depends_on_seed_purpose_and_id_alone(toy: Workspace, toy_copy: Workspace) -> None:
     """Half of the users gone and the rest in another order: those who stay have the lists that they had."""
-    path = toy_copy.split(DATASET, "train")
+    path = toy_copy.dataset(DATASET).split("train")
     lines = path.read_text().splitlines()
     write_text(path, "\n".join(reversed(lines[::2])) + "\n")
     whole = {example.example_id: example for example in drawn(examples_of(toy))}
@@ -205,11 +205,13 @@ TEST = "u1\ta b c d e f g\nu2\tc d e f a g h\n"
 def by_hand(workspace: Workspace, train: str = TRAIN, valid: str = VALID, test: str = TEST) -> Interactions:
     """Two users of a catalogue of letters; an empty text stands for a file that isn't there."""
     for split, text in (("train", train), ("valid", valid), ("test", test)):
-        path = workspace.split("letters", split)
+        path = workspace.dataset("letters").split(split)
         path.unlink(missing_ok=True)
         if text:
             write_text(path, text)
-    write_text(workspace.titles("letters"), "item,title\n" + "".join(f"{item},Title {item}\n" for item in "abcdefghij"))
+    write_text(
+        workspace.dataset("letters").titles, "item,title\n" + "".join(f"{item},Title {item}\n" for item in "abcdefghij")
+    )
     return Interactions.load(workspace, "letters")
 
 
@@ -285,7 +287,7 @@ def test_hints_are_a_share_of_all_examples_among_those_with_a_trace(
     plain = examples_of(toy_copy)
     assert plain.hints == {}
     rows = [trace(plain, index, interactions) for index in range(0, len(plain), 2)]
-    write_json(toy_copy.refined_cot(DATASET), rows)
+    write_json(toy_copy.dataset(DATASET).refined_cot, rows)
     hinted = examples_of(toy_copy, use_cot=True, cot_prob=0.25)
     eligible = {plain.questions[index].example_id: plain.questions[index].user_id for index in range(0, len(plain), 2)}
     assert len(hinted.hints) == round(0.25 * len(plain))

@@ -265,7 +265,7 @@ def test_an_interrupted_run_is_not_gone_on_with_in_another_way(
             train(toy_copy)
     with pytest.raises(ArtifactError, match=r"setting lr was 0\.005 and is now 0\.1; setting rank was 16 and is now 8"):
         train(toy_copy, lr=0.1, rank=8, resume=True)
-    path = toy_copy.split(DATASET, "train")
+    path = toy_copy.dataset(DATASET).split("train")
     before = path.read_text()
     write_text(path, before + "late\t101 102 103 104 105\n")
     with pytest.raises(ArtifactError, match=r"the input train has changed since"):
@@ -395,7 +395,7 @@ def test_without_validation_the_last_weights_are_kept(toy_copy: Workspace, capsy
 def test_captions_are_used_where_they_are_and_told(toy_copy: Workspace) -> None:
     titles = Interactions.load(toy_copy, DATASET).catalogue
     rows = {item: {"title": titles.title(item), "caption": "a warm glow"} for item in titles}
-    write_json(toy_copy.captions(DATASET), rows)
+    write_json(toy_copy.dataset(DATASET).captions, rows)
     summary = train(toy_copy, limit=8)
     assert summary.facts["prompt_format"]["captions"] is True
     manifest = Manifest.read(toy_copy.checkpoint(DATASET, "sft"))

@@ -48,7 +48,7 @@ def captions(workspace: Workspace) -> dict[str, str]:
 
 
 def manifest(workspace: Workspace) -> Manifest:
-    found = Manifest.read(workspace.captions("shop"))
+    found = Manifest.read(workspace.dataset("shop").captions)
     assert found is not None
     return found
 
@@ -81,7 +81,7 @@ class Scripted:
 def test_every_image_gets_a_sentence_in_the_order_of_the_catalogue(tmp_path: Path) -> None:
     workspace = shop(tmp_path, titles={"3": "Paper Moons", **{item: TITLES[item] for item in "124567"}})
     summary = caption(workspace)
-    rows = read_json(workspace.captions("shop"))
+    rows = read_json(workspace.dataset("shop").captions)
     assert list(rows) == ["3", "1", "2"]
     assert rows["3"] == {"title": "Paper Moons", "caption": describe(GOOD["3"])}
     assert summary.headline == "3 of 3 images have a caption in shop_captions.json."
@@ -93,7 +93,7 @@ def test_every_image_gets_a_sentence_in_the_order_of_the_catalogue(tmp_path: Pat
 
 def test_bad_images_are_recorded_with_their_reasons_and_the_rest_is_captioned(tmp_path: Path) -> None:
     workspace = shop(tmp_path, FILES | BAD)
-    (workspace.images("shop") / "7.png").symlink_to("/etc/hostname")
+    (workspace.dataset("shop").images / "7.png").symlink_to("/etc/hostname")
     summary = caption(workspace, max_failure_share=0.6)
     assert list(captions(workspace)) == ["1", "2", "3"]
     reasons = {"4": "not an image", "5": "truncated", "6": "empty file", "7": "outside images/"}
@@ -111,12 +111,12 @@ def test_the_stage_fails_past_the_share_of_failures_and_keeps_what_is_done(tmp_p
     workspace = shop(tmp_path, FILES | {"4.jpg": b"<html>404</html>"})
     with pytest.raises(BackendError, match=r"1 of 4 records failed: not an image \(1\).*--max-failure-share"):
         caption(workspace, max_failure_share=0.24)
-    assert not workspace.captions("shop").exists()
-    before = partial(workspace.captions("shop")).read_bytes()
+    assert not workspace.dataset("shop").captions.exists()
+    before = partial(workspace.dataset("shop").captions).read_bytes()
     assert before.count(b'"row":') == 3
     caption(workspace, max_failure_share=0.25)
     assert list(captions(workspace)) == ["1", "2", "3"]
-    assert not partial(workspace.captions("shop")).exists()
+    assert not partial(workspace.dataset("shop").captions).exists()
 
 
 def test_missing_images_are_no_failures(tmp_path: Path) -> None:
@@ -137,19 +137,19 @@ def test_a_second_run_does_nothing_and_a_larger_limit_extends(tmp_path: Path) ->
     assert list(captions(workspace)) == ["1", "2"]
     caption(workspace, limit=3)
     caption(whole)
-    assert workspace.captions("shop").read_bytes() == whole.captions("shop").read_bytes()
-    written = workspace.captions("shop").stat().st_mtime_ns
+    assert workspace.dataset("shop").captions.read_bytes() == whole.dataset("shop").captions.read_bytes()
+    written = workspace.dataset("shop").captions.stat().st_mtime_ns
     assert caption(workspace).headline == "shop_captions.json is there already; nothing to do."
     assert caption(workspace, limit=1).headline == "shop_captions.json is there already; nothing to do."
-    assert workspace.captions("shop").stat().st_mtime_ns == written
+    assert workspace.dataset("shop").captions.stat().st_mtime_ns == written
 
 
 def test_a_replaced_or_added_poster_is_captioned_and_the_others_keep_theirs(tmp_path: Path) -> None:
     workspace = shop(tmp_path)
     first = Scripted(lambda item, _: f"Sentence {item} of the first writer.")
     caption(workspace, first, backend="endpoint")
-    (workspace.images("shop") / "2.png").write_bytes(encoded(flat(RED)))
-    (workspace.images("shop") / "5.png").write_bytes(encoded(flat(RED)))
+    (workspace.dataset("shop").images / "2.png").write_bytes(encoded(flat(RED)))
+    (workspace.dataset("shop").images / "5.png").write_bytes(encoded(flat(RED)))
     second = Scripted(lambda item, _: f"Sentence {item} of the second writer.")
     caption(workspace, second, backend="endpoint")
     assert [item_of(request.key) for request in second.asked] == ["5", "2"]
@@ -161,8 +161,8 @@ def test_a_replaced_or_added_poster_is_captioned_and_the_others_keep_theirs(tmp_
     }
     assert list(captions(workspace)) == ["1", "2", "3", "5"]
     assert "nothing to do" in caption(workspace, backend="endpoint").headline
-    (workspace.images("shop") / "3.png").unlink()
-    (workspace.images("shop") / "2.png").write_bytes(b"broken")
+    (workspace.dataset("shop").images / "3.png").unlink()
+    (workspace.dataset("shop").images / "2.png").write_bytes(b"broken")
     caption(workspace, second, backend="endpoint", max_failure_share=0.5)
     assert list(captions(workspace)) == ["1", "5"]
     assert failures(workspace) == {"2": "not an image"}
@@ -197,7 +197,7 @@ def test_large_images_are_described_as_their_small_copies(tmp_path: Path) -> Non
 def test_a_dry_run_of_pixels_writes_nothing(tmp_path: Path) -> None:
     workspace = shop(tmp_path)
     assert caption(workspace, dry_run=True).headline == "3 images would be captioned from their pixels, at no cost."
-    assert not workspace.captions("shop").exists()
+    assert not workspace.dataset("shop").captions.exists()
 
 
 # ---- models
@@ -264,7 +264,7 @@ def test_a_dry_run_counts_calls_and_asks_nobody(tmp_path: Path) -> None:
     summary = caption(workspace, teacher, backend="endpoint", dry_run=True, price_in=1.0, price_out=2.0)
     assert dict(summary.tables[0].rows)["calls"] == "3"
     assert not teacher.asked
-    assert not workspace.captions("shop").exists()
+    assert not workspace.dataset("shop").captions.exists()
 
 
 @pytest.mark.sockets
@@ -301,7 +301,7 @@ def test_sixty_posters(real_data: Path, tmp_path: Path) -> None:
     (folder / "movielens_titles.csv").write_bytes(titles)
     workspace = Workspace(tmp_path)
     run(CaptionSettings(dataset="movielens", root=str(tmp_path), limit=60), workspace)
-    rows = read_json(workspace.captions("movielens"))
+    rows = read_json(workspace.dataset("movielens").captions)
     assert len({row["caption"] for row in rows.values()}) == 60
     assert json.dumps(rows).count("(100%)") == 0
     with Image.open(io.BytesIO((folder / "images" / "1.jpg").read_bytes())) as poster:

@@ -40,7 +40,7 @@ def calls(workspace: Workspace) -> int:
 
 def records(workspace: Workspace) -> int:
     """Finished lines of the working log, its header left out."""
-    log = partial(workspace.captions("shop"))
+    log = partial(workspace.dataset("shop").captions)
     return max(0, log.read_bytes().count(b"\n") - 1) if log.exists() else 0
 
 
@@ -64,16 +64,16 @@ def test_killed_ten_times_it_makes_the_same_bytes_and_repeats_no_finished_call(t
         assert process.wait() < 0, "it was killed before it was through"
         before = records(torn)
         assert before >= place
-        assert not torn.captions("shop").exists()
+        assert not torn.dataset("shop").captions.exists()
     subprocess.run(command(torn, backend), check=True)
-    assert torn.captions("shop").read_bytes() == whole.captions("shop").read_bytes()
+    assert torn.dataset("shop").captions.read_bytes() == whole.dataset("shop").captions.read_bytes()
     assert calls(whole) <= calls(torn) <= calls(whole) + KILLS, "only what was in flight was asked again"
-    first, second = (Manifest.read(workspace.captions("shop")) for workspace in (whole, torn))
+    first, second = (Manifest.read(workspace.dataset("shop").captions) for workspace in (whole, torn))
     assert first is not None
     assert second is not None
     assert second.counts == first.counts
     assert second.details == first.details
-    assert not partial(torn.captions("shop")).exists()
+    assert not partial(torn.dataset("shop").captions).exists()
 
 
 def test_a_second_process_is_refused_and_harms_nothing(tmp_path: Path) -> None:
@@ -93,5 +93,5 @@ def test_processes_of_one_launch_share_the_images(tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*launch, *command(shared, "pixels")[1:]], check=True, env=environment, capture_output=True)
-    assert shared.captions("shop").read_bytes() == alone.captions("shop").read_bytes()
+    assert shared.dataset("shop").captions.read_bytes() == alone.dataset("shop").captions.read_bytes()
     assert calls(shared) == calls(alone)

@@ -14,8 +14,7 @@ from typing import Any
 from mllmrec.data.item_files import image_names
 from mllmrec.data.sequences import PREPARE, Line, by_user, read_catalogue, read_lines
 from mllmrec.records import Table
-from mllmrec.storage.dataset_files import DatasetFiles
-from mllmrec.storage.workspace import require
+from mllmrec.storage.workspace import DatasetFiles, require
 
 SPLITS = ("train", "valid", "test")
 

@@ -22,7 +22,7 @@ from mllmrec.data.sequences import Interactions
 from mllmrec.data.traces import TraceJoin, usable_traces, verify_assessed, was_conditioned, written_traces
 from mllmrec.progress import note
 from mllmrec.records import RankingExample, Trace, counted
-from mllmrec.storage.dataset_files import DatasetFiles
+from mllmrec.storage.workspace import DatasetFiles
 
 LEFT_OUT = {
     "mismatched": (

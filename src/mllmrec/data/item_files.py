@@ -81,7 +81,7 @@ def read_captions(workspace: Workspace, dataset: str, mode: CaptionMode) -> dict
 
     Raises ArtifactError when captions are asked for and there is no file.
     """
-    path = workspace.captions(dataset)
+    path = workspace.dataset(dataset).captions
     if mode == "off" or (mode == "auto" and not path.exists()):
         return {}
     if not path.exists():

@@ -27,10 +27,9 @@ from mllmrec.errors import ArtifactError
 from mllmrec.progress import progress
 from mllmrec.records import Summary
 from mllmrec.settings.data import PrepareSettings, Source
-from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.locks import locking
 from mllmrec.storage.manifests import Manifest, finished, manifest_path, unmark, write_manifest
-from mllmrec.storage.workspace import Workspace, partial, read_json, sha256, write_json
+from mllmrec.storage.workspace import DatasetFiles, Workspace, partial, read_json, sha256, write_json
 
 IMAGE_FOLDERS = ("images", "covers", "posters")
 IMPORTERS: dict[Source, Importer] = {
@@ -45,11 +44,11 @@ IMPORTERS: dict[Source, Importer] = {
 }
 
 
-@locking(lambda settings, workspace: workspace.card(settings.dataset))
+@locking(lambda settings, workspace: workspace.dataset(settings.dataset).card)
 def run(settings: PrepareSettings, workspace: Workspace) -> Summary:
     """Write data/<dataset>/: train.tsv, valid.tsv, test.tsv, titles, pairs, card.json."""
     started = time.monotonic()
-    dataset = DatasetFiles(workspace, settings.dataset)
+    dataset = workspace.dataset(settings.dataset)
     artifact, importer = dataset.card, IMPORTERS[settings.source]
     files = importer.find(Path(settings.raw).expanduser(), settings)
     inputs = hash_inputs(files)

@@ -80,17 +80,18 @@ class Interactions:
     def load(cls, workspace: Workspace, dataset: str) -> Interactions:
         """Read the dataset's files; valid.tsv and test.tsv may be absent."""
         require_dataset(workspace, dataset)
-        train = read_lines(require(workspace.split(dataset, "train"), "The training file", PREPARE))
-        valid_path, test_path = workspace.split(dataset, "valid"), workspace.split(dataset, "test")
+        files = workspace.dataset(dataset)
+        train = read_lines(require(files.split("train"), "The training file", PREPARE))
+        valid_path, test_path = files.split("valid"), workspace.dataset(dataset).split("test")
         held_out = not valid_path.exists()
         valid = [line for line in train if is_held_out(line.user_id)] if held_out else read_lines(valid_path)
         test = read_lines(test_path) if test_path.exists() else []
-        catalogue = read_catalogue(require(workspace.titles(dataset), "The titles file", PREPARE))
+        catalogue = read_catalogue(require(files.titles, "The titles file", PREPARE))
         seen = {item for line in (*train, *valid, *test) for item in line.items}
         untitled = frozenset(item for item in seen if item not in catalogue or not catalogue[item].title)
         if untitled:
             note(
-                f"{workspace.titles(dataset)}: {len(untitled)} of {len(seen)} items in the sequences have no title "
+                f"{files.titles}: {len(untitled)} of {len(seen)} items in the sequences have no title "
                 f"(such as {min(untitled)}); they are kept and named by their id."
             )
         return cls(train=train, valid=valid, test=test, catalogue=catalogue, held_out=held_out, untitled=untitled)
@@ -187,7 +188,7 @@ def read_lines(path: Path) -> list[Line]:
 
 def require_dataset(workspace: Workspace, dataset: str) -> Path:
     """The dataset's folder; raises ArtifactError that says which command makes it when there is none."""
-    return require(workspace.dataset(dataset), f"The dataset {dataset}", PREPARE)
+    return require(workspace.dataset(dataset).folder, f"The dataset {dataset}", PREPARE)
 
 
 def read_catalogue(path: Path) -> Catalogue:

@@ -17,10 +17,9 @@ from mllmrec.data.sequences import Interactions, Line, by_user
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.progress import note
 from mllmrec.records import Trace, example_id
-from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.json_streams import read_list
 from mllmrec.storage.manifests import Manifest
-from mllmrec.storage.workspace import ID_PATTERN, require, sha256
+from mllmrec.storage.workspace import ID_PATTERN, DatasetFiles, require, sha256
 
 Joined = tuple[Trace, dict[str, Any]]
 

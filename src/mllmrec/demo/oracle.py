@@ -35,7 +35,7 @@ from mllmrec.demo.world import KINDS, World, make_things
 from mllmrec.evaluation.comparison.statistics import bootstrap
 from mllmrec.evaluation.metrics import Position, metric_names, per_user
 from mllmrec.records import RankingExample
-from mllmrec.storage.workspace import Workspace, sha256, write_json
+from mllmrec.storage.workspace import DatasetFiles, sha256, write_json
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -95,12 +95,12 @@ class Oracle:
         return np.asarray(np.log(self.liking[:, item] * after))
 
 
-def write_ceiling(world: World, workspace: Workspace, dataset: str, candidates: Path) -> Path:
+def write_ceiling(world: World, files: DatasetFiles, candidates: Path) -> Path:
     """Write ceiling.json for one candidate file of the test split."""
     examples = read_candidates(candidates)
-    past = {line.user_id: line.items[:-1] for line in read_lines(workspace.split(dataset, "test"))}
+    past = {line.user_id: line.items[:-1] for line in read_lines(files.split("test"))}
     names, values = metric_names(TOP_K), expected(world, examples, past)
-    path = workspace.ceiling(dataset)
+    path = files.ceiling
     write_json(
         path,
         {

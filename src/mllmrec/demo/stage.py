@@ -64,7 +64,7 @@ def run_demo(settings: DemoSettings) -> Summary:
     world, raw, dataset = world_of(settings), workspace.root / "raw", recipe.shared["dataset"]
     refuse_other_world(world, raw / "world.json", replacing=settings.overwrite)
     write_world(world, raw)
-    write_posters(world, workspace.images(dataset), again=settings.overwrite)
+    write_posters(world, workspace.dataset(dataset).images, again=settings.overwrite)
     write_json(raw / "world.json", description(world))
     install(workspace.root / "backbone")
     recipe.blocks["prepare"][0] |= {"raw": str(raw), "titles": str(raw / "titles.csv")}
@@ -130,7 +130,7 @@ def with_ceiling(world: World, verb: str) -> Run:
 
         summary = run(settings, workspace)
         assert summary.artifact is not None, "the stage candidates names its file"
-        write_ceiling(world, workspace, settings.dataset, summary.artifact)
+        write_ceiling(world, workspace.dataset(settings.dataset), summary.artifact)
         return summary
 
     return freeze_and_write

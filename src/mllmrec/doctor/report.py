@@ -171,7 +171,7 @@ def planned_blocks(recipe: Recipe, dataset: str | None, workspace: Workspace) ->
         if stage.verb not in PLANNED:
             continue
         block = stage.model_dump()
-        has_captions = workspace.captions(block["dataset"]).exists()
+        has_captions = workspace.dataset(block["dataset"]).captions.exists()
         if block.get("captions") == "auto":
             block["captions"] = "on" if has_captions else "off"
         name = stage.verb

@@ -88,9 +88,10 @@ def _is_dataset(folder: Path) -> bool:
 
 def _next_command(workspace: Workspace, dataset: str) -> str:
     flag = f"--dataset {dataset}"
-    if not (workspace.split(dataset, "train").exists() and workspace.titles(dataset).exists()):
+    files = workspace.dataset(dataset)
+    if not (files.split("train").exists() and files.titles.exists()):
         return f"mllmrec prepare --source NAME --raw FOLDER {flag}"
-    if not list(workspace.processed(dataset).glob("test_*.jsonl")):
+    if not list(files.processed.glob("test_*.jsonl")):
         return f"mllmrec candidates {flag}"
     if not _ranked(workspace, dataset):
         return f"mllmrec baselines {flag}"
@@ -103,7 +104,7 @@ def _next_command(workspace: Workspace, dataset: str) -> str:
     if not models and not by_verb:
         return f"mllmrec fetch backbone Qwen/Qwen3-4B, or without a GPU mllmrec backbone tiny {flag}"
     if "grpo" in by_verb and by_verb["grpo"].name in _ranked(workspace, dataset):
-        page = workspace.results(dataset) / "report.html"
+        page = files.results / "report.html"
         return f"nothing is left, and {page} shows it" if _is_latest(page) else f"mllmrec report {flag}"
     if "grpo" in by_verb:
         manifest = checkpoints[by_verb["grpo"]]
@@ -119,7 +120,7 @@ def _next_command(workspace: Workspace, dataset: str) -> str:
 
 def _ranked(workspace: Workspace, dataset: str) -> set[str]:
     """The names of recommenders that have a RUN."""
-    return {manifest.parent.parent.name for manifest in workspace.results(dataset).glob("*/*/manifest.json")}
+    return {manifest.parent.parent.name for manifest in workspace.dataset(dataset).results.glob("*/*/manifest.json")}
 
 
 def _is_latest(page: Path) -> bool:
@@ -139,21 +140,27 @@ def _is_model(folder: Path) -> bool:
 def _files(workspace: Workspace, dataset: str) -> Iterator[Row]:
     flag = f"--dataset {dataset}"
     prepare = f"mllmrec prepare --source NAME --raw FOLDER {flag}"
+    files = workspace.dataset(dataset)
     needed: list[tuple[Path, Callable[[Path], str], str, str]] = [
-        (workspace.split(dataset, "train"), _lines, "missing", prepare),
-        (workspace.split(dataset, "valid"), _lines, "absent: a tenth of the users validates", ""),
-        (workspace.split(dataset, "test"), _lines, "absent: training works, evaluation on test doesn't", prepare),
-        (workspace.titles(dataset), _with_header, "missing", prepare),
-        (workspace.images(dataset), _images, "absent: prompts hold text alone", ""),
+        (files.split("train"), _lines, "missing", prepare),
+        (files.split("valid"), _lines, "absent: a tenth of the users validates", ""),
+        (
+            files.split("test"),
+            _lines,
+            "absent: training works, evaluation on test doesn't",
+            prepare,
+        ),
+        (files.titles, _with_header, "missing", prepare),
+        (files.images, _images, "absent: prompts hold text alone", ""),
     ]
     for stage in STAGES.values():
         if stage.file is not None:
-            path = stage.file(workspace, dataset)
+            path = stage.file(files)
             needed.append((path, _size, f"absent: {stage.without}", f"mllmrec {stage.command} {flag}"))
     for path, describe, absent, command in needed:
         yield path.name, *_file_state(path, describe, absent, command)
     try:
-        frozen = sorted(workspace.processed(dataset).glob("*.jsonl"))
+        frozen = sorted(files.processed.glob("*.jsonl"))
     except OSError as error:
         yield "processed/*.jsonl", f"unreadable: {error.strerror}", f"make {error.filename} readable"
         return

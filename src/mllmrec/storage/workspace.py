@@ -1,7 +1,7 @@
 """The paths of a workspace, and how its files are read and written.
 
-`Workspace` computes every path. Files are replaced whole (written beside, then renamed). An artifact is finished
-exactly when its manifest exists, which is why a manifest is written last.
+`Workspace` and its `DatasetFiles` compute every path. Files are replaced whole (written beside, then renamed). An
+artifact is finished exactly when its manifest exists, which is why a manifest is written last.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+import time
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,14 +21,17 @@ from mllmrec.errors import ArtifactError, DataError
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.tmp")
+SPLITS = ("train", "valid", "test")
+SETTLED_SECONDS = 2.0
+"""A file that was changed this recently may change again within the same time stamp, so its hash isn't kept."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_known: dict[tuple[int, int, int, int, int], str] = {}
 
 
 class Workspace:
     """All paths under one root, in the layout of the reference implementation.
 
-    A path is only computed here, never created; `data` folders may also be spelt the reference's other way
-    (`data/<dataset>_captions.json` beside `data/<dataset>/<dataset>_captions.json`), which `existing` resolves.
+    A path is only computed here, never created.
     """
 
     def __init__(self, root: str | Path = ".") -> None:
@@ -35,58 +40,11 @@ class Workspace:
     def __repr__(self) -> str:
         return f"Workspace({str(self.root)!r})"
 
-    def dataset(self, dataset: str) -> Path:
-        return self.root / "data" / named("dataset", dataset)
-
-    def split(self, dataset: str, split: str) -> Path:
-        return self.dataset(dataset) / f"{split}.tsv"
-
-    def titles(self, dataset: str) -> Path:
-        return self._either(dataset, "titles.csv")
-
-    def pairs(self, dataset: str) -> Path:
-        return self._either(dataset, "pairs.csv")
-
-    def raw_ids(self, dataset: str) -> Path:
-        """The raw ids of those ids that had to be rewritten; the file is missing where none had to be."""
-        return self._either(dataset, "ids.csv")
-
-    def captions(self, dataset: str) -> Path:
-        return self._either(dataset, "captions.json")
-
-    def pseudo_cot(self, dataset: str) -> Path:
-        return self._either(dataset, "pseudo-cot.json")
-
-    def refined_cot(self, dataset: str) -> Path:
-        return self._either(dataset, "deepseek_cot.json")
-
-    def assessed_cot(self, dataset: str) -> Path:
-        return self._either(dataset, "assessed_cot.json")
-
-    def images(self, dataset: str) -> Path:
-        return self.dataset(dataset) / "images"
-
-    def card(self, dataset: str) -> Path:
-        return self.dataset(dataset) / "card.json"
-
-    def ceiling(self, dataset: str) -> Path:
-        """The best reachable metrics, where they are known, as in the made-up world."""
-        return self.dataset(dataset) / "ceiling.json"
-
-    def processed(self, dataset: str) -> Path:
-        return self.dataset(dataset) / "processed"
-
-    def candidates(self, dataset: str, split: str, protocol: str, window: int, seed: int) -> Path:
-        return self.processed(dataset) / f"{split}_{protocol}_w{window}_s{seed}.jsonl"
+    def dataset(self, name: str) -> DatasetFiles:
+        return DatasetFiles(self, name)
 
     def checkpoint(self, dataset: str, tag: str) -> Path:
         return self.root / "checkpoints" / named("dataset", dataset) / named("tag", tag)
-
-    def results(self, dataset: str) -> Path:
-        return self.root / "result" / named("dataset", dataset)
-
-    def run(self, dataset: str, name: str, candidates: str) -> Path:
-        return self.results(dataset) / named("run", name) / candidates
 
     def model(self, name: str) -> Path | None:
         """The folder of a backbone given by path or by its name under the root; None when it must be a hub id."""
@@ -95,10 +53,111 @@ class Workspace:
                 return path
         return None
 
-    def _either(self, dataset: str, suffix: str) -> Path:
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """The files of the dataset `name` in `workspace`, its RUNs included; they may be missing.
+
+    A file may also be spelt the reference's other way: `data/<dataset>_captions.json` beside the dataset's folder in
+    place of `data/<dataset>/<dataset>_captions.json`. Raises DataError for a name that is fit for no folder.
+    """
+
+    workspace: Workspace
+    name: str
+
+    @classmethod
+    def of(cls, path: Path) -> DatasetFiles | None:
+        """The dataset of a file ROOT/data/NAME/processed/FILE or a RUN ROOT/result/NAME/MODEL/RUN; None elsewhere.
+
+        A link is followed only where it doesn't lie in a workspace itself.
+
+        >>> DatasetFiles.of(Path("/w/result/shop/grpo/test_uni9_w10_s42")).name
+        'shop'
+        >>> DatasetFiles.of(Path("/w/lists.jsonl")) is None
+        True
+        """
+        for whole in (path.absolute(), path.resolve()):
+            if len(whole.parents) > 3 and whole.parents[2].name in ("data", "result"):
+                return cls(Workspace(whole.parents[3]), whole.parents[1].name)
+        return None
+
+    @property
+    def folder(self) -> Path:
+        return self.workspace.root / "data" / named("dataset", self.name)
+
+    def split(self, split: str) -> Path:
+        """The lines of a split."""
+        return self.folder / f"{split}.tsv"
+
+    @property
+    def titles(self) -> Path:
+        return self._either("titles.csv")
+
+    @property
+    def pairs(self) -> Path:
+        """The interactions with their times."""
+        return self._either("pairs.csv")
+
+    @property
+    def raw_ids(self) -> Path:
+        """The raw ids of those ids that had to be rewritten; the file is missing where none had to be."""
+        return self._either("ids.csv")
+
+    @property
+    def captions(self) -> Path:
+        return self._either("captions.json")
+
+    @property
+    def pseudo_cot(self) -> Path:
+        return self._either("pseudo-cot.json")
+
+    @property
+    def refined_cot(self) -> Path:
+        return self._either("deepseek_cot.json")
+
+    @property
+    def assessed_cot(self) -> Path:
+        return self._either("assessed_cot.json")
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def card(self) -> Path:
+        return self.folder / "card.json"
+
+    @property
+    def ceiling(self) -> Path:
+        """The best reachable metrics, where they are known, as in the made-up world."""
+        return self.folder / "ceiling.json"
+
+    @property
+    def processed(self) -> Path:
+        """The folder of candidate files."""
+        return self.folder / "processed"
+
+    def candidates(self, split: str, protocol: str, window: int, seed: int) -> Path:
+        return self.processed / f"{split}_{protocol}_w{window}_s{seed}.jsonl"
+
+    @property
+    def results(self) -> Path:
+        """The folder of all RUNs and the report."""
+        return self.workspace.root / "result" / named("dataset", self.name)
+
+    def run(self, name: str, candidates: str) -> Path:
+        """The RUN of one ranker on one candidate file, given by its stem."""
+        return self.results / named("run", name) / candidates
+
+    def source_hashes(self, splits: Sequence[str] = SPLITS) -> dict[str, str]:
+        """sha256 by role (`titles` and the names of splits) of the files that lists are made from and that exist."""
+        files = {"titles": self.titles, **{split: self.split(split) for split in splits}}
+        return {role: cached_sha256(path) for role, path in files.items() if path.exists()}
+
+    def _either(self, suffix: str) -> Path:
         """The path inside the dataset's folder, unless only the reference's spelling beside the folder exists."""
-        inside = self.dataset(dataset) / f"{dataset}_{suffix}"
-        beside = self.root / "data" / f"{dataset}_{suffix}"
+        inside = self.folder / f"{self.name}_{suffix}"
+        beside = self.folder.parent / f"{self.name}_{suffix}"
         return beside if beside.exists() and not inside.exists() else inside
 
 
@@ -228,6 +287,18 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def cached_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes; this process reads a file again only after it was changed or replaced."""
+    facts = path.stat()
+    key = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+    if key in _known:
+        return _known[key]
+    digest = sha256(path)
+    if time.time() - max(facts.st_mtime, facts.st_ctime) > SETTLED_SECONDS:
+        _known[key] = digest
+    return digest
 
 
 def require(path: Path, what: str, remedy: str) -> Path:

@@ -128,17 +128,17 @@ def _trained(
 
 def _inputs(settings: BackboneSettings, workspace: Workspace) -> dict[str, str]:
     return hash_files(
-        train=workspace.split(settings.dataset, "train"),
-        titles=workspace.titles(settings.dataset),
-        captions=workspace.captions(settings.dataset),
-        traces=workspace.refined_cot(settings.dataset),
+        train=workspace.dataset(settings.dataset).split("train"),
+        titles=workspace.dataset(settings.dataset).titles,
+        captions=workspace.dataset(settings.dataset).captions,
+        traces=workspace.dataset(settings.dataset).refined_cot,
     )
 
 
 def _prose(settings: BackboneSettings, workspace: Workspace) -> list[str]:
     """Captions and some traces, where they are, so that their words become tokens too."""
     captions = read_captions(workspace, settings.dataset, "auto")
-    path = workspace.refined_cot(settings.dataset)
+    path = workspace.dataset(settings.dataset).refined_cot
     traces = itertools.islice(read_list(path), TRACES_READ) if path.exists() else ()
     return [*captions.values(), *(str(trace.get("reasoning", "")) for trace in traces)]
 

@@ -19,7 +19,6 @@ from mllmrec.errors import DataError
 from mllmrec.progress import note
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import TrainingSettings
-from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.workspace import Workspace
 
 
@@ -69,7 +68,7 @@ def training_examples(
         examples = drawn(examples, settings.limit, settings.seed, last=settings.limit_from == "last")
     hints = Hints(texts={})
     if (draw := hint_draw(settings)) is not None:
-        hints = read_hints(DatasetFiles(workspace, settings.dataset), interactions, examples, draw)
+        hints = read_hints(workspace.dataset(settings.dataset), interactions, examples, draw)
     return TrainingExamples(
         questions=examples,
         hints=hints.texts,

@@ -20,7 +20,6 @@ from mllmrec.models.chat_templates import read_template, template_hash
 from mllmrec.models.huggingface import LoadedModel
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import GrpoSettings, TrainingSettings
-from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.manifests import Manifest, hash_files, hash_model
 from mllmrec.storage.workspace import Workspace
 from mllmrec.training import checkpoints
@@ -32,15 +31,16 @@ MakeRow = Callable[[RankingExample, str | None], dict[str, Any]]
 
 def training_inputs(settings: TrainingSettings, workspace: Workspace, model: str) -> dict[str, str]:
     """Hashes of all that a training run reads."""
+    dataset = workspace.dataset(settings.dataset)
     files = hash_files(
-        train=workspace.split(settings.dataset, "train"),
-        valid=workspace.split(settings.dataset, "valid"),
-        titles=workspace.titles(settings.dataset),
+        train=dataset.split("train"),
+        valid=dataset.split("valid"),
+        titles=dataset.titles,
     )
     if settings.captions != "off":
-        files |= hash_files(captions=workspace.captions(settings.dataset))
+        files |= hash_files(captions=dataset.captions)
     if (draw := hint_draw(settings)) is not None:
-        files |= hash_files(traces=hint_file(DatasetFiles(workspace, settings.dataset), draw))
+        files |= hash_files(traces=hint_file(dataset, draw))
     files |= {"template": TEMPLATE_VERSION} | template_hash(settings.chat_template)
     return files | {"model": hash_model(Path(model)) if Path(model).is_dir() else model}
 

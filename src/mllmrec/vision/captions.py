@@ -61,9 +61,10 @@ _WRAPPING = " \"'“”‘’«»*_`"
 
 def run(settings: CaptionSettings, workspace: Workspace, teacher: Teacher | None = None) -> Summary:
     """Write <dataset>_captions.json. `teacher` writes in place of the one that the settings name."""
-    started, path = time.monotonic(), workspace.captions(settings.dataset)
-    catalogue = read_catalogue(require(workspace.titles(settings.dataset), "The titles file", PREPARE))
-    images = ImageFolder(workspace.images(settings.dataset))
+    files = workspace.dataset(settings.dataset)
+    started, path = time.monotonic(), files.captions
+    catalogue = read_catalogue(require(files.titles, "The titles file", PREPARE))
+    images = ImageFolder(files.images)
     known = _with_image(catalogue, images)
     keys = known[: settings.limit]
     spending = Spending(settings.price_in, settings.price_out, settings.budget)
@@ -220,7 +221,7 @@ def _with_image(catalogue: Catalogue, images: ImageFolder) -> list[str]:
 
 def _inputs(settings: CaptionSettings, workspace: Workspace) -> dict[str, str]:
     """Hashes of the inputs that all captions depend on."""
-    inputs = hash_files(titles=workspace.titles(settings.dataset))
+    inputs = hash_files(titles=workspace.dataset(settings.dataset).titles)
     inputs["template"] = pixels.VERSION if settings.backend == "pixels" else TEMPLATE_VERSION
     folder = workspace.model(settings.model) if settings.backend == "huggingface" else None
     return inputs | ({"model": hash_model(folder)} if folder is not None else {})

@@ -61,7 +61,7 @@ def world(clean: Workspace, tmp_path: Path) -> Workspace:
 
 
 def lists(workspace: Workspace, split: str = "test", protocol: str = "uni9") -> Path:
-    return workspace.candidates(NAME, split, protocol, WINDOW, 42)
+    return workspace.dataset(NAME).candidates(split, protocol, WINDOW, 42)
 
 
 def planted(workspace: Workspace) -> set[tuple[str, str]]:
@@ -77,7 +77,7 @@ def test_a_clean_workspace_passes_and_the_reference_draw_warns(clean: Workspace)
     warned = {finding["where"] for finding in findings(summary) if finding["verdict"] == "warning"}
     assert all("legacy" in where for where in warned)
     table, rates = summary.tables
-    assert {row[0] for row in rates.rows} == {path.name for path in clean.processed(NAME).glob("*.jsonl")}
+    assert {row[0] for row in rates.rows} == {path.name for path in clean.dataset(NAME).processed.glob("*.jsonl")}
     assert {row[0] for row in table.rows} == set(kinds.CHECKS)
     not_checked = {row[0] for row in table.rows if row[3] == "not checked"}
     assert not_checked == {kinds.FOREIGN_HINTS}
@@ -87,10 +87,14 @@ def test_a_clean_workspace_passes_and_the_reference_draw_warns(clean: Workspace)
 
 def test_held_out_users_stand_in_for_a_missing_validation_file(tmp_path: Path) -> None:
     workspace = make_world(tmp_path, valid=False)
-    later = [row for row in read_json(workspace.pseudo_cot(NAME)) if is_held_out(row["user_id"])]
+    later = [row for row in read_json(workspace.dataset(NAME).pseudo_cot) if is_held_out(row["user_id"])]
     assert later, "some users of the world are validation"
     assert (kinds.LATER_TRACES, "leak") in amiss(audit(workspace))
-    for path in (workspace.pseudo_cot(NAME), workspace.refined_cot(NAME), workspace.assessed_cot(NAME)):
+    for path in (
+        workspace.dataset(NAME).pseudo_cot,
+        workspace.dataset(NAME).refined_cot,
+        workspace.dataset(NAME).assessed_cot,
+    ):
         change_rows(path, lambda rows: drop(rows, lambda row: is_held_out(row["user_id"])))
     assert amiss(audit(workspace)) == LEGACY
 
@@ -106,7 +110,7 @@ def test_a_training_line_with_the_test_target(world: Workspace) -> None:
     def plant(lines: list[str]) -> None:
         lines[4] = lines[4] + " " + CHOSEN["u4"][-1]
 
-    change_lines(world.split(NAME, "train"), plant)
+    change_lines(world.dataset(NAME).split("train"), plant)
     found = audit(world)
     assert (kinds.LATER_TARGETS, "leak") in amiss(found)
     assert amiss(found) - LEGACY <= {
@@ -123,7 +127,7 @@ def test_a_later_target_in_the_midst_of_a_training_line(world: Workspace) -> Non
     def plant(lines: list[str]) -> None:
         lines[4] = lines[4].replace("\t", f"\t{CHOSEN['u4'][-1]} ")
 
-    change_lines(world.split(NAME, "train"), plant)
+    change_lines(world.dataset(NAME).split("train"), plant)
     assert planted(world) == {(kinds.LATER_TARGETS, "leak")}
 
 
@@ -131,12 +135,14 @@ def test_a_validation_line_with_the_test_target(world: Workspace) -> None:
     def plant(lines: list[str]) -> None:
         lines[4] = lines[4].replace("\t", f"\t{CHOSEN['u4'][-1]} ")
 
-    change_lines(world.split(NAME, "valid"), plant)
+    change_lines(world.dataset(NAME).split("valid"), plant)
     assert planted(world) == {(kinds.LATER_TARGETS, "leak")}
 
 
 def test_a_test_window_copied_into_training(world: Workspace) -> None:
-    change_lines(world.split(NAME, "train"), lambda lines: lines.append("u7\t" + " ".join(CHOSEN["u7"][-WINDOW:])))
+    change_lines(
+        world.dataset(NAME).split("train"), lambda lines: lines.append("u7\t" + " ".join(CHOSEN["u7"][-WINDOW:]))
+    )
     found = planted(world)
     assert (kinds.DUPLICATES, "leak") in found
     # The window holds the validation target too, and may hold what is a negative elsewhere.
@@ -144,18 +150,18 @@ def test_a_test_window_copied_into_training(world: Workspace) -> None:
 
 
 def test_a_test_window_of_another_user_warns(world: Workspace) -> None:
-    change_lines(world.split(NAME, "train"), lambda lines: lines.append("new\t" + " ".join(CHOSEN["u7"])))
+    change_lines(world.dataset(NAME).split("train"), lambda lines: lines.append("new\t" + " ".join(CHOSEN["u7"])))
     assert planted(world) == {(kinds.DUPLICATES, "warning")}
 
 
 def test_an_example_that_comes_twice_warns(world: Workspace) -> None:
-    change_lines(world.split(NAME, "train"), lambda lines: lines.append(lines[3]))
+    change_lines(world.dataset(NAME).split("train"), lambda lines: lines.append(lines[3]))
     assert planted(world) == {(kinds.DUPLICATES, "warning")}
 
 
 def test_a_user_on_several_lines_is_legal(world: Workspace) -> None:
     others = [item for item in ITEMS if item not in CHOSEN["u3"]]
-    change_lines(world.split(NAME, "train"), lambda lines: lines.append("u3\t" + " ".join(others[:6])))
+    change_lines(world.dataset(NAME).split("train"), lambda lines: lines.append("u3\t" + " ".join(others[:6])))
     draw(
         CandidatesSettings(dataset=NAME, root=str(world.root), min_inter=WINDOW, overwrite=True),
         world,
@@ -172,7 +178,7 @@ def repeat_target(workspace: Workspace, split: str, user: int) -> None:
         name, items = lines[user].split("\t")
         lines[user] = f"{name}\t{items.split()[-1]} {items}"
 
-    change_lines(workspace.split(NAME, split), plant)
+    change_lines(workspace.dataset(NAME).split(split), plant)
 
 
 def test_a_target_in_its_history_where_nothing_else_repeats(world: Workspace) -> None:
@@ -185,17 +191,17 @@ def test_a_target_in_its_history_warns_where_repeats_are_kept(world: Workspace) 
         lines[9] = lines[9].replace("\t", f"\t{CHOSEN['u9'][1]} ")
 
     repeat_target(world, "test", 5)
-    change_lines(world.split(NAME, "train"), come_back)
+    change_lines(world.dataset(NAME).split("train"), come_back)
     assert planted(world) == {(kinds.TARGET_IN_HISTORY, "warning")}
 
 
 @pytest.mark.parametrize(("dropped", "verdict"), [(True, "leak"), (False, "warning")])
 def test_prepare_says_whether_repeats_are_kept(world: Workspace, dropped: bool, verdict: str) -> None:
     repeat_target(world, "test", 5)
-    write_json(world.card(NAME), {})
+    write_json(world.dataset(NAME).card, {})
     result = {"drop_repeats": dropped}
     manifest = {"verb": "prepare", "settings": result, "result_settings": result, "inputs": {}}
-    write_json(world.card(NAME).with_name("card.json.manifest.json"), manifest)
+    write_json(world.dataset(NAME).card.with_name("card.json.manifest.json"), manifest)
     assert planted(world) == {(kinds.TARGET_IN_HISTORY, verdict)}
 
 
@@ -227,10 +233,14 @@ def test_phrases_that_name_targets_more_often_than_chance(world: Workspace) -> N
 def test_a_caption_of_a_sequel_may_name_what_it_continues(world: Workspace) -> None:
     *_, last, target = CHOSEN["u8"]
     name = ITEMS[target].rpartition(" (")[0]
-    text = world.titles(NAME).read_text(encoding="utf-8").replace(f"{last},{ITEMS[last]}", f"{last},{name} 2 (1999)")
-    write_text(world.titles(NAME), text)
+    text = (
+        world.dataset(NAME)
+        .titles.read_text(encoding="utf-8")
+        .replace(f"{last},{ITEMS[last]}", f"{last},{name} 2 (1999)")
+    )
+    write_text(world.dataset(NAME).titles, text)
     change_captions(world, last, f"Another {name} among flowers")
-    for path in (world.pseudo_cot(NAME), world.refined_cot(NAME), world.assessed_cot(NAME)):
+    for path in (world.dataset(NAME).pseudo_cot, world.dataset(NAME).refined_cot, world.dataset(NAME).assessed_cot):
         path.unlink()
     assert planted(world) == set()
 
@@ -244,9 +254,13 @@ def test_the_id_of_the_target_in_a_caption(world: Workspace) -> None:
 def test_two_items_of_one_title_warn(world: Workspace) -> None:
     """One user of three hundred met both."""
     *_, last, target = CHOSEN["u8"]
-    text = world.titles(NAME).read_text(encoding="utf-8").replace(f"{last},{ITEMS[last]}", f"{last},{ITEMS[target]}")
-    write_text(world.titles(NAME), text)
-    for path in (world.pseudo_cot(NAME), world.refined_cot(NAME), world.assessed_cot(NAME)):
+    text = (
+        world.dataset(NAME)
+        .titles.read_text(encoding="utf-8")
+        .replace(f"{last},{ITEMS[last]}", f"{last},{ITEMS[target]}")
+    )
+    write_text(world.dataset(NAME).titles, text)
+    for path in (world.dataset(NAME).pseudo_cot, world.dataset(NAME).refined_cot, world.dataset(NAME).assessed_cot):
         path.unlink()
     assert planted(world) == {(kinds.TWINS, "warning")}
 
@@ -258,15 +272,15 @@ def test_a_caption_that_names_its_own_title_warns(world: Workspace) -> None:
 
 def test_a_trace_that_strayed_into_a_caption(world: Workspace) -> None:
     strayed = "Step 1: a user of few words and many cups.\nStep 2: more of the same."
-    change_rows(world.pseudo_cot(NAME), lambda rows: rows[11].update(reasoning=strayed))
+    change_rows(world.dataset(NAME).pseudo_cot, lambda rows: rows[11].update(reasoning=strayed))
     change_captions(world, "i3", f"An image. {' '.join(strayed.split())}")
     assert planted(world) == {(kinds.LATER_HINTS, "leak")}
 
 
 def change_captions(workspace: Workspace, item: str, caption: object) -> None:
-    rows = read_json(workspace.captions(NAME))
+    rows = read_json(workspace.dataset(NAME).captions)
     rows[item]["caption"] = caption
-    write_json(workspace.captions(NAME), rows)
+    write_json(workspace.dataset(NAME).captions, rows)
 
 
 # ---- traces
@@ -274,7 +288,7 @@ def change_captions(workspace: Workspace, item: str, caption: object) -> None:
 
 @pytest.mark.parametrize(("part", "split"), [(slice(-WINDOW, None), "test"), (slice(-WINDOW - 1, -1), "valid")])
 def test_a_trace_of_a_later_window(world: Workspace, part: slice, split: str) -> None:
-    change_rows(world.pseudo_cot(NAME), lambda rows: rows.append(trace("u6", CHOSEN["u6"][part], 6)))
+    change_rows(world.dataset(NAME).pseudo_cot, lambda rows: rows.append(trace("u6", CHOSEN["u6"][part], 6)))
     assert planted(world) == {(kinds.LATER_TRACES, "leak")}
     (leak,) = [each for each in findings(audit(world)) if each["verdict"] == "leak"]
     assert leak["where"] == f"shop_pseudo-cot.json, {split}"
@@ -283,22 +297,24 @@ def test_a_trace_of_a_later_window(world: Workspace, part: slice, split: str) ->
 
 def test_a_trace_of_a_user_who_is_only_in_test(world: Workspace) -> None:
     items = list(ITEMS)[20:29]
-    change_lines(world.split(NAME, "test"), lambda lines: lines.append("late\t" + " ".join(items)))
-    change_rows(world.refined_cot(NAME), lambda rows: rows.append(trace("late", items[:WINDOW], 300)))
+    change_lines(world.dataset(NAME).split("test"), lambda lines: lines.append("late\t" + " ".join(items)))
+    change_rows(world.dataset(NAME).refined_cot, lambda rows: rows.append(trace("late", items[:WINDOW], 300)))
     assert planted(world) == {(kinds.LATER_TRACES, "leak")}
 
 
 def test_a_trace_that_fits_no_window(world: Workspace) -> None:
     """Training refuses a file of ours that holds one, and leaves out the reference's."""
     stale = trace("u6", CHOSEN["u5"][-2 - WINDOW : -2], 6)
-    change_rows(world.assessed_cot(NAME), lambda rows: rows.append(stale))
+    change_rows(world.dataset(NAME).assessed_cot, lambda rows: rows.append(stale))
     assert planted(world) == {(kinds.CONTENT, "wrong")}
-    change_rows(world.assessed_cot(NAME), lambda rows: rows.__setitem__(slice(None), map(reference_record, rows)))
+    change_rows(
+        world.dataset(NAME).assessed_cot, lambda rows: rows.__setitem__(slice(None), map(reference_record, rows))
+    )
     assert planted(world) == {(kinds.CONTENT, "warning")}
 
 
 def test_a_trace_whose_words_were_put_under_another_history(world: Workspace) -> None:
-    change_rows(world.assessed_cot(NAME), lambda rows: rows[4].update(example_id=rows[5]["example_id"]))
+    change_rows(world.dataset(NAME).assessed_cot, lambda rows: rows[4].update(example_id=rows[5]["example_id"]))
     assert planted(world) == {(kinds.CONTENT, "wrong")}
 
 
@@ -309,9 +325,9 @@ def test_a_kept_trace_that_names_its_target(world: Workspace, naming: str) -> No
         title = ITEMS[target].rpartition(" (")[0]
         rows[2]["reasoning"] += " It is " + naming.format(id=target, title=title, lower=title.lower())
 
-    change_rows(world.assessed_cot(NAME), plant)
+    change_rows(world.dataset(NAME).assessed_cot, plant)
     assert planted(world) == {(kinds.NAMING_TRACES, "leak")}
-    change_rows(world.assessed_cot(NAME), lambda rows: rows[2].update(keep=False, reason="names its target"))
+    change_rows(world.dataset(NAME).assessed_cot, lambda rows: rows[2].update(keep=False, reason="names its target"))
     assert planted(world) == set()
 
 
@@ -319,15 +335,15 @@ def test_a_draft_that_names_its_target_warns_beside_an_assessed_file(world: Work
     def plant(rows: Rows) -> None:
         rows[2]["reasoning"] += f" It is [ITEM_{rows[2]['target_item']['item_id']}]"
 
-    change_rows(world.pseudo_cot(NAME), plant)
+    change_rows(world.dataset(NAME).pseudo_cot, plant)
     assert planted(world) == {(kinds.NAMING_TRACES, "warning")}
-    world.assessed_cot(NAME).unlink()
-    world.refined_cot(NAME).unlink()
+    world.dataset(NAME).assessed_cot.unlink()
+    world.dataset(NAME).refined_cot.unlink()
     assert planted(world) == {(kinds.NAMING_TRACES, "leak")}
 
 
 def test_traces_written_with_the_answer_in_view_warn(world: Workspace) -> None:
-    change_rows(world.refined_cot(NAME), lambda rows: rows[0].update(answer_conditioned=True))
+    change_rows(world.dataset(NAME).refined_cot, lambda rows: rows[0].update(answer_conditioned=True))
     assert planted(world) == {(kinds.CONDITIONED_TRACES, "warning")}
 
 
@@ -335,7 +351,7 @@ def test_the_reference_refiner_is_known_to_see_the_answer(world: Workspace) -> N
     def strip(rows: Rows) -> None:
         rows[:] = [reference_record(row) for row in rows]
 
-    change_rows(world.refined_cot(NAME), strip)
+    change_rows(world.dataset(NAME).refined_cot, strip)
     assert planted(world) == {(kinds.CONDITIONED_TRACES, "warning")}
 
 
@@ -537,7 +553,7 @@ def test_lists_that_others_made_are_only_told(world: Workspace) -> None:
         negative = next(item for item in row["candidates"] if item != row["target_id"])
         row["candidates"][row["candidates"].index(negative)] = CHOSEN[row["user_id"]][0]
     rows[1]["candidates"].remove(rows[1]["target_id"])
-    path = world.processed(NAME) / "test_foreign-llmrank_w4_s42.jsonl"
+    path = world.dataset(NAME).processed / "test_foreign-llmrank_w4_s42.jsonl"
     write_jsonl(path, rows)
     found = audit(world)
     assert found.passed
@@ -602,7 +618,7 @@ EMPTY = {
     ],
 )
 def test_wrong_content_is_a_finding(small: Workspace, name: str, text: str) -> None:
-    path = small.dataset(NAME) / name
+    path = small.dataset(NAME).folder / name
     before = path.read_bytes() if path.exists() else None
     write_text(path, text)
     try:
@@ -618,13 +634,17 @@ def small(clean: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspa
     shutil.copytree(clean.root, root)
     workspace = Workspace(root)
     for split in ("train", "valid", "test"):
-        change_lines(workspace.split(NAME, split), lambda lines: lines.__delitem__(slice(12, None)))
-    for path in (workspace.pseudo_cot(NAME), workspace.refined_cot(NAME), workspace.assessed_cot(NAME)):
+        change_lines(workspace.dataset(NAME).split(split), lambda lines: lines.__delitem__(slice(12, None)))
+    for path in (
+        workspace.dataset(NAME).pseudo_cot,
+        workspace.dataset(NAME).refined_cot,
+        workspace.dataset(NAME).assessed_cot,
+    ):
         change_rows(path, lambda rows: rows.__delitem__(slice(12, None)))
     for split in ("train", "test"):
         change_rows(lists(workspace, split), lambda rows: rows.__delitem__(slice(12, None)))
         lists(workspace, split, "legacy-uni9").unlink()
-    write_json(workspace.card(NAME), {})
+    write_json(workspace.dataset(NAME).card, {})
     return workspace
 
 
@@ -662,12 +682,12 @@ KEYS = [
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_a_record_holds_the_audit_ends(small: Workspace, key: str, value: Any) -> None:
-    dataset = small.dataset(NAME)
+    dataset = small.dataset(NAME).folder
     cached = {"prompt": "x", "target_id": "i1", "candidates": ["i1"]}
-    original = read_json(small.assessed_cot(NAME))
+    original = read_json(small.dataset(NAME).assessed_cot)
     write_text(dataset / "processed" / "test_generate_seed42_neg9.json", json.dumps([{**cached, key: value}]))
     write_text(dataset / "shop_captions.json", json.dumps({"i1": value}))
-    write_text(small.refined_cot(NAME), json.dumps([{**original[0], key: value}]))
+    write_text(small.dataset(NAME).refined_cot, json.dumps([{**original[0], key: value}]))
     drawn = [{**row, key: value} for row in itertools.islice(read_jsonl(lists(small)), 1)]
     write_text(dataset / "processed" / "test_uni9_w4_s7.jsonl", "".join(f"{json.dumps(row)}\n" for row in drawn))
     assert audit(small).tables

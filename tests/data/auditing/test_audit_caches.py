@@ -29,7 +29,7 @@ HINT = "Step 1: likes old things.\nStep 2: wants more.\nStep 3: look for metal.\
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The clean world without candidate files of ours."""
     workspace = make_world(tmp_path_factory.mktemp("bare"))
-    shutil.rmtree(workspace.processed(NAME))
+    shutil.rmtree(workspace.dataset(NAME).processed)
     return workspace
 
 
@@ -65,7 +65,7 @@ def drawn(workspace: Workspace, split: Any, seed: int = 42) -> list[RankingExamp
 
 
 def cache(workspace: Workspace, name: str, rows: Sequence[Row]) -> Path:
-    path = workspace.processed(NAME) / name
+    path = workspace.dataset(NAME).processed / name
     write_json(path, list(rows), indent=None)
     return path
 
@@ -91,7 +91,7 @@ def test_hints_in_test_prompts(world: Workspace) -> None:
 
 
 def test_hints_in_training_prompts_are_what_they_are_for(world: Workspace) -> None:
-    records = read_json(world.pseudo_cot(NAME))
+    records = read_json(world.dataset(NAME).pseudo_cot)
     rows = [messages(example, hint=records[at]["reasoning"]) for at, example in enumerate(drawn(world, "train"))]
     cache(world, "train_train_seed42_neg9_cot_1.0_int_4.json", rows)
     assert planted(world) == set()
@@ -99,7 +99,7 @@ def test_hints_in_training_prompts_are_what_they_are_for(world: Workspace) -> No
 
 def test_a_hint_of_another_user(world: Workspace) -> None:
     """Looked up by row after the short lines were left out: all are one user off."""
-    records = read_json(world.pseudo_cot(NAME))
+    records = read_json(world.dataset(NAME).pseudo_cot)
     hints = [records[at - 1]["reasoning"] for at in range(NUM_USERS)]
     examples = drawn(world, "train")
     named = [ITEMS[example.target_id] in hint for hint, example in zip(hints, examples, strict=True)]
@@ -262,7 +262,7 @@ def test_an_example_id_in_the_instruction_is_no_candidate(world: Workspace, befo
             turn = row["prompt"][1] if "prompt" in row else row["messages"][0]
             turn["content"] = before + turn["content"] + behind
         cache(world, name, rows)
-    path = world.processed(NAME) / "train_train_seed42_neg9_int_4.json"
+    path = world.dataset(NAME).processed / "train_train_seed42_neg9_int_4.json"
     read = gather(load(world, NAME, WINDOW), path).examples
     assert [example.candidates for example in read] == [example.candidates for example in drawn(world, "train")]
     assert planted(world) == set()

@@ -48,7 +48,7 @@ def copy_users(workspace: Workspace, change: Change, count: int = COPIES) -> Non
     """Write the whole lines of some users into training, under other names."""
     users = list(alike().items())[:count]
     change_lines(
-        workspace.split(NAME, "train"),
+        workspace.dataset(NAME).split("train"),
         lambda lines: lines.extend(f"new{user}\t{' '.join(change(list(items)))}" for user, items in users),
     )
 
@@ -92,14 +92,14 @@ def test_copies_without_the_answer_are_none(shop: Workspace) -> None:
 def test_copies_among_validation_users_warn(shop: Workspace) -> None:
     users = list(alike().items())[:COPIES]
     change_lines(
-        shop.split(NAME, "valid"),
+        shop.dataset(NAME).split("valid"),
         lambda lines: lines.extend(f"new{user}\t{' '.join(items)}" for user, items in users),
     )
     assert amiss(audited(shop)) == {(kinds.DUPLICATES, "warning")}
 
 
 def write_items(workspace: Workspace, *items: str) -> None:
-    with workspace.titles(NAME).open("a", encoding="utf-8") as file:
+    with workspace.dataset(NAME).titles.open("a", encoding="utf-8") as file:
         file.writelines(f"{item},Another {item}\n" for item in items)
 
 

@@ -38,7 +38,7 @@ EVERY = 10
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The shop of the audit with our lists of test alone, so that nothing is amiss."""
     workspace = make_world(tmp_path_factory.mktemp("clean"))
-    for path in workspace.processed(NAME).iterdir():
+    for path in workspace.dataset(NAME).processed.iterdir():
         if not path.name.startswith("test_uni9"):
             path.unlink()
     return workspace
@@ -60,7 +60,7 @@ def found(workspace: Workspace, check: str) -> list[str]:
 def add_twins(workspace: Workspace, users: list[str], *, target: bool) -> None:
     """Write a twin of the users' test targets, or of the items before them, to the front of all their lines."""
     at = -1 if target else -2
-    with workspace.titles(NAME).open("a", encoding="utf-8") as file:
+    with workspace.dataset(NAME).titles.open("a", encoding="utf-8") as file:
         file.writelines(f"twin-{user},{ITEMS[CHOSEN[user][at]].upper()}\n" for user in users)
     for split in ("train", "valid", "test"):
 
@@ -70,7 +70,7 @@ def add_twins(workspace: Workspace, users: list[str], *, target: bool) -> None:
                 for line in lines
             ]
 
-        change_lines(workspace.split(NAME, split), add)
+        change_lines(workspace.dataset(NAME).split(split), add)
 
 
 def test_twins_of_targets_on_their_own_lines(world: Workspace) -> None:
@@ -82,16 +82,16 @@ def test_twins_of_targets_on_their_own_lines(world: Workspace) -> None:
 def test_items_catalogued_twice_are_met_at_other_places_as_well(world: Workspace) -> None:
     """As many twins of the items before the targets: who meets an item twice isn't asked for it."""
     add_twins(world, list(CHOSEN)[::EVERY], target=False)
-    titles = world.titles(NAME).read_text(encoding="utf-8")
+    titles = world.dataset(NAME).titles.read_text(encoding="utf-8")
     add_twins(world, list(CHOSEN)[1::EVERY], target=True)
-    assert titles in world.titles(NAME).read_text(encoding="utf-8")
+    assert titles in world.dataset(NAME).titles.read_text(encoding="utf-8")
     (told,) = [each for each in findings(audit(world)) if each["check"] == kinds.TWINS and "test.tsv" in each["where"]]
     assert (told["verdict"], "at the last items before them" in told["found"]) == ("ok", True)
 
 
 def write_images(workspace: Workspace, content: Callable[[str], str], items: list[str] | None = None) -> None:
     for item in items or list(ITEMS):
-        write_text(workspace.images(NAME) / f"{item}.jpg", content(item))
+        write_text(workspace.dataset(NAME).images / f"{item}.jpg", content(item))
 
 
 def test_images_of_target_and_history_with_the_same_bytes(world: Workspace) -> None:
@@ -105,8 +105,8 @@ def test_images_of_target_and_history_with_the_same_bytes(world: Workspace) -> N
 
 def test_an_image_that_leads_nowhere_is_no_twin(world: Workspace) -> None:
     write_images(world, lambda item: item)
-    (world.images(NAME) / "i1.jpg").unlink()
-    (world.images(NAME) / "i1.jpg").symlink_to(world.root / "gone.jpg")
+    (world.dataset(NAME).images / "i1.jpg").unlink()
+    (world.dataset(NAME).images / "i1.jpg").symlink_to(world.root / "gone.jpg")
     assert planted(world) == set()
 
 
@@ -130,21 +130,21 @@ def wide(tmp_path: Path) -> Workspace:
     workspace = write_dataset(tmp_path, NAME, titles, **files)
     words = ("round", "flat", "tall")
     write_json(
-        workspace.captions(NAME),
+        workspace.dataset(NAME).captions,
         {item: {"title": "", "caption": f"A {rng.choice(words)} object"} for item in items},
     )
     return workspace
 
 
 def targets_of(workspace: Workspace) -> set[str]:
-    lines = workspace.split(NAME, "test").read_text(encoding="utf-8").splitlines()
+    lines = workspace.dataset(NAME).split("test").read_text(encoding="utf-8").splitlines()
     return {line.split(" ")[-1] for line in lines}
 
 
 def edit_captions(workspace: Workspace, edit: Callable[[dict[str, dict[str, str]]], object]) -> None:
-    rows = read_json(workspace.captions(NAME))
+    rows = read_json(workspace.dataset(NAME).captions)
     edit(rows)
-    write_json(workspace.captions(NAME), rows)
+    write_json(workspace.dataset(NAME).captions, rows)
 
 
 def test_captions_that_half_of_the_items_have_are_nothing(wide: Workspace) -> None:
@@ -187,9 +187,9 @@ def test_a_bare_id_of_the_target_in_a_trace(world: Workspace) -> None:
     def plant(rows: Rows) -> None:
         rows[2]["reasoning"] += f" Then {rows[2]['target_item']['item_id']} it is."
 
-    change_rows(world.assessed_cot(NAME), plant)
+    change_rows(world.dataset(NAME).assessed_cot, plant)
     assert planted(world) == {(kinds.BARE_IDS, "leak")}
-    change_rows(world.assessed_cot(NAME), lambda rows: rows[2].update(keep=False, reason="names its target"))
+    change_rows(world.dataset(NAME).assessed_cot, lambda rows: rows[2].update(keep=False, reason="names its target"))
     assert planted(world) == set()
 
 
@@ -198,7 +198,7 @@ def test_a_bare_id_of_another_item_is_none_of_the_target(world: Workspace) -> No
         for row in rows[::EVERY]:
             row["reasoning"] += f" Not {row['history_items'][0]['item_id']} again."
 
-    change_rows(world.assessed_cot(NAME), plant)
+    change_rows(world.dataset(NAME).assessed_cot, plant)
     assert planted(world) == set()
 
 
@@ -210,24 +210,24 @@ def test_a_bare_id_of_the_target_in_a_caption(world: Workspace) -> None:
 
 def numbered(workspace: Workspace) -> None:
     """Ids that are numbers from 1 on, in every file."""
-    shutil.rmtree(workspace.processed(NAME))
-    paths = [path for path in workspace.dataset(NAME).iterdir() if path.is_file()]
+    shutil.rmtree(workspace.dataset(NAME).processed)
+    paths = [path for path in workspace.dataset(NAME).folder.iterdir() if path.is_file()]
     names = sorted(ITEMS, key=len, reverse=True)
     for path in paths:
         text = path.read_text(encoding="utf-8")
         for name in names:
             text = text.replace(name, str(int(name[1:]) + 1))
         write_text(path, text)
-    for path in (workspace.pseudo_cot(NAME), workspace.refined_cot(NAME)):
+    for path in (workspace.dataset(NAME).pseudo_cot, workspace.dataset(NAME).refined_cot):
         path.unlink()
     from mllmrec.data.traces import read_content
 
-    rows = read_json(workspace.assessed_cot(NAME))
+    rows = read_json(workspace.dataset(NAME).assessed_cot)
     for row in rows:
         content = read_content(row)
         assert content is not None
         row["example_id"] = content.example_id
-    write_json(workspace.assessed_cot(NAME), rows)
+    write_json(workspace.dataset(NAME).assessed_cot, rows)
 
 
 def test_numbers_in_traces_hit_targets_by_chance(world: Workspace) -> None:
@@ -244,7 +244,7 @@ def test_numbers_that_are_the_target_more_often_than_chance(world: Workspace) ->
         for row in rows[::EVERY]:
             row["reasoning"] += f" Perhaps {row['target_item']['item_id']}."
 
-    change_rows(world.assessed_cot(NAME), plant)
+    change_rows(world.dataset(NAME).assessed_cot, plant)
     assert planted(world) == {(kinds.BARE_IDS, "leak")}
 
 
@@ -263,7 +263,7 @@ def test_the_same_negatives_for_all(world: Workspace, share: float) -> None:
             row["candidates"] = [row["target_id"], *unknown[:9]]
             rng.shuffle(row["candidates"])
 
-    change_rows(world.candidates(NAME, "test", "uni9", WINDOW, 42), plant)
+    change_rows(world.dataset(NAME).candidates("test", "uni9", WINDOW, 42), plant)
     assert (kinds.SAME_NEGATIVES, "leak") in planted(world)
 
 

@@ -36,9 +36,9 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     titles = "item,title\n" + "".join(f"{item},{'Thing ' * rng.randint(1, 6)}{item}\n" for item in ITEMS)
     workspace = write_dataset(tmp_path_factory.mktemp("clean"), NAME, titles, **files)
     for item in ITEMS[:150]:
-        write_text(workspace.images(NAME) / f"{item}.jpg", item)
+        write_text(workspace.dataset(NAME).images / f"{item}.jpg", item)
     captions = {item: {"title": "", "caption": "An object"} for item in ITEMS[:150]}
-    write_json(workspace.captions(NAME), captions)
+    write_json(workspace.dataset(NAME).captions, captions)
     draw_lists(workspace)
     return workspace
 
@@ -61,7 +61,7 @@ def audit(workspace: Workspace) -> Summary:
 
 
 def lists(workspace: Workspace) -> Path:
-    return workspace.candidates(NAME, "test", "uni9", WINDOW, 42)
+    return workspace.dataset(NAME).candidates("test", "uni9", WINDOW, 42)
 
 
 def told(workspace: Workspace) -> list[str]:
@@ -107,7 +107,7 @@ def test_hit_rates_by_hand(world: Workspace) -> None:
 def test_targets_without_titles(world: Workspace) -> None:
     """A third of the targets has no row in the titles file, and no negative: they are the answer by construction."""
     gone = set(ITEMS[::3])
-    for path in (world.titles(NAME),):
+    for path in (world.dataset(NAME).titles,):
         rows = path.read_text(encoding="utf-8").splitlines()
         write_text(path, "\n".join(row for row in rows if row.partition(",")[0] not in gone) + "\n")
 
@@ -146,29 +146,29 @@ def negatives(wanted: Callable[[str], bool]) -> Callable[[Rows], None]:
 @pytest.mark.parametrize("kind", ["caption", "image"])
 def test_a_kind_that_all_targets_share_and_no_negative(world: Workspace, kind: str) -> None:
     """Captions, or images, are there for targets alone; each target is nobody's negative."""
-    rows = [line.split() for line in world.split(NAME, "test").read_text(encoding="utf-8").splitlines()]
+    rows = [line.split() for line in world.dataset(NAME).split("test").read_text(encoding="utf-8").splitlines()]
     targets = {row[-1] for row in rows}
     change_rows(lists(world), negatives(lambda item: item not in targets))
     if kind == "image":
-        write_json(world.captions(NAME), {})
-        for path in world.images(NAME).iterdir():
+        write_json(world.dataset(NAME).captions, {})
+        for path in world.dataset(NAME).images.iterdir():
             path.unlink()
         for item in targets:
-            write_text(world.images(NAME) / f"{item}.jpg", item)
+            write_text(world.dataset(NAME).images / f"{item}.jpg", item)
     else:
-        write_json(world.captions(NAME), {item: {"title": "", "caption": f"Object {item}"} for item in targets})
+        write_json(world.dataset(NAME).captions, {item: {"title": "", "caption": f"Object {item}"} for item in targets})
     assert kind in told(world)
 
 
 def test_the_reverse_kind(world: Workspace) -> None:
     """No target has an image, and every negative has one."""
-    rows = [line.split() for line in world.split(NAME, "test").read_text(encoding="utf-8").splitlines()]
+    rows = [line.split() for line in world.dataset(NAME).split("test").read_text(encoding="utf-8").splitlines()]
     targets = {row[-1] for row in rows}
     change_rows(lists(world), negatives(lambda item: item not in targets))
-    for path in world.images(NAME).iterdir():
+    for path in world.dataset(NAME).images.iterdir():
         path.unlink()
     for item in set(ITEMS) - targets:
-        write_text(world.images(NAME) / f"{item}.jpg", item)
+        write_text(world.dataset(NAME).images / f"{item}.jpg", item)
     assert "image" in told(world)
 
 
@@ -178,10 +178,10 @@ def test_images_of_targets_and_of_few_negatives(world: Workspace, every: int, ve
     shown; with half of them it is .5 by images."""
     rng = random.Random(9)
     change_rows(lists(world), negatives(lambda item: int(item[1:]) % every > 0 or rng.random() < 0.03))
-    for path in world.images(NAME).iterdir():
+    for path in world.dataset(NAME).images.iterdir():
         path.unlink()
     for item in ITEMS[::every]:
-        write_text(world.images(NAME) / f"{item}.jpg", item)
+        write_text(world.dataset(NAME).images / f"{item}.jpg", item)
     summary = audit(world)
     (found,) = [each for each in findings(summary) if each["where"] == "test_uni9_w5_s42.jsonl, image"]
     rates = summary.facts["hit_rates"]["test_uni9_w5_s42.jsonl"]  # type: ignore[index]
@@ -192,7 +192,7 @@ def test_images_of_targets_and_of_few_negatives(world: Workspace, every: int, ve
 
 def test_titles_of_targets_that_are_longer(world: Workspace) -> None:
     """Negatives are drawn among the short titles."""
-    titles = dict(line.split(",") for line in world.titles(NAME).read_text(encoding="utf-8").splitlines()[1:])
+    titles = dict(line.split(",") for line in world.dataset(NAME).titles.read_text(encoding="utf-8").splitlines()[1:])
     change_rows(lists(world), negatives(lambda item: len(titles[item]) < 14))
     assert "title length" in told(world)
 

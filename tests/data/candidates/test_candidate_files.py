@@ -45,7 +45,7 @@ def foreign(shop: Workspace, change: Callable[[list[Row]], Any], name: str = "mi
     """Lists of somebody else: those of a draw, changed, under another name and without a manifest."""
     rows = list(read_jsonl(drawn(shop, overwrite=True)))
     change(rows)
-    path = shop.processed("shop") / name
+    path = shop.dataset("shop").processed / name
     write_jsonl(path, rows)
     return path
 
@@ -145,7 +145,7 @@ def test_a_name_counts_where_a_manifest_vouches_for_it(shop: Workspace) -> None:
     assert ranked_protocol(path) == "uni3"
     manifest_path(path).unlink()
     assert ranked_protocol(path) == "foreign-test_uni3_w4_s42"
-    assert ranked_protocol(shop.processed("shop") / "test_generate_seed42_neg9.json") == "legacy-uni9"
+    assert ranked_protocol(shop.dataset("shop").processed / "test_generate_seed42_neg9.json") == "legacy-uni9"
 
 
 def as_first_written(path: Path) -> None:

@@ -490,7 +490,7 @@ def test_too_many_negatives_and_too_long_windows_are_told(tmp_path: Path) -> Non
         draw(workspace, min_inter=6)
     with pytest.raises(DataError, match="99 negatives can't be drawn from 60 items"):
         draw(workspace, num_neg=99, legacy=True)
-    assert not workspace.processed("shop").exists()
+    assert not workspace.dataset("shop").processed.exists()
 
 
 @pytest.mark.real_data

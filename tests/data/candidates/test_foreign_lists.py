@@ -104,7 +104,7 @@ def test_every_form_gives_the_same_lists(shop: Workspace, form: str) -> None:
         assert (example.history, example.target_id, example.split) == ((second, last), target, "test")
         assert example.example_id == example_id(example.user_id, target, example.history)
     assert not summary.warnings
-    assert summary.artifact == shop.candidates("shop", "test", "foreign-lists", 3, 42)
+    assert summary.artifact == shop.dataset("shop").candidates("test", "foreign-lists", 3, 42)
 
 
 def test_the_order_hangs_on_the_seed_alone(shop: Workspace) -> None:
@@ -146,7 +146,7 @@ def test_what_is_weak_or_left_out_is_counted_and_told(shop: Workspace) -> None:
         "(33.3%)",
     ):
         assert words in told
-    counts = Manifest.read(shop.candidates("shop", "test", "foreign-lists", 3, 42)).counts  # type: ignore[union-attr]
+    counts = Manifest.read(shop.dataset("shop").candidates("test", "foreign-lists", 3, 42)).counts  # type: ignore[union-attr]
     assert counts["holding_known_items"] == counts["unknown_items"] == 1
     assert (counts["shortest"], counts["longest"]) == (3, 4)
 
@@ -192,7 +192,7 @@ def test_items_without_a_title_are_told(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_named(shop: Workspace, text: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         imported(shop, text)
-    assert not shop.processed("shop").exists() or not list(shop.processed("shop").glob("*.jsonl"))
+    assert not shop.dataset("shop").processed.exists() or not list(shop.dataset("shop").processed.glob("*.jsonl"))
 
 
 def test_settings_that_do_not_go_together(shop: Workspace) -> None:
@@ -209,11 +209,11 @@ def test_settings_that_do_not_go_together(shop: Workspace) -> None:
 def test_the_first_items_of_each_list(shop: Workspace) -> None:
     examples, _ = imported(shop, FORMS["S3-Rec"], import_first=2, import_name="llmrank20")
     assert sets_of(examples) == {user: {*items[:2], TARGETS[user]} for user, items in NEGATIVES.items()}
-    assert shop.candidates("shop", "test", "foreign-llmrank20", 3, 42).exists()
+    assert shop.dataset("shop").candidates("test", "foreign-llmrank20", 3, 42).exists()
 
 
 def test_raw_ids_are_mapped(shop: Workspace) -> None:
-    RawIds(users={"7": "user/7"}, items={"20": "item 20!"}).write(shop.raw_ids("shop"))
+    RawIds(users={"7": "user/7"}, items={"20": "item 20!"}).write(shop.dataset("shop").raw_ids)
     rows = [
         {
             "user": "user/7" if user == "7" else user,
@@ -229,12 +229,12 @@ def test_figures_on_imported_lists_bear_their_name_and_the_audit_passes(shop: Wo
     text = FORMS["S3-Rec"].replace("7 20", "7 3")
     _, summary = imported(shop, text, "S3_Rec.txt")
     assert [warning.split(" lists ")[0] for warning in summary.warnings] == ["1 (33.3%)"]
-    path = shop.candidates("shop", "test", "foreign-s3-rec", 3, 42)
+    path = shop.dataset("shop").candidates("test", "foreign-s3-rec", 3, 42)
     root = str(shop.root)
     baselines(
         BaselinesSettings(dataset="shop", root=root, candidates=str(path), names=("popularity",), min_inter=3), shop
     )
-    facts = read_run(shop.run("shop", "popularity", path.stem)).facts
+    facts = read_run(shop.dataset("shop").run("popularity", path.stem)).facts
     assert facts["protocol"] == "foreign-s3-rec"
     found = audit(AuditSettings(dataset="shop", root=root, min_inter=3), shop)
     assert found.passed

@@ -28,8 +28,8 @@ def test_a_name_is_read_back_from_its_file_and_from_what_is_shown(protocol: Prot
     assert (protocol.stem, protocol.shown) == (stem, shown)
     assert Protocol.parse(stem) == Protocol.parse(shown) == protocol
     name = ListsName("test", protocol, 10, 42)
-    assert ListsName.parse(name.path(Workspace("/w"), "shop")) == name
-    assert protocol_of(name.path(Workspace("/w"), "shop")).shown == shown
+    assert ListsName.parse(name.path(Workspace("/w").dataset("shop"))) == name
+    assert protocol_of(name.path(Workspace("/w").dataset("shop"))).shown == shown
 
 
 @pytest.mark.parametrize("ending", ["", "_int_10", "_cot_0.1_int_10"])
@@ -78,10 +78,10 @@ def test_settings_that_make_lists_and_those_that_rank_them_name_one_file() -> No
         RunSettings(dataset="shop", negatives="all"),
     ]
     names = ["test_pop99_w10_s42", "test_hard99-markov_w10_s42", "test_rr100_w10_s42", "test_full_w10_s42"]
-    assert [ListsName.asked(own).path(Workspace("/w"), "shop").stem for own in made] == names
-    assert [ListsName.asked(own).path(Workspace("/w"), "shop").stem for own in ranked] == names
+    assert [ListsName.asked(own).path(Workspace("/w").dataset("shop")).stem for own in made] == names
+    assert [ListsName.asked(own).path(Workspace("/w").dataset("shop")).stem for own in ranked] == names
     imported = CandidatesSettings(dataset="shop", import_="lists/LLMRank.txt")
-    assert ListsName.asked(imported).path(Workspace("/w"), "shop").stem == "test_foreign-llmrank_w10_s42"
+    assert ListsName.asked(imported).path(Workspace("/w").dataset("shop")).stem == "test_foreign-llmrank_w10_s42"
 
 
 def test_a_foreign_name_that_begins_like_ours_is_no_random_draw() -> None:

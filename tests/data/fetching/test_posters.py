@@ -52,9 +52,9 @@ def films(root: Path, count: int = 3, year: int = 2000) -> Workspace:
     workspace = Workspace(root)
     ids = range(1, count + 1)
     titles = "".join(f"{number},Film {number} ({year})\n" for number in (*ids, 99))
-    write_text(workspace.titles(NAME), f"item,title\n{titles}")
+    write_text(workspace.dataset(NAME).titles, f"item,title\n{titles}")
     links = "".join(f"{number},00{number},{number}00\r\n" for number in ids)
-    write_text(workspace.dataset(NAME) / "links.csv", f"movieId,imdbId,tmdbId\r\n{links}99,0099,\r\n")
+    write_text(workspace.dataset(NAME).folder / "links.csv", f"movieId,imdbId,tmdbId\r\n{links}99,0099,\r\n")
     return workspace
 
 
@@ -70,15 +70,15 @@ def fetch(workspace: Workspace, server: FakeTmdb, **knobs: Any) -> Summary:
 
 def images(workspace: Workspace) -> dict[str, bytes]:
     """Everything that lies in images/, hidden files included."""
-    return {path.name: path.read_bytes() for path in sorted(workspace.images(NAME).iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(workspace.dataset(NAME).images.iterdir())}
 
 
 def origins(workspace: Workspace) -> Any:
-    return read_json(workspace.dataset(NAME) / f"{NAME}_posters.json")
+    return read_json(workspace.dataset(NAME).folder / f"{NAME}_posters.json")
 
 
 def failures(workspace: Workspace) -> dict[str, str]:
-    manifest = Manifest.read(workspace.dataset(NAME) / f"{NAME}_posters.json")
+    manifest = Manifest.read(workspace.dataset(NAME).folder / f"{NAME}_posters.json")
     assert manifest is not None
     return manifest.details["failures"]
 
@@ -389,7 +389,7 @@ def test_links_of_another_numbering_are_noticed_before_the_folder_is_full(tmp_pa
     wrong = images(workspace)
     assert 0 < len(wrong) < 12
     fill(server, 60)
-    write_text(tmp_path / "right.csv", (workspace.dataset(NAME) / "links.csv").read_text() + "300,0300,1\n")
+    write_text(tmp_path / "right.csv", (workspace.dataset(NAME).folder / "links.csv").read_text() + "300,0300,1\n")
     with pytest.raises(ArtifactError, match=r"differs in links.*--overwrite"):
         fetch(workspace, server, links=str(tmp_path / "right.csv"))
     fetch(workspace, server, links=str(tmp_path / "right.csv"), overwrite=True)
@@ -416,9 +416,9 @@ def test_the_terms_are_shown_first(tmp_path: Path, server: FakeTmdb, capfd: pyte
 def test_images_that_are_there_stay(tmp_path: Path, server: FakeTmdb) -> None:
     workspace = films(tmp_path)
     fill(server)
-    workspace.images(NAME).mkdir(parents=True)
-    (workspace.images(NAME) / "2.webp").write_bytes(b"my own")
-    (workspace.images(NAME) / ".1.jpg.77.tmp").write_bytes(b"a draft of a killed process")
+    workspace.dataset(NAME).images.mkdir(parents=True)
+    (workspace.dataset(NAME).images / "2.webp").write_bytes(b"my own")
+    (workspace.dataset(NAME).images / ".1.jpg.77.tmp").write_bytes(b"a draft of a killed process")
     summary = fetch(workspace, server)
     assert images(workspace) == {"1.jpg": JPEG + b"100", "2.webp": b"my own", "3.jpg": JPEG + b"300"}
     assert origins(workspace)["2"] == {"file": "2.webp", "was_there": True}
@@ -435,10 +435,11 @@ def test_images_that_are_there_stay(tmp_path: Path, server: FakeTmdb) -> None:
 def test_of_several_images_of_an_item_the_origin_names_the_one_that_is_read(tmp_path: Path, server: FakeTmdb) -> None:
     workspace = films(tmp_path, 1)
     for name in ("1.bmp", "1.png", "1.jpg", "1.webp"):
-        write_text(workspace.images(NAME) / name, name)
+        write_text(workspace.dataset(NAME).images / name, name)
         fetch(workspace, server, overwrite=True)
         told = origins(workspace)["1"]["file"]
-        assert (workspace.images(NAME) / told).read_bytes() == ImageFolder(workspace.images(NAME)).read("1")
+        folder = workspace.dataset(NAME).images
+        assert (folder / told).read_bytes() == ImageFolder(folder).read("1")
     assert told == "1.jpg"
 
 
@@ -458,7 +459,7 @@ def test_an_image_that_was_taken_away_is_fetched_again(tmp_path: Path, server: F
     fill(server)
     fetch(workspace, server)
     before = (images(workspace), origins(workspace))
-    (workspace.images(NAME) / "2.jpg").unlink()
+    (workspace.dataset(NAME).images / "2.jpg").unlink()
     fetch(workspace, server)
     assert (images(workspace), origins(workspace)) == before
     assert server.answered == {
@@ -492,7 +493,7 @@ def test_no_more_requests_at_a_time_than_allowed(tmp_path: Path, server: FakeTmd
 def test_links_are_found_in_their_places(tmp_path: Path, server: FakeTmdb) -> None:
     workspace = films(tmp_path)
     fill(server)
-    own = workspace.dataset(NAME) / "links.csv"
+    own = workspace.dataset(NAME).folder / "links.csv"
     raw = tmp_path / "raw" / "movielens-latest-small" / "ml-latest-small" / "links.csv"
     raw.parent.mkdir(parents=True)
     own.rename(raw)
@@ -506,8 +507,10 @@ def test_links_are_found_in_their_places(tmp_path: Path, server: FakeTmdb) -> No
 
 def test_the_titles_file_may_hold_the_links(tmp_path: Path, server: FakeTmdb) -> None:
     workspace = films(tmp_path)
-    (workspace.dataset(NAME) / "links.csv").unlink()
-    write_text(workspace.titles(NAME), "item,title,genres,imdb_id,tmdb_id\n1,A (2000),X,01,100\n2,B (2000),X,02,\n")
+    (workspace.dataset(NAME).folder / "links.csv").unlink()
+    write_text(
+        workspace.dataset(NAME).titles, "item,title,genres,imdb_id,tmdb_id\n1,A (2000),X,01,100\n2,B (2000),X,02,\n"
+    )
     fill(server)
     summary = fetch(workspace, server)
     assert list(images(workspace)) == ["1.jpg"]
@@ -525,7 +528,7 @@ def test_the_titles_file_may_hold_the_links(tmp_path: Path, server: FakeTmdb) ->
 )
 def test_links_that_are_none(tmp_path: Path, server: FakeTmdb, text: str, message: str) -> None:
     workspace = films(tmp_path)
-    write_text(workspace.dataset(NAME) / "links.csv", text)
+    write_text(workspace.dataset(NAME).folder / "links.csv", text)
     with pytest.raises(DataError, match=message):
         fetch(workspace, server)
 
@@ -567,25 +570,25 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path: Path, serve
     fill(server, count)
     whole = films(tmp_path / "whole", count)
     fetch(whole, server)
-    expected = (images(whole), (whole.dataset(NAME) / f"{NAME}_posters.json").read_bytes())
+    expected = (images(whole), (whole.dataset(NAME).folder / f"{NAME}_posters.json").read_bytes())
     rng = random.Random(8)
     for attempt in range(10):
         workspace = films(tmp_path / f"killed{attempt}", count)
         server.requests.clear()
         server.answered.clear()
         while not _survives(workspace, server, rng.uniform(0.3, 1.2)):
-            for name, body in images(workspace).items() if workspace.images(NAME).is_dir() else ():
+            for name, body in images(workspace).items() if workspace.dataset(NAME).images.is_dir() else ():
                 assert name.startswith(".") or body == expected[0][name]
         assert images(workspace) == expected[0]
-        assert (workspace.dataset(NAME) / f"{NAME}_posters.json").read_bytes() == expected[1]
-        assert sorted(path.name for path in workspace.dataset(NAME).iterdir()) == sorted(
-            path.name for path in whole.dataset(NAME).iterdir()
+        assert (workspace.dataset(NAME).folder / f"{NAME}_posters.json").read_bytes() == expected[1]
+        assert sorted(path.name for path in workspace.dataset(NAME).folder.iterdir()) == sorted(
+            path.name for path in whole.dataset(NAME).folder.iterdir()
         )
 
 
 def _survives(workspace: Workspace, server: FakeTmdb, seconds: float) -> bool:
     """Whether the stage ended before it was killed after `seconds`; finished records aren't asked for again."""
-    log = workspace.dataset(NAME) / f"{NAME}_posters.json.partial.jsonl"
+    log = workspace.dataset(NAME).folder / f"{NAME}_posters.json.partial.jsonl"
     done = (
         [json.loads(line)["key"] for line in log.read_text().splitlines()[1:] if '"row"' in line]
         if log.exists()

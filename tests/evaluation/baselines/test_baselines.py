@@ -57,7 +57,7 @@ def freeze_by_hand(workspace: Workspace, split: str, targets: dict[str, str], ca
         if example.user_id in targets
     ]
     assert {example.user_id: example.target_id for example in examples} == targets
-    write_jsonl(workspace.candidates("shop", split, "uni3", 3, 42), candidate_rows(examples))
+    write_jsonl(workspace.dataset("shop").candidates(split, "uni3", 3, 42), candidate_rows(examples))
 
 
 def test_the_registry_is_what_the_settings_offer() -> None:
@@ -116,8 +116,8 @@ def test_the_stage_writes_a_run_for_each_baseline(sequences: Workspace) -> None:
     summary = baselines_stage.run(settings_of(sequences), sequences)
 
     assert [row[0] for row in summary.tables[0].rows] == ["random", "popularity", "markov", "chance"]
-    assert summary.artifact == sequences.results("shop")
-    popularity = read_run(sequences.run("shop", "popularity", "test_uni3_w3_s42"))
+    assert summary.artifact == sequences.dataset("shop").results
+    popularity = read_run(sequences.dataset("shop").run("popularity", "test_uni3_w3_s42"))
     first, second = popularity.rankings()
     # train.tsv: a 5, b 3, c 1; new never.
     assert first.scores == (5.0, 3.0, 1.0, 0.0)
@@ -128,13 +128,13 @@ def test_the_stage_writes_a_run_for_each_baseline(sequences: Workspace) -> None:
 def test_the_stage_leaves_finished_runs_alone(sequences: Workspace) -> None:
     freeze_by_hand(sequences, "test", {"1": "c", "2": "new"}, "a b c new")
     baselines_stage.run(settings_of(sequences, names="markov"), sequences)
-    manifest = sequences.run("shop", "markov", "test_uni3_w3_s42") / "manifest.json"
+    manifest = sequences.dataset("shop").run("markov", "test_uni3_w3_s42") / "manifest.json"
     before = manifest.read_bytes()
 
     assert "1 were there" in baselines_stage.run(settings_of(sequences), sequences).headline
     assert "nothing to do" in baselines_stage.run(settings_of(sequences), sequences).headline
     assert manifest.read_bytes() == before
-    write_text(sequences.split("shop", "train"), "1\ta c\n")
+    write_text(sequences.dataset("shop").split("train"), "1\ta c\n")
     with pytest.raises(ArtifactError, match="train has changed"):
         baselines_stage.run(settings_of(sequences), sequences)
     baselines_stage.run(settings_of(sequences, overwrite=True), sequences)
@@ -144,7 +144,7 @@ def test_the_stage_leaves_finished_runs_alone(sequences: Workspace) -> None:
 def test_other_cut_offs_are_told_without_ranking_again(sequences: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     freeze_by_hand(sequences, "test", {"1": "c", "2": "new"}, "a b c new")
     baselines_stage.run(settings_of(sequences, names="markov"), sequences)
-    folder = sequences.run("shop", "markov", "test_uni3_w3_s42")
+    folder = sequences.dataset("shop").run("markov", "test_uni3_w3_s42")
     rankings = (folder / "rankings.jsonl").read_bytes()
     monkeypatch.setattr(baselines_stage, "_rank", None)
     summary = baselines_stage.run(settings_of(sequences, names="markov", top_k="1,2"), sequences)
@@ -159,7 +159,7 @@ def test_other_cut_offs_are_told_without_ranking_again(sequences: Workspace, mon
 def test_the_limit_takes_a_slice_of_users_into_a_folder_of_its_own(sequences: Workspace) -> None:
     freeze_by_hand(sequences, "test", {"1": "c", "2": "new", "3": "d"}, "a b c d new")
     summary = baselines_stage.run(settings_of(sequences, limit=2, names="popularity"), sequences)
-    run = read_run(sequences.run("shop", "popularity", "test_uni3_w3_s42_limit2"))
+    run = read_run(sequences.dataset("shop").run("popularity", "test_uni3_w3_s42_limit2"))
     smallest = sorted("123", key=lambda user: uniform(42, "slice/test", user))[:2]
     assert [ranking.user_id for ranking in run.rankings()] == smallest != ["1", "2"]
     assert run.facts["slice"] == {"of": 3, "by": "users by hash of seed, split and user, seed 42"}
@@ -176,7 +176,7 @@ def test_a_slice_by_another_rule_is_no_finished_run(sequences: Workspace) -> Non
     freeze_by_hand(sequences, "test", {"1": "c", "2": "new", "3": "d"}, "a b c d new")
     settings = settings_of(sequences, limit=2, names="popularity")
     baselines_stage.run(settings, sequences)
-    path = sequences.run("shop", "popularity", "test_uni3_w3_s42_limit2") / "manifest.json"
+    path = sequences.dataset("shop").run("popularity", "test_uni3_w3_s42_limit2") / "manifest.json"
     manifest = read_json(path)
     del manifest["inputs"]["slice"]
     write_json(path, manifest)
@@ -186,15 +186,15 @@ def test_a_slice_by_another_rule_is_no_finished_run(sequences: Workspace) -> Non
 
 def test_held_out_targets_are_counted_for_test_and_not_for_validation(sequences: Workspace) -> None:
     held_out = next(str(user) for user in range(1000) if is_held_out(str(user)))
-    sequences.split("shop", "valid").unlink()
+    sequences.dataset("shop").split("valid").unlink()
     for split in ("train", "test"):
-        write_text(sequences.split("shop", split), f"{held_out}\ta b c\n")
+        write_text(sequences.dataset("shop").split(split), f"{held_out}\ta b c\n")
     for split in ("valid", "test"):
         freeze_by_hand(sequences, split, {held_out: "c"}, "a b c new")
         settings = settings_of(sequences, split=split, names="popularity")
         baselines_stage.run(settings, sequences)
     scores = {
-        split: next(read_run(sequences.run("shop", "popularity", f"{split}_uni3_w3_s42")).rankings()).scores
+        split: next(read_run(sequences.dataset("shop").run("popularity", f"{split}_uni3_w3_s42")).rankings()).scores
         for split in ("valid", "test")
     }
     assert scores == {"valid": (1.0, 1.0, 0.0, 0.0), "test": (1.0, 1.0, 1.0, 0.0)}
@@ -208,7 +208,7 @@ def test_the_train_split_is_refused(sequences: Workspace) -> None:
 
 def test_test_tsv_need_not_be_there(sequences: Workspace) -> None:
     freeze_by_hand(sequences, "test", {"1": "c"}, "a b c new")
-    sequences.split("shop", "test").unlink()
+    sequences.dataset("shop").split("test").unlink()
     assert baselines_stage.run(settings_of(sequences), sequences).tables
 
 

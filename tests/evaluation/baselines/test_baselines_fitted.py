@@ -40,9 +40,10 @@ def ring(tmp_path: Path) -> Workspace:
     walks = {user: [ITEMS[(7 * user + step) % 40] for step in range(9)] for user in range(120)}
     for split, part in (("train", slice(0, 8)), ("test", slice(1, 9))):
         write_text(
-            workspace.split("ring", split), "".join(f"{user}\t{' '.join(walk[part])}\n" for user, walk in walks.items())
+            workspace.dataset("ring").split(split),
+            "".join(f"{user}\t{' '.join(walk[part])}\n" for user, walk in walks.items()),
         )
-    write_text(workspace.titles("ring"), "item,title\n" + "".join(f"{item},Thing {item}\n" for item in ITEMS))
+    write_text(workspace.dataset("ring").titles, "item,title\n" + "".join(f"{item},Thing {item}\n" for item in ITEMS))
     return workspace
 
 
@@ -128,7 +129,7 @@ def test_the_best_point_on_validation_is_chosen_and_every_point_is_told(ring: Wo
 def test_interrupted_tuning_goes_on_after_the_last_point_and_ends_as_if_it_had_not_been_stopped(
     ring: Workspace, watched: Watched, stopped_at: int
 ) -> None:
-    folder = ring.processed("ring") / "baselines"
+    folder = ring.dataset("ring").processed / "baselines"
     whole = open_baseline("recency", fitting_of(ring), "valid")
     points, watched.fitted = watched.fitted, []
     assert points == [10, 1, 3, 30]
@@ -157,12 +158,12 @@ def test_points_that_were_judged_on_other_data_do_not_count(ring: Workspace, wat
     watched.stop = 30
     with pytest.raises(KeyboardInterrupt):
         open_baseline("recency", fitting_of(ring), "valid")
-    path = ring.split("ring", "train")
+    path = ring.dataset("ring").split("train")
     write_text(path, path.read_text(encoding="utf-8") + "900\ti1 i2 i3 i4 i5 i6\n")
     watched.stop, watched.fitted = None, []
     open_baseline("recency", fitting_of(ring), "valid")
     assert watched.fitted == [10, 1, 3, 30]
-    assert not list(ring.processed("ring").glob("baselines/*/*.partial.jsonl"))
+    assert not list(ring.dataset("ring").processed.glob("baselines/*/*.partial.jsonl"))
 
 
 def test_without_validation_users_the_first_point_is_used_and_told(ring: Workspace, judged: RecordLog) -> None:
@@ -194,7 +195,7 @@ def test_the_stage_ranks_with_window_and_full_history_and_the_cache_is_read(
     draw(CandidatesSettings(dataset="ring", root=str(ring.root), num_neg=9, min_inter=5), ring)
     summary = baselines_stage.run(settings_of(ring, names="textknn,popularity"), ring)
     assert [row[0] for row in summary.tables[0].rows] == ["textknn", "textknn-full", "popularity", "chance"]
-    run = read_run(ring.run("ring", "textknn-full", "test_uni9_w5_s42"))
+    run = read_run(ring.dataset("ring").run("textknn-full", "test_uni9_w5_s42"))
     assert (run.facts["baseline"], run.facts["history"]) == ("textknn", "full")
     assert len(run.facts["tuning"]["grid"]) == len(FAMILIES["textknn"].grid)
     assert read_json(run.folder / "manifest.json")["details"]["tuning"] == run.facts["tuning"]
@@ -228,8 +229,8 @@ def test_a_cache_scores_the_same_and_goes_stale_with_its_data(
     assert (first.baseline.score_items(asked, ITEMS) == again.baseline.score_items(asked, ITEMS)).all()
     assert again.tuning == first.tuning
 
-    text = ring.split("ring", "train").read_text()
-    write_text(ring.split("ring", "train"), text.replace("i5", "i6"))
+    text = ring.dataset("ring").split("train").read_text()
+    write_text(ring.dataset("ring").split("train"), text.replace("i5", "i6"))
     capsys.readouterr()
     assert not open_baseline(name, fitting_of(ring), "test").cached
     assert "is stale: the input train has changed" in capsys.readouterr().err

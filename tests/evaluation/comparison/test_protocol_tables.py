@@ -45,7 +45,7 @@ def rank(shop: Workspace, **knobs: object) -> Summary:
 
 
 def run_of(shop: Workspace, name: str, stem: str) -> Run:
-    return read_run(shop.run("shop", name, stem))
+    return read_run(shop.dataset("shop").run(name, stem))
 
 
 def verified(*runs: Run) -> bool:
@@ -60,7 +60,7 @@ def test_who_chose_the_negatives_has_no_figures_on_them(shop: Workspace) -> None
     assert [row[0] for row in table.rows] == ["markov", "random", "popularity", "chance"]
     assert set(table.rows[2][1:]) == {"n/a"}
     assert "n/a: popularity chose the negatives" in table.note
-    assert not shop.run("shop", "popularity", "test_hard3-popularity_w3_s42").exists()
+    assert not shop.dataset("shop").run("popularity", "test_hard3-popularity_w3_s42").exists()
     with pytest.raises(SettingsError, match="popularity chose the negatives of test_hard3-popularity_w3_s42"):
         rank(shop, negatives="hard", names="popularity")
 
@@ -111,7 +111,7 @@ def test_a_slice_is_named_with_its_figures_and_mixes_with_no_other(shop: Workspa
     leads = [ladder_section(measure(ladder, 42)).lead for ladder in ladders]
     assert "These are 3 of 4 users, drawn by hash." in leads[1]
     assert "drawn by hash" not in leads[0]
-    facts = read_json(shop.run("shop", "markov", "test_hard3-popularity_w3_s42_limit3") / "metrics.json")
+    facts = read_json(shop.dataset("shop").run("markov", "test_hard3-popularity_w3_s42_limit3") / "metrics.json")
     assert facts["slice"] == {"of": 4, "by": "users by hash of seed, split and user, seed 42"}
     assert facts["minimum_detectable"].keys() == facts["metrics"].keys()
 

@@ -27,7 +27,7 @@ FIRST, SECOND = (1.0, 0.0, -1.0, -2.0), (0.5, 1.0, -1.0, -2.0)
 def run_of(shop: Workspace, name: str, firsts: range) -> Run:
     """A model's RUN that ranks the target first for the users of `firsts` and second for all others."""
     settings = settings_of(shop, name)
-    path = shop.candidates("shop", "test", "uni3", 3, 42)
+    path = shop.dataset("shop").candidates("test", "uni3", 3, 42)
     examples = [example_of(str(user), "a") for user in range(USERS)]
     if not path.exists() or len(path.read_text().splitlines()) != USERS:
         freeze_lists(shop, examples)
@@ -72,9 +72,9 @@ def by_run(shop: Workspace, runs: Sequence[Run]) -> Table:
 
 def by_report(shop: Workspace) -> str:
     """The text of the page."""
-    write_text(shop.titles("shop"), "item,title\n" + "".join(f"{item},Thing {item}\n" for item in "abcdxy"))
+    write_text(shop.dataset("shop").titles, "item,title\n" + "".join(f"{item},Thing {item}\n" for item in "abcdxy"))
     for split in ("train", "valid", "test"):
-        write_text(shop.split("shop", split), "1\tx y a\n")
+        write_text(shop.dataset("shop").split(split), "1\tx y a\n")
     settings = ReportSettings(dataset="shop", root=str(shop.root), audit=False, cases=0)
     return (report.run(settings, shop).artifact or shop.root).with_suffix(".md").read_text(encoding="utf-8")
 

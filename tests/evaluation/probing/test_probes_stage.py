@@ -69,7 +69,7 @@ class Bench:
 
     @property
     def artifact(self) -> Path:
-        return self.workspace.run(DATASET, "tiny", STEM) / "probes.json"
+        return self.workspace.dataset(DATASET).run("tiny", STEM) / "probes.json"
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -100,9 +100,9 @@ def test_scores_are_those_of_one_forward_pass_for_each_answer(toy_copy: Workspac
     stage.run(settings, toy_copy)
     loaded = load(toy_copy, "tiny", device="cpu")
     encoder = Encoder.make(loaded.chat, Interactions.load(toy_copy, DATASET).catalogue, {}, 4096)
-    path = toy_copy.candidates(DATASET, "test", "uni9", WINDOW, 42)
+    path = toy_copy.dataset(DATASET).candidates("test", "uni9", WINDOW, 42)
     examples = {example.example_id: example for example in read_candidates(path)}
-    scores_path = toy_copy.run(DATASET, "tiny", STEM) / "probes.scores.jsonl"
+    scores_path = toy_copy.dataset(DATASET).run("tiny", STEM) / "probes.scores.jsonl"
     rows = {row["key"].split(":")[0]: row for row in read_jsonl(scores_path)}
     assert rows.keys() == {"plain", "rotated-1/2", "no-history", "title-mask"}
 
@@ -218,7 +218,7 @@ def write_traces(workspace: Workspace, words: str) -> int:
     records = [
         own(example.user_id, " ".join((*example.history, example.target_id)), reasoning=words) for example in examples
     ]
-    write_json(workspace.pseudo_cot(DATASET), records)
+    write_json(workspace.dataset(DATASET).pseudo_cot, records)
     return len(records)
 
 
@@ -238,7 +238,7 @@ def test_hints_are_probed_where_traces_are_and_again_when_they_change(bench: Ben
 def test_captions_are_swapped_where_prompts_hold_them(bench: Bench) -> None:
     items = Interactions.load(bench.workspace, DATASET).catalogue.ids
     rows = {item: {"title": "t", "caption": f"picture {number % 3}"} for number, item in enumerate(items)}
-    write_json(bench.workspace.captions(DATASET), rows)
+    write_json(bench.workspace.dataset(DATASET).captions, rows)
     found = bench.probe(probes="caption-swap", limit=20).facts["probes"]["caption-swap"]
     assert found["first_choice_kept"]["value"] == 1.0
     assert "no use of captions was found" in found["says"]

@@ -20,7 +20,7 @@ def told(run: Run, **changed: object) -> None:
         "num_users": run.facts["num_users"],
         "rows": {"ceiling": FIGURES},
     }
-    write_json(Workspace(run.folder.parents[3]).ceiling(run.facts["dataset"]), facts | changed)
+    write_json(Workspace(run.folder.parents[3]).dataset(run.facts["dataset"]).ceiling, facts | changed)
 
 
 def test_a_ceiling_stands_beneath_chance_with_the_metrics_it_has(make_run: WriteRun) -> None:

@@ -41,7 +41,7 @@ def log_of(folder: Path, column: str) -> list[float]:
 
 def test_one_two_and_three_processes_write_the_same_bytes(trained_copy: Workspace) -> None:
     """160 users are three chunks: with two processes one has more to do, with three each has one."""
-    folder = trained_copy.run(DATASET, "grpo", STEM)
+    folder = trained_copy.dataset(DATASET).run("grpo", STEM)
     written = []
     for processes in (1, 2, 3):
         evaluate = ("-m", "mllmrec", "evaluate", "--dataset", DATASET, "--root", trained_copy.root, "--tag", "grpo")
@@ -56,7 +56,7 @@ def test_one_two_and_three_processes_write_the_same_bytes(trained_copy: Workspac
 
 def test_what_a_launch_of_two_left_another_of_three_goes_on_with(trained_copy: Workspace) -> None:
     """One of two processes did its share; then three finish, and the first share isn't ranked again."""
-    folder = trained_copy.run(DATASET, "full", STEM)
+    folder = trained_copy.dataset(DATASET).run("full", STEM)
     evaluate = ("-m", "mllmrec", "evaluate", "--dataset", DATASET, "--root", trained_copy.root, "--tag", "full")
     launch(*evaluate, "--shard", "1/2")
     (log,) = folder.glob("*.partial.jsonl")

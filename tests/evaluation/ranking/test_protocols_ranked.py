@@ -48,7 +48,7 @@ def verified(run: Run) -> bool:
 
 
 def test_what_a_retriever_missed_a_model_can_not_find(shop: Workspace) -> None:
-    examples = read_candidates(shop.candidates(DATASET, "test", "rr8-popularity", WINDOW, 42))
+    examples = read_candidates(shop.dataset(DATASET).candidates("test", "rr8-popularity", WINDOW, 42))
     found = [example.target_id in example.candidates for example in examples]
     assert 0 < sum(found) < len(found)
     run = evaluate(shop)
@@ -75,7 +75,7 @@ def test_probes_ask_about_lists_without_a_target(shop: Workspace) -> None:
     knobs = {"dataset": DATASET, "root": str(shop.root), "device": "cpu", "limit": 9, "rotations": 3, **RERANK}
     probes = ("position", "popularity", "length", "shuffled", "no-history")
     stage.run(ProbeSettings.model_validate(knobs | {"probes": probes}), shop)
-    facts = read_json(shop.run(DATASET, "tiny", STEM) / "probes.json")
+    facts = read_json(shop.dataset(DATASET).run("tiny", STEM) / "probes.json")
     plain = evaluate(shop, limit=9, top_k="3,5,10")
     told = {name: bounds["value"] for name, bounds in plain.facts["metrics"].items()}
     assert {name: bounds["value"] for name, bounds in facts["metrics"].items()} == pytest.approx(told)

@@ -44,7 +44,7 @@ def evaluate(workspace: Workspace, **knobs: Any) -> Summary:
 
 
 def folder_of(workspace: Workspace, name: str, stem: str = STEM) -> Path:
-    return workspace.run(DATASET, name, stem)
+    return workspace.dataset(DATASET).run(name, stem)
 
 
 def scores_of(folder: Path) -> dict[str, list[float]]:
@@ -88,7 +88,7 @@ def test_scores_are_those_of_one_forward_pass_for_each_answer(workspace: Workspa
     evaluate(workspace, tag="full", limit=6)
     loaded = load(workspace, f"checkpoints/{DATASET}/full", device="cpu")
     encoder = Encoder.make(loaded.chat, Interactions.load(workspace, DATASET).catalogue, {}, 2048)
-    examples = sliced(read_candidates(workspace.candidates(DATASET, "test", "uni9", WINDOW, 42)), 6, 42)
+    examples = sliced(read_candidates(workspace.dataset(DATASET).candidates("test", "uni9", WINDOW, 42)), 6, 42)
     found = list(read_jsonl(folder_of(workspace, "full", f"{STEM}_limit6") / "rankings.jsonl"))
     for example, row in zip(examples, found, strict=True):
         task = encoder.scoring_task(example)
@@ -404,7 +404,7 @@ def test_a_limit_has_a_run_of_its_own(grpo_run: Path, workspace: Workspace) -> N
     limited = evaluated(workspace, tag="grpo", limit=70)
     assert limited.name == f"{STEM}_limit70"
     whole = scores_of(grpo_run)
-    examples = read_candidates(workspace.candidates(DATASET, "test", "uni9", WINDOW, 42))
+    examples = read_candidates(workspace.dataset(DATASET).candidates("test", "uni9", WINDOW, 42))
     assert list(scores_of(limited)) == [example.example_id for example in sliced(examples, 70, 42)]
     assert read_json(limited / "metrics.json")["slice"]["of"] == len(whole) == NUM_USERS
     assert all(scores == pytest.approx(whole[key], abs=1e-4) for key, scores in scores_of(limited).items())
@@ -444,7 +444,7 @@ def test_the_first_beam_is_the_first_answer(workspace: Workspace) -> None:
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
     loaded = load(workspace, checkpoint, device="cpu")
     encoder = Encoder.make(loaded.chat, Interactions.load(workspace, DATASET).catalogue, {}, 2048)
-    examples = read_candidates(workspace.candidates(DATASET, "test", "uni9", WINDOW, 42))
+    examples = read_candidates(workspace.dataset(DATASET).candidates("test", "uni9", WINDOW, 42))
     asked = {example.example_id: example for example in examples}
     rows = list(read_jsonl(folder / "rankings.jsonl"))
     assert any(any(row["scores"]) for row in rows)
@@ -481,7 +481,7 @@ def test_the_list_prompt_asks_for_all_in_one_answer(workspace: Workspace, monkey
 
 
 def test_candidates_of_our_own_by_path(workspace: Workspace, tmp_path: Path) -> None:
-    rows = list(read_jsonl(workspace.candidates(DATASET, "test", "uni9", WINDOW, 42)))[:10]
+    rows = list(read_jsonl(workspace.dataset(DATASET).candidates("test", "uni9", WINDOW, 42)))[:10]
     path = tmp_path / "test_uni9_w5_s1.jsonl"
     write_jsonl(path, rows)
     folder = evaluated(workspace, tag="full", candidates=str(path))
@@ -492,12 +492,12 @@ def test_candidates_of_our_own_by_path(workspace: Workspace, tmp_path: Path) -> 
 
 def test_a_cache_of_the_reference_is_ranked_with_our_prompts(workspace: Workspace) -> None:
     """The cache holds the reference's draw and prompts of its own; the scores are those of our legacy file."""
-    ours = workspace.candidates(DATASET, "test", "legacy-uni9", WINDOW, 42)
+    ours = workspace.dataset(DATASET).candidates("test", "legacy-uni9", WINDOW, 42)
     rows = [
         {"prompt": "something else", "target_id": row["target_id"], "candidates": row["candidates"]}
         for row in read_jsonl(ours)
     ]
-    cache = workspace.processed(DATASET) / "test_generate_seed42_neg9_int_5.json"
+    cache = workspace.dataset(DATASET).processed / "test_generate_seed42_neg9_int_5.json"
     write_json(cache, rows)
     from_cache = evaluated(workspace, tag="full", candidates=str(cache))
     from_ours = evaluated(workspace, tag="full", candidates=str(ours))
@@ -522,7 +522,7 @@ def test_the_window_is_inherited_and_another_one_refused(workspace: Workspace) -
 
 def test_a_candidate_file_of_another_window_is_refused(workspace: Workspace) -> None:
     draw_candidates(CandidatesSettings(dataset=DATASET, root=str(workspace.root), min_inter=6), workspace)
-    path = workspace.candidates(DATASET, "test", "uni9", 6, 42)
+    path = workspace.dataset(DATASET).candidates("test", "uni9", 6, 42)
     with pytest.raises(SettingsError, match=r"windows of 6 items, and full was trained with windows of 5"):
         evaluate(workspace, tag="full", candidates=str(path))
     evaluate(workspace, backbone="tiny", candidates=str(path), limit=2)
@@ -561,7 +561,7 @@ def test_a_crowded_prompt_is_told_in_the_metrics(workspace: Workspace) -> None:
     """A budget that holds the candidates but not all of the history: old history goes, and that is counted."""
     loaded = load(workspace, "tiny", device="cpu")
     encoder = Encoder.make(loaded.chat, Interactions.load(workspace, DATASET).catalogue, {}, 2048)
-    examples = read_candidates(workspace.candidates(DATASET, "test", "uni9", WINDOW, 42))[:4]
+    examples = read_candidates(workspace.dataset(DATASET).candidates("test", "uni9", WINDOW, 42))[:4]
     longest = max(len(encoder.prompt_ids(example)) for example in examples)
     folder = evaluated(workspace, backbone="tiny", min_inter=WINDOW, limit=4, max_prompt_tokens=longest - 3)
     budget = read_json(folder / "metrics.json")["budget"]

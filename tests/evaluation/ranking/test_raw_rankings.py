@@ -25,7 +25,7 @@ def map_all(workspace: Workspace, dataset: str) -> None:
     items = {item: f"raw/{item}" for line in loaded.test for item in line.items} | {
         item: f"raw/{item}" for item in loaded.catalogue
     }
-    RawIds(users=users, items=items).write(workspace.raw_ids(dataset))
+    RawIds(users=users, items=items).write(workspace.dataset(dataset).raw_ids)
 
 
 def check_raw(folder: Path) -> None:
@@ -69,7 +69,7 @@ def test_baselines_write_raw_ids_and_verify_doesnt_mind(toy_copy: Workspace) -> 
 def test_the_report_names_users_by_raw_ids(tmp_path: Path) -> None:
     workspace = make_report_world(tmp_path)
     map_all(workspace, REPORTED)
-    html = workspace.results(REPORTED) / "report.html"
+    html = workspace.dataset(REPORTED).results / "report.html"
     report(ReportSettings(dataset=REPORTED, root=str(tmp_path), cases=2, audit=False), workspace)
     assert "User user " not in html.read_text(encoding="utf-8")
     report(ReportSettings(dataset=REPORTED, root=str(tmp_path), cases=2, audit=False, raw_ids=True), workspace)

@@ -141,7 +141,7 @@ def test_metrics_that_are_no_object_are_named(make_run: WriteRun) -> None:
 def test_no_rankings_make_no_run(make_run: WriteRun, shop: Workspace) -> None:
     with pytest.raises(DataError, match="no rankings"):
         make_run(scores={})
-    assert not (shop.results("shop") / "hand" / "test_uni3_w3_s42" / "manifest.json").exists()
+    assert not (shop.dataset("shop").results / "hand" / "test_uni3_w3_s42" / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])

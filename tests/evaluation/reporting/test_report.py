@@ -85,7 +85,7 @@ def write(workspace: Workspace, dataset: str = DATASET, **knobs: Any) -> tuple[A
     """The summary, the HTML and the Markdown of a report."""
     settings = ReportSettings(dataset=dataset, root=str(workspace.root), **knobs)
     summary = run(settings, workspace, picture_of)
-    page = workspace.results(dataset) / "report.html"
+    page = workspace.dataset(dataset).results / "report.html"
     return summary, page.read_text(encoding="utf-8"), page.with_suffix(".md").read_text(encoding="utf-8")
 
 
@@ -94,7 +94,7 @@ def first_ladder(workspace: Workspace, metric: str = "NDCG@3") -> Ladder:
 
 
 def posters(workspace: Workspace) -> Posters:
-    return Posters(read_catalogue(workspace.titles(DATASET)), picture_of)
+    return Posters(read_catalogue(workspace.dataset(DATASET).titles), picture_of)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_the_ladder_climbs_from_the_weakest_baseline_to_the_last_model(world: Wo
     rows = page.table("run", "HR@1/uni9")
     labels = [row[0] for row in rows[1:]]
     assert labels[3:] == [*MODELS, "chance"]
-    values = [read_json(world.run(DATASET, name, RUN) / "metrics.json")["metrics"] for name in labels[:-1]]
+    values = [read_json(world.dataset(DATASET).run(name, RUN) / "metrics.json")["metrics"] for name in labels[:-1]]
     assert [each["NDCG@3"]["value"] for each in values[:3]] == sorted(each["NDCG@3"]["value"] for each in values[:3])
     for row, metrics in zip(rows[1:-1], values, strict=True):
         for column, cell in zip(rows[0][1:], row[1:], strict=True):
@@ -151,10 +151,10 @@ def test_the_overview_has_a_row_for_each_recommender_and_a_column_for_each_proto
     world: Workspace, page: Document
 ) -> None:
     rows = {row[0]: row[1:] for row in page.tables[0][1:]}
-    assert set(rows) == {path.name for path in world.results(DATASET).iterdir() if path.is_dir()} | {"chance"}
+    assert set(rows) == {path.name for path in world.dataset(DATASET).results.iterdir() if path.is_dir()} | {"chance"}
     for name, cells in rows.items():
         for protocol, cell in zip((RUN, "test_uni19_w5_s42"), cells, strict=True):
-            path = world.run(DATASET, name, protocol) / "metrics.json"
+            path = world.dataset(DATASET).run(name, protocol) / "metrics.json"
             told = read_json(path)["metrics"]["NDCG@3"] if path.exists() else None
             expected = f"{told['value']:.3f}\n{told['low']:.3f}–{told['high']:.3f}" if told else ""
             assert cell == (("0.213" if protocol == RUN else "0.107") if name == "chance" else expected)
@@ -184,7 +184,7 @@ def test_the_chooser_of_negatives_is_not_applicable_in_the_overview() -> None:
 def test_differences_are_those_of_the_rankings(world: Workspace, page: Document) -> None:
     rows = {row[0]: row for row in page.table("step", "MRR/uni9")[1:]}
     tiny, sft = (
-        [1 / row["rank"] for row in rows_of(world.run(DATASET, name, RUN) / "rankings.jsonl")]
+        [1 / row["rank"] for row in rows_of(world.dataset(DATASET).run(name, RUN) / "rankings.jsonl")]
         for name in ("tiny", "sft")
     )
     difference = math.fsum(sft) / len(sft) - math.fsum(tiny) / len(tiny)
@@ -257,7 +257,9 @@ def test_cases_tell_history_candidates_and_the_ranks_of_every_run(world: Workspa
     assert len(chosen) == 20
     shares = [float(re.findall(r"width:([\d.]+)%", each["style"])[0]) for each in page.named("i")]
     assert sum(shares) == pytest.approx(2000, abs=10)
-    ranks = {row["user_id"]: row["rank"] for row in rows_of(world.run(DATASET, "markov", RUN) / "rankings.jsonl")}
+    ranks = {
+        row["user_id"]: row["rank"] for row in rows_of(world.dataset(DATASET).run("markov", RUN) / "rankings.jsonl")
+    }
     told = re.findall(r"rank [\d.]+User (u\d+).*?markov\s+([\d.]+)", page.text, re.DOTALL)
     assert len(told) == 20
     assert all(float(rank) == ranks[user] for user, rank in told)
@@ -285,7 +287,7 @@ def test_another_run_can_be_shown_and_a_baseline_has_no_probabilities(world: Wor
 def test_histories_are_left_out_when_the_candidate_file_is_another_now(world_copy: Workspace) -> None:
     measured = measure(first_ladder(world_copy), 42)
     assert len(draw_cases(measured, world_copy, run="", count=5, seed=42).examples) == 5
-    path = world_copy.candidates(DATASET, "test", "uni9", 5, 42)
+    path = world_copy.dataset(DATASET).candidates("test", "uni9", 5, 42)
     write_text(path, path.read_text(encoding="utf-8") + "\n")
     drawn = draw_cases(measured, world_copy, run="", count=5, seed=42)
     assert drawn.examples == {}
@@ -304,7 +306,7 @@ def test_costs_add_up(page: Document) -> None:
 
 
 def test_what_tuning_and_fitting_of_a_baseline_took_is_among_the_costs(world_copy: Workspace) -> None:
-    folder = world_copy.processed(DATASET) / "baselines" / "itemknn_w5_s42" / "tuned"
+    folder = world_copy.dataset(DATASET).processed / "baselines" / "itemknn_w5_s42" / "tuned"
     folder.mkdir(parents=True)
     settings = BaselineFitSettings(dataset=DATASET, name="itemknn", root=str(world_copy.root))
     before = costs.read_made(world_copy, DATASET)
@@ -337,7 +339,7 @@ def test_validation_draws_the_expected_reward_where_there_is_one(world: Workspac
 
 
 def test_probes_are_drawn_and_told(world_copy: Workspace) -> None:
-    path = world_copy.run(DATASET, "grpo-cot", RUN) / "probes.json"
+    path = world_copy.dataset(DATASET).run("grpo-cot", RUN) / "probes.json"
     own = {"dataset": DATASET, "name": "grpo-cot", "protocol": "uni9", "candidates": RUN, "num_users": 120}
     by_place = probed(lambda seen: [-place for place in range(len(seen.candidates))])
     write_json(path, own | by_place)
@@ -360,7 +362,7 @@ def test_probes_are_drawn_and_told(world_copy: Workspace) -> None:
 
 
 def test_probes_that_were_altered_are_refused(world_copy: Workspace) -> None:
-    path = world_copy.run(DATASET, "grpo-cot", RUN) / "probes.json"
+    path = world_copy.dataset(DATASET).run("grpo-cot", RUN) / "probes.json"
     own = {"dataset": DATASET, "name": "grpo-cot", "protocol": "uni9", "candidates": RUN, "num_users": 120}
     write_json(path, own | probed(lambda seen: [-slot for slot in range(len(seen.candidates))]))
     settings = ProbeSettings(dataset=DATASET, root=str(world_copy.root), tag="grpo-cot")
@@ -400,12 +402,12 @@ def test_a_dataset_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_run_is_left_out_and_an_altered_or_incomplete_one_refused(world_copy: Workspace) -> None:
-    unfinished = world_copy.run(DATASET, "sft", RUN)
+    unfinished = world_copy.dataset(DATASET).run("sft", RUN)
     (unfinished / "manifest.json").unlink()
     ladders, left_out = read_ladders(world_copy, DATASET, "NDCG@3")
     assert left_out == [unfinished]
     assert "sft" not in [rung.label for rung in ladders[0].rungs]
-    path = world_copy.run(DATASET, "tiny", RUN) / "rankings.jsonl"
+    path = world_copy.dataset(DATASET).run("tiny", RUN) / "rankings.jsonl"
     write_text(path, "".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]))
     with pytest.raises(
         ArtifactError, match=r"tiny.* is no longer what `mllmrec evaluate` finished: rankings.jsonl was altered"
@@ -417,7 +419,7 @@ def test_an_unfinished_run_is_left_out_and_an_altered_or_incomplete_one_refused(
 
 
 def test_a_run_whose_metrics_were_altered_is_refused(world_copy: Workspace) -> None:
-    path = world_copy.run(DATASET, "grpo", RUN) / "metrics.json"
+    path = world_copy.dataset(DATASET).run("grpo", RUN) / "metrics.json"
     facts = read_json(path)
     facts["metrics"]["HR@1"]["value"] += 0.1
     write_json(path, facts)
@@ -426,8 +428,8 @@ def test_a_run_whose_metrics_were_altered_is_refused(world_copy: Workspace) -> N
 
 
 def test_a_leak_is_told_in_words(world_copy: Workspace) -> None:
-    test = world_copy.split(DATASET, "test").read_text(encoding="utf-8")
-    write_text(world_copy.split(DATASET, "train"), test)
+    test = world_copy.dataset(DATASET).split("test").read_text(encoding="utf-8")
+    write_text(world_copy.dataset(DATASET).split("train"), test)
     told = audit_section(world_copy, DATASET, 5).blocks[0]
     assert isinstance(told, Prose)
     assert told.tone == "alarm"

@@ -93,7 +93,7 @@ def rank(shop: Workspace, **knobs: object) -> Summary:
 @pytest.fixture
 def popularity(shop: Workspace) -> Run:
     rank(shop, names="popularity")
-    return read_run(shop.run("shop", "popularity", "test_full_w3_s42"))
+    return read_run(shop.dataset("shop").run("popularity", "test_full_w3_s42"))
 
 
 def verify(run: Run) -> Summary:
@@ -128,7 +128,7 @@ def test_an_item_without_a_title_can_be_a_target_and_is_a_candidate_of_others(tm
     shop = write_dataset(tmp_path, titles=titles, train=tsv(TRAIN), test=tsv(test))
     freeze_candidates(CandidatesSettings(dataset="shop", root=str(tmp_path), min_inter=3, negatives="all"), shop)
     rank(shop, names="popularity")
-    run = read_run(shop.run("shop", "popularity", "test_full_w3_s42"))
+    run = read_run(shop.dataset("shop").run("popularity", "test_full_w3_s42"))
     first, second = run.rankings()
     assert (first.rank, first.num_candidates, first.candidates[-1]) == (11.0, 11, "ghost")
     assert second.candidates[-1] == "ghost"
@@ -175,7 +175,7 @@ def test_what_contradicts_the_best_or_the_dataset_is_found(
 
 
 def test_lengths_are_on_trust_when_the_dataset_changed(shop: Workspace, popularity: Run) -> None:
-    write_text(shop.split("shop", "train"), tsv(TRAIN[:-1]))
+    write_text(shop.dataset("shop").split("train"), tsv(TRAIN[:-1]))
     summary = verify(popularity)
     assert summary.passed
     assert "how long each list was, because the dataset's files aren't those" in summary.tables[0].note
@@ -183,7 +183,10 @@ def test_lengths_are_on_trust_when_the_dataset_changed(shop: Workspace, populari
 
 def test_two_rankings_of_the_catalogue_can_be_compared(shop: Workspace, popularity: Run) -> None:
     rank(shop, names="markov,random")
-    runs = [popularity, *(read_run(shop.run("shop", name, "test_full_w3_s42")) for name in ("markov", "random"))]
+    runs = [
+        popularity,
+        *(read_run(shop.dataset("shop").run(name, "test_full_w3_s42")) for name in ("markov", "random")),
+    ]
     positions = paired_positions(runs)
     assert [each.num_candidates for each in positions[1]] == [10, 10, 10, 10]
     summary = compare.run(CompareSettings(runs=tuple(str(run.folder) for run in runs)), Workspace("."))
@@ -219,12 +222,12 @@ def test_a_kept_list_that_is_longer_than_its_list_is_refused(popularity: Run) ->
 def test_ordinary_lines_have_no_length(shop: Workspace) -> None:
     freeze_candidates(CandidatesSettings(dataset="shop", root=str(shop.root), min_inter=3, num_neg=3), shop)
     rank(shop, names="popularity", negatives="uniform", num_neg=3)
-    path = shop.run("shop", "popularity", "test_uni3_w3_s42") / "rankings.jsonl"
+    path = shop.dataset("shop").run("popularity", "test_uni3_w3_s42") / "rankings.jsonl"
     assert all("num_candidates" not in json.loads(line) for line in path.read_text().splitlines())
 
 
 def test_the_file_of_questions_is_frozen_like_any_other(shop: Workspace, popularity: Run) -> None:
-    path = shop.candidates("shop", "test", "full", 3, 42)
+    path = shop.dataset("shop").candidates("test", "full", 3, 42)
     assert popularity.facts["candidates_sha256"] == sha256(path)
     facts = read_json(popularity.folder / "metrics.json")
     write_json(popularity.folder / "metrics.json", facts | {"candidates_sha256": "0" * 64})

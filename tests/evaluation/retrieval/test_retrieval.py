@@ -185,10 +185,10 @@ def test_a_retriever_whose_library_is_missing_names_the_one_that_installs_it(
 
 def test_the_default_retriever_keeps_the_short_stem(tmp_path: Path) -> None:
     settings = RetrieveSettings(dataset="shop", root=str(tmp_path))
-    path = ListsName.asked(settings).path(Workspace(tmp_path), "shop")
+    path = ListsName.asked(settings).path(Workspace(tmp_path).dataset("shop"))
     assert (settings.retriever, path.name) == ("itemknn", "test_hard19_w10_s42.jsonl")
     rerank = RetrieveSettings(dataset="shop", root=str(tmp_path), rerank=True)
-    assert ListsName.asked(rerank).path(Workspace(tmp_path), "shop").name == "test_rr100_w10_s42.jsonl"
+    assert ListsName.asked(rerank).path(Workspace(tmp_path).dataset("shop")).name == "test_rr100_w10_s42.jsonl"
 
 
 def test_a_finished_file_is_left_alone_and_its_manifest_tells_how_it_was_made(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_finished_file_is_left_alone_and_its_manifest_tells_how_it_was_made(tm
 def test_a_file_of_other_training_data_is_refused_wherever_it_is_named(tmp_path: Path) -> None:
     workspace = shop(tmp_path, [("u", ["i0", "i3", "i4"])])
     path = freeze(workspace).artifact
-    write_text(workspace.split("shop", "train"), tsv(POPULAR[:-1]))
+    write_text(workspace.dataset("shop").split("train"), tsv(POPULAR[:-1]))
     knobs = {"dataset": "shop", "root": str(tmp_path), "min_inter": 3, "num_neg": 3}
     named = RunSettings.model_validate(knobs | {"negatives": "hard", "retriever": "popularity"})
     given = RunSettings.model_validate(knobs | {"candidates": str(path)})

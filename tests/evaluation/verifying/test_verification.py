@@ -167,7 +167,7 @@ def test_a_line_that_is_no_json_is_found(make_run: WriteRun) -> None:
 
 def test_another_candidate_file_is_found(make_run: WriteRun, shop: Workspace) -> None:
     run = make_run()
-    path = shop.candidates("shop", "test", "uni3", 3, 42)
+    path = shop.dataset("shop").candidates("test", "uni3", 3, 42)
     write_jsonl(path, candidate_rows([*(example_of(u, t) for u, t in TARGETS.items()), example_of("5", "a")]))
     found = failed(verify(run))
     assert len(found["candidate file"]) == 2
@@ -177,7 +177,7 @@ def test_another_candidate_file_is_found(make_run: WriteRun, shop: Workspace) ->
 def test_lists_that_nothing_vouches_for_are_verified_under_their_foreign_name(
     shop: Workspace, make_run: WriteRun
 ) -> None:
-    manifest_path(shop.candidates("shop", "test", "uni3", 3, 42)).unlink()
+    manifest_path(shop.dataset("shop").candidates("test", "uni3", 3, 42)).unlink()
     run = make_run()
     assert verify(run).passed
     edit_json(run.folder / "metrics.json", lambda facts: facts.update(protocol="uni3"))
@@ -310,7 +310,7 @@ def test_length_normalised_metrics_follow_from_their_places(shop: Workspace, sho
 
 def test_the_candidate_file_is_found_or_asked_for(make_run: WriteRun, shop: Workspace) -> None:
     run = make_run()
-    path = shop.candidates("shop", "test", "uni3", 3, 42)
+    path = shop.dataset("shop").candidates("test", "uni3", 3, 42)
     moved = path.rename(shop.root / "elsewhere.jsonl")
     with pytest.raises(ArtifactError, match=r"ranked test_uni3_w3_s42, which is no longer there.* --candidates"):
         verify(run)
@@ -401,7 +401,7 @@ def test_all_orders_of_tied_candidates_average_to_the_same_figures() -> None:
 def test_examples_come_from_the_file_alone(make_run: WriteRun, shop: Workspace) -> None:
     """A RUN of the same users on lists of another order doesn't pass for one of the frozen file."""
     run = make_run()
-    path = shop.candidates("shop", "test", "uni3", 3, 42)
+    path = shop.dataset("shop").candidates("test", "uni3", 3, 42)
     swapped: list[RankingExample] = [example_of(user, target, "badc") for user, target in TARGETS.items()]
     write_jsonl(path, candidate_rows(swapped))
     assert len(failed(verify(run))["same lists as the candidate file"]) == 4

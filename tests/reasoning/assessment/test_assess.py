@@ -20,7 +20,6 @@ from mllmrec.errors import ArtifactError, DataError, SettingsError
 from mllmrec.reasoning.assessment.stage import run
 from mllmrec.records import Summary, Trace
 from mllmrec.settings.texts import AssessSettings
-from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.workspace import Workspace, read_json, write_json, write_text
 
@@ -44,7 +43,7 @@ def assess(workspace: Workspace, dataset: str = DATASET, **knobs: Any) -> Summar
 
 
 def assessed(workspace: Workspace, dataset: str = DATASET) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = read_json(workspace.assessed_cot(dataset))
+    rows: list[dict[str, Any]] = read_json(workspace.dataset(dataset).assessed_cot)
     return rows
 
 
@@ -100,7 +99,7 @@ def test_what_is_told_and_kept_adds_up_and_is_drawn(gallery: Workspace) -> None:
     write_traces(gallery, list(planted().values()))
     summary = assess(gallery)
     rows = assessed(gallery)
-    manifest = Manifest.read(gallery.assessed_cot(DATASET))
+    manifest = Manifest.read(gallery.dataset(DATASET).assessed_cot)
     assert manifest is not None
     assert manifest.counts["in"] == manifest.counts["done"] == len(rows) == 72
     kept, left_out = manifest.counts["kept"], manifest.counts["left_out"]
@@ -111,7 +110,7 @@ def test_what_is_told_and_kept_adds_up_and_is_drawn(gallery: Workspace) -> None:
     assert fates["kept"] == str(kept)
     assert fates["names the target's title"] == "8"
     assert "prediction consistency" in summary.warnings[-1]
-    picture = gallery.results(DATASET) / "assessed_cot.png"
+    picture = gallery.dataset(DATASET).results / "assessed_cot.png"
     drawn = picture.read_bytes()
     assert drawn.startswith(b"\x89PNG")
     assert len(drawn) > 20_000
@@ -134,7 +133,7 @@ def test_of_traces_that_say_the_same_the_one_about_its_own_history_stays(gallery
 @pytest.mark.usefixtures("no_picture")
 def test_records_keep_what_they_held_in_the_order_of_the_file(gallery: Workspace) -> None:
     write_traces(gallery, traces())
-    before: list[dict[str, Any]] = read_json(gallery.refined_cot(DATASET))
+    before: list[dict[str, Any]] = read_json(gallery.dataset(DATASET).refined_cot)
     assess(gallery)
     rows = assessed(gallery)
     added = {"scores", "confidence", "keep", "reason"}
@@ -148,7 +147,7 @@ def test_another_choice_decides_anew_without_assessing_again(
 ) -> None:
     write_traces(gallery, list(planted().values()))
     assess(gallery, keep=0.5)
-    path = gallery.assessed_cot(DATASET)
+    path = gallery.dataset(DATASET).assessed_cot
     first = path.read_bytes()
     monkeypatch.setattr("mllmrec.reasoning.assessment.stage._assess", lambda *_: pytest.fail("assessed again"))
     assert "nothing to do" in assess(gallery, keep=0.5).headline
@@ -172,9 +171,9 @@ def test_other_scores_are_refused_until_overwritten(gallery: Workspace) -> None:
     assess(gallery)
     with pytest.raises(ArtifactError, match=r"seed was 42 and is now 7.*--overwrite"):
         assess(gallery, seed=7)
-    first = gallery.assessed_cot(DATASET).read_bytes()
+    first = gallery.dataset(DATASET).assessed_cot.read_bytes()
     assess(gallery, seed=7, overwrite=True)
-    assert gallery.assessed_cot(DATASET).read_bytes() != first
+    assert gallery.dataset(DATASET).assessed_cot.read_bytes() != first
     write_traces(gallery, traces()[:-1])
     with pytest.raises(ArtifactError, match="the input traces has changed"):
         assess(gallery, seed=7)
@@ -191,13 +190,13 @@ def test_a_larger_limit_extends_to_the_same_bytes(gallery: Workspace, tmp_path: 
     assert len(assessed(gallery)) == 30
     assess(gallery, limit=50)
     assess(gallery)
-    assert gallery.assessed_cot(DATASET).read_bytes() == whole.assessed_cot(DATASET).read_bytes()
+    assert gallery.dataset(DATASET).assessed_cot.read_bytes() == whole.dataset(DATASET).assessed_cot.read_bytes()
 
 
 @pytest.mark.usefixtures("no_picture")
 def test_drafts_are_assessed_where_nothing_is_refined(gallery: Workspace) -> None:
     write_traces(gallery, [replace(each, reasoning=each.reasoning.replace("Step ", "Part ")) for each in traces()])
-    gallery.refined_cot(DATASET).rename(gallery.pseudo_cot(DATASET))
+    gallery.dataset(DATASET).refined_cot.rename(gallery.dataset(DATASET).pseudo_cot)
     assess(gallery)
     assert {row["scores"]["steps"] for row in assessed(gallery)} == {None}
     assert any(row["keep"] for row in assessed(gallery))
@@ -212,7 +211,7 @@ def test_records_of_the_reference_are_verified_and_get_an_example_id(gallery: Wo
         reference(20 + at, each.user_id, " ".join((*each.history, each.target_id)), "")
         for at, each in enumerate(traces()[20:23])
     ]
-    write_json(gallery.refined_cot(DATASET), [*right, *wrong, *failed])
+    write_json(gallery.dataset(DATASET).refined_cot, [*right, *wrong, *failed])
     summary = assess(gallery)
     rows = assessed(gallery)
     assert [row["example_id"] for row in rows] == [each.example_id for each in traces()[:23]]
@@ -222,14 +221,14 @@ def test_records_of_the_reference_are_verified_and_get_an_example_id(gallery: Wo
 
 def test_a_stale_trace_of_ours_is_an_error(gallery: Workspace) -> None:
     rows = [own(each.user_id, " ".join((*each.history, each.target_id))) for each in traces()]
-    write_json(gallery.refined_cot(DATASET), [*rows, own("u0-0", "101 103 102 104 105")])
+    write_json(gallery.dataset(DATASET).refined_cot, [*rows, own("u0-0", "101 103 102 104 105")])
     with pytest.raises(DataError, match=r"1 of its traces can't be joined to train\.tsv"):
         assess(gallery)
-    assert not gallery.assessed_cot(DATASET).exists()
+    assert not gallery.dataset(DATASET).assessed_cot.exists()
 
 
 def test_a_file_without_a_trace_of_the_train_split_is_refused(gallery: Workspace) -> None:
-    write_json(gallery.refined_cot(DATASET), [reference(900, "u0-0", "101 102 103 104 105")])
+    write_json(gallery.dataset(DATASET).refined_cot, [reference(900, "u0-0", "101 102 103 104 105")])
     with pytest.raises(DataError, match=r"none of its traces belongs to a window of the train split.*mismatched"):
         assess(gallery)
 
@@ -238,13 +237,13 @@ def test_a_file_without_a_trace_of_the_train_split_is_refused(gallery: Workspace
 def test_traces_that_were_written_with_the_answer_in_view_are_told(gallery: Workspace) -> None:
     spans = [(each.user_id, " ".join((*each.history, each.target_id)), each.reasoning) for each in traces()]
     rows = [own(user, span, reasoning=text, answer_conditioned=at < 7) for at, (user, span, text) in enumerate(spans)]
-    write_json(gallery.refined_cot(DATASET), rows)
+    write_json(gallery.dataset(DATASET).refined_cot, rows)
     assert "7 traces were written with the target in view" in assess(gallery).warnings[0]
 
 
 @pytest.mark.usefixtures("no_picture")
 def test_validation_users_stay_out(gallery: Workspace) -> None:
-    gallery.split(DATASET, "valid").unlink()
+    gallery.dataset(DATASET).split("valid").unlink()
     write_traces(gallery, traces())
     summary = assess(gallery)
     held_out = 72 - len(assessed(gallery))
@@ -256,7 +255,7 @@ def test_validation_users_stay_out(gallery: Workspace) -> None:
 def test_half_a_surrogate_pair_in_a_trace_does_no_harm(gallery: Workspace) -> None:
     each = traces()[0]
     row = own(each.user_id, " ".join((*each.history, each.target_id)), reasoning=each.reasoning + " \ud83d")
-    write_text(gallery.refined_cot(DATASET), json.dumps([row]))
+    write_text(gallery.dataset(DATASET).refined_cot, json.dumps([row]))
     assess(gallery, keep=1.0)
     assert assessed(gallery)[0]["reasoning"].endswith(" ?")
 
@@ -269,7 +268,7 @@ def test_training_gets_what_was_kept(gallery: Workspace) -> None:
     assess(gallery, keep=0.5)
     interactions = Interactions.load(gallery, DATASET)
     examples = questions(interactions.train, "train", 5)[0]
-    hints = read_hints(DatasetFiles(gallery, DATASET), interactions, examples, HintDraw(share=1.0, seed=42))
+    hints = read_hints(gallery.dataset(DATASET), interactions, examples, HintDraw(share=1.0, seed=42))
     assert hints.texts == {row["example_id"]: row["reasoning"].strip() for row in assessed(gallery) if row["keep"]}
 
 

@@ -29,12 +29,12 @@ COUNT = 1500
 @pytest.mark.real_data
 def test_blind_traces_pass_and_planted_leaks_do_not(real_data: Path, tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    workspace.dataset("movielens").mkdir(parents=True)
+    workspace.dataset("movielens").folder.mkdir(parents=True)
     for name in ("train.tsv", "test.tsv", "movielens_titles.csv"):
-        shutil.copy(real_data / "movielens" / name, workspace.dataset("movielens"))
+        shutil.copy(real_data / "movielens" / name, workspace.dataset("movielens").folder)
     pseudo_cot.run(PseudoCotSettings(dataset="movielens", root=str(tmp_path), limit=COUNT), workspace)
     interactions = Interactions.load(workspace, "movielens")
-    blind = [trace for trace, _ in TraceJoin(workspace.pseudo_cot("movielens"), interactions)]
+    blind = [trace for trace, _ in TraceJoin(workspace.dataset("movielens").pseudo_cot, interactions)]
     judge = LeakageJudge(interactions.catalogue, {}, TfidfEmbedder(), 42)
 
     def reasons(ending: Callable[[Trace], str]) -> Counter[str | None]:

@@ -41,7 +41,7 @@ def assess(workspace: Workspace, **knobs: Any) -> Summary:
 
 
 def assessed(workspace: Workspace) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = read_json(workspace.assessed_cot(DATASET))
+    rows: list[dict[str, Any]] = read_json(workspace.dataset(DATASET).assessed_cot)
     return rows
 
 
@@ -62,7 +62,7 @@ def toy_traces(workspace: Workspace, count: int | None = None) -> list[Trace]:
             )
         )
     rows = [own(each.user_id, " ".join((*each.history, each.target_id)), reasoning=each.reasoning) for each in written]
-    write_json(workspace.pseudo_cot(DATASET), rows)
+    write_json(workspace.dataset(DATASET).pseudo_cot, rows)
     return written
 
 
@@ -72,7 +72,7 @@ def test_every_trace_is_judged_by_a_scorer_that_never_saw_its_user(toy_copy: Wor
     written = toy_traces(toy_copy, 40)
     with pytest.raises(SettingsError, match="were trained on by every scorer: a saw part 1/2"):
         assess(toy_copy, scorer="a")
-    assert not toy_copy.assessed_cot(DATASET).exists()
+    assert not toy_copy.dataset(DATASET).assessed_cot.exists()
     summary = assess(toy_copy)
     interactions = Interactions.load(toy_copy, DATASET)
     loaded = load(toy_copy, "tiny", device="cpu")
@@ -89,7 +89,7 @@ def test_every_trace_is_judged_by_a_scorer_that_never_saw_its_user(toy_copy: Wor
         assert row["scores"]["lift_error"] == pytest.approx(expected.error, abs=1e-5)
         assert 0 < row["scores"]["prediction"] < 1
     assert sum(row["reason"] == "names the target's title" for row in assessed(toy_copy)) == 4
-    manifest = Manifest.read(toy_copy.assessed_cot(DATASET))
+    manifest = Manifest.read(toy_copy.dataset(DATASET).assessed_cot)
     assert manifest is not None
     assert {"a model", "b model", "template", "traces", "train", "titles", "rules"} == manifest.inputs.keys()
     assert manifest.details["usage"]["scored"] == 36
@@ -106,12 +106,12 @@ def test_a_prompt_beyond_the_budget_is_a_failure_with_its_reason(toy_copy: Works
         " ".join((*written[0].history, written[0].target_id)),
         reasoning="antidisestablishmentarianism " * 600,
     )
-    rows = read_json(toy_copy.pseudo_cot(DATASET))
-    write_json(toy_copy.pseudo_cot(DATASET), [long, *rows[1:]])
+    rows = read_json(toy_copy.dataset(DATASET).pseudo_cot)
+    write_json(toy_copy.dataset(DATASET).pseudo_cot, [long, *rows[1:]])
     summary = assess(toy_copy)
     assert len(assessed(toy_copy)) == 39
     assert ("failed: its prompt doesn't fit the scorer", "1", "2.5%") in summary.tables[0].rows
-    manifest = Manifest.read(toy_copy.assessed_cot(DATASET))
+    manifest = Manifest.read(toy_copy.dataset(DATASET).assessed_cot)
     assert manifest is not None
     assert manifest.details["failures"] == {written[0].example_id: "its prompt doesn't fit the scorer"}
     assert "nothing to do" in assess(toy_copy).headline
@@ -129,7 +129,7 @@ def test_adapters_and_full_models_may_judge_together(toy_copy: Workspace) -> Non
     rows = [row for row in assessed(toy_copy) if row["reason"] != "names the target's title"]
     assert len(rows) == 18
     assert all(row["scores"]["lift"] is not None for row in rows)
-    manifest = Manifest.read(toy_copy.assessed_cot(DATASET))
+    manifest = Manifest.read(toy_copy.dataset(DATASET).assessed_cot)
     assert manifest is not None
     assert {"a model", "a adapter", "b model"} < manifest.inputs.keys()
 
@@ -158,7 +158,7 @@ def wait_for_work(process: subprocess.Popen[bytes], log: Path) -> None:
 
 def kill_at_random(workspace: Workspace, dataset: str, times: int, within: float, **knobs: Any) -> None:
     """Start and kill some time after the first new record; every record that was there stays."""
-    artifact = workspace.assessed_cot(dataset)
+    artifact = workspace.dataset(dataset).assessed_cot
     log, moments = partial(artifact), generator(0, "kill", dataset)
     for _ in range(times):
         before = log.read_bytes() if log.exists() else b""
@@ -181,8 +181,8 @@ def test_ten_kills_change_nothing(tmp_path: Path) -> None:
     finish(start(whole, "gallery"))
     kill_at_random(killed, "gallery", 10, 0.03)
     finish(start(killed, "gallery"))
-    assert killed.assessed_cot("gallery").read_bytes() == whole.assessed_cot("gallery").read_bytes()
-    assert not partial(killed.assessed_cot("gallery")).exists()
+    assert killed.dataset("gallery").assessed_cot.read_bytes() == whole.dataset("gallery").assessed_cot.read_bytes()
+    assert not partial(killed.dataset("gallery").assessed_cot).exists()
 
 
 @pytest.mark.slow
@@ -191,14 +191,14 @@ def test_kills_while_scoring_change_nothing_and_score_nothing_twice(toy_copy: Wo
         sft(toy_copy, tag, fold)
     toy_traces(toy_copy, 100)
     assess(toy_copy)
-    first = toy_copy.assessed_cot(DATASET).read_bytes()
-    before = Manifest.read(toy_copy.assessed_cot(DATASET))
-    for path in toy_copy.dataset(DATASET).glob("*assessed_cot.json*"):
+    first = toy_copy.dataset(DATASET).assessed_cot.read_bytes()
+    before = Manifest.read(toy_copy.dataset(DATASET).assessed_cot)
+    for path in toy_copy.dataset(DATASET).folder.glob("*assessed_cot.json*"):
         path.unlink()
     kill_at_random(toy_copy, DATASET, 2, 0.4, **KNOBS)
     finish(start(toy_copy, DATASET, **KNOBS))
-    assert toy_copy.assessed_cot(DATASET).read_bytes() == first
-    after = Manifest.read(toy_copy.assessed_cot(DATASET))
+    assert toy_copy.dataset(DATASET).assessed_cot.read_bytes() == first
+    after = Manifest.read(toy_copy.dataset(DATASET).assessed_cot)
     assert before is not None
     assert after is not None
     assert after.details["usage"]["scored"] == before.details["usage"]["scored"] == 90
@@ -211,12 +211,12 @@ def test_processes_of_a_launch_write_the_same_bytes(toy_copy: Workspace, size: i
         sft(toy_copy, tag, fold)
     toy_traces(toy_copy, 40)
     assess(toy_copy)
-    first = toy_copy.assessed_cot(DATASET).read_bytes()
-    for path in toy_copy.dataset(DATASET).glob("*assessed_cot.json*"):
+    first = toy_copy.dataset(DATASET).assessed_cot.read_bytes()
+    for path in toy_copy.dataset(DATASET).folder.glob("*assessed_cot.json*"):
         path.unlink()
     launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}")
     finish(start(toy_copy, DATASET, *launcher, **KNOBS))
-    assert toy_copy.assessed_cot(DATASET).read_bytes() == first
+    assert toy_copy.dataset(DATASET).assessed_cot.read_bytes() == first
 
 
 @pytest.mark.slow
@@ -224,7 +224,7 @@ def test_a_second_process_is_refused_with_the_owner(tmp_path: Path) -> None:
     gallery = make_gallery(tmp_path / "workspace")
     write_traces(gallery, traces())
     first = start(gallery, "gallery")
-    wait_for_work(first, partial(gallery.assessed_cot("gallery")))
+    wait_for_work(first, partial(gallery.dataset("gallery").assessed_cot))
     first.send_signal(signal.SIGSTOP)
     second = start(gallery, "gallery")
     _, told = second.communicate(timeout=60)

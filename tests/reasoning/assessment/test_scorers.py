@@ -108,8 +108,8 @@ def test_a_base_that_is_gone_or_has_changed_is_refused(toy_copy: Workspace, chan
 
 
 def test_another_dataset_counts_only_where_it_is_the_same_file(toy_copy: Workspace) -> None:
-    shutil.copytree(toy_copy.dataset(DATASET), toy_copy.dataset("other"))
-    same = sha256(toy_copy.split("other", "train"))
+    shutil.copytree(toy_copy.dataset(DATASET).folder, toy_copy.dataset("other").folder)
+    same = sha256(toy_copy.dataset("other").split("train"))
     base = sft(toy_copy, "elsewhere", dataset="other", train="0" * 64)
     sft(toy_copy, "a", "1/2", model=str(base))
     assert choose(toy_copy, "a")[0].folds == {"1/2"}

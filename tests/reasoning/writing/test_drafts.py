@@ -33,7 +33,7 @@ def reference_record(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def drafts_of(workspace: Workspace, records: list[dict[str, Any]]) -> Drafts:
-    path = workspace.pseudo_cot(DATASET)
+    path = workspace.dataset(DATASET).pseudo_cot
     write_json(path, records, indent=1)
     return Drafts(path, Interactions.load(workspace, DATASET))
 
@@ -69,10 +69,10 @@ def test_drafts_about_validation_users_are_left_out(tmp_path: Path) -> None:
 def test_own_drafts_that_no_longer_fit_are_refused(tmp_path: Path) -> None:
     workspace = make_shop(tmp_path)
     run(PseudoCotSettings(dataset=DATASET, root=str(tmp_path), min_inter=WINDOW), workspace)
-    path = workspace.split(DATASET, "train")
+    path = workspace.dataset(DATASET).split("train")
     path.write_text(re.sub(r" \d+\n", " 407\n", path.read_text(encoding="utf-8"), count=3), encoding="utf-8")
     with pytest.raises(DataError, match=r"of its traces can't be joined to train.tsv"):
-        Drafts(workspace.pseudo_cot(DATASET), Interactions.load(workspace, DATASET))
+        Drafts(workspace.dataset(DATASET).pseudo_cot, Interactions.load(workspace, DATASET))
 
 
 @pytest.mark.parametrize("records", [[], [reference_record(1, line_idx=2)], [reference_record(1, reasoning="")]])

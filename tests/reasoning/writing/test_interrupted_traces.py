@@ -80,7 +80,8 @@ def workspaces(verb: str, tmp_path: Path) -> tuple[Workspace, Workspace]:
 def test_ten_kills_change_nothing(verb: str, tmp_path: Path) -> None:
     whole, killed = workspaces(verb, tmp_path)
     paths = [
-        shop.pseudo_cot(DATASET) if verb == "pseudo-cot" else shop.refined_cot(DATASET) for shop in (whole, killed)
+        shop.dataset(DATASET).pseudo_cot if verb == "pseudo-cot" else shop.dataset(DATASET).refined_cot
+        for shop in (whole, killed)
     ]
     finish(start(verb, whole.root, tmp_path / "asked-whole"))
 
@@ -105,7 +106,7 @@ def test_ten_kills_change_nothing(verb: str, tmp_path: Path) -> None:
 def test_a_second_process_is_refused_while_the_first_works(tmp_path: Path) -> None:
     _, shop = workspaces("pseudo-cot", tmp_path)
     first = start("pseudo-cot", shop.root, tmp_path / "asked")
-    log = partial(shop.pseudo_cot(DATASET))
+    log = partial(shop.dataset(DATASET).pseudo_cot)
     while not log.exists():
         time.sleep(0.01)
     second = start("pseudo-cot", shop.root, tmp_path / "asked-too")
@@ -128,6 +129,7 @@ def test_two_processes_of_a_launch_share_the_work(verb: str, tmp_path: Path) -> 
     asked = [(tmp_path / name).read_text(encoding="utf-8").split() for name in ("asked-alone", "asked")]
     assert sorted(asked[0]) == sorted(asked[1]), "each is asked for by one process"
     paths = [
-        shop.pseudo_cot(DATASET) if verb == "pseudo-cot" else shop.refined_cot(DATASET) for shop in (alone, shared)
+        shop.dataset(DATASET).pseudo_cot if verb == "pseudo-cot" else shop.dataset(DATASET).refined_cot
+        for shop in (alone, shared)
     ]
     assert paths[0].read_bytes() == paths[1].read_bytes()

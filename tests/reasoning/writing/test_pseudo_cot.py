@@ -37,7 +37,7 @@ def asked(workspace: Workspace, teacher: ScriptedTeacher, **knobs: Any) -> Summa
 
 
 def written(workspace: Workspace) -> list[dict[str, Any]]:
-    return list(read_json(workspace.pseudo_cot(DATASET)))
+    return list(read_json(workspace.dataset(DATASET).pseudo_cot))
 
 
 @pytest.mark.parametrize("mode", ["last", "all"])
@@ -49,7 +49,7 @@ def test_every_training_window_gets_a_record_that_joins(tmp_path: Path, mode: st
     records = written(workspace)
     assert [row["example_id"] for row in records] == [example.example_id for example in examples]
     assert len(records) == {"last": 24, "all": 72}[mode] == summary.facts["done"]
-    joined = TraceJoin(workspace.pseudo_cot(DATASET), interactions)
+    joined = TraceJoin(workspace.dataset(DATASET).pseudo_cot, interactions)
     assert [trace.example_id for trace, _ in joined] == [example.example_id for example in examples]
     assert joined.counts == {"joined": len(records)}
 
@@ -76,7 +76,7 @@ def test_validation_users_and_short_lines_get_none_and_blank_lines_count_as_line
     held_out = next(f"v{number}" for number in range(100) if is_held_out(f"v{number}"))
     short = next(f"s{number}" for number in range(100) if not is_held_out(f"s{number}"))
     workspace = make_shop(tmp_path, {held_out: TRAIN["visitor-0z"], short: ["100", "101"], **TRAIN})
-    path = workspace.split(DATASET, "train")
+    path = workspace.dataset(DATASET).split("train")
     path.write_text("\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
     summary = run(chosen(workspace), workspace)
     assert {row["user_id"] for row in written(workspace)} == set(TRAIN)
@@ -90,7 +90,7 @@ def test_profile_uses_captions_where_they_are_and_where_they_are_wanted(tmp_path
         workspace = make_shop(tmp_path / name)
         run(chosen(workspace, **knobs), workspace)
         texts[name] = [row["reasoning"] for row in written(workspace)]
-        manifest = Manifest.read(workspace.pseudo_cot(DATASET))
+        manifest = Manifest.read(workspace.dataset(DATASET).pseudo_cot)
         assert manifest is not None
         assert ("captions" in manifest.inputs) == (name != "off")
     assert texts["auto"] == texts["on"] != texts["off"]
@@ -204,7 +204,7 @@ def test_a_draft_too_short_is_asked_again_once_then_recorded(tmp_path: Path) -> 
     summary = asked(workspace, teacher)
     assert len(teacher.asked) == 2 * 24
     assert len(written(workspace)) == 23 == summary.facts["done"]
-    manifest = Manifest.read(workspace.pseudo_cot(DATASET))
+    manifest = Manifest.read(workspace.dataset(DATASET).pseudo_cot)
     assert manifest is not None
     assert manifest.counts["failed_by_reason"] == {"fewer than 15 words": 1}
     assert manifest.details["usage"]["calls"] == 48
@@ -221,7 +221,7 @@ def test_failures_past_the_limit_fail_the_stage_and_keep_what_is_done(tmp_path: 
     half = ScriptedTeacher(lambda request: draft_of(request) if "Bel" in request.text else None)
     with pytest.raises(BackendError, match="truncated"):
         asked(workspace, half, max_failure_share=0.1)
-    assert not workspace.pseudo_cot(DATASET).exists()
+    assert not workspace.dataset(DATASET).pseudo_cot.exists()
     rest = ScriptedTeacher(draft_of)
     asked(workspace, rest, retry_failed=True)
     assert 0 < len(rest.asked) < 24
@@ -234,7 +234,7 @@ def test_a_larger_limit_extends_to_the_same_bytes(tmp_path: Path) -> None:
     run(chosen(grown, limit=5), grown)
     assert len(written(grown)) == 5
     run(chosen(grown), grown)
-    assert grown.pseudo_cot(DATASET).read_bytes() == whole.pseudo_cot(DATASET).read_bytes()
+    assert grown.dataset(DATASET).pseudo_cot.read_bytes() == whole.dataset(DATASET).pseudo_cot.read_bytes()
     assert run(chosen(grown), grown).headline.endswith("nothing to do.")
 
 
@@ -243,11 +243,11 @@ def test_other_settings_or_inputs_are_refused(tmp_path: Path) -> None:
     run(chosen(workspace), workspace)
     with pytest.raises(ArtifactError, match="windows was 'last' and is now 'all'"):
         run(chosen(workspace, windows="all"), workspace)
-    workspace.captions(DATASET).unlink()
+    workspace.dataset(DATASET).captions.unlink()
     with pytest.raises(ArtifactError, match="captions has changed"):
         run(chosen(workspace), workspace)
     run(chosen(workspace, overwrite=True), workspace)
-    assert not partial(workspace.pseudo_cot(DATASET)).exists()
+    assert not partial(workspace.dataset(DATASET).pseudo_cot).exists()
 
 
 def test_a_dry_run_tells_calls_and_tokens_and_does_nothing(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_dry_run_tells_calls_and_tokens_and_does_nothing(tmp_path: Path) -> No
     assert dict(table.rows)["calls"] == "7"
     assert dict(table.rows)["tokens out, at most"] == f"{7 * 256:,}"
     assert teacher.asked == []
-    assert not workspace.pseudo_cot(DATASET).exists()
+    assert not workspace.dataset(DATASET).pseudo_cot.exists()
     assert dict(run(chosen(workspace, dry_run=True), workspace).tables[0].rows)["calls"] == "0"
 
 
@@ -278,7 +278,7 @@ def test_a_local_model_is_opened_and_what_it_writes_is_checked(toy_copy: Workspa
     """Random weights write no draft of a user's taste: every record says why there is none, and all is counted."""
     knobs = {"backend": "huggingface", "model": "tiny", "images": "off", "max_new_tokens": 24, "max_failure_share": 1.0}
     summary = run(PseudoCotSettings(dataset="toy", root=str(toy_copy.root), min_inter=5, limit=3, **knobs), toy_copy)
-    manifest = Manifest.read(toy_copy.pseudo_cot("toy"))
+    manifest = Manifest.read(toy_copy.dataset("toy").pseudo_cot)
     assert manifest is not None
     assert summary.facts["in"] == 3 <= manifest.details["usage"]["calls"]
     assert set(manifest.counts["failed_by_reason"]) <= {"truncated", "empty", "fewer than 15 words"}

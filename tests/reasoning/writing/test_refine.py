@@ -54,11 +54,11 @@ def refined(workspace: Workspace, teacher: ScriptedTeacher, **knobs: Any) -> Sum
 
 
 def written(workspace: Workspace) -> list[dict[str, Any]]:
-    return list(read_json(workspace.refined_cot(DATASET)))
+    return list(read_json(workspace.dataset(DATASET).refined_cot))
 
 
 def manifest_of(workspace: Workspace) -> Manifest:
-    manifest = Manifest.read(workspace.refined_cot(DATASET))
+    manifest = Manifest.read(workspace.dataset(DATASET).refined_cot)
     assert manifest is not None
     return manifest
 
@@ -66,21 +66,21 @@ def manifest_of(workspace: Workspace) -> Manifest:
 def test_each_draft_becomes_four_steps_in_the_order_of_lines(tmp_path: Path) -> None:
     workspace, teacher = drafted(tmp_path), ScriptedTeacher(steps_of)
     summary = refined(workspace, teacher)
-    drafts, records = list(read_json(workspace.pseudo_cot(DATASET))), written(workspace)
+    drafts, records = list(read_json(workspace.dataset(DATASET).pseudo_cot)), written(workspace)
     assert [row["example_id"] for row in records] == [row["example_id"] for row in drafts]
     assert [row["line_idx"] for row in records] == list(range(24))
     assert all(four_steps(row["reasoning"]) == row["reasoning"] for row in records)
     assert {row["writer"] for row in records} == {"scripted"}
     assert summary.facts["done"] == 24
     assert summary.warnings == ()
-    joined = TraceJoin(workspace.refined_cot(DATASET), Interactions.load(workspace, DATASET))
+    joined = TraceJoin(workspace.dataset(DATASET).refined_cot, Interactions.load(workspace, DATASET))
     assert len(list(joined)) == 24
 
 
 def test_the_writer_sees_titles_captions_and_the_draft(tmp_path: Path) -> None:
     workspace, teacher = drafted(tmp_path), ScriptedTeacher(steps_of)
     refined(workspace, teacher)
-    draft = read_json(workspace.pseudo_cot(DATASET))[0]["reasoning"]
+    draft = read_json(workspace.dataset(DATASET).pseudo_cot)[0]["reasoning"]
     first = TRAIN["visitor-0z"][-WINDOW]
     assert f"1. {catalogue().title(first)} | its image: {captions()[first]}" in teacher.texts[0]
     assert f"A draft about this user:\n{draft}" in teacher.texts[0]
@@ -155,7 +155,7 @@ def test_a_larger_limit_extends_to_the_same_bytes_without_asking_twice(tmp_path:
     refined(grown, first, limit=9)
     refined(grown, second)
     assert (len(first.asked), len(second.asked)) == (9, 15)
-    assert grown.refined_cot(DATASET).read_bytes() == whole.refined_cot(DATASET).read_bytes()
+    assert grown.dataset(DATASET).refined_cot.read_bytes() == whole.dataset(DATASET).refined_cot.read_bytes()
     assert refined(grown, ScriptedTeacher(steps_of)).headline.endswith("nothing to do.")
 
 
@@ -166,8 +166,8 @@ def test_changed_drafts_or_prompts_are_refused(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ArtifactError, match="template has changed"):
         refined(workspace, ScriptedTeacher(steps_of))
     monkeypatch.undo()
-    drafts = read_json(workspace.pseudo_cot(DATASET))
-    write_json(workspace.pseudo_cot(DATASET), drafts[:-1])
+    drafts = read_json(workspace.dataset(DATASET).pseudo_cot)
+    write_json(workspace.dataset(DATASET).pseudo_cot, drafts[:-1])
     with pytest.raises(ArtifactError, match="drafts has changed"):
         refined(workspace, ScriptedTeacher(steps_of))
 
@@ -175,9 +175,9 @@ def test_changed_drafts_or_prompts_are_refused(tmp_path: Path, monkeypatch: pyte
 def test_drafts_written_from_other_captions_are_told(tmp_path: Path) -> None:
     workspace = make_shop(tmp_path)
     pseudo_cot.run(PseudoCotSettings(dataset=DATASET, root=str(tmp_path), min_inter=WINDOW), workspace)
-    shown = read_json(workspace.captions(DATASET))
+    shown = read_json(workspace.dataset(DATASET).captions)
     shown["100"]["caption"] = "A paper boat."
-    write_json(workspace.captions(DATASET), shown)
+    write_json(workspace.dataset(DATASET).captions, shown)
     (warning,) = refined(workspace, ScriptedTeacher(steps_of)).warnings
     assert "written from other captions" in warning
 
@@ -185,11 +185,11 @@ def test_drafts_written_from_other_captions_are_told(tmp_path: Path) -> None:
 def test_the_references_drafts_are_read_and_misfits_told(tmp_path: Path) -> None:
     workspace = make_shop(tmp_path)
     ours = drafted(tmp_path / "ours")
-    records = list(read_json(ours.pseudo_cot(DATASET)))
+    records = list(read_json(ours.dataset(DATASET).pseudo_cot))
     for row in records:
         del row["example_id"], row["writer"], row["answer_conditioned"]
     records[5]["line_idx"], records[6]["line_idx"] = 6, 5
-    write_json(workspace.pseudo_cot(DATASET), records)
+    write_json(workspace.dataset(DATASET).pseudo_cot, records)
     summary = refined(workspace, ScriptedTeacher(steps_of))
     assert summary.facts["done"] == 22
     assert summary.facts["drafts"] == {"joined": 22, "mismatched": 2}
@@ -209,7 +209,7 @@ def test_a_dry_run_counts_and_a_budget_stops(tmp_path: Path) -> None:
     (table,) = refined(workspace, teacher, dry_run=True, price_in=0.5).tables
     assert dict(table.rows)["calls"] == "24"
     assert teacher.asked == []
-    assert not workspace.refined_cot(DATASET).exists()
+    assert not workspace.dataset(DATASET).refined_cot.exists()
     with pytest.raises(BackendError, match="budget"):
         refined(workspace, teacher, price_out=10_000.0, budget=3.0)
     asked = len(teacher.asked)

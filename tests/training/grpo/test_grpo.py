@@ -179,7 +179,7 @@ def test_saying_what_is_inherited_is_the_same_as_leaving_it_out(trained_copy: Wo
     assert summary.facts["steps"] == 1
     before = Manifest.read(trained_copy.checkpoint(DATASET, "said"))
     assert "nothing to do" in align(trained_copy, tag="said", limit=4).headline
-    write_text(trained_copy.captions(DATASET), "{}")
+    write_text(trained_copy.dataset(DATASET).captions, "{}")
     assert "nothing to do" in align(trained_copy, tag="said", limit=4, min_inter=WINDOW).headline
     assert Manifest.read(trained_copy.checkpoint(DATASET, "said")) == before
 

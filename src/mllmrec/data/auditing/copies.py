@@ -164,7 +164,7 @@ def _copies_finding(
 
 def check_twins(material: Material) -> Iterator[Finding]:
     """The lines of each split whose target has a twin before it."""
-    images = material.workspace.images(material.dataset)
+    images = material.files.images
     kinds = {"title": same_title(material.interactions.catalogue), "image": same_image(images)}
     for kind, groups in kinds.items():
         for split in SPLITS:

@@ -275,9 +275,9 @@ def _faults(material: Material, named: ListsName, file: CandidateFile, version: 
 
 def _is_readable(material: Material, named: ListsName) -> bool:
     """Whether all that a draw depends on was read; what wasn't is a finding of its own."""
-    interactions, there = material.interactions, material.workspace
+    interactions, there = material.interactions, material.files
     missing = [split for split in SPLITS if not interactions.lines(split)]
-    closed = any(there.split(material.dataset, split).exists() for split in missing)
+    closed = any(there.split(split).exists() for split in missing)
     return bool(interactions.catalogue) and not closed and named.split not in missing
 
 

@@ -37,7 +37,7 @@ from mllmrec.data.traces import holds, read_content, was_conditioned
 from mllmrec.errors import DataError, MllmrecError
 from mllmrec.records import RankingExample, Split
 from mllmrec.storage.json_streams import read_list
-from mllmrec.storage.workspace import ID_PATTERN, Workspace, read_json, require
+from mllmrec.storage.workspace import ID_PATTERN, DatasetFiles, Workspace, read_json, require
 
 Content = TypeVar("Content")
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -51,8 +51,7 @@ COMPARED_WORDS = 40
 class Material:
     """A dataset under audit. `wrong` gathers the findings on files that can't be read as what they should be."""
 
-    workspace: Workspace
-    dataset: str
+    files: DatasetFiles
     window: int
     interactions: Interactions
     captions: CaptionFile
@@ -107,7 +106,7 @@ class Material:
         return [path for path in self._processed(".json") if CacheName.parse(path)]
 
     def _processed(self, suffix: str) -> list[Path]:
-        folder = self.workspace.processed(self.dataset)
+        folder = self.files.processed
         paths = sorted(folder.iterdir()) if folder.is_dir() else []
         return [path for path in paths if path.suffix == suffix and ".partial." not in path.name]
 
@@ -115,18 +114,18 @@ class Material:
 def load(workspace: Workspace, dataset: str, window: int) -> Material:
     """Read a dataset; the training file and the titles must be there, all else may be absent."""
     require_dataset(workspace, dataset)
-    require(workspace.split(dataset, "train"), "The training file", PREPARE)
-    require(workspace.titles(dataset), "The titles file", PREPARE)
+    files = workspace.dataset(dataset)
+    require(files.split("train"), "The training file", PREPARE)
+    require(files.titles, "The titles file", PREPARE)
     wrong: list[Finding] = []
-    splits = {split: attempt(workspace.split(dataset, split), read_lines, wrong) or [] for split in SPLITS}
-    held_out = not workspace.split(dataset, "valid").exists()
+    splits = {split: attempt(files.split(split), read_lines, wrong) or [] for split in SPLITS}
+    held_out = not files.split("valid").exists()
     if held_out:
         splits["valid"] = [line for line in splits["train"] if is_held_out(line.user_id)]
-    catalogue = attempt(workspace.titles(dataset), read_catalogue, wrong) or Catalogue([])
-    traces = [workspace.assessed_cot(dataset), workspace.refined_cot(dataset), workspace.pseudo_cot(dataset)]
+    catalogue = attempt(files.titles, read_catalogue, wrong) or Catalogue([])
+    traces = [files.assessed_cot, files.refined_cot, files.pseudo_cot]
     return Material(
-        workspace=workspace,
-        dataset=dataset,
+        files=files,
         window=window,
         interactions=Interactions(
             train=splits["train"],
@@ -135,7 +134,7 @@ def load(workspace: Workspace, dataset: str, window: int) -> Material:
             catalogue=catalogue,
             held_out=held_out,
         ),
-        captions=attempt(workspace.captions(dataset), read_caption_file, wrong) or CaptionFile(),
+        captions=attempt(files.captions, read_caption_file, wrong) or CaptionFile(),
         traces=[file for path in traces if (file := attempt(path, read_trace_file, wrong)) is not None],
         wrong=wrong,
     )

@@ -121,7 +121,7 @@ def _target_in_history(lines: list[Line], where: str, weight: AuditVerdict) -> F
 
 def _weight_of_repeats(material: Material) -> AuditVerdict:
     """A warning where repeats are kept: where `prepare` says so, or where other items are repeated too."""
-    manifest = attempt(material.workspace.card(material.dataset), Manifest.read, material.wrong)
+    manifest = attempt(material.files.card, Manifest.read, material.wrong)
     settings = manifest.result_settings if manifest is not None else None
     if isinstance(settings, dict) and "drop_repeats" in settings:
         return "leak" if settings["drop_repeats"] else "warning"

@@ -149,7 +149,7 @@ class TargetKinds:
     def _features(self) -> dict[str, Floats]:
         material, catalogue = self.material, self.material.interactions.catalogue
         titles = [catalogue[item].title if item in catalogue else "" for item in self._index]
-        images = image_names(material.workspace.images(material.dataset))
+        images = image_names(material.files.images)
         return {
             TITLE: np.array([bool(title) for title in titles], dtype=float),
             CAPTION: np.array([item in material.captions.captions for item in self._index], dtype=float),

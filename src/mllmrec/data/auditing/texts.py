@@ -49,7 +49,7 @@ KNOWN_LATER = (
 def check_captions(material: Material) -> Iterator[Finding]:
     """Captions that name their own title, that hold a trace, and entries that are no captions."""
     captions, odd = material.captions.captions, material.captions.odd
-    name = material.workspace.captions(material.dataset).name
+    name = material.files.captions.name
     if not captions and not odd:
         return
     yield judged(
@@ -124,7 +124,7 @@ def _finding(material: Material, split: Split, targets: set[str], marks: Mapping
             if chance < level:
                 what = f"the word {mark!r}" if mark else "a caption"
                 distinctive.append(f"{what}: {len(items) - others:,} targets have it, {others:,} other items")
-    name = material.workspace.captions(material.dataset).name
+    name = material.files.captions.name
     return judged(
         TARGETS_ALONE,
         f"{name}, targets of {name_of(material, split)}",

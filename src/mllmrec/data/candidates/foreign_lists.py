@@ -45,7 +45,7 @@ def foreign_examples(
     lists = read_foreign_lists(path)
     if settings.import_first:
         lists = [replace(own, items=own.items[: settings.import_first]) for own in lists]
-    lists = in_dataset_ids(lists, RawIds.read(workspace.raw_ids(settings.dataset)))
+    lists = in_dataset_ids(lists, RawIds.read(workspace.dataset(settings.dataset).raw_ids))
     by_user: dict[str, list[RankingExample]] = {}
     for example in asked:
         by_user.setdefault(example.user_id, []).append(example)

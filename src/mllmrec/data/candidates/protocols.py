@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple, cast, get_args
 from mllmrec.records import Split
 from mllmrec.settings.data import DEFAULT_RETRIEVER, CandidatesSettings, Negatives, Random, RetrieveSettings
 from mllmrec.settings.evaluation import RunSettings
-from mllmrec.storage.workspace import Workspace
+from mllmrec.storage.workspace import DatasetFiles
 
 Kind = Literal[Negatives, "foreign"]
 """How the items beside a target come about: as --negatives names it, or `foreign`."""
@@ -212,9 +212,9 @@ class ListsName(NamedTuple):
             return None
         return cls(cast(Split, parts[1]), protocol, int(parts[3]), int(parts[4]))
 
-    def path(self, workspace: Workspace, dataset: str) -> Path:
+    def path(self, files: DatasetFiles) -> Path:
         """The file of this name."""
-        return workspace.candidates(dataset, self.split, self.protocol.stem, self.window, self.seed)
+        return files.candidates(self.split, self.protocol.stem, self.window, self.seed)
 
 
 class CacheName(NamedTuple):

@@ -15,7 +15,6 @@ from mllmrec.data.sequences import Interactions, Line, require_dataset
 from mllmrec.errors import ArtifactError
 from mllmrec.records import RankingExample, Split, Summary
 from mllmrec.settings.data import CandidatesSettings, RetrieveSettings
-from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.locks import locking
 from mllmrec.storage.manifests import drop_marker, finished, hash_files, making, unmark, write_manifest
 from mllmrec.storage.workspace import Workspace, sha256, write_jsonl
@@ -41,7 +40,7 @@ def lists_path(settings: CandidatesSettings | RetrieveSettings, workspace: Works
     Raises ArtifactError where there is no dataset: the lock of the file would make its folder.
     """
     require_dataset(workspace, settings.dataset)
-    return ListsName.asked(settings).path(workspace, settings.dataset)
+    return ListsName.asked(settings).path(workspace.dataset(settings.dataset))
 
 
 @locking(lists_path)
@@ -49,7 +48,7 @@ def run(settings: CandidatesSettings, workspace: Workspace) -> Summary:
     """Write processed/<split>_<protocol>_w<min_inter>_s<seed>.jsonl."""
     started = time.monotonic()
     path = lists_path(settings, workspace)
-    sources = DatasetFiles(workspace, settings.dataset).source_hashes()
+    sources = workspace.dataset(settings.dataset).source_hashes()
     inputs = {**sources, **hash_files(**_imported_file(settings))}
     if finished(path, settings, inputs) is not None:
         drop_marker(path)

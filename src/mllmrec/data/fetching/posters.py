@@ -49,11 +49,12 @@ Poster = tuple[dict[str, Any], bytes, str]
 def run_images(settings: FetchImagesSettings, workspace: Workspace) -> Summary:
     """Fill images/ and write <dataset>_posters.json. Raises BackendError where TMDB can't be reached or refuses."""
     started, dataset = time.monotonic(), settings.dataset
-    catalogue = read_catalogue(require(workspace.titles(dataset), "The titles file", PREPARE))
-    links = find_links(workspace, dataset, catalogue, settings.links)
+    files = workspace.dataset(dataset)
+    catalogue = read_catalogue(require(files.titles, "The titles file", PREPARE))
+    links = find_links(files, catalogue, settings.links)
     known = _linked(catalogue, links)
     keys = known[: settings.limit]
-    folder = ImagesFolder(workspace.images(dataset), workspace.dataset(dataset) / f"{dataset}_posters.json")
+    folder = ImagesFolder(files.images, files.folder / f"{dataset}_posters.json")
     with open_work(folder.origins, settings, hash_files(links=links.path), folder.recall) as work:
         if work.nothing_to_do(keys):
             headline = f"{folder.origins.name} tells the origin of every poster there is; nothing to do."

@@ -27,7 +27,7 @@ from mllmrec.data.quoting import csv_rows, read_text
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import ArtifactError, BackendError, DataError
 from mllmrec.settings.resources import FetchImagesSettings
-from mllmrec.storage.workspace import Workspace, require
+from mllmrec.storage.workspace import DatasetFiles, require
 
 BACKOFF_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 120.0
@@ -207,17 +207,17 @@ class Links:
     tmdb_ids: dict[str, str]
 
 
-def find_links(workspace: Workspace, dataset: str, catalogue: Catalogue, given: str | None) -> Links:
+def find_links(files: DatasetFiles, catalogue: Catalogue, given: str | None) -> Links:
     """The links in `given`, else in data/<dataset>/links.csv, the titles file, or the only links.csv under raw/."""
     if given is not None:
         what = "The file of links to TMDB"
         return read_links(require(Path(given).expanduser(), what, "Give links.csv of a MovieLens release by --links."))
-    own = workspace.dataset(dataset) / "links.csv"
+    own = files.folder / "links.csv"
     if own.exists():
         return read_links(own)
     if titled := _titled(catalogue):
-        return Links(path=workspace.titles(dataset), tmdb_ids=titled)
-    paths = sorted((workspace.root / "raw").glob("**/links.csv"))
+        return Links(path=files.titles, tmdb_ids=titled)
+    paths = sorted((files.workspace.root / "raw").glob("**/links.csv"))
     if len(paths) == 1:
         return read_links(paths[0])
     several = f"; there are {len(paths)} under raw/: {', '.join(map(str, paths))}" if paths else ""

@@ -25,8 +25,7 @@ from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import DataError, SettingsError
 from mllmrec.records import Item
 from mllmrec.settings.data import PrepareSettings
-from mllmrec.storage.dataset_files import SPLITS, DatasetFiles
-from mllmrec.storage.workspace import ID_PATTERN, replacing
+from mllmrec.storage.workspace import ID_PATTERN, SPLITS, DatasetFiles, replacing
 
 BREAKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 

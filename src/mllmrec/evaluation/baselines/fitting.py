@@ -38,7 +38,6 @@ from mllmrec.evaluation.ranking.rankings import position_of, ranking_of
 from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample, Split
 from mllmrec.settings.evaluation import BaselineFitSettings
-from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.locks import locked
 from mllmrec.storage.log_lines import header_of, log_of_its_own
 from mllmrec.storage.manifests import Manifest, altered, differences, hash_files, unmark, write_manifest
@@ -109,9 +108,10 @@ def fit_inputs(name: str, fitting: Fitting) -> dict[str, str]:
     family, workspace = FAMILIES[name], fitting.workspace
     if not family.tuned:
         return {}
-    inputs = DatasetFiles(workspace, fitting.dataset).source_hashes(("train", "valid"))
+    files = workspace.dataset(fitting.dataset)
+    inputs = files.source_hashes(("train", "valid"))
     if family.reads_texts:
-        inputs |= hash_files(captions=workspace.captions(fitting.dataset))
+        inputs |= hash_files(captions=files.captions)
         inputs["embedder"] = fitting.embedder
     return inputs | {"grid": hashlib.sha256(json.dumps(family.grid, sort_keys=True).encode()).hexdigest()}
 
@@ -242,7 +242,7 @@ def _settings(name: str, fitting: Fitting) -> BaselineFitSettings:
 
 
 def _folder(name: str, fitting: Fitting) -> Path:
-    processed = fitting.workspace.processed(fitting.dataset)
+    processed = fitting.workspace.dataset(fitting.dataset).processed
     return processed / "baselines" / f"{name}_w{fitting.window}_s{fitting.seed}"
 
 

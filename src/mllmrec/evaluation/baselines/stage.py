@@ -79,7 +79,7 @@ def run(settings: BaselinesSettings, workspace: Workspace) -> Summary:
     known = {0: "", len(runs): "; nothing to do, all were there"}.get(num_there, f"; {num_there} were there")
     return Summary(
         headline=f"Ranked the candidates of {len(question.window):,} users with {', '.join(names)}{known}.",
-        artifact=workspace.results(settings.dataset),
+        artifact=workspace.dataset(settings.dataset).results,
         tables=(results_table(runs),),
         facts={"runs": [str(made.folder) for made in runs]},
     )
@@ -123,7 +123,7 @@ def _runs_of(
     """The RUNs of one baseline, and how many of them were there. It is fitted only when one is missing."""
     own = settings.model_copy(update={"names": (name,)})
     fitted_on = {"train": "train", **({"valid": "valid"} if question.split == "valid" else {})}
-    files = {role: fitting.workspace.split(fitting.dataset, split) for role, split in fitted_on.items()}
+    files = {role: fitting.workspace.dataset(fitting.dataset).split(split) for role, split in fitted_on.items()}
     inputs = hash_files(candidates=question.candidates, **files) | fit_inputs(name, fitting) | slice_input(settings)
     runs, num_there, fitted = [], 0, None
     for run_name, examples in question.histories(name, settings.history).items():

@@ -15,8 +15,7 @@ from mllmrec.errors import DataError
 from mllmrec.evaluation.comparison.statistics import Interval
 from mllmrec.evaluation.ranking.runs import Run
 from mllmrec.records import Table
-from mllmrec.storage.dataset_files import DatasetFiles
-from mllmrec.storage.workspace import read_json
+from mllmrec.storage.workspace import DatasetFiles, read_json
 
 NOTE = "ceiling: what the best possible ranker would reach on these lists, from the law of the made-up world."
 

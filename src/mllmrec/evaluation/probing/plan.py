@@ -23,8 +23,7 @@ from mllmrec.evaluation.probing.conditions import CHANGES, HINTED, PLAIN, UNHINT
 from mllmrec.evaluation.probing.groups import rotations_for
 from mllmrec.evaluation.ranking.chunks import CHUNK_USERS
 from mllmrec.records import RankingExample
-from mllmrec.storage.dataset_files import DatasetFiles
-from mllmrec.storage.workspace import Workspace
+from mllmrec.storage.workspace import DatasetFiles
 
 NO_CAPTIONS = "the prompts hold no captions (the model was trained without, or `mllmrec caption` has not run)"
 NO_TRACES = "there are no traces of the training split to give as hints (`mllmrec pseudo-cot` writes them)"
@@ -134,10 +133,10 @@ def hinted_examples(
     return HintedExamples(examples=examples, hints=hints)
 
 
-def trace_file(workspace: Workspace, dataset: str) -> Path | None:
+def trace_file(files: DatasetFiles) -> Path | None:
     """The file of traces, None where there is none."""
     try:
-        return usable_traces(DatasetFiles(workspace, dataset))
+        return usable_traces(files)
     except ArtifactError:
         return None
 

@@ -69,13 +69,13 @@ def prepare(settings: ProbeSettings, workspace: Workspace) -> ProbeJob:
     candidates = candidate_file(settings.model_copy(update={"min_inter": window}), workspace)
     whole = settings.model_copy(update={"limit": None})
     artifact = run_folder(whole, workspace, choice.name, candidates) / "probes.json"
-    train = hash_files(train=workspace.split(settings.dataset, "train"))
+    train = hash_files(train=workspace.dataset(settings.dataset).split("train"))
     interactions = Interactions.load(workspace, settings.dataset)
     examples = ranked_lists(candidates, interactions, window)
     check_window(examples, window, choice, candidates)
     asked = _asked(settings, artifact)
     users = sliced(examples, settings.limit or len(examples), settings.seed)
-    traces = trace_file(workspace, settings.dataset) if "hint" in asked["probes"] else None
+    traces = trace_file(workspace.dataset(settings.dataset)) if "hint" in asked["probes"] else None
     plan = make_plan(
         asked["probes"],
         users,

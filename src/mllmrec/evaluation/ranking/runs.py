@@ -35,9 +35,8 @@ from mllmrec.launch import rank_and_size
 from mllmrec.progress import note
 from mllmrec.records import Ranking
 from mllmrec.settings.evaluation import RunSettings
-from mllmrec.storage.dataset_files import DatasetFiles, cached_sha256
 from mllmrec.storage.manifests import Manifest, manifest_path, unmark, write_manifest
-from mllmrec.storage.workspace import Workspace, read_json, replacing, require, write_json
+from mllmrec.storage.workspace import Workspace, cached_sha256, read_json, replacing, require, write_json
 
 RAW_RANKINGS = "rankings.raw-ids.jsonl"
 Method = Literal["score", "generate"]
@@ -87,7 +86,7 @@ def ranked_file(run: Run, roots: Iterable[Path], named: str | None, *, only_name
     roots, stem = list(roots), run.facts["candidates"]
     paths = [Path(named).expanduser(), *(root / named for root in roots)] if named else []
     if not only_named:
-        folders = [Workspace(root).processed(run.facts["dataset"]) for root in roots]
+        folders = [Workspace(root).dataset(run.facts["dataset"]).processed for root in roots]
         paths += [folder / f"{stem}{suffix}" for folder in folders for suffix in (".jsonl", ".json")]
     there = [path for path in paths if path.is_file()]
     same = (path for path in there if cached_sha256(path) == run.facts["candidates_sha256"])
@@ -200,7 +199,7 @@ def candidate_file(settings: RunSettings, workspace: Workspace) -> Path:
         require(path, "The candidate file", "Give --candidates the path of a file made by `mllmrec candidates`.")
     else:
         asked = ListsName.asked(settings)
-        path = asked.path(workspace, settings.dataset)
+        path = asked.path(workspace.dataset(settings.dataset))
         require(path, "The candidate file", f"Make it with `{_command(settings, asked.protocol)}`.")
     refuse_contradiction(path)
     _refuse_stale(path, settings, workspace)
@@ -218,7 +217,7 @@ def run_folder(
     """Where the RUN of one recommender on one candidate file lies."""
     generated = "_generate" if method == "generate" else ""
     limited = f"_limit{settings.limit}" if settings.limit else ""
-    return workspace.run(settings.dataset, name, f"{candidates.stem}{generated}{limited}")
+    return workspace.dataset(settings.dataset).run(name, f"{candidates.stem}{generated}{limited}")
 
 
 def run_files(folder: Path, name: str, dataset: str) -> list[Path]:
@@ -275,7 +274,7 @@ def write_raw_rankings(folder: Path, workspace: Workspace, dataset: str) -> None
     """Write the rankings of a finished RUN in raw ids; one process does."""
     if rank_and_size()[0] or Manifest.read(folder) is None:
         return
-    known = RawIds.read(workspace.raw_ids(dataset))
+    known = RawIds.read(workspace.dataset(dataset).raw_ids)
     path = folder / RAW_RANKINGS
     count = write_rankings(path, (_in_raw_ids(ranking, known) for ranking in read_rankings(folder / "rankings.jsonl")))
     note(f"{path} holds {count:,} rankings in raw ids.")
@@ -311,7 +310,7 @@ def _refuse_stale(path: Path, settings: RunSettings, workspace: Workspace) -> No
     manifest = Manifest.read(path)
     if manifest is None:
         return
-    now = DatasetFiles(workspace, settings.dataset).source_hashes()
+    now = workspace.dataset(settings.dataset).source_hashes()
     names = (now.keys() | manifest.inputs.keys()) - {IMPORTED}
     changed = sorted(name for name in names if now.get(name) != manifest.inputs.get(name))
     if changed:

@@ -82,9 +82,10 @@ def run_inputs(
     settings: ModelRunSettings, workspace: Workspace, candidates: Path, choice: ModelChoice
 ) -> dict[str, str]:
     """Hashes of all that decides the scores besides the settings, by role."""
-    files = hash_files(candidates=candidates, titles=workspace.titles(settings.dataset))
+    dataset = workspace.dataset(settings.dataset)
+    files = hash_files(candidates=candidates, titles=dataset.titles)
     if settings.captions != "off" and (choice.trained is None or choice.trained.captions):
-        files |= hash_files(captions=workspace.captions(settings.dataset))
+        files |= hash_files(captions=dataset.captions)
     return files | {"template": TEMPLATE_VERSION} | template_hash(settings.chat_template) | choice.hashes()
 
 

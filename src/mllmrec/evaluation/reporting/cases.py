@@ -30,8 +30,7 @@ from mllmrec.evaluation.reporting.page import Case, Cases, Poster, Reasoning, Se
 from mllmrec.evaluation.reporting.runs import Ladder, Rung
 from mllmrec.models.base import Picture
 from mllmrec.records import Ranking, RankingExample
-from mllmrec.storage.dataset_files import cached_sha256
-from mllmrec.storage.workspace import Workspace
+from mllmrec.storage.workspace import Workspace, cached_sha256
 
 SHOWN = 10
 LOG_PROBABILITIES = "Bars are a candidate's share of the probability of all candidates; figures are log-probabilities."

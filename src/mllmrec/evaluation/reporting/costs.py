@@ -96,13 +96,14 @@ def clock(seconds: float) -> str:
 
 
 def _manifests(workspace: Workspace, dataset: str) -> Iterator[Path]:
-    data = workspace.dataset(dataset)
+    files = workspace.dataset(dataset)
+    data = files.folder
     yield from data.glob("*.manifest.json")
     yield from (data / "processed").glob("*.manifest.json")
     yield from (data / "processed" / "baselines").glob("*/*/manifest.json")
-    yield from workspace.dataset(dataset).parent.glob(f"{dataset}_*.manifest.json")
+    yield from files.folder.parent.glob(f"{dataset}_*.manifest.json")
     yield from workspace.checkpoint(dataset, "any").parent.glob("*/manifest.json")
-    yield from workspace.results(dataset).glob("*/*/*manifest.json")
+    yield from files.results.glob("*/*/*manifest.json")
     yield from workspace.root.glob("*/manifest.json")
 
 

@@ -29,7 +29,6 @@ from mllmrec.evaluation.reporting.page import (
 )
 from mllmrec.records import Table
 from mllmrec.settings.data import AuditSettings
-from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.json_streams import read_list
 from mllmrec.storage.workspace import Workspace, read_json
 
@@ -50,9 +49,9 @@ class Traces:
 
 def data_section(workspace: Workspace, dataset: str, window: int) -> Section:
     """The data card, counted anew, with what `prepare` noted about the import."""
-    path = workspace.card(dataset)
+    path = workspace.dataset(dataset).card
     imported = read_json(path).get("import") if path.exists() else None
-    facts = card(DatasetFiles(workspace, dataset), window=window) | ({"import": imported} if imported else {})
+    facts = card(workspace.dataset(dataset), window=window) | ({"import": imported} if imported else {})
     return Section(
         key="data",
         title="Data",
@@ -95,11 +94,10 @@ def captions_section(workspace: Workspace, dataset: str, posters: Posters, seed:
 
 def read_traces(workspace: Workspace, dataset: str, users: Collection[str], seed: int) -> Traces | None:
     """The traces from which hints come, counted and sampled in one pass; None where there are none."""
-    if not any(
-        path(dataset).exists() for path in (workspace.assessed_cot, workspace.refined_cot, workspace.pseudo_cot)
-    ):
+    files = workspace.dataset(dataset)
+    if not any(path.exists() for path in (files.assessed_cot, files.refined_cot, files.pseudo_cot)):
         return None
-    traces = Traces(path=usable_traces(DatasetFiles(workspace, dataset)))
+    traces = Traces(path=usable_traces(files))
     for row in read_list(traces.path):
         trace = _reasoning(row)
         traces.counts[trace.fate] += 1

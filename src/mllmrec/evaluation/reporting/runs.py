@@ -84,7 +84,7 @@ def read_ladders(workspace: Workspace, dataset: str, metric: str) -> tuple[list[
     """All ladders, the one with the most models first, and the RUN folders that are unfinished."""
     groups: dict[tuple[str, str, str], list[Rung]] = defaultdict(list)
     unfinished = []
-    for folder in sorted(path for path in workspace.results(dataset).glob("*/*") if path.is_dir()):
+    for folder in sorted(path for path in workspace.dataset(dataset).results.glob("*/*") if path.is_dir()):
         manifest = Manifest.read(folder)
         if manifest is None or not (folder / "metrics.json").exists():
             unfinished.append(folder)

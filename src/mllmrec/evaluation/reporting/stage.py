@@ -49,7 +49,7 @@ COMMANDS = {
 
 
 def report_page(settings: ReportSettings, workspace: Workspace) -> Path:
-    return workspace.results(settings.dataset) / "report.html"
+    return workspace.dataset(settings.dataset).results / "report.html"
 
 
 @locking(report_page)
@@ -57,8 +57,9 @@ def run(settings: ReportSettings, workspace: Workspace, load_picture: LoadPictur
     """Write the page; `load_picture` opens an item's image, and without it the page has none."""
     dataset = settings.dataset
     require_dataset(workspace, dataset)
-    catalogue = read_catalogue(require(workspace.titles(dataset), "The titles file", PREPARE))
-    raw_ids = RawIds.read(workspace.raw_ids(dataset)) if settings.raw_ids else RawIds()
+    files = workspace.dataset(dataset)
+    catalogue = read_catalogue(require(files.titles, "The titles file", PREPARE))
+    raw_ids = RawIds.read(files.raw_ids) if settings.raw_ids else RawIds()
     page, warnings = _page(settings, workspace, Posters(catalogue, load_picture, raw_ids))
     html = report_page(settings, workspace)
     write_text(html, to_html(page))

@@ -29,7 +29,6 @@ from mllmrec.evaluation.retrieval.catalogue import ItemPool, catalogue_scores
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.data import RetrieveSettings
-from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.locks import locking
 from mllmrec.storage.manifests import drop_marker, finished, making, unmark, write_manifest
 from mllmrec.storage.workspace import Workspace, sha256, write_jsonl
@@ -42,7 +41,7 @@ def run(settings: RetrieveSettings, workspace: Workspace) -> Summary:
     """Write processed/<split>_<hard19 or rr100>[-<retriever>]_w<min_inter>_s<seed>.jsonl."""
     started = time.monotonic()
     path = lists_path(settings, workspace)
-    inputs = DatasetFiles(workspace, settings.dataset).source_hashes()
+    inputs = workspace.dataset(settings.dataset).source_hashes()
     if finished(path, settings, inputs) is not None:
         drop_marker(path)
         return Summary(headline=f"{path.name} is there already; nothing to do.", artifact=path)

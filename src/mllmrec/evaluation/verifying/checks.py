@@ -266,11 +266,12 @@ def _read_from(role: str, facts: Mapping[str, Any], roots: Sequence[Path]) -> li
     """The paths at which the input of a role may be; none for an input that is no file."""
     if role in ("model", "adapter"):
         return [Path(facts[role])] if isinstance(facts.get(role), str) else []
-    workspaces, dataset = [Workspace(root) for root in roots], facts["dataset"]
+    datasets = [Workspace(root).dataset(facts["dataset"]) for root in roots]
     if role in ("train", "valid"):
-        return [workspace.split(dataset, role) for workspace in workspaces]
-    named = {"titles": Workspace.titles, "captions": Workspace.captions}.get(role)
-    return [named(workspace, dataset) for workspace in workspaces] if named else []
+        return [files.split(role) for files in datasets]
+    if role == "titles":
+        return [files.titles for files in datasets]
+    return [files.captions for files in datasets] if role == "captions" else []
 
 
 def _check_kinds(checks: Checks, manifest: Manifest) -> None:

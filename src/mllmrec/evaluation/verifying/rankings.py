@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 
 from mllmrec.evaluation.verifying.checks import Checks
 from mllmrec.records import RankingExample
-from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.manifests import Manifest
-from mllmrec.storage.workspace import Workspace
+from mllmrec.storage.workspace import DatasetFiles
 
 FIELDS = ("example_id", "user_id", "target_id", "candidates", "scores", "higher", "ties", "rank")
 
@@ -47,12 +46,12 @@ class RankedTarget(NamedTuple):
 class AllowedItems:
     """The items of the titles file and of the sequences until a split, and those of each user."""
 
-    def __init__(self, workspace: Workspace, dataset: str, split: str) -> None:
-        with workspace.titles(dataset).open(encoding="utf-8-sig", newline="") as file:
+    def __init__(self, files: DatasetFiles, split: str) -> None:
+        with files.titles.open(encoding="utf-8-sig", newline="") as file:
             self.items = {row[0].strip() for row in list(csv.reader(file))[1:] if row}
         self.known: defaultdict[str, set[str]] = defaultdict(set)
         for name in SPLITS[split]:
-            path = workspace.split(dataset, name)
+            path = files.split(name)
             for line in path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else ():
                 user, _, items = line.partition("\t")
                 self.known[user].update(items.split())
@@ -164,12 +163,12 @@ def target_of_kept(row: Mapping[str, Any], keep: int) -> RankedTarget:
 
 def allowed_items(checks: Checks, candidates: Path, dataset: str, split: str) -> AllowedItems | None:
     """The items that each list may hold; None, with a note, where the dataset's files changed since."""
-    files, manifest = DatasetFiles.of(candidates), Manifest.read(candidates)
-    now = DatasetFiles(files.workspace, dataset).source_hashes() if files is not None else None
-    if files is None or manifest is None or now != manifest.inputs:
+    beside, manifest = DatasetFiles.of(candidates), Manifest.read(candidates)
+    files = beside.workspace.dataset(dataset) if beside is not None else None
+    if files is None or manifest is None or files.source_hashes() != manifest.inputs:
         checks.on_trust.append("how long each list was, because the dataset's files aren't those it was made from")
         return None
-    return AllowedItems(files.workspace, dataset, split)
+    return AllowedItems(files, split)
 
 
 def _lines(checks: Checks, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -37,9 +37,8 @@ from mllmrec.evaluation.verifying.metrics import check_metrics, mean, value_of
 from mllmrec.evaluation.verifying.rankings import AllowedItems, RankedTarget, allowed_items, check_rankings
 from mllmrec.records import RankingExample, Summary, Table
 from mllmrec.settings.evaluation import RunSettings, VerifySettings
-from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.manifests import Manifest
-from mllmrec.storage.workspace import Workspace, sha256
+from mllmrec.storage.workspace import DatasetFiles, Workspace, sha256
 
 CHECK = "reference files"
 HEADER = ["index", "target_id", "pred_topk", "hit", "rank"]

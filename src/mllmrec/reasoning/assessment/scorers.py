@@ -26,7 +26,6 @@ from mllmrec.models.huggingface import resolve
 from mllmrec.models.ranker import Ranker, load_ranker
 from mllmrec.reasoning.assessment.prediction import ListDraw, PredictionJudge
 from mllmrec.settings.texts import AssessSettings
-from mllmrec.storage.dataset_files import DatasetFiles
 from mllmrec.storage.manifests import Manifest, hash_model
 from mllmrec.storage.workspace import Workspace, require, sha256
 
@@ -54,7 +53,7 @@ class FoldScorer:
 
 def choose_scorers(settings: AssessSettings, workspace: Workspace) -> list[FoldScorer]:
     """The scorers that --scorer names, each with what it saw."""
-    train = sha256(workspace.split(settings.dataset, "train"))
+    train = sha256(workspace.dataset(settings.dataset).split("train"))
     return [_scorer(workspace, settings.dataset, tag, train) for tag in dict.fromkeys(settings.scorer)]
 
 
@@ -114,10 +113,10 @@ class Subjects:
 
         Raises DataError when own records are stale, or nothing is left.
         """
-        path = written_traces(DatasetFiles(workspace, settings.dataset))
+        path = written_traces(workspace.dataset(settings.dataset))
         interactions = Interactions.load(workspace, settings.dataset)
         traces = TraceJoin(path, interactions)
-        are_refined = path == workspace.refined_cot(settings.dataset)
+        are_refined = path == workspace.dataset(settings.dataset).refined_cot
         users, lengths, counted = dict[str, str](), set[int](), Counter[str]()
         for trace, record in traces:
             if interactions.held_out and is_held_out(trace.user_id):

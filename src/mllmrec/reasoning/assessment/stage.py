@@ -79,7 +79,7 @@ NO_SCORER = (
 
 def run(settings: AssessSettings, workspace: Workspace) -> Summary:
     """Write <dataset>_assessed_cot.json and a figure of it; the summary counts what is kept, and the rest by reason."""
-    started, path = time.monotonic(), workspace.assessed_cot(settings.dataset)
+    started, path = time.monotonic(), workspace.dataset(settings.dataset).assessed_cot
     subjects = Subjects.read(settings, workspace)
     shares, hashes = shares_of(settings, workspace, subjects)
     inputs, keys = _inputs(settings, workspace, subjects) | hashes, list(subjects.users)
@@ -164,11 +164,12 @@ def draw(assessment: Assessment, picture: Path, dataset: str) -> None:
 
 def _inputs(settings: AssessSettings, workspace: Workspace, subjects: Subjects) -> dict[str, str]:
     """Hashes of all that the scores depend on, except the scorers."""
+    dataset = workspace.dataset(settings.dataset)
     files = hash_files(
         traces=subjects.traces.path,
-        train=workspace.split(settings.dataset, "train"),
-        titles=workspace.titles(settings.dataset),
-        captions=workspace.captions(settings.dataset),
+        train=dataset.split("train"),
+        titles=dataset.titles,
+        captions=dataset.captions,
     )
     embedder = Path(settings.embedder)
     return files | {"rules": ASSESSMENT_VERSION} | ({"embedder": hash_model(embedder)} if embedder.is_dir() else {})
@@ -220,13 +221,13 @@ def _manifest(path: Path) -> Manifest:
 
 
 def _picture(settings: AssessSettings, workspace: Workspace) -> Path:
-    return workspace.results(settings.dataset) / "assessed_cot.png"
+    return workspace.dataset(settings.dataset).results / "assessed_cot.png"
 
 
 def _drawn_summary(
     settings: AssessSettings, workspace: Workspace, manifest: Manifest, assessment: Assessment, begin: str = ""
 ) -> Summary:
-    path, picture = workspace.assessed_cot(settings.dataset), _picture(settings, workspace)
+    path, picture = workspace.dataset(settings.dataset).assessed_cot, _picture(settings, workspace)
     draw(assessment, picture, settings.dataset)
     kept, total = manifest.counts["kept"], len(assessment.verdicts)
     headline = f"{begin}{kept:,} of {total:,} traces are kept in {path.name}; the distributions are drawn in {picture}."

@@ -46,7 +46,7 @@ def run(
     loader = load_picture if pictures else None
     requests = DraftRequests(interactions.catalogue, captions, loader, twice=settings.captions == "on")
     job = WritingJob(
-        artifact=workspace.pseudo_cot(settings.dataset),
+        artifact=workspace.dataset(settings.dataset).pseudo_cot,
         what="drafts",
         catalogue=interactions.catalogue,
         captions=captions,

@@ -50,8 +50,9 @@ def run(settings: RefineSettings, workspace: Workspace, teacher: Teacher | None 
 
     `teacher` writes in place of the one that the settings name.
     """
+    files = workspace.dataset(settings.dataset)
     path = require(
-        workspace.pseudo_cot(settings.dataset),
+        files.pseudo_cot,
         "The file of drafts",
         f"Write it with `mllmrec pseudo-cot --dataset {settings.dataset}`.",
     )
@@ -60,7 +61,7 @@ def run(settings: RefineSettings, workspace: Workspace, teacher: Teacher | None 
     drafts = Drafts(path, interactions)
     requests = RefinementRequests(interactions.catalogue, captions, drafts)
     job = WritingJob(
-        artifact=workspace.refined_cot(settings.dataset),
+        artifact=files.refined_cot,
         what="refined traces",
         catalogue=interactions.catalogue,
         captions=captions,
@@ -155,7 +156,8 @@ def _warnings(drafts: Drafts, path: Path, workspace: Workspace, settings: Refine
         if drafts.counts[fate]
     ]
     manifest = Manifest.read(path)
-    now = hash_files(titles=workspace.titles(settings.dataset), captions=workspace.captions(settings.dataset))
+    files = workspace.dataset(settings.dataset)
+    now = hash_files(titles=files.titles, captions=files.captions)
     changed = [name for name, digest in now.items() if manifest and manifest.inputs.get(name, digest) != digest]
     if changed:
         warnings.append(f"{path.name} was written from other {' and '.join(changed)} than there are now.")

@@ -158,11 +158,11 @@ def trace_row(
 
 def _inputs(job: WritingJob, settings: WriterSettings, workspace: Workspace) -> dict[str, str]:
     """Hashes of all that the texts depend on."""
-    dataset = settings.dataset
-    files = {split: workspace.split(dataset, split) for split in ("train", "valid")}
-    files |= {"titles": workspace.titles(dataset), **job.files}
+    dataset = workspace.dataset(settings.dataset)
+    files = {split: dataset.split(split) for split in ("train", "valid")}
+    files |= {"titles": dataset.titles, **job.files}
     if job.captions:
-        files["captions"] = workspace.captions(dataset)
+        files["captions"] = dataset.captions
     template = PROFILE_VERSION if settings.backend == "profile" else TEACHER_TEMPLATE_VERSION
     folder = workspace.model(settings.model) if settings.backend == "huggingface" else None
     model = {"model": hash_model(folder)} if folder else {}
