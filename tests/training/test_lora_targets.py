@@ -257,9 +257,14 @@ def test_a_vision_tower_stays_as_it_is_though_its_layers_have_the_same_names() -
 
 
 @pytest.mark.parametrize(
-    ("family", "left_out"), [("ModernBertDecoder", ()), ("DeepseekV4", ("self_attn.o_a_proj.weight",))]
+    ("family", "left_out"),
+    [
+        ("ModernBertDecoder", ()),
+        ("DeepseekV4", ("self_attn.o_a_proj.weight",)),
+        ("Rwkv", ("attention.time_mix_key",)),
+    ],
 )
-def test_blocks_beside_an_odd_head_and_layers_that_read_groups(family: str, left_out: tuple[str, ...]) -> None:
+def test_odd_heads_layers_that_read_groups_and_stacks_beside_layers(family: str, left_out: tuple[str, ...]) -> None:
     """Of two layers with the sizes that they were published with, and no weights."""
     config = getattr(transformers, f"{family}Config")(num_hidden_layers=2)
     with torch.device("meta"):

@@ -244,10 +244,14 @@ def _without_weights(source: str) -> Any:
 
 
 def _kind(owner: torch.nn.Module, weight: torch.nn.Parameter) -> str:
-    """Whether a weight is that of a linear layer, a stack of matrices, or nothing that LoRA adapts ("")."""
+    """Whether a weight is that of a linear layer, a stack of matrices, or nothing that LoRA adapts ("").
+
+    Adapters on a stack wrap its owner, and those on layers inside would then never come off.
+    """
     if isinstance(owner, LINEAR):
         return LAYER if weight is owner.weight and _gives_one_tensor(owner) else ""
-    return PARAMETER if weight.ndim == STACK_DIMENSIONS and not isinstance(owner, CONVOLUTIONS) else ""
+    is_stack = weight.ndim == STACK_DIMENSIONS and not isinstance(owner, CONVOLUTIONS) and not _has_layers(owner)
+    return PARAMETER if is_stack else ""
 
 
 def _gives_one_tensor(owner: Any) -> bool:
