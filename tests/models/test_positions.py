@@ -39,32 +39,14 @@ SMALL: dict[str, Any] = {
     "eos_token_id": END,
     "pad_token_id": 0,
 }
-HYBRID = {
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "layer_types": ["linear_attention"] * 2,
-    "linear_num_value_heads": 4,
-    "linear_num_key_heads": 2,
-    "linear_key_head_dim": 8,
-    "linear_value_head_dim": 8,
+SPECIAL: dict[str, dict[str, Any]] = {
+    "Bloom": {"n_layer": 2, "n_head": 4},
+    "Mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2},
+    "Falcon": {"alibi": True},
+    "Rwkv": {"attention_hidden_size": 32},
+    "Mamba": {"state_size": 4},
 }
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "Bloom": ({"n_layer": 2, "n_head": 4}, "BloomForCausalLM tells positions by ALiBi"),
-    "Mpt": ({"d_model": 32, "n_heads": 4, "n_layers": 2}, "MptForCausalLM tells positions by ALiBi"),
-    "Falcon": ({"alibi": True}, "FalconForCausalLM tells positions by ALiBi"),
-    "Rwkv": ({"attention_hidden_size": 32}, "RwkvForCausalLM is recurrent"),
-    "Mamba": ({"state_size": 4}, "MambaForCausalLM has layers of kind linear_attention"),
-    "Mamba2": ({"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 2}, "Mamba2ForCausalLM has layers of kind"),
-    "Qwen3Next": ({**HYBRID, "num_experts": 0, "mlp_only_layers": [0, 1]}, "Qwen3NextForCausalLM has layers of kind"),
-    "Lfm2": (
-        {"layer_types": ["conv", "full_attention"], "num_key_value_heads": 2},
-        "Lfm2ForCausalLM has layers of kind",
-    ),
-    "CpmAnt": (
-        {"dim_head": 8, "dim_ff": 48, "prompt_length": 2},
-        "CpmAntForCausalLM (can't read|scores) candidates that share one row",
-    ),
-}
+"""Models that tell positions by distances along a row, or read one token after the other."""
 
 
 def made(family: str, **config: Any) -> Any:
@@ -171,11 +153,18 @@ def test_the_length_up_to_which_positions_depend_on_nothing_else(rope: Any, limi
 # ---- families
 
 
-@pytest.mark.parametrize("family", REFUSED)
-def test_what_would_be_scored_wrong_is_refused_by_name(family: str) -> None:
-    config, message = REFUSED[family]
-    with pytest.raises(BackendError, match=rf"{message}.*rank with --method generate"):
-        HuggingFaceScorer(made(family, **config))
+@pytest.mark.parametrize("family", SPECIAL)
+def test_what_cannot_share_a_row_is_scored_in_rows_of_its_own(family: str) -> None:
+    """ALiBi and recurrent layers; refused where a tree is asked for."""
+    model = made(family, **SPECIAL[family])
+    tasks = [
+        ScoringTask(prompt_T=[5, 9], answers_C=[[END], [2, END]]),
+        ScoringTask(prompt_T=list(range(2, 32)), answers_C=[[2, 3, 4, END], [2, 3, 5, END], [9, 8, END]]),
+    ]
+    for task, scores in zip(tasks, scored(model, tasks), strict=True):
+        assert scores == pytest.approx(naive_scores(model, task.prompt_T, task.answers_C), abs=1e-3)
+    with pytest.raises(BackendError, match=rf"{family}ForCausalLM .*--layout tree would be wrong.*--method generate"):
+        HuggingFaceScorer(model, layout="tree")
 
 
 @pytest.mark.parametrize(

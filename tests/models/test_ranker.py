@@ -67,8 +67,8 @@ class Unscorable:
     def __init__(self, chat: Chat) -> None:
         self.chat = chat
 
-    def scorer(self, max_tokens: int, temperature: float = 1.0) -> CandidateScorer:
-        raise BackendError(f"no scores in batches of {max_tokens} at {temperature}")
+    def scorer(self, max_tokens: int, temperature: float = 1.0, layout: str = "auto") -> CandidateScorer:
+        raise BackendError(f"no scores in batches of {max_tokens} at {temperature} by {layout}")
 
     def generator(self) -> TextGenerator:
         return Writer()
@@ -87,7 +87,7 @@ def test_another_engine_is_one_entry_and_need_not_score(
     monkeypatch.setattr(rankers, "ENGINES", {"written": lambda *_given, **_named: Unscorable(chat)})
     ranker = opened(trained, interactions, engine="written", batch_tokens=77)
     assert ranker.generator.generate([[1]], num_answers=2, max_new_tokens=5) == [["at most 5 tokens"] * 2]
-    with pytest.raises(BackendError, match=r"no scores in batches of 77 at 1.0"):
+    with pytest.raises(BackendError, match=r"no scores in batches of 77 at 1.0 by auto"):
         _ = ranker.scorer
 
 

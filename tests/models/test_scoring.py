@@ -14,7 +14,8 @@ from small_models import naive_scores, random_model
 
 from mllmrec.errors import BackendError
 from mllmrec.models.base import ScoringTask
-from mllmrec.models.scoring import HuggingFaceScorer, collate, collate_parts, evaluating, score_rows
+from mllmrec.models.scoring import HuggingFaceScorer, evaluating, score_rows
+from mllmrec.models.tree_layout import collate, collate_parts, read_after_prompts, read_whole
 from mllmrec.models.tries import build_trie, make_rows, plan_batches
 
 END = 1
@@ -187,7 +188,7 @@ def test_the_two_parts_by_hand() -> None:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_reading_prompts_first_changes_no_score(model: Any, batch: list[ScoringTask]) -> None:
     with torch.no_grad():
-        whole, cached = (score_rows(model, make_rows(batch), cached=cached) for cached in (False, True))
+        whole, cached = (score_rows(model, make_rows(batch), read) for read in (read_whole, read_after_prompts))
     assert close([row.tolist() for row in whole], [row.tolist() for row in cached])
 
 
@@ -204,7 +205,7 @@ def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], max_t
 def test_projecting_in_parts_changes_nothing(tied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = [ScoringTask(prompt_T=[3, 4, 5], answers_C=[[n, n + 1, END] for n in range(2, 30)])]
     expected = naive(tied, batch)
-    monkeypatch.setattr("mllmrec.models.scoring.PROJECTED_ROWS", 7)
+    monkeypatch.setattr("mllmrec.models.logits.CPU_PROJECTED_ROWS", 7)
     assert close(scored(tied, batch), expected)
 
 
@@ -236,14 +237,14 @@ def test_adapters_are_scored_as_the_model_that_carries_them() -> None:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("cached", [False, True])
-def test_scores_carry_the_gradient_of_the_plain_way(cached: bool, checkpointing: bool) -> None:
+@pytest.mark.parametrize("read", [read_whole, read_after_prompts])
+def test_scores_carry_the_gradient_of_the_plain_way(read: Any, checkpointing: bool) -> None:
     """With activation checkpointing too, under which a model in training keeps no keys and values."""
     task = ScoringTask(prompt_T=[3, 4, 5, 6], answers_C=[[7, 8, END], [7, 9, END], [10, END]])
     model = random_model(tie_word_embeddings=False, seed=5).train()
     if checkpointing:
         model.activation_checkpointing_enable()
-    score_rows(model, make_rows([task]), cached=cached)[0].logsumexp(dim=0).backward()
+    score_rows(model, make_rows([task]), read)[0].logsumexp(dim=0).backward()
     found = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     model.zero_grad()
     plain = []
@@ -273,24 +274,44 @@ def test_the_mode_of_a_model_is_put_back_even_after_an_error() -> None:
 
 
 @pytest.mark.parametrize("cap", [1.0, 30.0])
-def test_a_soft_capped_model_is_refused(cap: float) -> None:
-    capped = random_model("Gemma2", final_logit_softcapping=cap, attn_logit_softcapping=None)
+def test_a_soft_cap_is_part_of_the_scores(cap: float) -> None:
+    """As the model's own logits have it, and not as those before the cap."""
+    capped, free = (
+        random_model("Gemma2", final_logit_softcapping=own, attn_logit_softcapping=None) for own in (cap, 1e9)
+    )
+    task = ScoringTask(prompt_T=[5, 6, 7, 8], answers_C=[[2, 3, END], [4, END]])
+    assert close(scored(capped, [task]), naive(capped, [task]))
+    assert not close(scored(capped, [task]), naive(free, [task]))
+
+
+def test_logits_that_are_changed_in_an_unknown_way_are_refused() -> None:
+    model = random_model()
+
+    class Squared(type(model)):  # type: ignore[misc]
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            output = super().forward(*args, **kwargs)
+            output.logits = output.logits**2
+            return output
+
+    model.__class__ = Squared
     with pytest.raises(BackendError, match=r"changes its logits .* rank with --method generate"):
-        HuggingFaceScorer(capped)
+        HuggingFaceScorer(model)
 
 
-def test_a_sliding_window_is_refused_where_the_prompt_passes_it() -> None:
-    """Within the window such a model scores like any other; beyond it the tree mask would see too much."""
+def test_a_prompt_beyond_the_sliding_window_is_read_by_the_cache(capsys: pytest.CaptureFixture[str]) -> None:
     sliding = random_model("Mistral", sliding_window=12)
-    short = ScoringTask(prompt_T=[5, 6, 7, 8], answers_C=[[2, 3, END], [4, END]])
-    assert close(scored(sliding, [short]), naive(sliding, [short]))
-    long = ScoringTask(prompt_T=[5] * 20, answers_C=[[2, END]])
-    with pytest.raises(BackendError, match="sliding window of 12 tokens"):
-        scored(sliding, [long])
+    batch = [
+        ScoringTask(prompt_T=[5, 6, 7, 8], answers_C=[[2, 3, END], [4, END]]),
+        ScoringTask(prompt_T=[*range(2, 22)], answers_C=[[2, END], [3, 4, 5, END]]),
+    ]
+    assert close(scored(sliding, batch), naive(sliding, batch))
+    assert "by the cache layout: MistralForCausalLM has a sliding window of 12 tokens" in capsys.readouterr().err
+    with pytest.raises(BackendError, match=r"sliding window of 12 tokens, beyond which --layout tree can't"):
+        dict(HuggingFaceScorer(sliding, layout="tree").score(batch))
 
 
 def test_a_prompt_of_one_token_has_nothing_to_be_read_first(tied: Any) -> None:
     rows = make_rows([ScoringTask(prompt_T=[7], answers_C=[[10, 11, END], [12, END]])])
     with torch.no_grad():
-        whole, cached = (score_rows(tied, rows, cached=cached)[0] for cached in (False, True))
+        whole, cached = (score_rows(tied, rows, read)[0] for read in (read_whole, read_after_prompts))
     assert torch.equal(whole, cached)

@@ -34,6 +34,7 @@ from mllmrec.models.adapters import check_origin, fold, foldable, put_on, refuse
 from mllmrec.models.base import Tokens
 from mllmrec.models.chat import Chat, stop_ids
 from mllmrec.models.chat_templates import read_template
+from mllmrec.models.costs import Layout
 from mllmrec.models.positions import is_recurrent, verify_scaling
 from mllmrec.models.scoring import HuggingFaceScorer
 from mllmrec.progress import note
@@ -57,9 +58,11 @@ class LoadedModel:
     names: tuple[str, ...]
     hashes: dict[str, str]
 
-    def scorer(self, max_tokens: int, temperature: float = 1.0) -> HuggingFaceScorer:
+    def scorer(
+        self, max_tokens: int, temperature: float = 1.0, layout: Layout | Literal["auto"] = "auto"
+    ) -> HuggingFaceScorer:
         """Exact scores in batches of at most `max_tokens`. Raises BackendError for a model that can't give them."""
-        return HuggingFaceScorer(self.model, max_tokens, temperature)
+        return HuggingFaceScorer(self.model, max_tokens, temperature, layout)
 
     def generator(self) -> HuggingFaceGenerator:
         """Answers by beam search."""

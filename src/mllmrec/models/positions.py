@@ -1,9 +1,9 @@
 """How a model's layers take positions, and which models a row of many answers would mislead.
 
-A row holds all answers to a prompt, each token at the position that it has in its own answer. That needs layers which
-take positions as they are given. Recurrent layers read tokens in the order of the row, and ALiBi counts distances along
-it. Some scalings of rotary positions depend on the longest row of a batch, so that a row gets other numbers beside a
-longer one: those are accepted up to the length below which they scale nothing.
+Where a row holds all answers to a prompt, each token stands at the position that it has in its own answer. That needs
+layers which take positions as they are given. Recurrent layers read tokens in the order of the row, and ALiBi counts
+distances along it. Some scalings of rotary positions depend on the longest row of a batch, so that a row gets other
+numbers beside a longer one: those are accepted up to the length below which they scale nothing.
 
 `PromptCache` reads a prompt only as far as later tokens will look. They see its keys and values and nothing else, so
 that the last layer's attention, output and MLP are of no use for the prompt's own tokens.
@@ -35,32 +35,29 @@ def is_recurrent(model: Any) -> bool:
     return bool(getattr(type(causal_lm(model)), "_is_stateful", False))
 
 
-def reach(model: Any) -> int | None:
-    """How many tokens back every layer sees; None for all of them.
-
-    Raises BackendError for recurrent models, for those with layers other than attention, and for ALiBi.
-    """
+def unshareable(model: Any) -> str:
+    """Why answers can't share a row in a model, in words behind its name; empty where they can."""
     config = model.config.get_text_config()
-    name = type(causal_lm(model)).__name__
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if kinds - {"full_attention", "sliding_attention"}:
-        raise BackendError(
-            f"{name} has layers of kind {', '.join(sorted(kinds))}; exact scoring needs attention in each, because "
-            f"candidates share one row. {ADVICE}"
-        )
+    others = {*(getattr(config, "layer_types", None) or ())} - {"full_attention", "sliding_attention"}
+    if others:
+        return f"has layers of kind {', '.join(sorted(others))}"
     if is_recurrent(model):
-        raise BackendError(
-            f"{name} is recurrent: it reads candidates that share one row one after the other, which exact scoring "
-            f"doesn't support. {ADVICE}"
-        )
-    if _has_alibi(config):
-        raise BackendError(
-            f"{name} tells positions by ALiBi, from distances along a row that candidates share, which exact scoring "
-            f"doesn't support. {ADVICE}"
-        )
+        return "is recurrent"
+    return "tells positions by ALiBi, from distances along a row" if _has_alibi(config) else ""
+
+
+def sliding_window(model: Any) -> int | None:
+    """How many tokens back the layers of least sight see; None for all of them."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
     slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
     window: int | None = getattr(config, "sliding_window", None)
     return window if slides else None
+
+
+def sees_everything(model: Any) -> bool:
+    """Whether every layer attends to all that came before, wherever in a row it stands."""
+    return not unshareable(model) and sliding_window(model) is None
 
 
 def verify_scaling(model: Any, longest: int) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from mllmrec.data.sequences import Catalogue
 from mllmrec.models.base import CandidateScorer, TextGenerator
 from mllmrec.models.chat import Chat, Encoder
+from mllmrec.models.costs import Layout
 from mllmrec.models.huggingface import Device, Dtype, open_engine
 from mllmrec.models.scoring import HuggingFaceScorer
 from mllmrec.storage.workspace import Workspace
@@ -33,7 +34,9 @@ class Engine(Protocol):
         """The model's chat format, from its tokenizer and the prompt format it was trained with."""
         ...
 
-    def scorer(self, max_tokens: int, temperature: float = 1.0) -> CandidateScorer:
+    def scorer(
+        self, max_tokens: int, temperature: float = 1.0, layout: Layout | Literal["auto"] = "auto"
+    ) -> CandidateScorer:
         """A scorer of batches of at most `max_tokens`. Raises BackendError for a model that can't be scored exactly."""
         ...
 
@@ -72,6 +75,7 @@ class Ranker:
     engine: Engine
     encoder: Encoder
     batch_tokens: int
+    layout: Layout | Literal["auto"] = "auto"
 
     @cached_property
     def scorer(self) -> CandidateScorer:
@@ -85,7 +89,7 @@ class Ranker:
 
     def scorer_at(self, temperature: float) -> CandidateScorer:
         """Exact scores with the logits divided by `temperature`, as sampling at that temperature does."""
-        return self.engine.scorer(self.batch_tokens, temperature)
+        return self.engine.scorer(self.batch_tokens, temperature, self.layout)
 
 
 def load_ranker(
@@ -101,6 +105,7 @@ def load_ranker(
     dtype: Dtype = "auto",
     force: bool = False,
     chat_template: str = "",
+    layout: Layout | Literal["auto"] = "auto",
     engine: str = "huggingface",
 ) -> Ranker:
     """A model by folder under the root, any path, or hub id, with an adapter on top if one is given, ready to rank.
@@ -110,7 +115,7 @@ def load_ranker(
     """
     open_model = ENGINES[engine]
     opened = open_model(workspace, base, adapter, device=device, dtype=dtype, force=force, chat_template=chat_template)
-    return ranker_of(opened, catalogue, captions, max_prompt_tokens, batch_tokens)
+    return ranker_of(opened, catalogue, captions, max_prompt_tokens, batch_tokens, layout)
 
 
 def ranker_of(
@@ -119,15 +124,21 @@ def ranker_of(
     captions: Mapping[str, str],
     max_prompt_tokens: int,
     batch_tokens: int = BATCH_TOKENS,
+    layout: Layout | Literal["auto"] = "auto",
 ) -> Ranker:
     """The ranker of a model that is loaded already, for prompts about one catalogue."""
     encoder = Encoder.make(engine.chat, catalogue, captions, max_prompt_tokens)
-    return Ranker(engine=engine, encoder=encoder, batch_tokens=batch_tokens)
+    return Ranker(engine=engine, encoder=encoder, batch_tokens=batch_tokens, layout=layout)
 
 
-def scorer_of(model: Any, max_tokens: int = BATCH_TOKENS, temperature: float = 1.0) -> HuggingFaceScorer:
+def scorer_of(
+    model: Any,
+    max_tokens: int = BATCH_TOKENS,
+    temperature: float = 1.0,
+    layout: Layout | Literal["auto"] = "auto",
+) -> HuggingFaceScorer:
     """A scorer over a trainer's live model (a transformers causal LM, adapters included).
 
     Raises BackendError for a model that can't be scored exactly.
     """
-    return HuggingFaceScorer(model, max_tokens, temperature)
+    return HuggingFaceScorer(model, max_tokens, temperature, layout)

@@ -170,6 +170,12 @@ class ModelRunSettings(RunSettings):
     batch_tokens: int = knob(
         8192, "Tokens in one forward pass, padding included; at most 2,048 on a CPU.", ge=256, operational=True
     )
+    layout: Literal["auto", "tree", "cache", "apart"] = knob(
+        "auto",
+        "How candidates are read: one tree behind the prompt, rows behind its cache, or whole texts; auto: the "
+        "cheapest that the model can read.",
+        operational=True,
+    )
     force: bool = knob(False, "Load adapters on another model than they were trained on.")
     device: Literal["auto", "cpu", "cuda", "mps"] = knob("auto", "Where to compute.", operational=True)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob(

@@ -21,10 +21,9 @@ import torch
 from torch.nn import functional
 from trl.trainer import utils as trl_utils
 
-from mllmrec.errors import BackendError
-from mllmrec.models.positions import PromptCache, causal_lm, reach
+from mllmrec.models.positions import PromptCache, causal_lm, sees_everything
 from mllmrec.models.private_names import LABELLED_ONLY, LAYER_FORWARD, read, replaceable
-from mllmrec.models.scoring import additive
+from mllmrec.models.tree_layout import additive
 
 LABELS, MASK, POSITIONS = "labels", "attention_mask", "position_ids"
 ROTATION, CACHE = "position_embeddings", "past_key_values"
@@ -77,7 +76,7 @@ def answers_last(model: Any) -> Iterator[None]:
     layers: Sequence[Any] = getattr(causal.get_decoder(), "layers", ())
     length = 0
     few = 0 < len(layers) <= FEW_LAYERS
-    if not few or _sees_a_window(model) or _has_router_loss(causal) or not replaceable(LAYER_FORWARD):
+    if not few or not sees_everything(model) or _has_router_loss(causal) or not replaceable(LAYER_FORWARD):
         yield
         return
     last = layers[-1]
@@ -142,14 +141,6 @@ def _in_two_parts(
     seen = torch.ones(num_tokens - length, num_tokens, dtype=torch.bool, device=hidden_BT.device).tril(length)
     made_BT = read(slice(length, None), additive(seen, hidden_BT.dtype)[None, None])
     return functional.pad(made_BT, (0, 0, length, 0))
-
-
-def _sees_a_window(model: Any) -> bool:
-    """Some layer doesn't see all that came before: its window slides, or it isn't attention at all."""
-    try:
-        return reach(model) is not None
-    except BackendError:
-        return True
 
 
 def _has_router_loss(causal: Any) -> bool:

@@ -25,7 +25,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mllmrec.errors import BackendError, SettingsError
 from mllmrec.models.huggingface import read_config
-from mllmrec.models.positions import causal_lm, reach
+from mllmrec.models.positions import causal_lm
 from mllmrec.progress import note
 
 ALL, ATTENTION = "all", "attention"
@@ -79,12 +79,11 @@ def lora_for(
     """LoRA on the layers of `choice` in the decoder blocks of the model in `source`, whose weights aren't read.
 
     Stacks of experts can't have a dropout, so that beside them it is 0 for all layers. What is left out is reported.
-    Raises BackendError, by the name of its class, for a model that LoRA can't be put on or that can't be scored, and
+    Raises BackendError, by the name of its class, for a model that LoRA can't be put on, and
     SettingsError for a choice that it doesn't have or for a dropout that it can't have and that the caller does
     `insist` on.
     """
     model = _without_weights(source)
-    reach(model)  # Training validates by exact scores, and stops here for what they can't read.
     targets = find_targets(model, choice)
     if targets.parameters and dropout and insist:
         raise SettingsError(

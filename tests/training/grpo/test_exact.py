@@ -24,6 +24,7 @@ from mllmrec.errors import SettingsError
 from mllmrec.models.base import ScoringTask
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import load
+from mllmrec.models.ranker import scorer_of
 from mllmrec.models.tries import make_rows
 from mllmrec.records import Summary
 from mllmrec.settings.training import GrpoSettings
@@ -94,12 +95,12 @@ def exact_loss(model: Any, beta: float) -> Tensor:
     return objective(scores_C, torch.tensor(REWARDS_C), reference_C, beta).loss
 
 
-@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("layout", ["tree", "cache", "apart"])
 @pytest.mark.parametrize("beta", [0.0, 0.5])
-def test_the_gradient_is_that_of_one_plain_forward_pass_an_answer(beta: float, cached: bool) -> None:
+def test_the_gradient_is_that_of_one_plain_forward_pass_an_answer(beta: float, layout: Any) -> None:
     """The formula written out on scores that were got the plain way."""
     model = adapted_model()
-    score_through_forward(model, 1.0, cached=cached)
+    score_through_forward(model, scorer_of(model, layout=layout))
     found = adapter_gradient(model, exact_loss(model, beta))
     with torch.no_grad(), model.disable_adapter():
         reference = torch.stack(plain_scores(model)).softmax(0)
@@ -115,7 +116,7 @@ def test_the_gradient_is_that_of_one_plain_forward_pass_an_answer(beta: float, c
 def test_the_gradient_is_that_of_finite_differences_along_itself() -> None:
     """Scores are float32, so the step is a long one; advantages are held at what they are at the point."""
     model = adapted_model()
-    score_through_forward(model, 1.0, cached=True)
+    score_through_forward(model, scorer_of(model))
     rows = make_rows([ScoringTask(prompt_T=PROMPT, answers_C=ANSWERS)])
     [scores_C] = model(rows=rows)
     held = exact.objective(scores_C, torch.tensor(REWARDS_C), None, 0.0)
@@ -125,7 +126,7 @@ def test_the_gradient_is_that_of_finite_differences_along_itself() -> None:
     step, readings = 2e-3, []
     for sign in (1, -1):
         moved = adapted_model()
-        score_through_forward(moved, 1.0, cached=True)
+        score_through_forward(moved, scorer_of(moved))
         offset = 0
         with torch.no_grad():
             ours = [weight for name, weight in moved.named_parameters() if "lora_" in name]
@@ -144,7 +145,7 @@ def test_a_sampled_group_of_twenty_thousand_points_the_same_way() -> None:
     """Answers drawn from the candidate policy, advantages of the group, the log-probabilities of free answers, and
     the KL by its estimate, in the space of the adapters' weights."""
     model, beta, size = adapted_model(), 0.5, 20_000
-    score_through_forward(model, 1.0, cached=True)
+    score_through_forward(model, scorer_of(model))
     found = adapter_gradient(model, exact_loss(model, beta))
     with torch.no_grad(), model.disable_adapter():
         reference = torch.stack(plain_scores(model)).log_softmax(0)

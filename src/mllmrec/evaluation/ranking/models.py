@@ -74,6 +74,7 @@ def open_ranker(
         dtype=settings.dtype,
         force=settings.force,
         chat_template=settings.chat_template,
+        layout=settings.layout,
     )
 
 

@@ -25,7 +25,7 @@ from mllmrec.errors import SettingsError
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import LoadedModel
 from mllmrec.models.ranker import scorer_of
-from mllmrec.models.scoring import evaluating, score_rows
+from mllmrec.models.scoring import HuggingFaceScorer, evaluating
 from mllmrec.models.tries import Row, make_rows
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import GrpoSettings
@@ -59,7 +59,7 @@ def make_trainer(
 ) -> ExactTrainer:
     """The trainer of `--rollouts exact`, with a new LoRA on the model."""
     rows, passes = split_step(settings)
-    scorer = scorer_of(loaded.model)
+    scorer = scorer_of(loaded.model, temperature=settings.temperature)
     reward = REWARDS[settings.reward]
 
     def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
@@ -79,8 +79,7 @@ def make_trainer(
         train_dataset=row_dataset(examples, settings.epochs),
         data_collator=RowWriter(examples=examples, make=make, collate=_groups),
         beta=settings.beta,
-        temperature=settings.temperature,
-        cached=scorer.reach is None,
+        scorer=scorer,
     )
 
 
@@ -124,11 +123,9 @@ class ExactTrainer(Trainer):
         train_dataset: Dataset,
         data_collator: RowWriter,
         beta: float,
-        temperature: float,
-        *,
-        cached: bool,
+        scorer: HuggingFaceScorer,
     ) -> None:
-        score_through_forward(model, temperature, cached=cached)
+        score_through_forward(model, scorer)
         super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
         self.beta = beta
         self._figures: list[dict[str, float]] = []
@@ -164,8 +161,8 @@ class ExactTrainer(Trainer):
         return scores
 
 
-def score_through_forward(model: Any, temperature: float, *, cached: bool) -> None:
-    """Let `model(rows=rows)` score candidates, as `score_rows` does.
+def score_through_forward(model: Any, scorer: HuggingFaceScorer) -> None:
+    """Let `model(rows=rows)` score candidates as the scorer of the same model does, for gradients to go through.
 
     Whatever a trainer wraps a model in (gradients averaged over processes, mixed precision) it wraps around `forward`,
     so scoring has to go through it too.
@@ -175,7 +172,7 @@ def score_through_forward(model: Any, temperature: float, *, cached: bool) -> No
     def forward(*args: Any, rows: Sequence[Row] | None = None, **kwargs: Any) -> Any:
         if rows is None:
             return plain(*args, **kwargs)
-        return score_rows(model, rows, cached=cached, temperature=temperature)
+        return scorer.differentiable(rows, model)
 
     model.forward = forward
 
