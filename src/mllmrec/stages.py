@@ -22,7 +22,13 @@ from mllmrec.progress import note
 from mllmrec.records import Summary
 from mllmrec.settings.base import StageSettings
 from mllmrec.settings.data import AuditSettings, CandidatesSettings, PrepareSettings, RetrieveSettings
-from mllmrec.settings.evaluation import BaselinesSettings, EvaluateSettings, ProbeSettings, ReportSettings
+from mllmrec.settings.evaluation import (
+    BaselinesSettings,
+    BlendSettings,
+    EvaluateSettings,
+    ProbeSettings,
+    ReportSettings,
+)
 from mllmrec.settings.texts import AssessSettings, CaptionSettings, PseudoCotSettings, RefineSettings
 from mllmrec.settings.training import BackboneSettings, GrpoSettings, MergeSettings, SftSettings
 from mllmrec.storage.workspace import DatasetFiles, Workspace
@@ -287,6 +293,14 @@ def grpo() -> Run:
 @stage(EvaluateSettings, reads=_ranking_reads, makes=_ranking_makes)
 def evaluate() -> Run:
     from mllmrec.evaluation.ranking.stage import run
+
+    return run
+
+
+@stage(BlendSettings, reads=None, makes=always())
+def blend() -> Run:
+    """It reads RUNs by their paths, whichever stages made them."""
+    from mllmrec.evaluation.blending.stage import run
 
     return run
 

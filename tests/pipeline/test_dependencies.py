@@ -21,7 +21,7 @@ from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings
 from mllmrec.stages import STAGES, entry_point
 from mllmrec.storage.workspace import Workspace
 
-ALONE = {"report"}
+ALONE = {"blend", "report"}
 
 
 def names_of(waits: frozenset[int], names: list[str]) -> set[str]:
@@ -54,9 +54,9 @@ EVERYTHING: dict[str, Any] = {
     "pseudo-cot": {"backend": "profile", "min_inter": 7},
     "refine": {"backend": "profile"},
     "backbone": {"out": "tiny", "layers": 1, "width": 32, "vocab": 400, "copy_steps": 2},
-    "candidates": {"num_neg": 9, "min_inter": 7},
+    "candidates": [{"num_neg": 9, "min_inter": 7, "split": split} for split in ("test", "valid")],
     "retrieve": {"retriever": "itemknn", "num": 9, "min_inter": 7},
-    "baselines": {"min_inter": 7, "names": "popularity,itemknn"},
+    "baselines": [{"min_inter": 7, "names": "popularity,itemknn", "split": split} for split in ("test", "valid")],
     "scorers": [{"backbone": "tiny", "tag": f"fold-{n}", "fold": f"{n}/2", "use_cot": True, **TINY} for n in (1, 2)],
     "assess": {"scorer": "fold-1,fold-2", "limit": 8, "orders": 1},
     "audit": {"min_inter": 7},
@@ -74,6 +74,10 @@ EVERYTHING: dict[str, Any] = {
         {"sft_tag": "hinted-merged", "limit": 8},
         {"sft_tag": "plain-merged", "tag": "grpo"},
     ],
+    "blend": {
+        split: [f"result/demo/{name}/{lists}_uni9_w7_s42" for name in ("popularity", "itemknn")]
+        for split, lists in (("runs", "test"), ("on", "valid"))
+    },
     "probe": {"sft_tag": "plain-merged", "tag": "grpo", "probes": "position,popularity", "limit": 4},
     "report": {"cases": 2},
 }

@@ -33,17 +33,17 @@ def world(root: Path, **blocks: object) -> list[StageSettings]:
 
 
 @pytest.mark.sockets  # processes are asked for through one
-def test_ten_kills_of_stages_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kills_of_stages_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     stages = world(tmp_path / "work", **{verb: EVERYTHING[verb] for verb in LIGHT})
-    rng, kills = random.Random(0), {"prepare": 3, "caption": 2, "pseudo-cot": 2, "candidates": 3}
+    rng, kills = random.Random(0), {"prepare": 3, "caption": 2, "pseudo-cot": 2, "candidates": 2}
     tried = list[str]()
     for disturbed in disturbances(stages, tmp_path / "work", tmp_path / "kept"):
         for number in rng.sample(range(len(disturbed.operations)), kills[disturbed.stage.verb]):
             tried.append(disturbed.stage.verb)
             assert disturbed.kill(number) == ""
-    assert Counter(tried) == kills
+    assert Counter(tried) == kills | {"candidates": 4}, "of both splits"
 
 
 @pytest.fixture

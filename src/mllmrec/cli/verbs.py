@@ -25,6 +25,8 @@ from mllmrec.stages import STAGES, Stage
 from mllmrec.storage.workspace import Workspace
 
 FLAT = Parameter(name="*", negative_iterable=())
+STAGE_FLAGS = Parameter(name="*", negative_iterable=(), consume_multiple=True)
+"""As FLAT, and a flag of several values takes all words up to the next flag: `--on A B`, `--names A B`."""
 
 app = App(
     name="mllmrec",
@@ -45,10 +47,10 @@ app.command(backbone)
 def add_stage(stage: Stage) -> None:
     """Make a stage a verb: its settings are the flags, the first paragraph of their docstring is the help."""
 
-    def verb(*, settings: StageSettings) -> None:
+    def verb(settings: StageSettings) -> None:
         finish(stage.load()(settings, Workspace(settings.root)))
 
-    verb.__annotations__ = {"settings": Annotated[stage.settings, FLAT], "return": None}
+    verb.__annotations__ = {"settings": Annotated[stage.settings, STAGE_FLAGS], "return": None}
     *groups, name = stage.command.split()
     parent = app
     for group in groups:
@@ -161,7 +163,8 @@ def doctor(*, settings: Annotated[DoctorSettings | None, FLAT] = None) -> None:
 
 ORDER = (
     *("prepare", "fetch", "caption", "pseudo-cot", "refine", "assess", "audit", "backbone", "candidates", "retrieve"),
-    *("baselines", "sft", "merge", "grpo", "evaluate", "compare", "verify", "probe", "report", "run", "demo", "doctor"),
+    *("baselines", "sft", "merge", "grpo", "evaluate", "compare", "verify", "blend", "probe", "report"),
+    *("run", "demo", "doctor"),
 )
 """The verbs in the order in which they are used, which is that of --help."""
 for position, verb in enumerate(ORDER):

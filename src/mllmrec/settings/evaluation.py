@@ -1,4 +1,4 @@
-"""Settings of the verbs that measure: `evaluate`, `baselines`, `probe`, `compare`, `verify` and `report`.
+"""Settings of the verbs that measure: `evaluate`, `baselines`, `blend`, `probe`, `compare`, `verify` and `report`.
 
 `RunSettings` is what every verb that ranks shares, `ModelRunSettings` what those that rank with a language model share.
 """
@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import difflib
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from mllmrec.records import Split
 from mllmrec.settings.base import DatasetSettings, Integers, Names, StageSettings, knob
@@ -113,6 +113,48 @@ class BaselineFitSettings(DatasetSettings):
     name: str = knob(..., "Baseline.")
     seed: int = knob(42, "Seed of tuning lists and of what is drawn while it learns.", ge=0)
     min_inter: int = knob(10, "Items in a window: history and target.", ge=2)
+
+
+class BlendSettings(StageSettings):
+    """Blend the scores of several RUNs, with weights fitted on validation, and tell what each of them adds."""
+
+    verb: ClassVar[str] = "blend"
+
+    runs: Names = knob(..., "RUN folders on the test split, all on the same lists.", positional=True)
+    on: Names = knob(..., "RUN folders of the same recommenders on the validation split, in the same order.")
+    name: str = knob("", "Name of the blend's RUN; none: blend-A-B of RUNs named A and B.")
+    features: Literal["auto", "scores", "ranks"] = knob(
+        "auto",
+        "What weights multiply, standardised within a list: a part's scores, or their ranks; auto: what predicts the "
+        "targets of validation users left out better.",
+    )
+    folds: int = knob(5, "Parts of the validation users, by hash, of which each judges what the others fit.", ge=2)
+    seed: int = knob(42, "Seed of the folds; the intervals have that of the first RUN.", ge=0)
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if len(self.runs) < 2:
+            raise ValueError(
+                "expected two RUN folders or more to blend, such as result/shop/itemknn/test_uni9_w10_s42 "
+                "result/shop/sasrec/test_uni9_w10_s42"
+            )
+        if len(self.on) != len(self.runs):
+            raise ValueError(
+                f"{len(self.runs)} RUNs and {len(self.on)} behind --on: expected for each RUN on test the one of the "
+                "same recommender on validation, in the same order"
+            )
+        return self
+
+
+class BlendedRunSettings(RunSettings):
+    """What decides the RUN of a blend; kept in its manifest. What RUNs share comes from the first of `parts`."""
+
+    verb: ClassVar[str] = "blend"
+
+    parts: Names = knob(..., "Names of the RUNs that are blended.")
+    features: Literal["auto", "scores", "ranks"] = knob("auto", "What weights multiply.")
+    folds: int = knob(5, "Parts of the validation users.", ge=2)
+    fold_seed: int = knob(42, "Seed of the folds.", ge=0)
 
 
 class CompareSettings(StageSettings):

@@ -24,16 +24,19 @@ from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
+from mllmrec.data.candidates.drawing import read_candidates
 from mllmrec.data.candidates.files import is_vouched_for, ranked_protocol, refuse_contradiction
+from mllmrec.data.candidates.legacy import load_candidates
 from mllmrec.data.candidates.protocols import IMPORTED, ListsName, Protocol
 from mllmrec.data.raw_ids import RawIds
+from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, DataError
 from mllmrec.evaluation.comparison.statistics import DRAWS, Interval, bootstrap, minimum_detectable_alone
 from mllmrec.evaluation.metrics import Position, chance, metric_names, per_user, vacuous
 from mllmrec.evaluation.ranking.rankings import UNANSWERED, position_of, read_rankings, write_rankings
 from mllmrec.launch import rank_and_size
 from mllmrec.progress import note
-from mllmrec.records import Ranking
+from mllmrec.records import Ranking, RankingExample
 from mllmrec.settings.evaluation import RunSettings
 from mllmrec.storage.manifests import Manifest, manifest_path, unmark, write_manifest
 from mllmrec.storage.workspace import Workspace, cached_sha256, read_json, replacing, require, write_json
@@ -209,6 +212,13 @@ def candidate_file(settings: RunSettings, workspace: Workspace) -> Path:
             f"{ranked_protocol(path)}."
         )
     return path
+
+
+def ranked_examples(path: Path, run: Run, settings: Mapping[str, Any], workspace: Workspace) -> list[RankingExample]:
+    """The examples of the candidate file of a RUN with these settings, those beyond its --limit included."""
+    if path.suffix == ".jsonl":
+        return read_candidates(path)
+    return load_candidates(path, Interactions.load(workspace, run.facts["dataset"]), settings.get("min_inter", 10))
 
 
 def run_folder(

@@ -17,14 +17,12 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from mllmrec.data.candidates.drawing import read_candidates
-from mllmrec.data.candidates.legacy import load_candidates
 from mllmrec.data.draws import uniform
 from mllmrec.data.raw_ids import RawIds
-from mllmrec.data.sequences import Catalogue, Interactions
+from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.metrics import Position
-from mllmrec.evaluation.ranking.runs import ranked_file
+from mllmrec.evaluation.ranking.runs import ranked_examples, ranked_file
 from mllmrec.evaluation.reporting.ladder import MeasuredLadder
 from mllmrec.evaluation.reporting.page import Case, Cases, Poster, Reasoning, Section, ShownCandidate
 from mllmrec.evaluation.reporting.runs import Ladder, Rung
@@ -138,9 +136,9 @@ def figure(score: float) -> str:
 
 
 def _chosen(ladder: Ladder, run: str) -> Rung:
-    """The RUN by its name or its label; the last of the ladder where none is named."""
+    """The RUN by its name or its label; the last of the ladder that is no blend where none is named."""
     if not run:
-        return ladder.rungs[-1]
+        return ladder.top
     for rung in ladder.rungs:
         if run in (rung.label, rung.run.facts["name"]):
             return rung
@@ -156,10 +154,7 @@ def _questions(workspace: Workspace, rung: Rung, keys: set[str]) -> dict[str, Ra
     path = ranked_file(rung.run, [workspace.root], settings.get("candidates"))
     if path is None or cached_sha256(path) != facts["candidates_sha256"]:
         return {}
-    if path.suffix == ".jsonl":
-        examples = read_candidates(path)
-    else:
-        examples = load_candidates(path, Interactions.load(workspace, facts["dataset"]), settings.get("min_inter", 10))
+    examples = ranked_examples(path, rung.run, settings, workspace)
     return {example.example_id: example for example in examples if example.example_id in keys}
 
 

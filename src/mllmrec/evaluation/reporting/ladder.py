@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mllmrec.data.candidates.protocols import Protocol
+from mllmrec.evaluation.blending.stage import blend_table
 from mllmrec.evaluation.comparison.pairing import paired_positions
 from mllmrec.evaluation.comparison.statistics import ALPHA, Interval, PairedDifference
 from mllmrec.evaluation.comparison.steps import MAIN, corrected_on, differences_of_pairs
@@ -80,10 +81,12 @@ def ladder_section(measured: MeasuredLadder) -> Section:
     if measured.over_baseline and measured.over_baseline != measured.steps:
         title = "Models against the strongest baseline"
         blocks.append(_differences(title, measured.over_baseline, ladder, explained=bool(measured.steps)))
+    blocks += [_parts(rung) for rung in ladder.blends]
+    part = ", validation" if ladder.of_validation else ""
     return Section(
         key=f"ladder-{ladder.key}",
-        title=f"Ladder, {facts['protocol']}, {facts['num_users']:,} users",
-        short=f"Ladder {facts['protocol']}",
+        title=f"Ladder, {facts['protocol']}, {facts['num_users']:,} users{part}",
+        short=f"Ladder {facts['protocol']}{part}",
         lead=f"{words[:1].upper()}{words[1:]}{'. ' if words else ''}Candidate file `{facts['candidates']}`, sha256 "
         f"`{facts['candidates_sha256'][:12]}`. Ties count as the expectation over their orders.{whom}",
         blocks=tuple(blocks),
@@ -93,7 +96,7 @@ def ladder_section(measured: MeasuredLadder) -> Section:
 def verdict(measured: MeasuredLadder) -> list[str]:
     """Up to three sentences: the last model's metric, and its gains over the best baseline and the model below."""
     ladder, metric = measured.ladder, measured.ladder.metric
-    top = ladder.rungs[-1]
+    top = ladder.top
     chance = f"Chance is {ladder.facts['chance'][metric]:.3f}."
     sentences = [
         f"`{top.label}` reaches {ladder.shown(metric)} = {top.run.intervals[metric]} over "
@@ -103,7 +106,7 @@ def verdict(measured: MeasuredLadder) -> list[str]:
         step = measured.over_baseline[-1]
         sentences.append(f"Against the strongest baseline, `{step.lower.label}`: {_in_words(step, metric)}")
     if len(ladder.models) > 1:
-        step = measured.steps[-1]
+        step = next(step for step in measured.steps if step.upper is top)
         sentences.append(f"Against the model below it, `{step.lower.label}`: {_in_words(step, metric)}")
     return sentences
 
@@ -161,11 +164,11 @@ def name_of(rung: Rung) -> str:
 
 
 def in_order(columns: Sequence[dict[str, Rung]]) -> list[str]:
-    """All names, baselines before models, each in the order of the first ladder that has it."""
+    """All names, baselines before models and blends last, each in the order of the first ladder that has it."""
     firsts: dict[str, Rung] = {}
     for column in columns:
         firsts = {**firsts, **{name: rung for name, rung in column.items() if name not in firsts}}
-    return sorted(firsts, key=lambda name: firsts[name].is_model)
+    return sorted(firsts, key=lambda name: (firsts[name].is_blend, firsts[name].is_model))
 
 
 def _whom(facts: Mapping[str, Any]) -> str:
@@ -278,6 +281,18 @@ def _differences(title: str, steps: Sequence[Step], ladder: Ladder, *, explained
         ),
         strong=strong,
     )
+
+
+def _parts(rung: Rung) -> Sheet:
+    """The weights of a blend and what each part adds; bold where that is found."""
+    table, facts = blend_table(rung.run), rung.run.facts["blend"]
+    judged = next(number for number, name in enumerate(table.columns) if name.startswith(f"{facts['metric']}/"))
+    strong = frozenset(
+        (row, judged)
+        for row, own in enumerate(facts["without"].values())
+        if own["adds"][facts["metric"]]["p_holm"] < ALPHA
+    )
+    return Sheet(table=replace(table, title=f"What each part of {rung.label} adds"), strong=strong)
 
 
 def _in_cell(interval: Interval) -> str:

@@ -1,7 +1,8 @@
 """The RUNs of a dataset as ladders: one for each candidate file and set of users, never two in one table.
 
 On a ladder each RUN follows the one that it has to beat: first the baselines, the weakest first, then the models in
-the order in which they are made from one another (backbone, SFT, SFT with hints, GRPO, GRPO with hints).
+the order in which they are made from one another (backbone, SFT, SFT with hints, GRPO, GRPO with hints), and at the end
+blends of them, the weakest first. Ladders of the test split come before those of validation.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ class Rung:
     def is_model(self) -> bool:
         return self.manifest.verb == "evaluate"
 
+    @property
+    def is_blend(self) -> bool:
+        return self.manifest.verb == "blend"
+
     def value(self, metric: str) -> float:
         bounds = self.run.facts["metrics"].get(metric)
         return float(bounds["value"]) if bounds else 0.0
@@ -61,12 +66,25 @@ class Ladder:
         return f"{self.facts['candidates']}-{self.facts['num_users']}"
 
     @property
+    def of_validation(self) -> bool:
+        return str(self.facts["candidates"]).startswith("valid_")
+
+    @property
     def models(self) -> tuple[Rung, ...]:
         return tuple(rung for rung in self.rungs if rung.is_model)
 
     @property
+    def blends(self) -> tuple[Rung, ...]:
+        return tuple(rung for rung in self.rungs if rung.is_blend)
+
+    @property
+    def top(self) -> Rung:
+        """The last RUN that is no blend of others; the last of all where there are only blends."""
+        return next((rung for rung in reversed(self.rungs) if not rung.is_blend), self.rungs[-1])
+
+    @property
     def strongest_baseline(self) -> Rung | None:
-        baselines = [rung for rung in self.rungs if not rung.is_model]
+        baselines = [rung for rung in self.rungs if not (rung.is_model or rung.is_blend)]
         return max(baselines, key=lambda rung: rung.value(self.metric), default=None)
 
     @cached_property
@@ -98,11 +116,11 @@ def read_ladders(workspace: Workspace, dataset: str, metric: str) -> tuple[list[
     return ladders, unfinished
 
 
-def _order_on_page(ladder: Ladder) -> tuple[int, int, int, int, str]:
-    """The ladder with the most models first; of equal ones the easier question."""
+def _order_on_page(ladder: Ladder) -> tuple[bool, int, int, int, int, str]:
+    """Of the ladders of the test the one with the most models first; of equal ones the easier question."""
     facts = ladder.facts
     difficulty = Protocol.parse(facts["protocol"]).difficulty
-    return -len(ladder.models), -facts["num_users"], *difficulty, facts["candidates"]
+    return ladder.of_validation, -len(ladder.models), -facts["num_users"], *difficulty, facts["candidates"]
 
 
 def _rung(workspace: Workspace, dataset: str, folder: Path, manifest: Manifest) -> Rung:
@@ -120,12 +138,13 @@ def _ladder(rungs: Sequence[Rung], metric: str) -> Ladder:
     first, *others = rungs
     common = [name for name in first.run.facts["metrics"] if all(name in rung.run.facts["metrics"] for rung in others)]
     chosen = metric if metric in common else next((name for name in common if name.startswith("NDCG")), "MRR")
-    baselines = sorted((rung for rung in rungs if not rung.is_model), key=lambda rung: rung.value(chosen))
+    others = sorted((rung for rung in rungs if not rung.is_model), key=lambda rung: rung.value(chosen))
+    baselines, blends = [[rung for rung in others if rung.is_blend == blend] for blend in (False, True)]
     models = sorted(
         (rung for rung in rungs if rung.is_model),
         key=lambda rung: (rung.stage, rung.hinted, rung.manifest.finished_at, rung.label),
     )
-    return Ladder(rungs=(*baselines, *models), metric=chosen)
+    return Ladder(rungs=(*baselines, *models, *blends), metric=chosen)
 
 
 def _order(metric: str) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from mllmrec.settings.base import explain
-from mllmrec.settings.evaluation import BaselinesSettings, EvaluateSettings, RunSettings
+from mllmrec.settings.evaluation import BaselinesSettings, BlendedRunSettings, EvaluateSettings, RunSettings
 from mllmrec.storage.manifests import Manifest, altered, hash_model
 from mllmrec.storage.workspace import Workspace, sha256
 
@@ -41,11 +41,16 @@ ORDER = (
     "chance and vacuous metrics",
     "counts and shares",
     "length-normalised metrics",
+    "blended scores",
+    "weights of the blend",
+    "what each part adds",
     "speed",
     "reference files",
 )
 METRICS, MANIFEST = "the shape of metrics.json", "manifest.json"
-SETTINGS: dict[str, type[RunSettings]] = {"evaluate": EvaluateSettings, "baselines": BaselinesSettings}
+SETTINGS: dict[str, type[RunSettings]] = {
+    made_by.verb: made_by for made_by in (EvaluateSettings, BaselinesSettings, BlendedRunSettings)
+}
 Kind = TypeVar("Kind")
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1)]
@@ -129,6 +134,61 @@ class Slice(BaseModel):
     by: str
 
 
+class Added(Bounds):
+    """What a part of a blend adds in one metric."""
+
+    p: Share
+    p_holm: Share
+    detectable: Annotated[float, Field(ge=0)]
+
+
+class PartRuns(BaseModel):
+    """The folders of a part's RUNs, under the root or whole."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    test: str
+    valid: str
+
+
+class Weights(BaseModel):
+    """Fitted weights by part, what they multiply, and the losses by which features and penalty were chosen."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    weights: dict[str, Number]
+    features: Literal["scores", "ranks"]
+    penalty: Number
+    held_out_loss: dict[Literal["scores", "ranks"], dict[str, Number]]
+
+
+class WeightsWithout(Weights):
+    """The weights of the others, and what the part adds to them."""
+
+    adds: dict[str, Added]
+
+
+class FittedLists(BaseModel):
+    """How many validation lists weights were fitted on, and how many lack their target."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    fitted: PositiveInt
+    left_out: NonNegativeInt
+
+
+class BlendFacts(BaseModel):
+    """How a blend came about."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    parts: dict[str, PartRuns]
+    lists: FittedLists
+    whole: Weights
+    without: dict[str, WeightsWithout]
+    metric: str
+
+
 class MetricsFile(BaseModel):
     """The content of metrics.json; further keys are notes of the verb that wrote it."""
 
@@ -154,6 +214,7 @@ class MetricsFile(BaseModel):
     world_size: PositiveInt
     num_listed: NonNegativeInt | None = None
     slice: Slice | None = None
+    blend: BlendFacts | None = None
     length_normalised: dict[str, Share] | None = None
     length_normalised_places: list[tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt]] | None = None
 
@@ -269,6 +330,10 @@ def _read_from(role: str, facts: Mapping[str, Any], roots: Sequence[Path]) -> li
     datasets = [Workspace(root).dataset(facts["dataset"]) for root in roots]
     if role in ("train", "valid"):
         return [files.split(role) for files in datasets]
+    split, _, part = role.partition(" ")
+    if part:
+        runs = facts.get("blend", {}).get("parts", {}).get(part, {})
+        return [root / runs[split] / "rankings.jsonl" for root in roots] if split in runs else []
     if role == "titles":
         return [files.titles for files in datasets]
     return [files.captions for files in datasets] if role == "captions" else []

@@ -24,6 +24,7 @@ from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError
 from mllmrec.evaluation.comparison.pairing import run_named
 from mllmrec.evaluation.ranking.runs import Run, ranked_file, require_finished
+from mllmrec.evaluation.verifying.blends import check_blend
 from mllmrec.evaluation.verifying.checks import (
     Checks,
     check_files,
@@ -36,7 +37,7 @@ from mllmrec.evaluation.verifying.checks import (
 from mllmrec.evaluation.verifying.metrics import check_metrics, mean, value_of
 from mllmrec.evaluation.verifying.rankings import AllowedItems, RankedTarget, allowed_items, check_rankings
 from mllmrec.records import RankingExample, Summary, Table
-from mllmrec.settings.evaluation import RunSettings, VerifySettings
+from mllmrec.settings.evaluation import BlendedRunSettings, RunSettings, VerifySettings
 from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.workspace import DatasetFiles, Workspace, sha256
 
@@ -84,7 +85,7 @@ def verify(folder: Path, workspace: Workspace, candidates: str | None = None) ->
     path = _candidate_file(run, settings, workspace, candidates)
     _check_candidate_file(checks, run, manifest, path)
     examples, num_lists = _examples(path, run, settings)
-    _check_figures(checks, run, manifest, settings, path, examples)
+    _check_figures(checks, run, manifest, settings, path, examples, _roots(run, workspace))
     check_manifest(checks, facts, manifest, settings, num_lists)
     check_inputs(checks, facts, manifest, _roots(run, workspace))
     title = f"{run.label}, {facts['dataset']}, {facts['candidates']}"
@@ -115,6 +116,7 @@ def _check_figures(
     settings: RunSettings,
     path: Path,
     examples: Mapping[str, RankingExample],
+    roots: Sequence[Path],
 ) -> None:
     """Rankings, what follows from them, and the reference's files."""
     facts, rankings = run.facts, run.folder / "rankings.jsonl"
@@ -129,6 +131,8 @@ def _check_figures(
             f"the places of {beyond:,} of {len(users):,} targets, beyond what is kept of their lists"
         )
     check_metrics(checks, facts, users, settings.seed)
+    if isinstance(settings, BlendedRunSettings):
+        check_blend(checks, run.folder, facts, manifest, settings, roots)
     nowhere = sum(not user.positions for user in users)
     expected = {"users": len(users), "unranked": nowhere}
     checks.equal("counts and shares", "counts in manifest.json", manifest.counts, expected)
