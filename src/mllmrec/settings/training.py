@@ -62,6 +62,11 @@ class SftSettings(TrainingSettings):
     select_by: Literal["NDCG@3", "HR@1", "HR@3"] = knob(
         "NDCG@3", "Metric on validation that chooses the step whose weights are kept."
     )
+    objective: Literal["answer", "list", "both"] = knob(
+        "answer",
+        "What is learned: to write the target's answer, to give it the largest share among the candidates, or both.",
+    )
+    answer_weight: float = knob(0.1, "Weight of the answer's loss beside the list's, with --objective both.", gt=0)
     peft: Literal["lora", "none"] = knob("lora", "Train LoRA adapters, or all weights.")
     rank: int = knob(16, "Rank of the LoRA adapters.", ge=1)
     lora_dropout: float = knob(0.05, "Share of what enters the LoRA adapters that is left out at random.", ge=0, lt=1)

@@ -107,8 +107,9 @@ def answers_last(model: Any) -> Iterator[None]:
 
 
 def _drop_padding_mask(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    mask = kwargs.get(MASK)
-    return args, kwargs | {MASK: None} if getattr(mask, "ndim", 0) == 2 else kwargs
+    """Training reads without a cache; what is read into one may be padded on the left."""
+    is_padding = getattr(kwargs.get(MASK), "ndim", 0) == 2 and kwargs.get(CACHE) is None
+    return args, kwargs | {MASK: None} if is_padding else kwargs
 
 
 def _before_first_prediction(labels_BT: torch.Tensor) -> int:

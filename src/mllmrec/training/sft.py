@@ -1,14 +1,16 @@
 """`mllmrec sft`: fine-tune a backbone to answer `[ITEM_<id>] <title>` with the item that comes next.
 
-TRL's SFTTrainer does the training. Rows are tokenised by our own renderer, the loss is on the answer and its end
-token alone, and nothing is ever cut: the prompt budget shortens captions and old history instead. Every epoch has fresh
-negatives, because its rows are other rows. Validation ranks by exact scores, and the best weights are kept.
+TRL's SFTTrainer does the training, or with `--objective list` a trainer of whole candidate lists (listwise.py). Rows
+are tokenised by our own renderer, the answer loss is on the answer and its end token alone, and nothing is ever cut:
+the prompt budget shortens captions and old history instead. Every epoch has fresh negatives, because its rows are other
+rows. Validation ranks by exact scores, and the best weights are kept.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from mllmrec.settings.training import SftSettings
 from mllmrec.storage.locks import locking
 from mllmrec.storage.manifests import finished
 from mllmrec.storage.workspace import Workspace
-from mllmrec.training import checkpoints
+from mllmrec.training import checkpoints, listwise
 from mllmrec.training.compact import IGNORED, answers_last, without_padding_mask
 from mllmrec.training.datasets import TrainingExamples, training_examples
 from mllmrec.training.lora_targets import lora_for
@@ -81,10 +83,14 @@ def run(settings: SftSettings, workspace: Workspace) -> Summary:
     encoder = ranker_of(loaded, interactions.catalogue, captions, chosen.max_prompt_tokens).encoder
     steps = total_steps(len(examples), settings)
     last = checkpoints.begin(folder, settings, inputs, draws, main=is_main_process())
-    trainer = _trainer(settings, folder, loaded, encoder, examples, steps, lora)
+    make_trainer = _trainer if settings.objective == "answer" else listwise.make_trainer
+    trainer = make_trainer(settings, folder, loaded, encoder, examples, steps, lora)
     session = Session(settings, folder, inputs, started, chosen, encoder, trainer, draws)
     session.attach_validation(interactions, steps)
-    with without_padding_mask(loaded.model), answers_last(loaded.model):
+    with ExitStack() as stack:
+        if settings.objective == "answer":
+            stack.enter_context(without_padding_mask(loaded.model))
+            stack.enter_context(answers_last(loaded.model))
         return session.train(last, dict(examples.counts), portable(workspace, loaded.names[0]))
 
 

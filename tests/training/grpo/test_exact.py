@@ -35,8 +35,9 @@ from mllmrec.training.datasets import training_examples
 from mllmrec.training.grpo import exact
 from mllmrec.training.grpo import stage as grpo
 from mllmrec.training.grpo.candidate_policy import draw, objective
-from mllmrec.training.grpo.exact import score_through_forward, split_step
+from mllmrec.training.grpo.exact import split_step
 from mllmrec.training.grpo.rewards import REWARDS
+from mllmrec.training.listwise import score_through_forward
 from mllmrec.training.lora_targets import find_targets, lora_for
 
 PROMPT = [5, 9, 11, 4]

@@ -17,21 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 
 from mllmrec.errors import SettingsError
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import LoadedModel
 from mllmrec.models.ranker import scorer_of
-from mllmrec.models.scoring import HuggingFaceScorer, evaluating
+from mllmrec.models.scoring import evaluating
 from mllmrec.models.tries import Row, make_rows
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import GrpoSettings
 from mllmrec.training.datasets import TrainingExamples
 from mllmrec.training.grpo.candidate_policy import Objective, objective
 from mllmrec.training.grpo.rewards import REWARDS, Reward, shares
+from mllmrec.training.listwise import ScoringTrainer
 from mllmrec.training.setup import RowWriter, row_dataset, trainer_arguments, world_size
 
 EQUAL = 1e-6
@@ -68,7 +68,7 @@ def make_trainer(
         return {"group": group}
 
     set_seed(settings.seed)
-    return ExactTrainer(
+    trainer = ExactTrainer(
         model=get_peft_model(loaded.model, lora),
         args=TrainingArguments(
             **trainer_arguments(settings, folder, loaded, steps),
@@ -78,9 +78,10 @@ def make_trainer(
         ),
         train_dataset=row_dataset(examples, settings.epochs),
         data_collator=RowWriter(examples=examples, make=make, collate=_groups),
-        beta=settings.beta,
         scorer=scorer,
     )
+    trainer.beta = settings.beta
+    return trainer
 
 
 def split_step(settings: GrpoSettings) -> tuple[int, int]:
@@ -111,24 +112,10 @@ def group_of(encoder: Encoder, reward: Reward, example: RankingExample, hint: st
     )
 
 
-class ExactTrainer(Trainer):
+class ExactTrainer(ScoringTrainer):
     """Minimises the mean of the prompts' objectives, and logs of each pass what TRL logs of samples."""
 
-    loss_is_scaled_for_ga = False
-
-    def __init__(
-        self,
-        model: Any,
-        args: TrainingArguments,
-        train_dataset: Dataset,
-        data_collator: RowWriter,
-        beta: float,
-        scorer: HuggingFaceScorer,
-    ) -> None:
-        score_through_forward(model, scorer)
-        super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
-        self.beta = beta
-        self._figures: list[dict[str, float]] = []
+    beta = 0.0
 
     def compute_loss(
         self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -140,18 +127,8 @@ class ExactTrainer(Trainer):
             objective(scores_C, scores_C.new_tensor(group.rewards_C), reference_C, self.beta)
             for scores_C, reference_C, group in zip(model(rows=rows), reference, groups, strict=True)
         ]
-        self._figures.append(figures(groups, objectives))
+        self.figures.append(figures(groups, objectives))
         return torch.stack([one.loss for one in objectives]).mean()
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means of the figures since the last line, over all processes."""
-        if self._figures:
-            names = sorted(self._figures[0])
-            sums = [math.fsum(figures[name] for figures in self._figures) / len(self._figures) for name in names]
-            means = self.accelerator.reduce(torch.tensor(sums, device=self.args.device), reduction="mean")
-            logs |= dict(zip(names, means.tolist(), strict=True))
-            self._figures = []
-        super().log(logs, start_time)
 
     def _reference(self, model: Any, rows: Sequence[Row]) -> list[torch.Tensor]:
         """The scores of the model without its adapters."""
@@ -159,22 +136,6 @@ class ExactTrainer(Trainer):
         with policy.disable_adapter(), evaluating(policy):
             scores: list[torch.Tensor] = policy(rows=rows)
         return scores
-
-
-def score_through_forward(model: Any, scorer: HuggingFaceScorer) -> None:
-    """Let `model(rows=rows)` score candidates as the scorer of the same model does, for gradients to go through.
-
-    Whatever a trainer wraps a model in (gradients averaged over processes, mixed precision) it wraps around `forward`,
-    so scoring has to go through it too.
-    """
-    plain = model.forward
-
-    def forward(*args: Any, rows: Sequence[Row] | None = None, **kwargs: Any) -> Any:
-        if rows is None:
-            return plain(*args, **kwargs)
-        return scorer.differentiable(rows, model)
-
-    model.forward = forward
 
 
 def figures(groups: Sequence[CandidateGroup], objectives: Sequence[Objective]) -> dict[str, float]:

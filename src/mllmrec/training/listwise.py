@@ -1,0 +1,152 @@
+"""Training by exact scores of whole candidate lists: what the trainers of it share, and the listwise objective.
+
+    list loss = -log( exp(s_target) / sum of exp(s_c) over the candidates ),    s_c the score of candidate c in nats
+
+It is the cross-entropy of the candidate policy, and falls as soon as the target gains on the others. The answer loss,
+-s_target / tokens of the answer, teaches the model to write the target out; most of it goes into copying titles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+from transformers import Trainer, TrainingArguments, set_seed
+
+from mllmrec.models.chat import Encoder
+from mllmrec.models.huggingface import LoadedModel
+from mllmrec.models.ranker import scorer_of
+from mllmrec.models.scoring import HuggingFaceScorer
+from mllmrec.models.tries import Row, make_rows
+from mllmrec.records import RankingExample
+from mllmrec.settings.training import SftSettings
+from mllmrec.training.datasets import TrainingExamples
+from mllmrec.training.setup import RowWriter, row_dataset, trainer_arguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateList:
+    """One prompt with its candidates, ready to be scored; `target` is the place of the right one."""
+
+    row: Row
+    target: int
+
+
+class ScoringTrainer(Trainer):
+    """A trainer whose model scores candidates, `model(rows=rows)`, and that logs means of its own figures."""
+
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: Any,
+        args: TrainingArguments,
+        train_dataset: Dataset,
+        data_collator: RowWriter,
+        scorer: HuggingFaceScorer,
+    ) -> None:
+        score_through_forward(model, scorer)
+        super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=data_collator)
+        self.figures: list[dict[str, float]] = []
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the figures since the last line, over all processes."""
+        if self.figures:
+            names = sorted(self.figures[0])
+            sums = [math.fsum(figures[name] for figures in self.figures) / len(self.figures) for name in names]
+            means = self.accelerator.reduce(torch.tensor(sums, device=self.args.device), reduction="mean")
+            logs |= dict(zip(names, means.tolist(), strict=True))
+            self.figures = []
+        super().log(logs, start_time)
+
+
+class ListTrainer(ScoringTrainer):
+    """Minimises the mean of the lists' losses, with `answer_weight` times the answer loss added."""
+
+    answer_weight = 0.0
+
+    def compute_loss(
+        self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        lists: list[CandidateList] = inputs["lists"]
+        scores = model(rows=[one.row for one in lists])
+        losses = [list_loss(scores_C, one.target) for scores_C, one in zip(scores, lists, strict=True)]
+        answers = [
+            -scores_C[one.target] / len(one.row.trie.paths[one.target])
+            for scores_C, one in zip(scores, lists, strict=True)
+        ]
+        hits = [float(scores_C.argmax().item() == one.target) for scores_C, one in zip(scores, lists, strict=True)]
+        loss, answer = torch.stack(losses).mean(), torch.stack(answers).mean()
+        figures = {"list_loss": loss.item(), "answer_loss": answer.item(), "train_hr_1": math.fsum(hits) / len(hits)}
+        self.figures.append(figures)
+        return loss + self.answer_weight * answer if self.answer_weight else loss
+
+
+def list_loss(scores_C: Tensor, target: int) -> Tensor:
+    """-log of the target's share among the candidates, in nats.
+
+    >>> round(list_loss(torch.tensor([0.2, 0.3, 0.5]).log(), 1).exp().item(), 4)  # 1 / .3
+    3.3333
+    """
+    return scores_C.logsumexp(dim=0) - scores_C[target]
+
+
+def score_through_forward(model: Any, scorer: HuggingFaceScorer) -> None:
+    """Let `model(rows=rows)` score candidates as the scorer of the same model does, for gradients to go through.
+
+    Whatever a trainer wraps a model in (gradients averaged over processes, mixed precision) it wraps around `forward`,
+    so scoring has to go through it too.
+    """
+    plain = model.forward
+
+    def forward(*args: Any, rows: Sequence[Row] | None = None, **kwargs: Any) -> Any:
+        if rows is None:
+            return plain(*args, **kwargs)
+        return scorer.differentiable(rows, model)
+
+    model.forward = forward
+
+
+def make_trainer(
+    settings: SftSettings,
+    folder: Path,
+    loaded: LoadedModel,
+    encoder: Encoder,
+    examples: TrainingExamples,
+    steps: int,
+    lora: LoraConfig | None,
+) -> ListTrainer:
+    """The trainer of `--objective list` and `both`."""
+    scorer = scorer_of(loaded.model)
+
+    def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
+        [row] = make_rows([encoder.scoring_task(example, hint)])
+        scorer.verify_lengths([row])
+        return {"list": CandidateList(row=row, target=example.candidates.index(example.target_id))}
+
+    set_seed(settings.seed)
+    trainer = ListTrainer(
+        model=loaded.model if lora is None else get_peft_model(loaded.model, lora),
+        args=TrainingArguments(
+            **trainer_arguments(settings, folder, loaded, steps),
+            per_device_train_batch_size=settings.batch,
+            gradient_accumulation_steps=settings.accum,
+            train_sampling_strategy="sequential",
+        ),
+        train_dataset=row_dataset(examples, settings.epochs),
+        data_collator=RowWriter(examples=examples, make=make, collate=_lists),
+        scorer=scorer,
+    )
+    trainer.answer_weight = settings.answer_weight if settings.objective == "both" else 0.0
+    return trainer
+
+
+def _lists(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"lists": [row["list"] for row in rows]}
