@@ -56,7 +56,8 @@ class HuggingFaceScorer:
 
     `max_tokens` bounds a batch, padding included; on a CPU, where larger batches only leave its caches, at most 2,048
     are taken. Logits are divided by `temperature`, as sampling at that temperature does. The layout is the cheapest
-    that suits the model and the row, or the one that is asked for.
+    that suits the model and the row (a tree of more than `max_tokens` gives way to the cache), or the one that is asked
+    for.
 
     Raises BackendError, rather than score wrongly, for a model whose logits are something unknown of its last hidden
     state, for one that no layout reads as plain forward passes do, for a layout that was asked for and doesn't suit,
@@ -68,6 +69,7 @@ class HuggingFaceScorer:
     ) -> None:
         self.model, self.temperature, self.layout = model, temperature, layout
         self.max_tokens = min(max_tokens, CPU_TOKENS) if model.device.type == "cpu" else max_tokens
+        self.largest_tree = max_tokens
         self.window = sliding_window(model)
         self._name = type(causal_lm(model)).__name__
         self._costs = Costs.of(model)
@@ -130,13 +132,15 @@ class HuggingFaceScorer:
             return self.layout
         is_seen = self.window is None or _length(row) <= self.window
         possible = [layout for layout in allowed if layout == "cache" or (layout == "tree" and is_seen)]
-        ordered = [*self._costs.cheapest_first(row, possible), "apart"]
-        layout: Layout | None = next((each for each in ordered if not self._fault(each)), None)
+        ordered = self._costs.cheapest_first(row, possible)
+        if row.num_tokens > self.largest_tree:
+            ordered.sort(key=lambda each: each == "tree")
+        layout: Layout | None = next((each for each in (*ordered, "apart") if not self._fault(each)), None)
         if layout is None:
             raise self._unsuited()
         if layout != "tree":
             reason = f"{self._name} has a sliding window of {self.window} tokens" if not is_seen else ""
-            _tell(layout, reason or self._faults["tree"] or "it is the cheapest for so many candidates")
+            _tell(layout, reason or self._faults["tree"] or "it is the better one for so many candidates")
         return layout
 
     def _score(
