@@ -130,6 +130,7 @@ def test_the_manifest_holds_what_later_verbs_inherit(trained: Workspace) -> None
         "max_prompt_tokens": 4096,
         "template": "",
         "hint_share": 0.0,
+        "thought_share": 0.0,
         "chat_template": "",
     }
     assert (details["model"], details["peft"], details["steps"]) == ("tiny", "none", 116)

@@ -176,6 +176,18 @@ class Renderer(Generic[Encoded]):
             self.budget["history_shortened"] += kept < len(example.history)
         return prompt
 
+    def fit_thought(self, trace: str, num_tokens: Callable[[str], int], most: int) -> str | None:
+        """A trace as the thought of an answer, shortened as hints are until it takes at most `most` tokens.
+
+        None, with the thought counted as dropped, where nothing of it fits.
+        """
+        for thought in ("\n".join(_rows(trace)), *shorter_hints(trace)):
+            if thought and num_tokens(self.harmless(thought)) <= most:
+                self.budget["thoughts_shortened"] += thought != "\n".join(_rows(trace))
+                return self.harmless(thought)
+        self.budget["thoughts_dropped"] += 1
+        return None
+
     def text(
         self,
         example: RankingExample,
@@ -244,7 +256,9 @@ def shorter_hints(hint: str | None) -> Iterator[str | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFormat:
-    """What decides how a prompt looks; `hint_share` is recorded and concerns training alone.
+    """What decides how a prompt looks; `hint_share` and `thought_share` are recorded and concern training alone.
+
+    They are the shares of training examples that had a trace in their prompt, and before their answer.
 
     `chat_template` is the text of the template that was put in place of the model's own, or of none; empty for a model
     that was asked in its own.
@@ -256,6 +270,7 @@ class PromptFormat:
     template: str = TEMPLATE_VERSION
     hint_share: float = 0.0
     chat_template: str = ""
+    thought_share: float = 0.0
 
     def to_details(self) -> dict[str, Any]:
         """The entry of a checkpoint's manifest."""

@@ -62,6 +62,7 @@ def _any_of(spellings: list[str]) -> str:
 
 _MARK = re.compile(_any_of([*_OPENINGS, *_CLOSINGS]), re.IGNORECASE)
 _OPEN_AT_THE_END = re.compile(rf"((?:{_any_of(list(_OPENINGS))}|{_CHANNEL})\s*)\Z", re.IGNORECASE)
+_EMPTY_AT_THE_END = re.compile(rf"({_any_of(list(_OPENINGS))})(\s*)({_any_of(list(_CLOSINGS))})(\s*)\Z", re.IGNORECASE)
 _TOKEN = re.compile(
     rf"{_MARK.pattern}|<\|(?:channel|message|constrain|start|end|return|call)\|>|<\|(?:begin|end)_of_(?:box|solution)\|>"
     r"|<\|(?:START|END)_(?:RESPONSE|TEXT)\|>|<unused9[45]>",
@@ -111,6 +112,19 @@ def open_thought(prompt: str) -> str:
     """
     match = _OPEN_AT_THE_END.search(prompt)
     return match[1] if match else ""
+
+
+def empty_thought(prompt: str) -> tuple[str, str] | None:
+    """The empty think block that a prompt ends with, as what stands before a thought and behind it; None without one.
+
+    >>> empty_thought("<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n")
+    ('<think>\\n', '\\n</think>\\n\\n')
+    """
+    match = _EMPTY_AT_THE_END.search(prompt)
+    if match is None or (closing_mark(match[1]) or "").lower() != match[3].lower():
+        return None
+    blank = match[2]
+    return match[1] + blank[: len(blank) // 2], blank[len(blank) // 2 :] + match[3] + match[4]
 
 
 def closing_mark(opening: str) -> str | None:

@@ -17,17 +17,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from mllmrec.data.prompts import TEMPLATE_VERSION, TODAY, BoundedCache, PromptFormat, Renderer, plain
 from mllmrec.data.sequences import Catalogue
+from mllmrec.data.visible_answer import closing_mark, empty_thought, open_thought
 from mllmrec.errors import BackendError
 from mllmrec.models.base import ScoringTask
 from mllmrec.models.chat_templates import PLAIN, ChatTemplate, Content
 from mllmrec.progress import note
 from mllmrec.records import RankingExample
+
+OPENING, CLOSING = "<think>\n", "\n</think>\n\n"
+"""The marks of a thought for models whose chat template has none."""
+
+
+class ThoughtMarks(NamedTuple):
+    """Where a thought stands: `stem` is between the user's text and the mark that opens it."""
+
+    stem: str
+    opening: str
+    closing: str
 
 
 class Chat:
@@ -64,9 +77,8 @@ class Chat:
         if self.put_template:
             tokenizer.chat_template = self.put_template
         self.version = TEMPLATE_VERSION if trained is None else trained.template
-        self._template = ChatTemplate(
-            tokenizer, thinking=bool(thinking), today=TODAY if trained is None else trained.date
-        )
+        self._today = TODAY if trained is None else trained.date
+        self._template = ChatTemplate(tokenizer, thinking=bool(thinking), today=self._today)
         control = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if _is_control(token)}
         self._control = frozenset(control)
         self.end_id: int = tokenizer.eos_token_id
@@ -105,8 +117,36 @@ class Chat:
         Raises BackendError when they hold a control token that neither the template put there nor the caller, who
         says how many were `placed` in the text on purpose.
         """
-        ids = self.encode(self.prompt(text))
-        if self._count_control(ids) != self._num_control + placed:
+        return self._checked(self.encode(self.prompt(text)), self._num_control + placed)
+
+    def prompt_ids_before_a_thought(self, text: str) -> list[int]:
+        """The token ids of the prompt of an answer that begins with a thought, up to the mark that opens it."""
+        before, stem = self._before, self.thought_marks.stem
+        return self._checked(self.encode(before + text + stem), self.count_control(before + "x" + stem))
+
+    def thought_ids(self, thought: str) -> list[int]:
+        """The token ids of a thought between its marks."""
+        _, opening, closing = self.thought_marks
+        return [*self.encode(opening), *self.encode(self.harmless(thought)), *self.encode(closing)]
+
+    @cached_property
+    def thought_marks(self) -> ThoughtMarks:
+        """The marks of the chat template's own think block where it has one, else `<think>` and `</think>` as text."""
+        if block := empty_thought(self._after):
+            return ThoughtMarks(self._after.removesuffix("".join(block)), *block)
+        tails = [self._after]
+        with suppress(BackendError):
+            template = ChatTemplate(self.tokenizer, thinking=True, today=self._today)
+            tails += [template.after] * (template.before == self._before)
+        for tail in tails:
+            opening = open_thought(tail)
+            if opening and (closing := closing_mark(opening)):
+                blank = "" if opening.endswith("\n") else "\n"
+                return ThoughtMarks(tail.removesuffix(opening), opening + blank, f"\n{closing}\n\n")
+        return ThoughtMarks(self._after, OPENING, CLOSING)
+
+    def _checked(self, ids: list[int], num_control: int) -> list[int]:
+        if self._count_control(ids) != num_control:
             extra = [self.tokenizer.convert_ids_to_tokens(token) for token in ids if token in self._control]
             raise BackendError(
                 f"A title or caption becomes a control token of {self.tokenizer.name_or_path} that can't be told from "
@@ -165,6 +205,15 @@ class Encoder:
         """The whole chat prompt as text, for trainers that tokenise by themselves."""
         return self.chat.prompt(self.renderer.fit(example, hint)[0])
 
+    def fit_thought(self, trace: str, max_tokens: int) -> str | None:
+        """A trace as a thought of at most `max_tokens`; None where nothing of it fits."""
+        return self.renderer.fit_thought(trace, lambda text: len(self.chat.encode(text)), max_tokens)
+
+    def thinking_prompt_ids(self, example: RankingExample, thought: str | None = None) -> list[int]:
+        """The prompt of an answer that begins with a thought, up to its opening mark, or with the `thought` behind."""
+        ids = self.chat.prompt_ids_before_a_thought(self.renderer.fit(example)[0])
+        return ids if thought is None else ids + self.chat.thought_ids(thought)
+
     def answer_ids(self, item_id: str) -> list[int]:
         """The tokens of an item's answer, its end token included."""
         return list(self._answers[item_id])
@@ -176,10 +225,11 @@ class Encoder:
     def _write_answer(self, item_id: str) -> list[int]:
         return self.chat.answer_ids(self.renderer.answer(item_id))
 
-    def scoring_task(self, example: RankingExample, hint: str | None = None) -> ScoringTask:
-        """The prompt and every candidate's answer."""
+    def scoring_task(self, example: RankingExample, hint: str | None = None, thought: str | None = None) -> ScoringTask:
+        """The prompt, with a hint in it or a thought behind it, and every candidate's answer."""
         answers = [self.answer_ids(item) for item in example.candidates]
-        return ScoringTask(prompt_T=self.prompt_ids(example, hint), answers_C=answers)
+        prompt = self.prompt_ids(example, hint) if thought is None else self.thinking_prompt_ids(example, thought)
+        return ScoringTask(prompt_T=prompt, answers_C=answers)
 
 
 def _is_control(token: Any) -> bool:

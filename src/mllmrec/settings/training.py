@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from mllmrec.settings.base import DatasetSettings, Fold, knob
 
@@ -67,11 +69,24 @@ class SftSettings(TrainingSettings):
         "What is learned: to write the target's answer, to give it the largest share among the candidates, or both.",
     )
     answer_weight: float = knob(0.1, "Weight of the answer's loss beside the list's, with --objective both.", gt=0)
+    cot_as: Literal["hint", "answer"] = knob(
+        "hint", "Where --use-cot puts a trace: into the prompt as a hint, or before the answer, as a thought to learn."
+    )
+    max_thought_tokens: int = knob(256, "Longest thought, with --cot-as answer; longer traces shorten.", ge=8)
     peft: Literal["lora", "none"] = knob("lora", "Train LoRA adapters, or all weights.")
     rank: int = knob(16, "Rank of the LoRA adapters.", ge=1)
     lora_dropout: float = knob(0.05, "Share of what enters the LoRA adapters that is left out at random.", ge=0, lt=1)
     batch: int = knob(2, "Examples of one process in one forward pass.", ge=1)
     accum: int = knob(8, "Forward passes in one step.", ge=1)
+
+    @model_validator(mode="after")
+    def _thoughts_are_learned(self) -> Self:
+        if self.cot_as == "answer" and self.objective == "list":
+            raise ValueError(
+                "cot_as = 'answer' with objective = 'list': lists alone teach no thoughts; expected objective both, "
+                "whose answer loss is that of the thought too, or answer"
+            )
+        return self
 
 
 class MergeSettings(DatasetSettings):

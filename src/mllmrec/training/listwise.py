@@ -3,7 +3,8 @@
     list loss = -log( exp(s_target) / sum of exp(s_c) over the candidates ),    s_c the score of candidate c in nats
 
 It is the cross-entropy of the candidate policy, and falls as soon as the target gains on the others. The answer loss,
--s_target / tokens of the answer, teaches the model to write the target out; most of it goes into copying titles.
+-s_target / tokens of the answer, teaches the model to write the target out; most of it goes into copying titles. With
+`--cot-as answer` a list is scored behind its thought, and the answer loss is that of thought and answer together.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import Trainer, TrainingArguments, set_seed
 
+from mllmrec.models.base import ScoringTask
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import LoadedModel
 from mllmrec.models.ranker import scorer_of
@@ -33,10 +35,14 @@ from mllmrec.training.setup import RowWriter, row_dataset, trainer_arguments
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateList:
-    """One prompt with its candidates, ready to be scored; `target` is the place of the right one."""
+    """One prompt with its candidates, ready to be scored; `target` is the place of the right one.
+
+    Where the model thinks first, the prompt of `row` holds the thought, and `thought` has it as what is to be scored.
+    """
 
     row: Row
     target: int
+    thought: Row | None = None
 
 
 class ScoringTrainer(Trainer):
@@ -76,10 +82,13 @@ class ListTrainer(ScoringTrainer):
         self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
         lists: list[CandidateList] = inputs["lists"]
-        scores = model(rows=[one.row for one in lists])
+        thoughts = [one.thought for one in lists if one.thought is not None]
+        scores = model(rows=[*(one.row for one in lists), *thoughts])
+        before = iter(scores[len(lists) :])
+        scores = scores[: len(lists)]
         losses = [list_loss(scores_C, one.target) for scores_C, one in zip(scores, lists, strict=True)]
         answers = [
-            -scores_C[one.target] / len(one.row.trie.paths[one.target])
+            answer_loss(scores_C, one, None if one.thought is None else next(before))
             for scores_C, one in zip(scores, lists, strict=True)
         ]
         hits = [float(scores_C.argmax().item() == one.target) for scores_C, one in zip(scores, lists, strict=True)]
@@ -96,6 +105,14 @@ def list_loss(scores_C: Tensor, target: int) -> Tensor:
     3.3333
     """
     return scores_C.logsumexp(dim=0) - scores_C[target]
+
+
+def answer_loss(scores_C: Tensor, one: CandidateList, thought: Tensor | None = None) -> Tensor:
+    """The mean loss of a token that is to be written: of the target's answer, and of the thought before it."""
+    written, count = scores_C[one.target], len(one.row.trie.paths[one.target])
+    if one.thought is not None and thought is not None:
+        written, count = written + thought[0], count + len(one.thought.trie.paths[0])
+    return -written / count
 
 
 def score_through_forward(model: Any, scorer: HuggingFaceScorer) -> None:
@@ -127,9 +144,17 @@ def make_trainer(
     scorer = scorer_of(loaded.model)
 
     def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
-        [row] = make_rows([encoder.scoring_task(example, hint)])
+        trace, thought = hint, None
+        if settings.cot_as == "answer" and trace is not None:
+            hint, thought = None, encoder.fit_thought(trace, settings.max_thought_tokens)
+        tasks = [encoder.scoring_task(example, hint, thought)]
+        if thought is not None:
+            block = encoder.chat.thought_ids(thought)
+            tasks.append(ScoringTask(prompt_T=encoder.thinking_prompt_ids(example), answers_C=[block]))
+        row, *before = make_rows(tasks)
         scorer.verify_lengths([row])
-        return {"list": CandidateList(row=row, target=example.candidates.index(example.target_id))}
+        target = example.candidates.index(example.target_id)
+        return {"list": CandidateList(row=row, target=target, thought=before[0] if before else None)}
 
     set_seed(settings.seed)
     trainer = ListTrainer(

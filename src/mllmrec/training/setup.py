@@ -19,7 +19,7 @@ from mllmrec.errors import ArtifactError, SettingsError, install_command
 from mllmrec.models.chat_templates import read_template, template_hash
 from mllmrec.models.huggingface import LoadedModel
 from mllmrec.records import RankingExample
-from mllmrec.settings.training import GrpoSettings, TrainingSettings
+from mllmrec.settings.training import GrpoSettings, SftSettings, TrainingSettings
 from mllmrec.storage.manifests import Manifest, hash_files, hash_model
 from mllmrec.storage.workspace import Workspace
 from mllmrec.training import checkpoints
@@ -48,11 +48,14 @@ def training_inputs(settings: TrainingSettings, workspace: Workspace, model: str
 def asked_format(settings: TrainingSettings, workspace: Workspace) -> tuple[PromptFormat, dict[str, str]]:
     """The prompt format that the settings name, and the captions it uses."""
     captions = read_captions(workspace, settings.dataset, settings.captions)
+    share = settings.cot_prob if settings.use_cot else 0.0
+    as_thought = isinstance(settings, SftSettings) and settings.cot_as == "answer"
     chosen = PromptFormat(
         window=settings.min_inter,
         captions=bool(captions),
         max_prompt_tokens=settings.max_prompt_tokens,
-        hint_share=settings.cot_prob if settings.use_cot else 0.0,
+        hint_share=0.0 if as_thought else share,
+        thought_share=share if as_thought else 0.0,
     )
     return chosen, captions
 

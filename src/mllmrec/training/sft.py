@@ -91,7 +91,7 @@ def run(settings: SftSettings, workspace: Workspace) -> Summary:
         if settings.objective == "answer":
             stack.enter_context(without_padding_mask(loaded.model))
             stack.enter_context(answers_last(loaded.model))
-        return session.train(last, dict(examples.counts), portable(workspace, loaded.names[0]))
+        return session.train(last, _counts(settings, examples), portable(workspace, loaded.names[0]))
 
 
 def total_steps(num_examples: int, settings: SftSettings) -> int:
@@ -103,6 +103,25 @@ def weights_dtype(settings: SftSettings) -> Dtype:
     """Frozen weights may be bfloat16 on a GPU; weights that are trained stay float32 (autocast computes in bf16)."""
     on_gpu = choose_device(settings.device).type == "cuda"
     return "bfloat16" if on_gpu and settings.peft == "lora" else "float32"
+
+
+def _counts(settings: SftSettings, examples: TrainingExamples) -> dict[str, int]:
+    """The counts of the manifest, in which traces are called what they were."""
+    as_thoughts = settings.cot_as == "answer"
+    return {name.replace("hints", "thoughts") if as_thoughts else name: n for name, n in examples.counts.items()}
+
+
+def _prompt_and_answer(
+    settings: SftSettings, encoder: Encoder, example: RankingExample, trace: str | None
+) -> tuple[list[int], list[int]]:
+    """What the model reads and what it learns to write: the answer, with --cot-as answer behind the trace."""
+    answer = encoder.answer_ids(example.target_id)
+    if settings.cot_as == "hint" or trace is None:
+        return encoder.prompt_ids(example, trace), answer
+    thought = encoder.fit_thought(trace, settings.max_thought_tokens)
+    if thought is None:
+        return encoder.prompt_ids(example), answer
+    return encoder.thinking_prompt_ids(example), [*encoder.chat.thought_ids(thought), *answer]
 
 
 def _lora(settings: SftSettings, source: str) -> LoraConfig | None:
@@ -133,7 +152,7 @@ def _trainer(
     lora: LoraConfig | None,
 ) -> SFTTrainer:
     def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
-        prompt, answer = encoder.prompt_ids(example, hint), encoder.answer_ids(example.target_id)
+        prompt, answer = _prompt_and_answer(settings, encoder, example, hint)
         verify_scaling(loaded.model, len(prompt) + len(answer))
         return {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
 

@@ -130,7 +130,8 @@ def _rung(workspace: Workspace, dataset: str, folder: Path, manifest: Manifest) 
     checkpoint = next((known for known in made if known is not None), None)
     if checkpoint is None:
         return Rung(run=run, manifest=manifest)
-    share = checkpoint.details.get("prompt_format", {}).get("hint_share", 0.0)
+    known = checkpoint.details.get("prompt_format", {})
+    share = known.get("hint_share", 0.0) or known.get("thought_share", 0.0)
     return Rung(run=run, manifest=manifest, stage=STAGES.get(checkpoint.verb, 0), hinted=bool(share))
 
 
