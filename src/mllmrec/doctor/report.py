@@ -1,4 +1,4 @@
-"""`mllmrec doctor`: packages, machine and workspace, and the command for whatever is missing.
+"""`mllmrec doctor`: packages, machine and workspace, and the command for whatever is missing; what a recipe costs.
 
 It changes nothing, needs no network, and ends with the next command for each dataset.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mllmrec.doctor.memory import known_config, memory_plan, num_parameters, plan_table
+from mllmrec.doctor.seconds import time_plan, time_table, unknown
 from mllmrec.doctor.workspace import checkpoints_table, dataset_table, datasets, models_table, next_step
 from mllmrec.errors import SettingsError, install_command
 from mllmrec.pipeline.recipe import Recipe, load_recipe
@@ -29,21 +30,24 @@ OK = "ok"
 
 
 def run(settings: DoctorSettings, workspace: Workspace) -> Summary:
-    """Tables of packages, machine and workspace, and with --plan of memory; the headline is the next command."""
+    """Tables of packages, machine, workspace, and with --plan of memory or time; the headline is the next command."""
     devices = gpu_memory()
     packages = installed_packages()
     names = [settings.dataset] if settings.dataset else datasets(workspace)
     tables = [packages_table(packages), machine_table(workspace, devices), models_table(workspace)]
     for name in names:
         tables += [dataset_table(workspace, name), checkpoints_table(workspace, name)]
+    warnings = [*_warnings(packages)]
     if settings.plan is not None:
-        tables.append(plan(settings, workspace, devices))
+        table, unplanned = plan(settings, workspace, devices)
+        tables.append(table)
+        warnings += unplanned
     steps = [f"{name}: {next_step(workspace, name)}" for name in names]
     nothing = "no dataset yet: mllmrec prepare, or mllmrec demo for an example"
     return Summary(
         headline=f"Next: {'; '.join(steps) or nothing}",
         tables=tuple(tables),
-        warnings=tuple(_warnings(packages)),
+        warnings=tuple(warnings),
         facts={"devices": devices, "next": steps, "packages": [package._asdict() for package in packages]},
     )
 
@@ -148,26 +152,28 @@ def existing_parent(path: Path) -> Path:
     return next(folder for folder in (resolved, *resolved.parents) if folder.exists())
 
 
-def plan(settings: DoctorSettings, workspace: Workspace, devices: Mapping[str, float]) -> Table:
-    """The memory plan of a recipe's stages for its backbone."""
+def plan(settings: DoctorSettings, workspace: Workspace, devices: Mapping[str, float]) -> tuple[Table, list[str]]:
+    """The memory that a recipe's stages need on a GPU, or the time they take without one; and what isn't known."""
     assert settings.plan is not None
     gpu = settings.gpu or max(devices.values(), default=0.0)
-    if not gpu:
-        raise SettingsError("--plan needs the memory of a GPU and there is none here. Name it: --gpu 24 (in GiB).")
     recipe = load_recipe(settings.plan)
+    if not gpu and devices:
+        raise SettingsError("--plan needs the memory of a GPU, and this one shares the machine's. Name it: --gpu 24.")
+    if not gpu:
+        planned = time_plan(recipe.stages(**_named(recipe, settings.dataset)), workspace)
+        return time_table(planned), [*unknown(planned)]
     blocks = planned_blocks(recipe, settings.dataset, workspace)
     if not blocks:
         raise SettingsError(f"{recipe.path} has none of the stages that need a GPU: {', '.join(PLANNED)}.")
     backbone = next((block["backbone"] for block in blocks.values() if block.get("backbone")), "Qwen3-4B")
     config = backbone_config(backbone, workspace)
-    return plan_table(memory_plan(config, blocks, gpu), backbone, num_parameters(config), gpu)
+    return plan_table(memory_plan(config, blocks, gpu), backbone, num_parameters(config), gpu), []
 
 
 def planned_blocks(recipe: Recipe, dataset: str | None, workspace: Workspace) -> dict[str, dict[str, Any]]:
     """The settings of each stage that needs a GPU, evaluations with the same need once."""
-    named = {"dataset": dataset} if dataset else {} if "dataset" in recipe.shared else {"dataset": "unnamed"}
     blocks: dict[str, dict[str, Any]] = {}
-    for stage in recipe.stages(**named):
+    for stage in recipe.stages(**_named(recipe, dataset)):
         if stage.verb not in PLANNED:
             continue
         block = stage.model_dump()
@@ -194,6 +200,11 @@ def backbone_config(name: str, workspace: Workspace) -> dict[str, Any]:
             "and the model isn't one of the known Qwen3 sizes. Fetch it first: mllmrec fetch backbone ID."
         )
     return config_known
+
+
+def _named(recipe: Recipe, dataset: str | None) -> dict[str, str]:
+    """The shared keys that a recipe's stages lack."""
+    return {"dataset": dataset} if dataset else {} if "dataset" in recipe.shared else {"dataset": "unnamed"}
 
 
 def _warnings(packages: Sequence[Package]) -> Iterator[str]:

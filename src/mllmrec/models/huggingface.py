@@ -23,7 +23,13 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Mxfp4Config
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Mxfp4Config,
+)
 from transformers.utils import logging as transformers_logging
 
 from mllmrec.data.model_folders import is_adapter, lacking, misnamed, require_adapter
@@ -283,6 +289,20 @@ def read_config(source: str) -> Any:
             "scored exactly nor trained here. Fetch the model that it was made from; --dtype bfloat16 saves memory."
         )
     return config
+
+
+def model_class(source: str) -> Any:
+    """The class of the causal LM in a folder, or of a hub id; no weights are read.
+
+    Raises BackendError for a model of another kind (an encoder, a decoder behind an encoder) or a quantized one.
+    """
+    config = read_config(source)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
+        raise BackendError(
+            f"{source} is a {config.model_type} model, which doesn't write texts from left to right. Expected a "
+            "causal language model, such as Qwen3-4B."
+        )
+    return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
 
 
 def quantization(config: Any) -> str:

@@ -119,5 +119,7 @@ class DoctorSettings(StageSettings):
     verb: ClassVar[str] = "doctor"
 
     dataset: str | None = knob(None, "Look at this dataset alone (default: every folder under data/).")
-    plan: str | None = knob(None, "Recipe, by path or shipped name, whose memory to plan.")
+    plan: str | None = knob(
+        None, "Recipe, by path or shipped name: the memory of its stages on a GPU, or the time they take without one."
+    )
     gpu: float | None = knob(None, "Memory of the GPU to plan for, in GiB (default: the largest one here).", gt=0)

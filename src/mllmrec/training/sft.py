@@ -72,7 +72,7 @@ def run(settings: SftSettings, workspace: Workspace) -> Summary:
     chosen, captions = asked_format(settings, workspace)
     draws = checkpoints.draws_of(folder, settings)
     examples = training_examples(settings, workspace, interactions, chosen.window, draws)
-    lora = _lora(settings, source)
+    lora = lora_of(settings, source)
     loaded = load(
         workspace,
         settings.backbone,
@@ -83,7 +83,6 @@ def run(settings: SftSettings, workspace: Workspace) -> Summary:
     encoder = ranker_of(loaded, interactions.catalogue, captions, chosen.max_prompt_tokens).encoder
     steps = total_steps(len(examples), settings)
     last = checkpoints.begin(folder, settings, inputs, draws, main=is_main_process())
-    make_trainer = _trainer if settings.objective == "answer" else listwise.make_trainer
     trainer = make_trainer(settings, folder, loaded, encoder, examples, steps, lora)
     session = Session(settings, folder, inputs, started, chosen, encoder, trainer, draws)
     session.attach_validation(interactions, steps)
@@ -124,7 +123,8 @@ def _prompt_and_answer(
     return encoder.thinking_prompt_ids(example), [*encoder.chat.thought_ids(thought), *answer]
 
 
-def _lora(settings: SftSettings, source: str) -> LoraConfig | None:
+def lora_of(settings: SftSettings, source: str) -> LoraConfig | None:
+    """The adapters that the settings name; None with `--peft none`."""
     if settings.peft == "none":
         if method := quantization(read_config(source)):
             raise BackendError(
@@ -142,7 +142,21 @@ def _lora(settings: SftSettings, source: str) -> LoraConfig | None:
     )
 
 
-def _trainer(
+def make_trainer(
+    settings: SftSettings,
+    folder: Path,
+    loaded: LoadedModel,
+    encoder: Encoder,
+    examples: TrainingExamples,
+    steps: int,
+    lora: LoraConfig | None,
+) -> Any:
+    """The trainer of the objective that the settings name."""
+    make = _answer_trainer if settings.objective == "answer" else listwise.make_trainer
+    return make(settings, folder, loaded, encoder, examples, steps, lora)
+
+
+def _answer_trainer(
     settings: SftSettings,
     folder: Path,
     loaded: LoadedModel,
