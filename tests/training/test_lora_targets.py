@@ -310,18 +310,25 @@ def test_a_choice_is_refused_before_weights_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "config",
+    [
+        transformers.MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4),
+        transformers.BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4),
+    ],
+)
+def test_recurrent_layers_and_alibi_are_adapted(config: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    assert lora_for(str(tmp_path), rank=4, alpha=4, dropout=0.0).target_modules
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
-        (
-            transformers.MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4),
-            "MambaForCausalLM has layers of kind linear_attention",
-        ),
-        (transformers.BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4), "BloomForCausalLM .* ALiBi"),
         ({"model_type": "t5"}, "can't be trained: Unrecognized configuration class"),
         ({"model_type": "nowhere"}, "can't be loaded"),
     ],
 )
 def test_a_model_without_a_place_for_lora_is_refused_by_its_name(config: Any, message: str, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(config if isinstance(config, dict) else config.to_dict()))
+    (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(BackendError, match=message):
         lora_for(str(tmp_path), rank=4, alpha=4, dropout=0.0)
