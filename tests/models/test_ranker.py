@@ -15,7 +15,7 @@ from mllmrec.data.candidates.drawing import freeze
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import BackendError
 from mllmrec.models import ranker as rankers
-from mllmrec.models.base import CandidateScorer, ScoringTask, TextGenerator
+from mllmrec.models.base import CandidateScorer, ScoringTask, TextGenerator, Thinker
 from mllmrec.models.chat import Chat
 from mllmrec.models.ranker import load_ranker, ranker_of, scorer_of
 from mllmrec.storage.workspace import Workspace
@@ -72,6 +72,9 @@ class Unscorable:
 
     def generator(self) -> TextGenerator:
         return Writer()
+
+    def thinker(self) -> Thinker:
+        raise BackendError("no thoughts without scores")
 
 
 class Writer:

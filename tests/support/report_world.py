@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from toy_world import ToyWorld, write_toy_world
@@ -63,14 +64,25 @@ def make_data(root: Path) -> Workspace:
     return workspace
 
 
-def make_run(workspace: Workspace, name: str, dataset: str = DATASET) -> Path:
+def make_run(
+    workspace: Workspace,
+    name: str,
+    dataset: str = DATASET,
+    *,
+    strength: float | None = None,
+    details: dict[str, Any] | None = None,
+    **knobs: Any,
+) -> Path:
     """A RUN whose log-probabilities are drawn by hash, the target's raised by the model's strength."""
+    strength = MODELS[name] if strength is None else strength
     tag = {} if name == "tiny" else {"tag": name}
-    settings = EvaluateSettings(dataset=dataset, root=str(workspace.root), min_inter=WINDOW, backbone="tiny", **tag)
+    settings = EvaluateSettings(
+        dataset=dataset, root=str(workspace.root), min_inter=WINDOW, backbone="tiny", **tag, **knobs
+    )
     path = workspace.dataset(dataset).candidates("test", "uni9", WINDOW, 42)
     seed = "sft" if name == "grpo" else name
     folder = run_folder(settings, workspace, name, path)
-    rankings = (ranking_of(example, scores_of(example, seed, MODELS[name])) for example in read_candidates(path))
+    rankings = (ranking_of(example, scores_of(example, seed, strength)) for example in read_candidates(path))
     write_run(
         folder,
         rankings,
@@ -80,6 +92,7 @@ def make_run(workspace: Workspace, name: str, dataset: str = DATASET) -> Path:
         inputs={"candidates": sha256(path)},
         started=time.monotonic(),
         seconds=2.0,
+        details=details,
     )
     return folder
 

@@ -39,6 +39,33 @@ class TextGenerator(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Thought:
+    """What a model wrote before an answer: its text, how many `tokens` were sampled, and whether it ended by itself."""
+
+    text: str
+    tokens: int
+    finished: bool
+
+
+class Thinker(Protocol):
+    """Writes thoughts by sampling."""
+
+    def think(
+        self,
+        prompts: Sequence[Tokens],
+        draws: Sequence[Sequence[Iterator[float]]],
+        *,
+        max_tokens: int,
+        temperature: float = 1.0,
+    ) -> list[list[Thought]]:
+        """For each prompt, which ends where a thought is opened, a thought for each of its `draws`.
+
+        A draw gives numbers in [0, 1), one for each token. A thought takes at most `max_tokens`.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class Picture:
     """An image as models take it: `rgb` is (height, width, 3) uint8, `encoded` the same image as a file's bytes."""
 

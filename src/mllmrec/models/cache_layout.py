@@ -48,7 +48,7 @@ def read_from_cache(model: Any, rows: Sequence[Row], max_tokens: int) -> list[to
     """
     stems = [stem_of(row.trie) for row in rows]
     given = [[*row.prompt_T, *(row.trie.tokens[node] for node in stem)] for row, stem in zip(rows, stems, strict=True)]
-    hidden_BT, cache, seen_BT = _prefill(model, given, [1 + len(stem) for stem in stems])
+    hidden_BT, cache, seen_BT = prefill(model, given, [1 + len(stem) for stem in stems])
     pieces = [
         [(range(-1, 0), hidden_T[-1 - len(stem) :][:1]), (stem, hidden_T[-1 - len(stem) :][1:])]
         for hidden_T, stem in zip(hidden_BT, stems, strict=True)
@@ -113,7 +113,7 @@ def paths_behind(trie: Trie, stem: Sequence[int], row: int) -> Iterator[Path]:
         yield Path(row=row, nodes=nodes, known=known)
 
 
-def _prefill(
+def prefill(
     model: Any, given: Sequence[Sequence[int]], kept: Sequence[int]
 ) -> tuple[torch.Tensor, DynamicCache, torch.Tensor]:
     """Read prompts: hidden states (B, T, width), the cache, and which of its places are no padding (B, S + T).

@@ -214,6 +214,12 @@ class Encoder:
         ids = self.chat.prompt_ids_before_a_thought(self.renderer.fit(example)[0])
         return ids if thought is None else ids + self.chat.thought_ids(thought)
 
+    def scored_answers(self, example: RankingExample, scored: str) -> list[list[int]]:
+        """What is scored of each candidate: its whole answer, or its id alone."""
+        if scored == "answer":
+            return [self.answer_ids(item) for item in example.candidates]
+        return [self.chat.encode(f"[ITEM_{item}]") for item in example.candidates]
+
     def answer_ids(self, item_id: str) -> list[int]:
         """The tokens of an item's answer, its end token included."""
         return list(self._answers[item_id])
@@ -227,9 +233,8 @@ class Encoder:
 
     def scoring_task(self, example: RankingExample, hint: str | None = None, thought: str | None = None) -> ScoringTask:
         """The prompt, with a hint in it or a thought behind it, and every candidate's answer."""
-        answers = [self.answer_ids(item) for item in example.candidates]
         prompt = self.prompt_ids(example, hint) if thought is None else self.thinking_prompt_ids(example, thought)
-        return ScoringTask(prompt_T=prompt, answers_C=answers)
+        return ScoringTask(prompt_T=prompt, answers_C=self.scored_answers(example, "answer"))
 
 
 def _is_control(token: Any) -> bool:

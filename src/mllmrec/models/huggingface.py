@@ -43,6 +43,7 @@ from mllmrec.models.chat_templates import read_template
 from mllmrec.models.costs import Layout
 from mllmrec.models.positions import is_recurrent, verify_scaling
 from mllmrec.models.scoring import HuggingFaceScorer
+from mllmrec.models.thinking import HuggingFaceThinker
 from mllmrec.progress import note
 from mllmrec.storage.manifests import Manifest, hash_model, refuse_altered_weights
 from mllmrec.storage.workspace import Workspace
@@ -73,6 +74,10 @@ class LoadedModel:
     def generator(self) -> HuggingFaceGenerator:
         """Answers by beam search."""
         return HuggingFaceGenerator(self)
+
+    def thinker(self) -> HuggingFaceThinker:
+        """Thoughts by sampling. Raises BackendError for a model that can't be scored exactly."""
+        return HuggingFaceThinker(HuggingFaceScorer(self.model), self.chat, MarkedDecoder(self.tokenizer).decode)
 
 
 def open_engine(

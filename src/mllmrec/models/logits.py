@@ -53,7 +53,7 @@ def log_probabilities(
     at_once = CPU_PROJECTED_ROWS if hidden_E.device.type == "cpu" else PROJECTED_ROWS
     parts = []
     for start in range(0, len(target_E), at_once):
-        logits_EV = logit_map(_project(head, hidden_E[start : start + at_once]))
+        logits_EV = logit_map(project(head, hidden_E[start : start + at_once]))
         if temperature != 1.0:
             logits_EV = logits_EV / temperature
         parts.append(-torch.nn.functional.cross_entropy(logits_EV, target_E[start : start + at_once], reduction="none"))
@@ -74,7 +74,7 @@ def _possible(config: Any) -> Iterator[LogitMap]:
         yield from (LogitMap(scale=scale, cap=cap) for scale in scales)
 
 
-def _project(head: Any, hidden_E: torch.Tensor) -> torch.Tensor:
+def project(head: Any, hidden_E: torch.Tensor) -> torch.Tensor:
     """Logits in float32; a head of another number format is multiplied in float32 too, not rounded afterwards.
 
     A trainer's autocast would round them again, so it is off here.

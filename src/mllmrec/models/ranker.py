@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from mllmrec.data.sequences import Catalogue
-from mllmrec.models.base import CandidateScorer, TextGenerator
+from mllmrec.models.base import CandidateScorer, TextGenerator, Thinker
 from mllmrec.models.chat import Chat, Encoder
 from mllmrec.models.costs import Layout
 from mllmrec.models.huggingface import Device, Dtype, open_engine
@@ -42,6 +42,10 @@ class Engine(Protocol):
 
     def generator(self) -> TextGenerator:
         """A writer of answers."""
+        ...
+
+    def thinker(self) -> Thinker:
+        """A writer of thoughts. Raises BackendError for a model that can't be scored exactly."""
         ...
 
 
@@ -86,6 +90,11 @@ class Ranker:
     def generator(self) -> TextGenerator:
         """Answers that the model writes."""
         return self.engine.generator()
+
+    @cached_property
+    def thinker(self) -> Thinker:
+        """Thoughts that the model writes before an answer."""
+        return self.engine.thinker()
 
     def scorer_at(self, temperature: float) -> CandidateScorer:
         """Exact scores with the logits divided by `temperature`, as sampling at that temperature does."""

@@ -27,7 +27,7 @@ from mllmrec.errors import BackendError
 from mllmrec.models.base import ScoringTask
 from mllmrec.models.cache_layout import read_apart, read_from_cache
 from mllmrec.models.costs import Costs, Layout
-from mllmrec.models.logits import LogitMap, find_map, log_probabilities
+from mllmrec.models.logits import LogitMap, find_map, log_probabilities, project
 from mllmrec.models.positions import ADVICE, causal_lm, is_recurrent, sliding_window, unshareable, verify_scaling
 from mllmrec.models.tree_layout import read_after_prompts, read_whole
 from mllmrec.models.tries import Row, make_rows, plan_batches
@@ -102,6 +102,14 @@ class HuggingFaceScorer:
             found = self._score(model, chosen, layout)
             scores |= {id(row): scores_C for row, scores_C in zip(chosen, found, strict=True)}
         return [scores[id(row)] for row in rows]
+
+    def cache_fault(self) -> str:
+        """In what reading on from a cache differs from plain forward passes, in words; empty where it doesn't."""
+        return self._fault("cache")
+
+    def logits(self, hidden_RT: torch.Tensor) -> torch.Tensor:
+        """The logits (..., V) of last hidden states (..., width), float32, temperature left aside."""
+        return self.logit_map(project(causal_lm(self.model).get_output_embeddings(), hidden_RT))
 
     def verify_lengths(self, rows: Sequence[Row]) -> None:
         """Raise BackendError for rows that the layout asked for can't read, or that would change those beside them."""

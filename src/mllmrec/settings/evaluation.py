@@ -66,6 +66,11 @@ class RunSettings(DatasetSettings):
 
     _known_retriever = field_validator("retriever")(known_retriever)
 
+    @property
+    def variant(self) -> str:
+        """What the name of a RUN by scores tells of how it was ranked, where that isn't the usual way."""
+        return ""
+
     @field_validator("top_k")
     @classmethod
     def _positive(cls, top_k: tuple[int, ...]) -> tuple[int, ...]:
@@ -233,12 +238,30 @@ class EvaluateSettings(ModelRunSettings):
     method: Literal["score", "generate"] = knob("score", "Exact scores of all candidates, or generated answers.")
     list_prompt: bool = knob(False, "With generate: ask for K ids in one answer, as the reference does.")
     max_answer_tokens: int = knob(64, "Longest generated answer, for each of its lines.", ge=8)
+    thoughts: int = knob(
+        0, "Thoughts sampled for each user before scoring; shares of the candidates are averaged over them.", ge=0
+    )
+    thought_temperature: float = knob(1.0, "Temperature at which thoughts are sampled.", gt=0)
+    max_thought_tokens: int = knob(256, "Longest thought; one that goes on is closed there, and counted.", ge=1)
     raw_ids: bool = RAW_IDS
-    batch: int = knob(1, "Users generated for at a time.", ge=1, operational=True)
+    batch: int = knob(1, "Users for whom answers or thoughts are written at a time.", ge=1, operational=True)
     shard: str = knob(
         "", "Rank part i of n of the users only, written i/n; parts join by themselves.", operational=True
     )
     distributed: bool = knob(False, "Accepted for compatibility; the launcher's environment decides.", operational=True)
+
+    @property
+    def variant(self) -> str:
+        return f"_thoughts{self.thoughts}" if self.thoughts else ""
+
+    @model_validator(mode="after")
+    def _thoughts_are_scored_after(self) -> Self:
+        if self.thoughts and self.method == "generate":
+            raise ValueError(
+                "thoughts come before exact scores; expected --method score with them (a model that thinks by itself "
+                "while it generates needs --max-answer-tokens that leave room for it)"
+            )
+        return self
 
     @property
     def num_answers(self) -> int:

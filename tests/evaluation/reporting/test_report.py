@@ -16,7 +16,18 @@ from typing import Any
 import pytest
 from handmade import vouch_again
 from planted import probed
-from report_world import DATASET, HOSTILE, LOUD, MODELS, USERS, make_data, make_report_world, picture_of, rows_of
+from report_world import (
+    DATASET,
+    HOSTILE,
+    LOUD,
+    MODELS,
+    USERS,
+    make_data,
+    make_report_world,
+    make_run,
+    picture_of,
+    rows_of,
+)
 
 from mllmrec.data.sequences import read_catalogue
 from mllmrec.errors import ArtifactError, SettingsError
@@ -36,7 +47,7 @@ from mllmrec.evaluation.reporting.training import training_section
 from mllmrec.settings.base import validated
 from mllmrec.settings.evaluation import BaselineFitSettings, ProbeSettings, ReportSettings
 from mllmrec.storage.manifests import Manifest, write_manifest
-from mllmrec.storage.workspace import Workspace, read_json, write_json, write_text
+from mllmrec.storage.workspace import Workspace, read_json, write_json, write_jsonl, write_text
 
 RUN = "test_uni9_w5_s42"
 
@@ -303,6 +314,42 @@ def test_costs_add_up(page: Document) -> None:
     assert by_stage["caption"][4:] == ["24", "5,000", "700", "0.2500"]
     assert by_stage["sft"][3:6] == ["1 min 30 s", "", "50,000"]
     assert by_stage["all stages"][4:] == ["24", "55,000", "700", "0.2500"]
+
+
+def test_what_thoughts_gain_stands_beside_what_they_cost(world_copy: Workspace) -> None:
+    """60 users, two thoughts each, 900 tokens: 15 a user; 12 of 120 thoughts passed their bound."""
+    plain = world_copy.dataset(DATASET).run("sft", RUN)
+    folder = plain.with_name(f"{RUN}_thoughts2")
+    rows = rows_of(plain / "rankings.jsonl")
+    lines = [
+        {
+            "example_id": row["example_id"],
+            "user_id": row["user_id"],
+            "number": number,
+            "text": f"{LOUD} {row['user_id']}",
+        }
+        | {"tokens": 7, "finished": number == 1}
+        for row in rows
+        for number in (1, 2)
+    ]
+    write_jsonl(folder / "thoughts.jsonl", lines)
+    figures = {"number": 2, "tokens": 900, "unfinished": 12, "seconds": 1.5}
+    assert make_run(world_copy, "sft", strength=5.0, details={"thoughts": figures}, thoughts=2) == folder
+    _, text, _ = write(world_copy, run="sft thoughts2")
+    page = Document(text)
+    [_, row] = page.table("run", "gain")
+    gain = Run(folder=folder, facts=read_json(folder / "metrics.json")).intervals["NDCG@3"].value
+    gain -= Run(folder=plain, facts=read_json(plain / "metrics.json")).intervals["NDCG@3"].value
+    assert row[0] == "sft thoughts2"
+    assert gain > 0.1
+    assert row[3].startswith(f"+{gain:.3f}")
+    assert row[5:] == ["15.0", "10.0%", "0.0333", "0.0333"]
+    assert page.text.count("What the model thought before it answered") == 20
+    assert any(f"{LOUD} {user['user_id']}" in page.text for user in rows)
+    assert LOUD not in text
+    assert "averaged over the thoughts" in page.text
+    evaluated = [cells for cells in page.table("stage", "tokens out") if "thoughts2" in cells[1]]
+    assert [cells[-2] for cells in evaluated] == ["900"]
 
 
 def test_what_tuning_and_fitting_of_a_baseline_took_is_among_the_costs(world_copy: Workspace) -> None:

@@ -5,7 +5,8 @@ scores: an interrupted RUN goes on only from work of its own settings and inputs
 shards of a RUN each append to a log of their own. Whoever finds that no chunk is left writes the RUN and drops the
 logs, under a lock: of two shards that finish at the same instant one writes the RUN and the other says so.
 
-The second half ranks one chunk: by exact scores, or by answers that the model writes.
+The second half ranks one chunk: by exact scores, or by answers that the model writes. Ranking behind thoughts is in
+thoughts.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from mllmrec.evaluation.ranking.cutoffs import finished_run, normalised
 from mllmrec.evaluation.ranking.models import ModelChoice
 from mllmrec.evaluation.ranking.rankings import position_of, ranking_of, ranking_of_answers
 from mllmrec.evaluation.ranking.runs import Run, write_run
+from mllmrec.evaluation.ranking.thoughts import rank_after_thoughts, thought_figures, write_thoughts
 from mllmrec.launch import WorkShare, rank_and_size
 from mllmrec.models.base import ScoringTask, TextGenerator
 from mllmrec.models.chat import Encoder
@@ -40,7 +43,7 @@ from mllmrec.storage.record_log import RecordLog
 CHUNK_USERS = 64
 
 RankChunk = Callable[[Sequence[RankingExample]], list[dict[str, Any]]]
-"""Rows in the order of the examples: {scores, tokens} of all candidates, or {answers, dropped}."""
+"""Rows in the order of the examples: {scores, tokens} of all candidates, with their thoughts, or {answers, dropped}."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,15 +148,14 @@ def join(job: RankingJob, share: WorkShare) -> Summary:
 
 def chunk_ranker(settings: EvaluateSettings, ranker: Ranker) -> RankChunk:
     """How `ranker` ranks a chunk by the --method of the settings."""
+    if settings.thoughts:
+        return partial(rank_after_thoughts, settings, ranker)
     return _by_scores(settings, ranker) if settings.method == "score" else _by_answers(settings, ranker)
 
 
 def scoring_task(example: RankingExample, encoder: Encoder, scored: str, hint: str | None = None) -> ScoringTask:
     """The prompt and what is scored of each candidate: its whole answer, or its id alone."""
-    if scored == "answer":
-        answers = [encoder.answer_ids(item) for item in example.candidates]
-    else:
-        answers = [encoder.chat.encode(f"[ITEM_{item}]") for item in example.candidates]
+    answers = encoder.scored_answers(example, scored)
     return ScoringTask(prompt_T=encoder.prompt_ids(example, hint), answers_C=answers)
 
 
@@ -185,10 +187,15 @@ def _write(job: RankingJob, log: RecordLog) -> Run:
     details: dict[str, Any] = {"model": job.choice.base}
     details["adapter"] = str(job.choice.adapter) if job.choice.adapter else None
     details["budget"] = dict(budget)
-    if settings.method == "score":
+    if settings.thoughts:
+        rows = (row for _, row in _rows(job, log))
+        details["thoughts"] = thought_figures(rows, settings.thoughts, rank_and_size()[1])
+    elif settings.method == "score":
         details |= normalised(_positions_per_token(job, log), settings.top_k)
     else:
         details["dropped_answers"] = num_dropped
+    if settings.thoughts:
+        write_thoughts(job.folder, _rows(job, log))
     return write_run(
         job.folder,
         _rankings(job, log),

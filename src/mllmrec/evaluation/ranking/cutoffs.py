@@ -16,6 +16,7 @@ from typing import Any
 from mllmrec.evaluation.metrics import Position, means, metric_names, per_user
 from mllmrec.evaluation.ranking.rankings import position_of
 from mllmrec.evaluation.ranking.runs import (
+    THOUGHTS,
     Run,
     read_run,
     remove_reference_files,
@@ -66,7 +67,7 @@ def _derived(folder: Path, manifest: Manifest) -> set[str]:
     """The files that follow from the others; metrics.json among them when a change of cut-offs was interrupted."""
     path = folder / "metrics.json"
     halfway = path.exists() and read_json(path).get("top_k") != manifest.settings.get("top_k")
-    return set(manifest.outputs) - {"rankings.jsonl", *(() if halfway else (path.name,))}
+    return set(manifest.outputs) - {"rankings.jsonl", THOUGHTS, *(() if halfway else (path.name,))}
 
 
 def _summarised_again(run: Run, manifest: Manifest, settings: RunSettings) -> Run:

@@ -1,6 +1,7 @@
 """A RUN: the rankings and metrics of one recommender on one candidate file, written and read here alone.
 
     rankings.jsonl              one line a user: candidates, scores, and where the target came out
+    thoughts.jsonl              what the model thought before it answered, where --thoughts asked for it
     metrics.json                every metric with its interval, what guessing would give, what these users can show
     NAME_DATASET_topK.csv/json  the reference implementation's pair of files, for each K
     rankings.raw-ids.jsonl      the rankings in raw ids, where --raw-ids asked for them
@@ -41,7 +42,7 @@ from mllmrec.settings.evaluation import RunSettings
 from mllmrec.storage.manifests import Manifest, manifest_path, unmark, write_manifest
 from mllmrec.storage.workspace import Workspace, cached_sha256, read_json, replacing, require, write_json
 
-RAW_RANKINGS = "rankings.raw-ids.jsonl"
+RAW_RANKINGS, THOUGHTS = "rankings.raw-ids.jsonl", "thoughts.jsonl"
 Method = Literal["score", "generate"]
 TINY = 1e-12
 SLICE = "users by hash of seed, split and user"
@@ -145,9 +146,9 @@ def write_run(
         "users": len(positions),
         "unranked": sum(position.higher == position.num_candidates for position in positions),
     }
-    tuning = {name: value for name, value in (details or {}).items() if name == "tuning"}
+    kept = {name: value for name, value in (details or {}).items() if name in ("tuning", "thoughts")}
     files = run_files(folder, name, settings.dataset)
-    write_manifest(folder, settings, inputs, started=started, counts=counts, details=tuning, outputs=files)
+    write_manifest(folder, settings, inputs, started=started, counts=counts, details=kept, outputs=files)
     return Run(folder=folder, facts=facts)
 
 
@@ -225,14 +226,15 @@ def run_folder(
     settings: RunSettings, workspace: Workspace, name: str, candidates: Path, method: Method = "score"
 ) -> Path:
     """Where the RUN of one recommender on one candidate file lies."""
-    generated = "_generate" if method == "generate" else ""
+    way = "_generate" if method == "generate" else settings.variant
     limited = f"_limit{settings.limit}" if settings.limit else ""
-    return workspace.dataset(settings.dataset).run(name, f"{candidates.stem}{generated}{limited}")
+    return workspace.dataset(settings.dataset).run(name, f"{candidates.stem}{way}{limited}")
 
 
 def run_files(folder: Path, name: str, dataset: str) -> list[Path]:
     """What the manifest of a RUN vouches for; probes and other guests of the folder have manifests of their own."""
-    return [folder / "rankings.jsonl", folder / "metrics.json", *reference_files(folder, name, dataset)]
+    thoughts = [path for path in [folder / THOUGHTS] if path.exists()]
+    return [folder / "rankings.jsonl", folder / "metrics.json", *thoughts, *reference_files(folder, name, dataset)]
 
 
 def slice_input(settings: RunSettings) -> dict[str, str]:

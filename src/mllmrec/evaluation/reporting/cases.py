@@ -14,6 +14,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from PIL import Image
 
@@ -23,6 +24,7 @@ from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.metrics import Position
 from mllmrec.evaluation.ranking.runs import ranked_examples, ranked_file
+from mllmrec.evaluation.ranking.thoughts import read_thoughts
 from mllmrec.evaluation.reporting.ladder import MeasuredLadder
 from mllmrec.evaluation.reporting.page import Case, Cases, Poster, Reasoning, Section, ShownCandidate
 from mllmrec.evaluation.reporting.runs import Ladder, Rung
@@ -33,6 +35,10 @@ from mllmrec.storage.workspace import Workspace, cached_sha256
 SHOWN = 10
 LOG_PROBABILITIES = "Bars are a candidate's share of the probability of all candidates; figures are log-probabilities."
 ANSWERS = "Figures count down from the first answer that was generated; 0 was not named."
+SHARES = (
+    "Bars are a candidate's share of the probability of all candidates, averaged over the thoughts; figures are its "
+    "logarithm."
+)
 POINTS = "Bars lie between the lowest and the highest score of the list."
 
 LoadPicture = Callable[[str], Picture | None]
@@ -47,6 +53,7 @@ class Drawn:
     rankings: list[Ranking]
     examples: Mapping[str, RankingExample]
     ranks: Mapping[str, tuple[tuple[str, str], ...]]
+    thoughts: Mapping[str, Sequence[Mapping[str, Any]]]
 
     @property
     def users(self) -> set[str]:
@@ -94,7 +101,13 @@ def draw_cases(measured: MeasuredLadder, workspace: Workspace, *, run: str, coun
         )
         for key in drawn
     }
-    return Drawn(rung=rung, rankings=rankings, examples=_questions(workspace, rung, drawn), ranks=ranks)
+    return Drawn(
+        rung=rung,
+        rankings=rankings,
+        examples=_questions(workspace, rung, drawn),
+        ranks=ranks,
+        thoughts=read_thoughts(rung.run.folder, drawn),
+    )
 
 
 def cases_section(drawn: Drawn, posters: Posters, traces: Mapping[str, Reasoning]) -> Section:
@@ -102,13 +115,14 @@ def cases_section(drawn: Drawn, posters: Posters, traces: Mapping[str, Reasoning
     facts = drawn.rung.run.facts
     method = facts["method"] if drawn.rung.is_model else "points"
     cases = tuple(_case(ranking, drawn, posters, traces.get(ranking.user_id), method) for ranking in drawn.rankings)
+    scores_are = {"score": SHARES if drawn.rung.num_thoughts else LOG_PROBABILITIES, "generate": ANSWERS}
     return Section(
         key="cases",
         title="Worked cases",
         short="Cases",
         lead=f"{len(cases)} of {facts['num_users']:,} users, drawn by hash and ranked by `{drawn.rung.label}` "
         f"({facts['protocol']}), in the order of their ranks.",
-        blocks=(Cases(cases=cases, scores_are={"score": LOG_PROBABILITIES, "generate": ANSWERS}.get(method, POINTS)),),
+        blocks=(Cases(cases=cases, scores_are=scores_are.get(method, POINTS)),),
     )
 
 
@@ -182,6 +196,10 @@ def _case(ranking: Ranking, drawn: Drawn, posters: Posters, trace: Reasoning | N
         num_left_out=(ranking.num_candidates or len(order)) - len(shown),
         ranks=drawn.ranks[ranking.example_id],
         trace=replace(trace, user_id=posters.user(trace.user_id)) if trace else None,
+        thoughts=tuple(
+            thought["text"] + ("" if thought["finished"] else " …")
+            for thought in drawn.thoughts.get(ranking.example_id, ())
+        ),
     )
 
 

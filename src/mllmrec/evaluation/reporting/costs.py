@@ -55,7 +55,7 @@ def costs_section(workspace: Workspace, made: list[Made]) -> Section:
         title="What it took",
         short="Costs",
         lead="Wall-clock time of each stage as its manifest tells it. Tokens in are those a model read (in training, "
-        "trained on); calls, tokens out and money are those of teachers.",
+        "trained on); calls, tokens out and money are those of teachers, or tokens out those of thoughts.",
         blocks=(
             Sheet(
                 table=Table(title="Costs by stage", columns=tuple(COLUMNS[n] for n in kept), rows=tuple(shown[:-1])),
@@ -121,12 +121,12 @@ def _under(manifest: Path, root: Path) -> str:
 
 
 def _cost(workspace: Workspace, made: Made) -> Cost:
-    usage, spent = (made.manifest.details.get(name) or {} for name in ("usage", "spent"))
+    usage, spent, thoughts = (made.manifest.details.get(name) or {} for name in ("usage", "spent", "thoughts"))
     return Cost(
         seconds=made.manifest.seconds,
         calls=usage.get("calls", 0),
         tokens_in=usage.get("prompt_tokens", 0) or _trained_tokens(workspace.root / made.path),
-        tokens_out=usage.get("completion_tokens", 0),
+        tokens_out=usage.get("completion_tokens", 0) or thoughts.get("tokens", 0),
         money=spent.get("money", 0),
     )
 

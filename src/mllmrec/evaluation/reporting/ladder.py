@@ -7,6 +7,7 @@ two columns don't compare, because the negatives decide how hard a question is.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ from mllmrec.evaluation.reporting.runs import Ladder, Rung
 from mllmrec.records import Table
 
 LONGEST_CUT = 20
+SLICED = re.compile(r"limit\d+")
 CURVES = 4
 """Baselines whose hit rates are drawn, the strongest ones: as many as there are kinds of dashes."""
 READING = (
@@ -50,6 +52,7 @@ class MeasuredLadder:
     positions: tuple[list[Position], ...]
     steps: tuple[Step, ...]
     over_baseline: tuple[Step, ...]
+    thinking: tuple[Step, ...] = ()
 
 
 def measure(ladder: Ladder, seed: int) -> MeasuredLadder:
@@ -61,12 +64,15 @@ def measure(ladder: Ladder, seed: int) -> MeasuredLadder:
     best = ladder.strongest_baseline
     base = ladder.rungs.index(best) if best is not None else 0
     over = [(base, number) for number, rung in enumerate(ladder.rungs) if rung.is_model and best is not None]
-    differences = differences_of_pairs(values, common, [*neighbours, *over], seed=seed)
+    thinking = _thinking_pairs(ladder)
+    differences = differences_of_pairs(values, common, [*neighbours, *over, *thinking], seed=seed)
+    first = len(neighbours) + len(over)
     return MeasuredLadder(
         ladder=ladder,
         positions=tuple(positions),
         steps=_steps(ladder, neighbours, differences[: len(neighbours)]),
-        over_baseline=_steps(ladder, over, differences[len(neighbours) :]),
+        over_baseline=_steps(ladder, over, differences[len(neighbours) : first]),
+        thinking=_steps(ladder, thinking, differences[first:]),
     )
 
 
@@ -81,6 +87,8 @@ def ladder_section(measured: MeasuredLadder) -> Section:
     if measured.over_baseline and measured.over_baseline != measured.steps:
         title = "Models against the strongest baseline"
         blocks.append(_differences(title, measured.over_baseline, ladder, explained=bool(measured.steps)))
+    if measured.thinking:
+        blocks.append(_worth(measured.thinking, ladder))
     blocks += [_parts(rung) for rung in ladder.blends]
     part = ", validation" if ladder.of_validation else ""
     return Section(
@@ -160,7 +168,7 @@ def overview_section(ladders: Sequence[Ladder]) -> Section | None:
 
 def name_of(rung: Rung) -> str:
     """The name of a RUN without the slice of users that it ranked."""
-    return f"{rung.run.facts['name']}{' generate' if rung.run.facts['method'] == 'generate' else ''}"
+    return " ".join(word for word in rung.label.split(" ") if not SLICED.fullmatch(word))
 
 
 def in_order(columns: Sequence[dict[str, Rung]]) -> list[str]:
@@ -280,6 +288,55 @@ def _differences(title: str, steps: Sequence[Step], ladder: Ladder, *, explained
             note="" if explained else READING,
         ),
         strong=strong,
+    )
+
+
+def _thinking_pairs(ladder: Ladder) -> list[tuple[int, int]]:
+    """(lower, upper) of each RUN after thoughts and the RUN of the same model without any."""
+    return [
+        (lower, upper)
+        for upper, thinker in enumerate(ladder.rungs)
+        for lower, plain in enumerate(ladder.rungs)
+        if thinker.num_thoughts and not plain.num_thoughts and plain.is_model and plain.question == thinker.question
+    ]
+
+
+def _worth(steps: Sequence[Step], ladder: Ladder) -> Sheet:
+    """Is thinking worth it? What thoughts gain beside what they cost; bold where a gain is found."""
+    metric = ladder.metric
+    rows = tuple(
+        (
+            step.upper.label,
+            with_interval(step.lower, metric),
+            with_interval(step.upper, metric),
+            _in_cell(step.differences[metric].interval),
+            _p(step.differences[metric]),
+            *_costs_of_thoughts(step),
+        )
+        for step in steps
+    )
+    shown = ladder.shown(metric)
+    costs = ("tokens a user", "unfinished", "seconds a user", "seconds without")
+    return Sheet(
+        table=Table(
+            title="Is thinking worth it?",
+            columns=("run", f"{shown} without", f"{shown} with thoughts", "gain", f"p, {metric}", *costs),
+            rows=rows,
+            note="The same model on the same lists without thoughts and with them; the gain is bold where it is found "
+            "after Holm's correction over the rows. Unfinished thoughts passed their bound and were closed there.",
+        ),
+        strong=frozenset((row, 3) for row, step in enumerate(steps) if step.differences[metric].holds),
+    )
+
+
+def _costs_of_thoughts(step: Step) -> tuple[str, str, str, str]:
+    facts, without = step.upper.run.facts, step.lower.run.facts
+    users, thoughts = facts["num_users"], facts["thoughts"]
+    return (
+        f"{thoughts['tokens'] / users:.1f}",
+        f"{thoughts['unfinished'] / (users * thoughts['number']):.1%}",
+        f"{facts['seconds'] / users:.3g}",
+        f"{without['seconds'] / users:.3g}",
     )
 
 

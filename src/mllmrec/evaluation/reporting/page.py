@@ -132,7 +132,10 @@ class ShownCandidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One user's ranked candidates; `ranks` holds (RUN, rank of the target) for every RUN."""
+    """One user's ranked candidates; `ranks` holds (RUN, rank of the target) for every RUN.
+
+    `thoughts` are those of the model before it answered.
+    """
 
     user_id: str
     rank: str
@@ -143,6 +146,7 @@ class Case:
     num_left_out: int
     ranks: tuple[tuple[str, str], ...]
     trace: Reasoning | None
+    thoughts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

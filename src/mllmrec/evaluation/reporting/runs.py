@@ -45,6 +45,16 @@ class Rung:
     def is_blend(self) -> bool:
         return self.manifest.verb == "blend"
 
+    @property
+    def num_thoughts(self) -> int:
+        """How many thoughts each user's scores are averaged over; 0 for a RUN without thoughts."""
+        return int(self.run.facts.get("thoughts", {}).get("number", 0))
+
+    @property
+    def question(self) -> tuple[object, ...]:
+        """What it has in common with a RUN of the same model that only thinks more, or less."""
+        return self.run.facts["name"], sorted(self.manifest.inputs.items()), self.manifest.settings.get("score")
+
     def value(self, metric: str) -> float:
         bounds = self.run.facts["metrics"].get(metric)
         return float(bounds["value"]) if bounds else 0.0

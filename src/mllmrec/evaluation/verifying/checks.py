@@ -24,6 +24,8 @@ from mllmrec.storage.workspace import Workspace, sha256
 
 SHOWN = 3
 CLOSE = 1e-9
+DETAILS = ("tuning", "thoughts")
+"""What manifest.json and metrics.json both report."""
 ORDER = (
     "files as they were written",
     "the shape of metrics.json",
@@ -34,6 +36,7 @@ ORDER = (
     "same lists as the candidate file",
     "the whole catalogue but what is known",
     "one finite score a candidate",
+    "thoughts",
     "higher, ties and rank",
     "metrics",
     "intervals",
@@ -168,6 +171,17 @@ class WeightsWithout(Weights):
     adds: dict[str, Added]
 
 
+class ThoughtFigures(BaseModel):
+    """How many thoughts each user had, and what all of them took."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    number: PositiveInt
+    tokens: NonNegativeInt
+    unfinished: NonNegativeInt
+    seconds: Annotated[float, Field(allow_inf_nan=False, ge=0)]
+
+
 class FittedLists(BaseModel):
     """How many validation lists weights were fitted on, and how many lack their target."""
 
@@ -215,6 +229,7 @@ class MetricsFile(BaseModel):
     num_listed: NonNegativeInt | None = None
     slice: Slice | None = None
     blend: BlendFacts | None = None
+    thoughts: ThoughtFigures | None = None
     length_normalised: dict[str, Share] | None = None
     length_normalised_places: list[tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt]] | None = None
 
@@ -290,7 +305,7 @@ def check_manifest(
     complete = settings.completed(manifest.result_settings)
     for name, value in settings.result_settings().items():
         checks.equal(MANIFEST, f"{name} of result_settings", complete.get(name), value)
-    checks.equal(MANIFEST, "details", manifest.details, {name: facts[name] for name in ("tuning",) if name in facts})
+    checks.equal(MANIFEST, "details", manifest.details, {name: facts[name] for name in DETAILS if name in facts})
     expected_slice = None
     if settings.limit is not None and settings.limit < num_lists:
         expected_slice = {"of": num_lists, "by": f"{RULE}, seed {settings.seed}"}

@@ -2,6 +2,8 @@
 
 The position of a target is computed again by sorting the scores, whatever its line says.
 
+thoughts.jsonl is checked too: every example has its thoughts, and they come to the sums that metrics.json tells.
+
 A RUN over the whole catalogue keeps the best of each list and its length. The length, and that no item known of the
 user is among the best, follow from the titles and the sequences, which are read here independently; where these changed
 since, both are taken on trust.
@@ -13,14 +15,30 @@ import csv
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mllmrec.evaluation.verifying.checks import Checks
 from mllmrec.records import RankingExample
 from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.workspace import DatasetFiles
+
+
+class ThoughtLine(BaseModel):
+    """A line of thoughts.jsonl."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    example_id: str
+    user_id: str
+    number: int
+    text: str
+    tokens: int
+    finished: bool
+
 
 FIELDS = ("example_id", "user_id", "target_id", "candidates", "scores", "higher", "ties", "rank")
 
@@ -101,6 +119,32 @@ def check_rankings(
         if key not in seen:
             checks.look("every example once", False, f"example {key} of user {examples[key].user_id} is missing")
     return users
+
+
+def check_thoughts(checks: Checks, path: Path, examples: Collection[str], figures: Mapping[str, Any] | None) -> None:
+    """thoughts.jsonl against the figures of metrics.json: every example with its thoughts, in order, and their sums."""
+    if figures is None:
+        checks.look("thoughts", not path.exists(), f"{path.name} is there, and metrics.json tells of no thoughts")
+        return
+    if not checks.look("thoughts", path.exists(), f"{path.name} is missing"):
+        return
+    numbers = defaultdict[str, list[int]](list)
+    tokens = unfinished = 0
+    for where, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = ThoughtLine.model_validate_json(line)
+        except ValidationError:
+            checks.look("thoughts", False, f"line {where} of {path.name} holds no thought")
+            continue
+        numbers[row.example_id].append(row.number)
+        tokens += row.tokens
+        unfinished += not row.finished
+    expected = list(range(1, figures["number"] + 1))
+    for key in {*examples, *numbers}:
+        own = f"the numbers of the thoughts of example {key}"
+        checks.equal("thoughts", own, numbers.get(key, []), expected if key in examples else [])
+    checks.equal("thoughts", "tokens of thoughts", figures["tokens"], tokens)
+    checks.equal("thoughts", "unfinished thoughts", figures["unfinished"], unfinished)
 
 
 def target_of(row: Mapping[str, Any], generated: bool, keep: int) -> RankedTarget:

@@ -35,7 +35,13 @@ from mllmrec.evaluation.verifying.checks import (
     read_settings,
 )
 from mllmrec.evaluation.verifying.metrics import check_metrics, mean, value_of
-from mllmrec.evaluation.verifying.rankings import AllowedItems, RankedTarget, allowed_items, check_rankings
+from mllmrec.evaluation.verifying.rankings import (
+    AllowedItems,
+    RankedTarget,
+    allowed_items,
+    check_rankings,
+    check_thoughts,
+)
 from mllmrec.records import RankingExample, Summary, Table
 from mllmrec.settings.evaluation import BlendedRunSettings, RunSettings, VerifySettings
 from mllmrec.storage.manifests import Manifest
@@ -131,6 +137,7 @@ def _check_figures(
             f"the places of {beyond:,} of {len(users):,} targets, beyond what is kept of their lists"
         )
     check_metrics(checks, facts, users, settings.seed)
+    check_thoughts(checks, run.folder / "thoughts.jsonl", examples.keys(), facts.get("thoughts"))
     if isinstance(settings, BlendedRunSettings):
         check_blend(checks, run.folder, facts, manifest, settings, roots)
     nowhere = sum(not user.positions for user in users)
