@@ -5,10 +5,14 @@
     ├── SettingsError  (ValueError)    a flag, a recipe key or a combination of them is wrong
     ├── ArtifactError  (RuntimeError)  an artifact is missing, unfinished, or was made with other settings
     └── BackendError   (RuntimeError)  a model, a device or a server can't do what was asked
+        └── UnscorableError            a model's answers can't be scored exactly
 
 Each message is one paragraph: what happened, where, what was expected, what to do next. The command line
 prints it without a traceback; `exit_status` is what the process then returns.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class MllmrecError(Exception):
@@ -33,6 +37,19 @@ class BackendError(MllmrecError, RuntimeError):
     """A model, a device or a server can't do what was asked."""
 
     exit_status = 3
+
+
+class UnscorableError(BackendError):
+    """A model's answers can't be scored exactly; a verb that needs scores adds what it offers in their place."""
+
+
+@contextmanager
+def advising(advice: str) -> Iterator[None]:
+    """For the block, an UnscorableError ends with what its verb offers in place of exact scores."""
+    try:
+        yield
+    except UnscorableError as error:
+        raise BackendError(f"{error} {advice}") from error
 
 
 def install_command(extra: str = "") -> str:

@@ -294,7 +294,7 @@ def test_logits_that_are_changed_in_an_unknown_way_are_refused() -> None:
             return output
 
     model.__class__ = Squared
-    with pytest.raises(BackendError, match=r"changes its logits .* rank with --method generate"):
+    with pytest.raises(BackendError, match=r"changes its logits .* exact scoring doesn't know"):
         HuggingFaceScorer(model)
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,20 @@ import torch
 from small_models import DATASET, ON_FULL, WINDOW, sft_settings, shorten_validation, weights_of
 
 from mllmrec.data.sequences import Interactions
-from mllmrec.errors import ArtifactError, BackendError
+from mllmrec.errors import ArtifactError, BackendError, SettingsError
 from mllmrec.evaluation.metrics import FloatArray
+from mllmrec.evaluation.ranking import stage as evaluate
+from mllmrec.models import scoring
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import load
+from mllmrec.models.ranker import ranker_of
 from mllmrec.records import Summary
+from mllmrec.settings.evaluation import EvaluateSettings
 from mllmrec.settings.training import SftSettings
 from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.workspace import Workspace, read_json, read_jsonl, sha256, write_json, write_text
 from mllmrec.training import compact, sft
-from mllmrec.training.callbacks import LogCallback, Validation, ValidationCallback
+from mllmrec.training.callbacks import LogCallback, LossValidation, Validation, ValidationCallback, append_log
 from mllmrec.training.datasets import training_examples, validation_examples
 
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -115,9 +120,88 @@ def test_rows_that_would_change_the_positions_of_those_beside_them_are_refused(t
     shorten_validation(toy_copy)
     path = toy_copy.root / "tiny" / "config.json"
     scaled = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
-    write_json(path, read_json(path) | {"rope_parameters": scaled, "max_position_embeddings": 60})
-    with pytest.raises(BackendError, match=r"Qwen3ForCausalLM scales positions \(dynamic\) .*passes 60 tokens"):
-        sft.run(sft_settings(toy_copy, limit=8), toy_copy)
+    write_json(path, read_json(path) | {"rope_parameters": scaled, "max_position_embeddings": 90})
+    with pytest.raises(BackendError, match=r"Qwen3ForCausalLM scales positions \(dynamic\) .*passes 90 tokens"):
+        sft.run(sft_settings(toy_copy, limit=8, max_prompt_tokens=90), toy_copy)
+
+
+@pytest.mark.parametrize(
+    "scaling", [{}, {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}}]
+)
+def test_a_budget_beyond_the_context_is_refused_before_loading(
+    toy_copy: Workspace, scaling: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = toy_copy.root / "tiny" / "config.json"
+    write_json(path, read_json(path) | scaling | {"max_position_embeddings": 512})
+    with pytest.raises(SettingsError, match=r"reads 512 tokens .* 4,096: give --max-prompt-tokens 448 or less"):
+        train(toy_copy)
+    ranking = EvaluateSettings(dataset=DATASET, root=str(toy_copy.root), backbone="tiny", min_inter=WINDOW)
+    with pytest.raises(SettingsError, match=r"reads 512 tokens .*--max-prompt-tokens 448"):
+        evaluate.run(ranking, toy_copy)
+    assert "model:" not in capsys.readouterr().err
+
+
+def test_an_encoder_is_refused_before_loading(toy_copy: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    path = toy_copy.root / "tiny" / "config.json"
+    for kind in ("bert", "t5"):
+        write_json(path, {"model_type": kind})
+        with pytest.raises(BackendError, match=f"a {kind} model, .* Expected a causal language model"):
+            train(toy_copy)
+    assert "model:" not in capsys.readouterr().err
+
+
+def test_validation_by_loss_keeps_the_step_of_the_lowest(toy_copy: Workspace) -> None:
+    """The loss before the first step is that of exact scores: -score of the right answer over its tokens."""
+    summary = train(toy_copy, validate="loss", eval_steps=2, limit=48)
+    folder = toy_copy.checkpoint(DATASET, "sft")
+    readings = log_of(folder, "valid_loss")
+    assert list(readings) == [0, 2, 4, 6]
+    assert summary.facts["best_step"] == min(readings, key=lambda step: readings[step]) > 0
+    assert f"(best loss at step {summary.facts['best_step']})" in summary.headline
+    manifest = Manifest.read(folder)
+    assert manifest is not None
+    assert (manifest.settings["validate_"], manifest.settings["select_by"]) == ("loss", "loss")
+    settings, interactions = sft_settings(toy_copy), Interactions.load(toy_copy, DATASET)
+    ranker = ranker_of(load(toy_copy, "tiny", device="cpu"), interactions.catalogue, {}, 4096)
+    losses = []
+    for example in validation_examples(settings, interactions, WINDOW):
+        [(_, scores)] = ranker.scorer.score([ranker.encoder.scoring_task(example)])
+        target = example.candidates.index(example.target_id)
+        losses.append(-scores[target] / len(ranker.encoder.answer_ids(example.target_id)))
+    assert readings[0] == pytest.approx(sum(losses) / len(losses), abs=1e-4)
+
+
+def test_a_resumed_run_knows_the_losses_so_far(tmp_path: Path) -> None:
+    for step, loss in enumerate((2.0, 1.5, 1.75)):
+        append_log(tmp_path, step, {"valid_loss": loss})
+        append_log(tmp_path, step, {"loss": [loss, loss]}, "validation.jsonl")
+    callback = ValidationCallback(tmp_path, LossValidation([]), 1, lambda _model, _folder: None, "loss")
+    callback.on_train_begin(None, SimpleNamespace(global_step=2), None)
+    assert (callback.readings[2], callback.by_user[1], callback.best_step) == ({"loss": 1.75}, [1.5, 1.5], 1)
+
+
+def test_a_model_that_cannot_be_scored_is_trained_by_loss(toy_copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "find_map", lambda *_: None)
+    with pytest.raises(
+        BackendError, match=r"exact scoring doesn't know\. Validation reads such scores: .*--validate loss"
+    ):
+        train(toy_copy, limit=8)
+    ranking = EvaluateSettings(dataset=DATASET, root=str(toy_copy.root), backbone="tiny", min_inter=WINDOW)
+    with pytest.raises(BackendError, match=r"doesn't know\. Rank with --method generate"):
+        evaluate.run(ranking, toy_copy)
+    assert train(toy_copy, limit=8, validate="loss", overwrite=True).facts["best_step"] in (0, 1)
+
+
+@pytest.mark.parametrize("given", [{"validate": "loss", "select_by": "HR@1"}, {"select_by": "loss"}])
+def test_what_validation_does_not_measure_selects_nothing(given: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"isn't what validation measures"):
+        SftSettings(dataset="d", **given)
+
+
+def test_knobs_of_adapters_without_adapters_are_told(toy_copy: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    shorten_validation(toy_copy)
+    train(toy_copy, peft="none", limit=8, rank=4, lora_targets="attention")
+    assert "--rank, --lora-targets: without effect, since --peft none" in capsys.readouterr().err
 
 
 def test_the_manifest_holds_what_later_verbs_inherit(trained: Workspace) -> None:

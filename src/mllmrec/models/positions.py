@@ -21,7 +21,6 @@ from mllmrec.errors import BackendError
 from mllmrec.models.private_names import IS_STATEFUL, require
 
 ALIBI_TYPES = ("bloom", "mpt")
-ADVICE = "Choose another model, or rank with --method generate."
 
 
 def causal_lm(model: Any) -> Any:
@@ -75,6 +74,16 @@ def verify_scaling(model: Any, longest: int) -> None:
 def scaling_limit(model: Any) -> int | None:
     """The tokens up to which positions don't depend on the rest of a batch; None where they never do."""
     return min((limit for _, limit in _scalings(model.config.get_text_config())), default=None)
+
+
+def context_of(config: Any) -> int | None:
+    """The tokens that a model of a text configuration reads as it was made to; None where it has no bound.
+
+    Where positions are scaled for a whole batch, that is the length from which they are.
+    """
+    limit = min((limit for _, limit in _scalings(config)), default=None)
+    bound = limit or getattr(config, "max_position_embeddings", None)
+    return bound if isinstance(bound, int) else None
 
 
 class PromptCache(DynamicCache):

@@ -9,16 +9,17 @@ An engine is a way to run a model. A new one is a module with an `Engine` in it 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from mllmrec.data.sequences import Catalogue
+from mllmrec.errors import advising
 from mllmrec.models.base import CandidateScorer, TextGenerator, Thinker
 from mllmrec.models.chat import Chat, Encoder
 from mllmrec.models.costs import Layout
-from mllmrec.models.huggingface import Device, Dtype, open_engine
+from mllmrec.models.huggingface import Device, Dtype, open_engine, require_context, resolve
 from mllmrec.models.scoring import HuggingFaceScorer
 from mllmrec.storage.workspace import Workspace
 
@@ -73,13 +74,14 @@ class Ranker:
     """An opened model with the encoder that writes its prompts.
 
     `scorer` and `generator` are made when they are first asked for: a model that can't be scored exactly may still
-    write answers.
+    write answers. `advice` is what a verb offers in place of exact scores.
     """
 
     engine: Engine
     encoder: Encoder
     batch_tokens: int
     layout: Layout | Literal["auto"] = "auto"
+    advice: str = "Choose another model."
 
     @cached_property
     def scorer(self) -> CandidateScorer:
@@ -98,7 +100,8 @@ class Ranker:
 
     def scorer_at(self, temperature: float) -> CandidateScorer:
         """Exact scores with the logits divided by `temperature`, as sampling at that temperature does."""
-        return self.engine.scorer(self.batch_tokens, temperature, self.layout)
+        with advising(self.advice):
+            return self.engine.scorer(self.batch_tokens, temperature, self.layout)
 
 
 def load_ranker(
@@ -116,15 +119,19 @@ def load_ranker(
     chat_template: str = "",
     layout: Layout | Literal["auto"] = "auto",
     engine: str = "huggingface",
+    advice: str = Ranker.advice,
 ) -> Ranker:
     """A model by folder under the root, any path, or hub id, with an adapter on top if one is given, ready to rank.
 
     Raises ArtifactError when a folder is incomplete or altered, or the adapter belongs to another model (unless
-    `force`); SettingsError when the device isn't there; BackendError when the library can't read the model.
+    `force`); SettingsError when the device isn't there or a prompt may be longer than what the model reads;
+    BackendError when the library can't read the model.
     """
+    require_context(resolve(workspace, str(base)), max_prompt_tokens)
     open_model = ENGINES[engine]
     opened = open_model(workspace, base, adapter, device=device, dtype=dtype, force=force, chat_template=chat_template)
-    return ranker_of(opened, catalogue, captions, max_prompt_tokens, batch_tokens, layout)
+    ranker = ranker_of(opened, catalogue, captions, max_prompt_tokens, batch_tokens, layout)
+    return replace(ranker, advice=advice)
 
 
 def ranker_of(

@@ -23,12 +23,12 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from mllmrec.errors import BackendError
+from mllmrec.errors import BackendError, UnscorableError
 from mllmrec.models.base import ScoringTask
 from mllmrec.models.cache_layout import read_apart, read_from_cache
 from mllmrec.models.costs import Costs, Layout
 from mllmrec.models.logits import LogitMap, find_map, log_probabilities, project
-from mllmrec.models.positions import ADVICE, causal_lm, is_recurrent, sliding_window, unshareable, verify_scaling
+from mllmrec.models.positions import causal_lm, is_recurrent, sliding_window, unshareable, verify_scaling
 from mllmrec.models.tree_layout import read_after_prompts, read_whole
 from mllmrec.models.tries import Row, make_rows, plan_batches
 from mllmrec.progress import note
@@ -59,9 +59,9 @@ class HuggingFaceScorer:
     that suits the model and the row (a tree of more than `max_tokens` gives way to the cache), or the one that is asked
     for.
 
-    Raises BackendError, rather than score wrongly, for a model whose logits are something unknown of its last hidden
-    state, for one that no layout reads as plain forward passes do, for a layout that was asked for and doesn't suit,
-    and for rows longer than positions are the same in every batch.
+    Raises UnscorableError, rather than score wrongly, for a model whose logits are something unknown of its last hidden
+    state, for one that no layout reads as plain forward passes do, and for a layout that was asked for and doesn't
+    suit; BackendError for rows longer than positions are the same in every batch.
     """
 
     def __init__(
@@ -122,9 +122,9 @@ class HuggingFaceScorer:
                 "--max-prompt-tokens."
             )
 
-    def _unsuited(self) -> BackendError:
+    def _unsuited(self) -> UnscorableError:
         reasons = "; ".join(dict.fromkeys(filter(None, self._faults.values())))
-        return BackendError(f"{reasons}, so that exact scores by --layout {self.layout} would be wrong. {ADVICE}")
+        return UnscorableError(f"{reasons}, so that exact scores by --layout {self.layout} would be wrong.")
 
     def _by_layout(self, rows: Sequence[Row], allowed: Sequence[Layout]) -> Iterator[tuple[Layout, list[Row]]]:
         """The rows of each layout. A row's depends on itself alone, whatever stands beside it."""
@@ -172,14 +172,14 @@ class HuggingFaceScorer:
                 raise
             except FAILURES as error:
                 message = " ".join(str(error).split())
-                raise BackendError(
-                    f"{self._name} can't read a text as exact scoring hands it over ({message}). {ADVICE}"
+                raise UnscorableError(
+                    f"{self._name} can't read a text as exact scoring hands it over ({message})."
                 ) from error
             mapping = find_map(self.model.config.get_text_config(), projected, logits)
             if mapping is None:
-                raise BackendError(
+                raise UnscorableError(
                     f"{self._name} changes its logits after the output embedding in a way that exact scoring doesn't "
-                    f"know. {ADVICE}"
+                    "know."
                 )
             scores.append(expected)
             found = mapping

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from mllmrec.settings.base import DatasetSettings, Fold, knob
+
+LOSS = "loss"
+"""How validation is read, and what chooses the step, for models that can't be scored exactly."""
 
 
 class TrainingSettings(DatasetSettings):
@@ -61,8 +64,13 @@ class SftSettings(TrainingSettings):
     backbone: str = knob("Qwen3-4B", "Model folder under the root, any path, or hub id.")
     tag: str = knob("sft", "Name of the checkpoint.")
     epochs: int = knob(3, "Passes over the examples, each with fresh negatives.", ge=1)
-    select_by: Literal["NDCG@3", "HR@1", "HR@3"] = knob(
-        "NDCG@3", "Metric on validation that chooses the step whose weights are kept."
+    validate_: Literal["exact", "loss"] = knob(
+        "exact",
+        "What validation reads: exact scores of all candidates, or the mean loss of the right answers, for models that "
+        "can't be scored exactly.",
+    )
+    select_by: Literal["NDCG@3", "HR@1", "HR@3", "loss"] = knob(
+        "NDCG@3", "Metric on validation that chooses the step whose weights are kept; with --validate loss the loss."
     )
     objective: Literal["answer", "list", "both"] = knob(
         "answer",
@@ -78,6 +86,22 @@ class SftSettings(TrainingSettings):
     lora_dropout: float = knob(0.05, "Share of what enters the LoRA adapters that is left out at random.", ge=0, lt=1)
     batch: int = knob(2, "Examples of one process in one forward pass.", ge=1)
     accum: int = knob(8, "Forward passes in one step.", ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _validation_measures_what_selects(cls, values: Any) -> Any:
+        """A recipe's `validate` is `validate_` here, since the library has a method of that name."""
+        if not isinstance(values, dict):
+            return values
+        values = {"validate_" if name == "validate" else name: value for name, value in values.items()}
+        if values.get("validate_") == LOSS:
+            values.setdefault("select_by", LOSS)
+        if (values.get("validate_") == LOSS) != (values.get("select_by") == LOSS):
+            raise ValueError(
+                f"select_by = {values['select_by']!r} isn't what validation measures: expected loss with validate "
+                "loss, and NDCG@3, HR@1 or HR@3 with validate exact"
+            )
+        return values
 
     @model_validator(mode="after")
     def _thoughts_are_learned(self) -> Self:

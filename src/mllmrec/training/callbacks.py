@@ -1,4 +1,4 @@
-"""What happens beside the training steps: exact validation, the log, a polite stop."""
+"""What happens beside the training steps: validation, the log, a polite stop."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
@@ -21,8 +22,10 @@ from mllmrec.evaluation.ranking.rankings import position_of, ranking_of
 from mllmrec.models.adapters import folded_meanwhile
 from mllmrec.models.base import ScoringTask
 from mllmrec.models.ranker import scorer_of
+from mllmrec.models.scoring import evaluating
 from mllmrec.progress import note, progress
 from mllmrec.records import RankingExample
+from mllmrec.settings.training import LOSS
 from mllmrec.storage.workspace import read_jsonl
 from mllmrec.training.checkpoints import BEST, DRAFT, LOG, VALIDATED
 from mllmrec.training.grpo.candidate_policy import distribution
@@ -32,6 +35,7 @@ WATCHED = "NDCG@3"
 """What is kept of each user too, so that a rise can be distinguished from luck with a few of them."""
 EXPECTED_REWARD = "reward"
 """Beside the metrics, where there is a reward: its mean under the candidates' probabilities, without sampling."""
+MEASURED = (*METRICS, EXPECTED_REWARD)
 SHOWN = ("loss", "reward", "hit_share", "invalid_share", "frac_reward_zero_std", "kl", "outside_mass")
 
 
@@ -40,6 +44,8 @@ class Validation:
 
     `rewards` holds what each candidate's answer to each example would earn; the expected reward is then measured too.
     """
+
+    names = MEASURED
 
     def __init__(
         self,
@@ -70,19 +76,40 @@ class Validation:
         return np.column_stack([values, expected])
 
 
+class LossValidation:
+    """The mean loss of the right answers on a fixed slice of validation examples, in nats a token.
+
+    It takes no more than plain forward passes, one for each example, so that every causal LM can be validated by it.
+    `texts` holds the tokens of each prompt and of the answer to it.
+    """
+
+    names = (LOSS,)
+
+    def __init__(self, texts: Sequence[tuple[list[int], list[int]]]) -> None:
+        self.texts = texts
+
+    def by_user(self, model: Any, rank: int = 0, world_size: int = 1) -> FloatArray:
+        """The loss of every example, (examples, 1); a process reads its share, and each gets the whole."""
+        mine = list(range(rank, len(self.texts), world_size))
+        with evaluating(model):
+            read = [(index, answer_loss(model, *self.texts[index])) for index in mine]
+        pairs = gather_object(read) if world_size > 1 else read
+        return np.array([[loss] for _, loss in sorted(pairs)])
+
+
 class ValidationCallback(TrainerCallback):
     """Measures at the start, every `every` steps and at the end, and keeps the weights of the best reading.
 
-    The best has the highest `select_by`, one of the measured; the first of equals. `save` writes the model's weights
-    into a folder. What was measured goes to training.jsonl, and NDCG@3 of each user to validation.jsonl: a resumed run
-    knows the readings so far. With every best reading goes a checkpoint, so that no resumed run starts before weights
-    that it already keeps.
+    The best has the highest `select_by`, one of the measured, or the lowest loss; the first of equals. `save` writes
+    the model's weights into a folder. What was measured goes to training.jsonl, and NDCG@3 of each user (or the loss)
+    to validation.jsonl: a resumed run knows the readings so far. With every best reading goes a checkpoint, so that no
+    resumed run starts before weights that it already keeps.
     """
 
     def __init__(
         self,
         folder: Path,
-        validation: Validation,
+        validation: Validation | LossValidation,
         every: int,
         save: Callable[[Any, Path], None],
         select_by: str = WATCHED,
@@ -94,7 +121,8 @@ class ValidationCallback(TrainerCallback):
 
     @property
     def best_step(self) -> int | None:
-        return max(self.readings, key=lambda step: (self.readings[step][self.select_by], -step), default=None)
+        sign = -1 if self.select_by == LOSS else 1
+        return max(self.readings, key=lambda step: (sign * self.readings[step][self.select_by], -step), default=None)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.readings = read_readings(self.folder, up_to=state.global_step)
@@ -111,12 +139,14 @@ class ValidationCallback(TrainerCallback):
     def _measure(self, args: Any, state: Any, model: Any) -> None:
         unwrapped = getattr(model, "module", model)
         values = self.validation.by_user(unwrapped, args.process_index, args.world_size)
-        metrics, column = averaged(values), values[:, METRICS.index(WATCHED)].tolist()
+        names = self.validation.names
+        watched = WATCHED if WATCHED in names else names[0]
+        metrics, column = averaged(values, names), values[:, names.index(watched)].tolist()
         self.readings[state.global_step], self.by_user[state.global_step] = metrics, column
         if not state.is_world_process_zero:
             return
         append_log(self.folder, state.global_step, {f"valid_{name}": value for name, value in metrics.items()})
-        append_log(self.folder, state.global_step, {WATCHED: column}, VALIDATED)
+        append_log(self.folder, state.global_step, {watched: column}, VALIDATED)
         note(f"step {state.global_step}: validation " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
         if self.best_step == state.global_step:
             draft = self.folder / DRAFT
@@ -182,9 +212,16 @@ class InterruptCallback(TrainerCallback):
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def averaged(values: FloatArray) -> dict[str, float]:
+def averaged(values: FloatArray, names: Sequence[str] = MEASURED) -> dict[str, float]:
     """The mean of each metric, and of the expected reward where that is the last column."""
-    return dict(zip((*METRICS, EXPECTED_REWARD), means(values), strict=False))
+    return dict(zip(names, means(values), strict=False))
+
+
+def answer_loss(model: Any, prompt_T: Sequence[int], answer_T: Sequence[int]) -> float:
+    """The cross-entropy of an answer behind its prompt, the mean over its tokens, in nats."""
+    input_ids = torch.tensor([[*prompt_T, *answer_T]], device=model.device)
+    logits_TV = model(input_ids=input_ids, use_cache=False).logits[0, len(prompt_T) - 1 : -1].float()
+    return float(torch.nn.functional.cross_entropy(logits_TV, input_ids[0, len(prompt_T) :]))
 
 
 def append_log(folder: Path, step: int, row: Mapping[str, Any], log: str = LOG) -> None:
@@ -196,14 +233,15 @@ def read_readings(folder: Path, up_to: int) -> dict[int, dict[str, float]]:
     """The validation metrics in training.jsonl by step, as far as a run that resumes at step `up_to` got."""
     if not (folder / LOG).exists():
         return {}
+    rows = [row for row in read_jsonl(folder / LOG) if row["step"] <= up_to]
     return {
-        row["step"]: {name: row[f"valid_{name}"] for name in (*METRICS, EXPECTED_REWARD) if f"valid_{name}" in row}
-        for row in read_jsonl(folder / LOG)
-        if f"valid_{WATCHED}" in row and row["step"] <= up_to
+        row["step"]: {name: row[f"valid_{name}"] for name in (*MEASURED, LOSS) if f"valid_{name}" in row}
+        for row in rows
+        if {f"valid_{WATCHED}", f"valid_{LOSS}"} & row.keys()
     }
 
 
 def read_by_user(folder: Path, up_to: int) -> dict[int, list[float]]:
-    """The watched metric of each user in validation.jsonl by step."""
-    path = folder / VALIDATED
-    return {row["step"]: row[WATCHED] for row in read_jsonl(path) if row["step"] <= up_to} if path.exists() else {}
+    """The watched metric of each user in validation.jsonl by step, or the loss."""
+    rows = read_jsonl(folder / VALIDATED) if (folder / VALIDATED).exists() else ()
+    return {row["step"]: row[LOSS if LOSS in row else WATCHED] for row in rows if row["step"] <= up_to}

@@ -13,11 +13,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from mllmrec.data.candidates.negatives import VERSION
 from mllmrec.data.prompts import PromptFormat
 from mllmrec.data.sequences import Interactions
-from mllmrec.errors import SettingsError
+from mllmrec.errors import SettingsError, advising
 from mllmrec.models.chat import Encoder
 from mllmrec.models.ranker import BATCH_TOKENS
 from mllmrec.records import RankingExample, Summary
-from mllmrec.settings.training import GrpoSettings, TrainingSettings
+from mllmrec.settings.training import LOSS, GrpoSettings, TrainingSettings
 from mllmrec.storage.manifests import write_manifest
 from mllmrec.training import checkpoints
 from mllmrec.training.callbacks import (
@@ -25,6 +25,7 @@ from mllmrec.training.callbacks import (
     WATCHED,
     InterruptCallback,
     LogCallback,
+    LossValidation,
     Validation,
     ValidationCallback,
 )
@@ -33,6 +34,11 @@ from mllmrec.training.datasets import validation_examples
 from mllmrec.training.grpo.monitor import MonitorCallback
 from mllmrec.training.grpo.rewards import Reward
 from mllmrec.training.setup import is_main_process, validation_steps
+
+ADVICE = {
+    "sft": "Validation reads such scores: train with --validate loss, which reads none, or choose another model.",
+    "grpo": "Validation reads such scores, and GRPO has no other one: choose another model.",
+}
 
 
 class Session:
@@ -67,10 +73,7 @@ class Session:
         """Score the validation slice along the way; without one the last weights are kept."""
         examples = validation_examples(self.settings, interactions, self.chosen.window, self.draws)
         if examples:
-            tasks = [self.encoder.scoring_task(example) for example in examples]
-            rewards = None if reward is None else [self._rewards(reward, example) for example in examples]
-            validation = Validation(examples, tasks, BATCH_TOKENS, rewards)
-            every = validation_steps(self.settings, steps)
+            every, validation = validation_steps(self.settings, steps), self._validation(examples, reward)
             self.validated = ValidationCallback(self.folder, validation, every, self.save, self.settings.select_by)
             self.trainer.add_callback(self.validated)
 
@@ -95,7 +98,7 @@ class Session:
         """Train to the end and finish the folder; KeyboardInterrupt after Ctrl-C, with a checkpoint kept."""
         self.resumed_at = checkpoints.step_of(resume_from) if resume_from else 0
         try:
-            with answers_only():
+            with answers_only(), advising(ADVICE[self.settings.verb]):
                 self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         finally:
             self.interrupt.restore()
@@ -129,6 +132,15 @@ class Session:
         shutil.rmtree(folder, ignore_errors=True)
         model.save_pretrained(folder)
         self.encoder.chat.tokenizer.save_pretrained(folder)
+
+    def _validation(self, examples: list[RankingExample], reward: Reward | None) -> Validation | LossValidation:
+        if getattr(self.settings, "validate_", "exact") == LOSS:
+            return LossValidation(
+                [(self.encoder.prompt_ids(one), self.encoder.answer_ids(one.target_id)) for one in examples]
+            )
+        tasks = [self.encoder.scoring_task(example) for example in examples]
+        rewards = None if reward is None else [self._rewards(reward, example) for example in examples]
+        return Validation(examples, tasks, BATCH_TOKENS, rewards)
 
     def _rewards(self, reward: Reward, example: RankingExample) -> list[float]:
         return [reward(self.encoder.renderer.answer(item), example) for item in example.candidates]

@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from mllmrec.data.sequences import Interactions, require_dataset
-from mllmrec.errors import BackendError
+from mllmrec.errors import BackendError, advising
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import (
     Dtype,
@@ -29,10 +29,12 @@ from mllmrec.models.huggingface import (
     portable,
     quantization,
     read_config,
+    require_context,
     resolve,
 )
 from mllmrec.models.positions import verify_scaling
 from mllmrec.models.ranker import ranker_of
+from mllmrec.progress import note
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.training import SftSettings
 from mllmrec.storage.locks import locking
@@ -54,6 +56,7 @@ from mllmrec.training.setup import (
 )
 
 LORA_ALPHA = 16
+LORA_KNOBS = ("rank", "lora_dropout", "lora_targets")
 
 
 @locking(lambda settings, workspace: workspace.checkpoint(settings.dataset, settings.tag))
@@ -68,6 +71,7 @@ def run(settings: SftSettings, workspace: Workspace) -> Summary:
     if (manifest := finished(folder, settings, inputs)) is not None:
         checkpoints.clear(folder)
         return Summary(headline=f"{folder} is finished; nothing to do.", artifact=folder, facts=manifest.details)
+    require_context(source, settings.max_prompt_tokens)
     interactions = Interactions.load(workspace, settings.dataset)
     chosen, captions = asked_format(settings, workspace)
     draws = checkpoints.draws_of(folder, settings)
@@ -126,6 +130,8 @@ def _prompt_and_answer(
 def lora_of(settings: SftSettings, source: str) -> LoraConfig | None:
     """The adapters that the settings name; None with `--peft none`."""
     if settings.peft == "none":
+        if given := [f"--{name.replace('_', '-')}" for name in LORA_KNOBS if name in settings.model_fields_set]:
+            note(f"{', '.join(given)}: without effect, since --peft none trains all weights and no adapters.")
         if method := quantization(read_config(source)):
             raise BackendError(
                 f"{source} is stored in {method}, of which all weights can't be trained with --peft none. Train LoRA "
@@ -153,7 +159,8 @@ def make_trainer(
 ) -> Any:
     """The trainer of the objective that the settings name."""
     make = _answer_trainer if settings.objective == "answer" else listwise.make_trainer
-    return make(settings, folder, loaded, encoder, examples, steps, lora)
+    with advising(f"--objective {settings.objective} learns from such scores: leave it out, with --validate loss."):
+        return make(settings, folder, loaded, encoder, examples, steps, lora)
 
 
 def _answer_trainer(

@@ -35,11 +35,11 @@ from mllmrec.models.huggingface import LoadedModel, quieten, read_config, read_p
 from mllmrec.models.ranker import BATCH_TOKENS, ranker_of
 from mllmrec.records import RankingExample
 from mllmrec.settings.evaluation import EvaluateSettings
-from mllmrec.settings.training import GrpoSettings, SftSettings
+from mllmrec.settings.training import LOSS, GrpoSettings, SftSettings
 from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.workspace import Workspace
 from mllmrec.training import sft
-from mllmrec.training.callbacks import Validation
+from mllmrec.training.callbacks import LossValidation, Validation
 from mllmrec.training.compact import FEW_LAYERS, answers_last, answers_only, without_padding_mask
 from mllmrec.training.datasets import TrainingExamples, training_examples, validation_examples
 from mllmrec.training.grpo import exact
@@ -91,9 +91,11 @@ def time_training(settings: SftSettings | GrpoSettings, workspace: Workspace, so
         encoder = ranker_of(small, interactions.catalogue, captions, chosen.max_prompt_tokens).encoder
         step, model = _time_steps(shortened, folder, small, encoder, examples, layers)
         tasks = [encoder.scoring_task(example) for example in validated[:MOST_USERS]]
+        texts = [(encoder.prompt_ids(one), encoder.answer_ids(one.target_id)) for one in validated[:MOST_USERS]]
 
         def validate(count: int) -> None:
-            Validation(validated[:count], tasks[:count], BATCH_TOKENS).by_user(model)
+            exact_scores = Validation(validated[:count], tasks[:count], BATCH_TOKENS)
+            (LossValidation(texts[:count]) if settings.select_by == LOSS else exact_scores).by_user(model)
 
         num_timed, reading = _time_users(validate, len(tasks), num_timed)
         return step * share, reading * len(validated)

@@ -18,6 +18,11 @@ from mllmrec.settings.evaluation import ModelRunSettings
 from mllmrec.storage.manifests import Manifest, hash_model
 from mllmrec.storage.workspace import Workspace, require
 
+ADVICE = {
+    "evaluate": "Rank with --method generate, or choose another model.",
+    "probe": "Probes compare such scores and nothing else: choose another model.",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
@@ -75,6 +80,7 @@ def open_ranker(
         force=settings.force,
         chat_template=settings.chat_template,
         layout=settings.layout,
+        advice=ADVICE.get(settings.verb, Ranker.advice),
     )
 
 

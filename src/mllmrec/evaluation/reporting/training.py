@@ -52,6 +52,7 @@ PANELS = (
         },
         validation=True,
     ),
+    Panel(title="Validation, loss of answers", values={"loss": ("valid_loss",)}, validation=True),
     Panel(title="KL from the model it began with", values={"KL": ("kl",)}),
     Panel(title="Entropy", values={"entropy": ("entropy",)}),
     Panel(
@@ -59,7 +60,7 @@ PANELS = (
     ),
 )
 REWARDED = ("Reward", "Sampled answers", "Validation, exact", "KL from the model it began with", "Entropy")
-UNREWARDED = ("Loss", "Validation, exact")
+UNREWARDED = ("Loss", "Validation, exact", "Validation, loss of answers")
 
 
 def training_section(workspace: Workspace, dataset: str) -> Section | None:
@@ -74,7 +75,8 @@ def training_section(workspace: Workspace, dataset: str) -> Section | None:
         key="training",
         title="Training and the reward monitor",
         short="Training",
-        lead="Validation is exact: every candidate of a fixed slice of users is scored. The dashed line marks the step "
+        lead="Validation is exact: every candidate of a fixed slice of users is scored; with --validate loss it is "
+        "the loss of their right answers. The dashed line marks the step "
         "whose weights are kept.",
         blocks=tuple(blocks),
     )

@@ -84,6 +84,7 @@ def open_scorer(settings: AssessSettings, workspace: Workspace, scorer: FoldScor
         batch_tokens=settings.batch_tokens,
         device=settings.device,
         dtype=settings.dtype,
+        advice=f"The scorer {scorer.tag} gives the lift of traces by such scores: train scorers on another backbone.",
     )
 
 

@@ -16,9 +16,9 @@ from typing import Any
 from peft import LoraConfig
 
 from mllmrec.data.sequences import Interactions, require_dataset
-from mllmrec.errors import SettingsError
+from mllmrec.errors import SettingsError, advising
 from mllmrec.models.chat import Encoder
-from mllmrec.models.huggingface import LoadedModel, choose_device, load, portable, resolve
+from mllmrec.models.huggingface import LoadedModel, choose_device, load, portable, require_context, resolve
 from mllmrec.models.ranker import ranker_of
 from mllmrec.records import Summary
 from mllmrec.settings.training import GrpoSettings
@@ -78,6 +78,7 @@ def _train(settings: GrpoSettings, workspace: Workspace) -> Summary:
     if (manifest := finished(folder, settings, inputs)) is not None:
         checkpoints.clear(folder)
         return Summary(headline=f"{folder} is finished; nothing to do.", artifact=folder, facts=manifest.details)
+    require_context(str(base), settings.max_prompt_tokens)
     chosen, captions = asked_format(settings, workspace)
     interactions = Interactions.load(workspace, settings.dataset)
     on_gpu = choose_device(settings.device).type == "cuda"
@@ -111,4 +112,5 @@ def _trainer(
     lora: LoraConfig,
 ) -> Any:
     make = exact.make_trainer if settings.rollouts == "exact" else sampled.make_trainer
-    return make(settings, folder, loaded, encoder, examples, steps, lora)
+    with advising(f"--rollouts {settings.rollouts} and validation read such scores: choose another model."):
+        return make(settings, folder, loaded, encoder, examples, steps, lora)
