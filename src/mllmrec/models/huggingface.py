@@ -294,7 +294,7 @@ def read_config(source: str) -> Any:
     if method and method not in UNPACKED:
         raise BackendError(
             f"{source} is quantized by {method} (quantization_config in config.json), and such weights can be neither "
-            "scored exactly nor trained here. Fetch the model that it was made from; --dtype bfloat16 saves memory."
+            "scored exactly nor trained here. Fetch the model that it was made from."
         )
     return config
 

@@ -141,7 +141,7 @@ def _possible(decoder: _Decoder) -> dict[str, str]:
         wanted = {name: kind if name in adapted else PARAMETER for name, kind in again.items()}
     raise BackendError(
         f"LoRA finds no linear layers in the decoder blocks of {decoder.name}. Choose another model, or train "
-        "all weights with --peft none."
+        "all weights with `mllmrec sft --peft none`."
     )
 
 
@@ -194,7 +194,7 @@ def _require_every_block(
             )
         raise BackendError(
             f"LoRA finds no layer that it could adapt in {block}. Choose another model, or train all weights with "
-            "--peft none."
+            "`mllmrec sft --peft none`."
         )
 
 
@@ -221,7 +221,7 @@ def _adapted(causal: Any, targets: LoraTargets) -> set[str]:
     except (ValueError, TypeError, RuntimeError) as error:
         raise BackendError(
             f"LoRA can't be put on {type(causal).__name__}: {str(error).strip().splitlines()[0]} Choose another model, "
-            "or train all weights with --peft none."
+            "or train all weights with `mllmrec sft --peft none`."
         ) from error
     names = {
         f"{name.replace('.base_layer', '')}.{getattr(layer, 'parameter_name', 'weight')}"
@@ -314,7 +314,7 @@ def _decoder(causal: Any) -> _Decoder:
                 return _Decoder(causal=causal, prefix=prefix, blocks=blocks)
     raise BackendError(
         f"LoRA finds no decoder blocks in {type(causal).__name__}: no list of {count} layers. Choose another model, or "
-        "train all weights with --peft none."
+        "train all weights with `mllmrec sft --peft none`."
     )
 
 
