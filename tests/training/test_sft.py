@@ -91,8 +91,8 @@ def test_the_base_in_memory_does_not_move_either(toy_copy: Workspace) -> None:
     loaded = load(toy_copy, "tiny", device="cpu")
     encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, 2048)
     examples = training_examples(settings, toy_copy, interactions, WINDOW)
-    lora = sft._lora(settings, loaded.names[0])
-    trainer = sft._trainer(settings, toy_copy.root / "out", loaded, encoder, examples, 3, lora)
+    lora = sft.lora_of(settings, loaded.names[0])
+    trainer = sft.make_trainer(settings, toy_copy.root / "out", loaded, encoder, examples, 3, lora)
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     trainer.train()
     moved = {name for name, weight in trainer.model.named_parameters() if not torch.equal(before[name], weight)}
