@@ -134,7 +134,9 @@ def test_sft_trains_on_the_tokens_that_scoring_reads(
 ) -> None:
     knobs = sft_settings(toy_copy, batch=3)
     fresh = load(toy_copy, "tiny", device="cpu")
-    trainer = sft._trainer(knobs, toy_copy.root / "out", fresh, encoder, examples, 1, sft._lora(knobs, fresh.names[0]))
+    trainer = sft.make_trainer(
+        knobs, toy_copy.root / "out", fresh, encoder, examples, 1, sft.lora_of(knobs, fresh.names[0])
+    )
     batch = next(iter(trainer.get_train_dataloader()))
     rows = list(examples.rows(1))[:3]
     for position, (epoch, index) in enumerate(rows):

@@ -269,8 +269,8 @@ def test_sft_on_a_base_model_begins_each_text_once(toy_copy: Workspace) -> None:
     encoder = Encoder.make(loaded.chat, Interactions.load(toy_copy, DATASET).catalogue, {}, 2048)
     settings = sft_settings(toy_copy, backbone=name, limit=8, batch=2)
     examples = training_examples(settings, toy_copy, Interactions.load(toy_copy, DATASET), WINDOW)
-    lora = sft._lora(settings, loaded.names[0])
-    trainer = sft._trainer(settings, toy_copy.root / "out", loaded, encoder, examples, 1, lora)
+    lora = sft.lora_of(settings, loaded.names[0])
+    trainer = sft.make_trainer(settings, toy_copy.root / "out", loaded, encoder, examples, 1, lora)
     batch = next(iter(trainer.get_train_dataloader()))
     bos, eos = loaded.tokenizer.bos_token_id, loaded.tokenizer.eos_token_id
     for row, seen in zip(batch["input_ids"], batch["attention_mask"].bool(), strict=True):
@@ -360,8 +360,8 @@ def test_training_scoring_and_generation_end_an_answer_with_the_same_token(toy_c
     settings = sft_settings(toy_copy, backbone="turns", limit=8, batch=2)
     examples = training_examples(settings, toy_copy, interactions, WINDOW)
 
-    lora = sft._lora(settings, loaded.names[0])
-    trainer = sft._trainer(settings, toy_copy.root / "out", loaded, encoder, examples, 1, lora)
+    lora = sft.lora_of(settings, loaded.names[0])
+    trainer = sft.make_trainer(settings, toy_copy.root / "out", loaded, encoder, examples, 1, lora)
     batch = next(iter(trainer.get_train_dataloader()))
     labels = [row[row != -100].tolist() for row in batch["labels"]]
     assert [row[-1] for row in labels] == [end, end]

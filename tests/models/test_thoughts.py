@@ -87,7 +87,7 @@ def batch_of(toy: Workspace, made: tuple[Encoder, TrainingExamples], folder: Pat
     encoder, examples = made
     settings = sft_settings(toy, batch=4, **knobs)
     fresh = load(toy, "tiny", device="cpu")
-    trainer = sft._trainer(settings, folder, fresh, encoder, examples, 1, sft._lora(settings, fresh.names[0]))
+    trainer = sft.make_trainer(settings, folder, fresh, encoder, examples, 1, sft.lora_of(settings, fresh.names[0]))
     return next(iter(trainer.get_train_dataloader()))
 
 
