@@ -14,7 +14,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from mllmrec.doctor import memory as doctor_memory
 from mllmrec.doctor.memory import KNOWN_CONFIGS, Shape, memory_plan, plan_stage, prompt_tokens
-from mllmrec.models import scoring
+from mllmrec.models import logits
 from mllmrec.settings.evaluation import EvaluateSettings
 from mllmrec.settings.training import GrpoSettings, MergeSettings, SftSettings
 from mllmrec.training import session
@@ -183,7 +183,7 @@ def test_more_work_never_takes_less(lesser: dict[str, Any], greater: dict[str, A
 
 
 def test_the_plan_knows_the_batches_of_the_stages_it_plans() -> None:
-    assert doctor_memory.PROJECTED_ROWS == scoring.PROJECTED_ROWS
+    assert doctor_memory.PROJECTED_ROWS == logits.PROJECTED_ROWS
     assert doctor_memory.VALIDATION_TOKENS == session.BATCH_TOKENS
 
 
