@@ -162,7 +162,7 @@ def _starts(source: str, known: dict[str, Any]) -> None:
     if "ranking" in known:
         return
     importlib.import_module("mllmrec.evaluation.ranking.stage")
-    importlib.import_module("mllmrec.models.huggingface").model_class(source)
+    importlib.import_module("mllmrec.models.suitability").model_class(source)
     known["ranking"] = time.process_time()
     importlib.import_module("mllmrec.training.speed")
     known["training"] = time.process_time()

@@ -19,8 +19,9 @@ from mllmrec.errors import advising
 from mllmrec.models.base import CandidateScorer, TextGenerator, Thinker
 from mllmrec.models.chat import Chat, Encoder
 from mllmrec.models.costs import Layout
-from mllmrec.models.huggingface import Device, Dtype, open_engine, require_context, resolve
+from mllmrec.models.huggingface import Device, Dtype, open_engine, resolve
 from mllmrec.models.scoring import HuggingFaceScorer
+from mllmrec.models.suitability import require_context
 from mllmrec.storage.workspace import Workspace
 
 BATCH_TOKENS = 8192

@@ -29,11 +29,11 @@ from mllmrec.models.huggingface import (
     portable,
     quantization,
     read_config,
-    require_context,
     resolve,
 )
 from mllmrec.models.positions import verify_scaling
 from mllmrec.models.ranker import ranker_of
+from mllmrec.models.suitability import require_context
 from mllmrec.progress import note
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.training import SftSettings

@@ -18,8 +18,9 @@ from peft import LoraConfig
 from mllmrec.data.sequences import Interactions, require_dataset
 from mllmrec.errors import SettingsError, advising
 from mllmrec.models.chat import Encoder
-from mllmrec.models.huggingface import LoadedModel, choose_device, load, portable, require_context, resolve
+from mllmrec.models.huggingface import LoadedModel, choose_device, load, portable, resolve
 from mllmrec.models.ranker import ranker_of
+from mllmrec.models.suitability import require_context
 from mllmrec.records import Summary
 from mllmrec.settings.training import GrpoSettings
 from mllmrec.storage.locks import locking
