@@ -20,9 +20,8 @@ from typing import Any
 DATASET, FINAL, MERGED = "movielens", "grpo", "sft-merged"
 RESULTS = Path(__file__).parent / "results"
 LIMIT_BYTES = 10_000_000
-KEPT = ("metrics.json", "probes.json", "blend.json")
+KEPT = ("metrics.json", "probes.json")
 DIGITS = 6
-OF_USERS = ("user_id", "user", "users", "candidates_by_user", "cases")
 NOTICE = """Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms
 
 The adapters in this folder were trained with google/gemma-3-270m (unpacked from a 4-bit GGUF file) by mllmrec and are
@@ -41,7 +40,7 @@ def collect_runs(work: Path, results: Path) -> int:
         for name in KEPT:
             if (folder / name).exists():
                 facts = json.loads((folder / name).read_text(encoding="utf-8"))
-                (target / name).write_text(json.dumps(without_users(facts), indent=1) + "\n", encoding="utf-8")
+                (target / name).write_text(json.dumps(without_paths(facts), indent=1) + "\n", encoding="utf-8")
         if (folder / "rankings.jsonl").exists():
             (target / "scores.jsonl").write_text("".join(score_lines(folder / "rankings.jsonl")), encoding="utf-8")
     return len(folders)
@@ -56,12 +55,12 @@ def score_lines(rankings: Path) -> Iterator[str]:
             yield json.dumps(kept, separators=(",", ":")) + "\n"
 
 
-def without_users(facts: Any) -> Any:
-    """A JSON value without what is listed of single users, and with files by name alone, not by path."""
+def without_paths(facts: Any) -> Any:
+    """A JSON value with files by name alone."""
     if isinstance(facts, dict):
-        return {name: without_users(value) for name, value in facts.items() if name not in OF_USERS}
+        return {name: without_paths(value) for name, value in facts.items()}
     if isinstance(facts, list):
-        return [without_users(value) for value in facts]
+        return [without_paths(value) for value in facts]
     return Path(facts).name if isinstance(facts, str) and facts.startswith("/") else facts
 
 
@@ -73,11 +72,15 @@ def collect_training(work: Path, results: Path) -> None:
             target.mkdir(parents=True, exist_ok=True)
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             (target / "manifest.json").write_text(
-                json.dumps(without_users(manifest), indent=1) + "\n", encoding="utf-8"
+                json.dumps(without_paths(manifest), indent=1) + "\n", encoding="utf-8"
             )
             if (folder / "training.jsonl").exists():
                 shutil.copyfile(folder / "training.jsonl", target / "training.jsonl")
-    texts = {"steps.jsonl": "steps.jsonl", "logs/compare.log": "compare.txt", "logs/blend.log": "blend.txt"}
+    if (work / "steps.jsonl").exists():
+        rows = map(json.loads, (work / "steps.jsonl").read_text(encoding="utf-8").splitlines())
+        lines = [json.dumps(without_paths(row)) + "\n" for row in rows]
+        (results / "steps.jsonl").write_text("".join(lines), encoding="utf-8")
+    texts = {"logs/compare.log": "compare.txt", "logs/blend.log": "blend.txt"}
     for source, name in texts.items():
         if (work / source).exists():
             text = (work / source).read_text(encoding="utf-8").replace(str(work.resolve()), "WORK")
