@@ -371,7 +371,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--until", metavar="STEP", help="all steps up to this one")
     add("--hours", type=float, default=24.0, help="begin no step that isn't expected to end within them")
     add("--windows", type=int, default=3000, help="training windows of each arm")
-    add("--grpo-windows", type=int, default=320, help="training windows of GRPO, other ones")
+    add("--grpo-windows", type=int, default=320, help="training windows of GRPO, other ones, eight or more")
     add("--users", type=int, default=400, help="test users among nine uniform negatives")
     add("--hard-users", type=int, default=60, help="test users among 99 or hard negatives")
     add("--valid-users", type=int, default=150, help="validation users that the blend is fitted on")
