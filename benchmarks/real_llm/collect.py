@@ -101,7 +101,8 @@ def collect_adapters(work: Path, results: Path) -> None:
         save_file(
             {name: weight.to(torch.bfloat16) for name, weight in weights.items()}, target / "adapter_model.safetensors"
         )
-        shutil.copyfile(source / "adapter_config.json", target / "adapter_config.json")
+        config = json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))
+        (target / "adapter_config.json").write_text(json.dumps(without_paths(config), indent=1), encoding="utf-8")
     (folder / "NOTICE").write_text(NOTICE, encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if size > LIMIT_BYTES:
