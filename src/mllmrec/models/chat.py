@@ -209,9 +209,11 @@ class Encoder:
         """A trace as a thought of at most `max_tokens`; None where nothing of it fits."""
         return self.renderer.fit_thought(trace, lambda text: len(self.chat.encode(text)), max_tokens)
 
-    def thinking_prompt_ids(self, example: RankingExample, thought: str | None = None) -> list[int]:
+    def thinking_prompt_ids(
+        self, example: RankingExample, thought: str | None = None, hint: str | None = None
+    ) -> list[int]:
         """The prompt of an answer that begins with a thought, up to its opening mark, or with the `thought` behind."""
-        ids = self.chat.prompt_ids_before_a_thought(self.renderer.fit(example)[0])
+        ids = self.chat.prompt_ids_before_a_thought(self.renderer.fit(example, hint)[0])
         return ids if thought is None else ids + self.chat.thought_ids(thought)
 
     def scored_answers(self, example: RankingExample, scored: str) -> list[list[int]]:

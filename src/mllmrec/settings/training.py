@@ -146,7 +146,10 @@ class GrpoSettings(TrainingSettings):
         8, "Forward passes in one step, which holds batch x accum / num-generations prompts of a process.", ge=1
     )
     num_generations: int = knob(
-        8, "Answers sampled for each prompt (G); with --rollouts exact it only sets the prompts of a step.", ge=2
+        8,
+        "Answers sampled for each prompt (G), or thoughts with --think; else with --rollouts exact it only sets the "
+        "prompts of a step.",
+        ge=2,
     )
     max_completion_length: int = knob(128, "Longest answer that the model may write, in tokens.", ge=8)
     temperature: float = knob(1.0, "Temperature of sampling, and of the candidates' probabilities.", gt=0)
@@ -156,6 +159,12 @@ class GrpoSettings(TrainingSettings):
         "What chooses the step whose weights are kept: a metric on validation, or the reward expected there, which an "
         "inflated reward would mislead.",
     )
+    think: bool = knob(
+        False,
+        "With --rollouts exact: sample --num-generations thoughts for each prompt, and learn from what answers earn "
+        "behind them.",
+    )
+    max_thought_tokens: int = knob(256, "Longest thought, with --think; one that goes on is closed there.", ge=8)
     beta: float = knob(0.1, "Weight of the KL divergence to the SFT model.", ge=0)
     reward: Literal["strict", "reference"] = knob("strict", "Which reward rule.")
     on_inflation: Literal["warn", "stop"] = knob(
@@ -167,6 +176,15 @@ class GrpoSettings(TrainingSettings):
         "Train nothing: report what sampling from the SFT model would earn for each G and temperature.",
         operational=True,
     )
+
+    @model_validator(mode="after")
+    def _answers_are_exact_behind_thoughts(self) -> Self:
+        if self.think and self.rollouts != "exact":
+            raise ValueError(
+                f"think with rollouts = {self.rollouts!r}: thoughts are judged by the exact shares of all candidates "
+                "behind them; expected --rollouts exact"
+            )
+        return self
 
 
 class BackboneSettings(DatasetSettings):

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -63,9 +63,8 @@ class Validation:
     def by_user(self, model: Any, rank: int = 0, world_size: int = 1) -> FloatArray:
         """The metrics of every example, (examples, metrics); a process scores its share, and each gets the whole."""
         mine = list(range(rank, len(self.tasks), world_size))
-        scorer = scorer_of(model, self.max_tokens)
         with folded_meanwhile(model):
-            scored = [(mine[row], scores) for row, scores in scorer.score([self.tasks[index] for index in mine])]
+            scored = list(self.scored(model, mine))
         pairs = gather_object(scored) if world_size > 1 else scored
         scores_BC = [scores for _, scores in sorted(pairs)]
         rankings = map(ranking_of, self.examples, scores_BC)
@@ -74,6 +73,11 @@ class Validation:
             return values
         expected = [np.dot(distribution(scores), paid) for scores, paid in zip(scores_BC, self.rewards, strict=True)]
         return np.column_stack([values, expected])
+
+    def scored(self, model: Any, indices: Sequence[int]) -> Iterator[tuple[int, list[float]]]:
+        """(index, scores of the candidates) of some examples."""
+        for row, scores in scorer_of(model, self.max_tokens).score([self.tasks[index] for index in indices]):
+            yield indices[row], scores
 
 
 class LossValidation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,17 @@ class Session:
         trainer.add_callback(self.log)
         trainer.add_callback(self.interrupt)
 
-    def attach_validation(self, interactions: Interactions, steps: int, reward: Reward | None = None) -> None:
-        """Score the validation slice along the way; without one the last weights are kept."""
+    def attach_validation(
+        self,
+        interactions: Interactions,
+        steps: int,
+        reward: Reward | None = None,
+        make: Callable[..., Validation] = Validation,
+    ) -> None:
+        """Score the validation slice along the way, by what `make` makes; without one the last weights are kept."""
         examples = validation_examples(self.settings, interactions, self.chosen.window, self.draws)
         if examples:
-            every, validation = validation_steps(self.settings, steps), self._validation(examples, reward)
+            every, validation = validation_steps(self.settings, steps), self._validation(examples, reward, make)
             self.validated = ValidationCallback(self.folder, validation, every, self.save, self.settings.select_by)
             self.trainer.add_callback(self.validated)
 
@@ -133,14 +140,16 @@ class Session:
         model.save_pretrained(folder)
         self.encoder.chat.tokenizer.save_pretrained(folder)
 
-    def _validation(self, examples: list[RankingExample], reward: Reward | None) -> Validation | LossValidation:
+    def _validation(
+        self, examples: list[RankingExample], reward: Reward | None, make: Callable[..., Validation]
+    ) -> Validation | LossValidation:
         if getattr(self.settings, "validate_", "exact") == LOSS:
             return LossValidation(
                 [(self.encoder.prompt_ids(one), self.encoder.answer_ids(one.target_id)) for one in examples]
             )
         tasks = [self.encoder.scoring_task(example) for example in examples]
         rewards = None if reward is None else [self._rewards(reward, example) for example in examples]
-        return Validation(examples, tasks, BATCH_TOKENS, rewards)
+        return make(examples, tasks, BATCH_TOKENS, rewards)
 
     def _rewards(self, reward: Reward, example: RankingExample) -> list[float]:
         return [reward(self.encoder.renderer.answer(item), example) for item in example.candidates]

@@ -50,12 +50,13 @@ def asked_format(settings: TrainingSettings, workspace: Workspace) -> tuple[Prom
     captions = read_captions(workspace, settings.dataset, settings.captions)
     share = settings.cot_prob if settings.use_cot else 0.0
     as_thought = isinstance(settings, SftSettings) and settings.cot_as == "answer"
+    thinks = isinstance(settings, GrpoSettings) and settings.think
     chosen = PromptFormat(
         window=settings.min_inter,
         captions=bool(captions),
         max_prompt_tokens=settings.max_prompt_tokens,
         hint_share=0.0 if as_thought else share,
-        thought_share=share if as_thought else 0.0,
+        thought_share=1.0 if thinks else share if as_thought else 0.0,
     )
     return chosen, captions
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +56,20 @@ def make_trainer(
     examples: TrainingExamples,
     steps: int,
     lora: LoraConfig,
+    kind: type[ExactTrainer] | None = None,
 ) -> ExactTrainer:
-    """The trainer of `--rollouts exact`, with a new LoRA on the model."""
+    """The trainer of `--rollouts exact`, with a new LoRA on the model; `kind` is a trainer that does more."""
     rows, passes = split_step(settings)
     scorer = scorer_of(loaded.model, temperature=settings.temperature)
     reward = REWARDS[settings.reward]
 
     def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
-        group = group_of(encoder, reward, example, hint)
+        group = group_of(encoder, reward, example, hint, thinks=settings.think)
         scorer.verify_lengths([group.row])
         return {"group": group}
 
     set_seed(settings.seed)
-    trainer = ExactTrainer(
+    trainer = (kind or ExactTrainer)(
         model=get_peft_model(loaded.model, lora),
         args=TrainingArguments(
             **trainer_arguments(settings, folder, loaded, steps),
@@ -99,14 +100,23 @@ def split_step(settings: GrpoSettings) -> tuple[int, int]:
             f"{settings.accum} / --num-generations {settings.num_generations} prompts in a step, which is no whole "
             f"number. Choose --accum so that it is, for example {settings.num_generations}."
         )
-    rows = max(count for count in range(1, min(settings.batch, prompts) + 1) if prompts % count == 0)
+    most = max(1, settings.batch // settings.num_generations) if settings.think else settings.batch
+    rows = max(count for count in range(1, min(most, prompts) + 1) if prompts % count == 0)
     return rows, prompts // rows
 
 
-def group_of(encoder: Encoder, reward: Reward, example: RankingExample, hint: str | None = None) -> CandidateGroup:
-    """The candidates of an example as one group, with the reward of every candidate's answer."""
+def group_of(
+    encoder: Encoder, reward: Reward, example: RankingExample, hint: str | None = None, *, thinks: bool = False
+) -> CandidateGroup:
+    """The candidates of an example as one group, with the reward of every candidate's answer.
+
+    The prompt of a model that `thinks` ends where a thought is opened.
+    """
     texts = tuple(encoder.renderer.answer(item) for item in example.candidates)
-    [row] = make_rows([encoder.scoring_task(example, hint)])
+    task = encoder.scoring_task(example, hint)
+    if thinks:
+        task = replace(task, prompt_T=encoder.thinking_prompt_ids(example, hint=hint))
+    [row] = make_rows([task])
     return CandidateGroup(
         example=example, row=row, texts_C=texts, rewards_C=tuple(reward(text, example) for text in texts)
     )

@@ -57,6 +57,8 @@ COLUMNS = {
     "candidate_entropy": "candidate_entropy",
     "outside_mass": "outside_mass",
     "completion_tokens": "completions/mean_length",
+    "thought_tokens": "thought_tokens",
+    "thought_unfinished": "thought_unfinished",
 }
 """Columns of metrics.jsonl, and the trainer's names for them."""
 

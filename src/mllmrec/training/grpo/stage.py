@@ -1,7 +1,8 @@
 """`mllmrec grpo`: align a merged SFT model by rewards of its answers.
 
 Where the answers come from is `--rollouts`: the model writes them, they are drawn among the candidates by their exact
-probabilities (both by TRL's GRPOTrainer, sampled.py), or all candidates are the group (exact.py). Each trains a new
+probabilities (both by TRL's GRPOTrainer, sampled.py), or all candidates are the group (exact.py), behind thoughts that
+the model writes first with --think (thinking.py). Each trains a new
 LoRA on the merged model; switched off, that LoRA is the reference policy of the KL term. Prompts come from the same
 renderer as everywhere. Reward, its standard deviation, KL, entropy, and the shares of hits, of invalid answers and of
 groups without any advantage are logged, and validation ranks by exact scores.
@@ -28,7 +29,7 @@ from mllmrec.storage.manifests import finished
 from mllmrec.storage.workspace import Workspace
 from mllmrec.training import checkpoints
 from mllmrec.training.datasets import TrainingExamples, training_examples
-from mllmrec.training.grpo import exact, rollout_check, sampled
+from mllmrec.training.grpo import exact, rollout_check, sampled, thinking
 from mllmrec.training.grpo.rewards import REWARDS
 from mllmrec.training.lora_targets import lora_for
 from mllmrec.training.session import Session
@@ -98,7 +99,8 @@ def _train(settings: GrpoSettings, workspace: Workspace) -> Summary:
     last = checkpoints.begin(folder, settings, inputs, draws, main=is_main_process())
     trainer = _trainer(settings, folder, loaded, encoder, examples, steps, lora)
     session = Session(settings, folder, inputs, started, chosen, encoder, trainer, draws)
-    session.attach_validation(interactions, steps, REWARDS[settings.reward])
+    validates = {"make": thinking.validation_of(trainer)} if settings.think else {}
+    session.attach_validation(interactions, steps, REWARDS[settings.reward], **validates)
     session.attach_monitor(settings)
     return session.train(last, dict(examples.counts), portable(workspace, loaded.names[0]))
 
@@ -112,6 +114,8 @@ def _trainer(
     steps: int,
     lora: LoraConfig,
 ) -> Any:
-    make = exact.make_trainer if settings.rollouts == "exact" else sampled.make_trainer
+    make: Any = exact.make_trainer if settings.rollouts == "exact" else sampled.make_trainer
+    if settings.think:
+        make = thinking.make_trainer
     with advising(f"--rollouts {settings.rollouts} and validation read such scores: choose another model."):
         return make(settings, folder, loaded, encoder, examples, steps, lora)
