@@ -117,7 +117,7 @@ class GgufFile:
             position_factors=tuple(map(float, factors)),
             formats={tensor.name: tensor.tensor_type.name for tensor in reader.tensors},
         )
-        file._require_language_model()
+        file.require_language_model()
         for tensor in {tensor.tensor_type: tensor for tensor in reader.tensors}.values():
             try:
                 dequantize(tensor.data[:1], tensor.tensor_type)
@@ -149,7 +149,7 @@ class GgufFile:
         prefix = f"{self.architecture}."
         return {name.removeprefix(prefix): value for name, value in self.statements.items() if name.startswith(prefix)}
 
-    def _require_language_model(self) -> None:
+    def require_language_model(self) -> None:
         kinds = (str(self.statements.get("general.type", "")), self.architecture)
         held = next((OTHER_KINDS[kind] for kind in kinds if kind in OTHER_KINDS), "")
         if not held and self.own_statements().get("pooling_type"):
