@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -239,7 +240,9 @@ def test_what_a_folder_cannot_carry_is_refused(tokenizer: Any, tmp_path: Path, n
     model = qwen3(tokenizer)
     if name == "sizes":
         model.config.intermediate_size = extra.pop("feed_forward_length")
-    refused(write_gguf(model, tmp_path / "small.gguf", tokenizer=tokenizer, extra=extra), BackendError, told)
+    assert re.search(
+        told, refusal(write_gguf(model, tmp_path / "small.gguf", tokenizer=tokenizer, extra=extra), BackendError)
+    )
 
 
 @pytest.mark.parametrize(
@@ -252,7 +255,10 @@ def test_what_a_folder_cannot_carry_is_refused(tokenizer: Any, tmp_path: Path, n
 )
 def test_a_tensor_without_a_place_is_refused(tokenizer: Any, tmp_path: Path, tensor: str, told: str) -> None:
     added = {tensor: torch.arange(1.0, 9.0).numpy()}
-    refused(write_gguf(qwen3(tokenizer), tmp_path / "s.gguf", tokenizer=tokenizer, tensors=added), BackendError, told)
+    assert re.search(
+        told,
+        refusal(write_gguf(qwen3(tokenizer), tmp_path / "s.gguf", tokenizer=tokenizer, tensors=added), BackendError),
+    )
 
 
 def test_a_tokenizer_that_would_cut_otherwise_is_refused(
@@ -263,7 +269,7 @@ def test_a_tokenizer_that_would_cut_otherwise_is_refused(
     add = GGUFWriter.add_tokenizer_pre
     monkeypatch.setattr(GGUFWriter, "add_tokenizer_pre", lambda writer, _: add(writer, "poro-chat"))
     path = write_gguf(qwen3(tokenizer), tmp_path / "s.gguf", tokenizer=tokenizer)
-    refused(path, BackendError, "its tokenizer cuts words as 'poro-chat' does, which isn't known")
+    assert re.search("its tokenizer cuts words as 'poro-chat' does, which isn't known", refusal(path, BackendError))
 
 
 @pytest.mark.parametrize("architecture", ["clip", "bert", "flux", "t5", "rwkv7"])
@@ -275,7 +281,9 @@ def test_other_architectures_are_refused(
     real = gguf_writing.GGUFWriter
     monkeypatch.setattr(gguf_writing, "GGUFWriter", lambda path, _: real(path, architecture))
     told = "transformers .* rwkv7 is not supported" if architecture == "rwkv7" else f"architecture {architecture}"
-    refused(write_gguf(qwen3(tokenizer), tmp_path / "s.gguf", tokenizer=tokenizer), BackendError, told)
+    assert re.search(
+        told, refusal(write_gguf(qwen3(tokenizer), tmp_path / "s.gguf", tokenizer=tokenizer), BackendError)
+    )
 
 
 def test_what_is_no_whole_file_is_refused(tokenizer: Any, tmp_path: Path) -> None:
@@ -283,19 +291,19 @@ def test_what_is_no_whole_file_is_refused(tokenizer: Any, tmp_path: Path) -> Non
     content = path.read_bytes()
     for length in (5, 30, 700, 5_000, len(content) // 2, len(content) - 200):
         path.write_bytes(content[:length])
-        refused(path, DataError, r"isn't whole.*Download it again")
+        assert re.search(r"isn't whole.*Download it again", refusal(path, DataError))
     path.write_bytes(b"PK\3\4" + content)
-    refused(path, DataError, r"is no GGUF file: it begins with b'PK")
+    assert re.search(r"is no GGUF file: it begins with b'PK", refusal(path, DataError))
     path.unlink()
-    refused(path, DataError, "is not there. Expected a GGUF file")
-    refused(tmp_path, DataError, "is a folder")
+    assert re.search("is not there. Expected a GGUF file", refusal(path, DataError))
+    assert re.search("is a folder", refusal(tmp_path, DataError))
 
 
 def test_weights_that_are_no_numbers_are_refused(tokenizer: Any, tmp_path: Path) -> None:
     model = qwen3(tokenizer)
     model.model.norm.weight.data[3] = math.nan
     path = write_gguf(model, tmp_path / "small.gguf", tokenizer=tokenizer)
-    refused(path, DataError, r"damaged: model\.norm\.weight holds no numbers")
+    assert re.search(r"damaged: model\.norm\.weight holds no numbers", refusal(path, DataError))
 
 
 @pytest.mark.parametrize("kind", [99, 9])
@@ -306,19 +314,20 @@ def test_formats_that_cannot_be_unpacked_are_refused(tokenizer: Any, tmp_path: P
     at = content.index(name) + len(name) + 4 + 2 * 8
     content[at : at + 4] = kind.to_bytes(4, "little")
     path.write_bytes(content)
-    refused(path, BackendError, r"in (a|the) format .*Expected one such as Q4_K_M, Q8_0 or F16")
+    assert re.search(r"in (a|the) format .*Expected one such as Q4_K_M, Q8_0 or F16", refusal(path, BackendError))
 
 
 def test_the_extra_that_is_missing_is_named(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_gguf(qwen3(tokenizer), tmp_path / "small.gguf", tokenizer=tokenizer)
     monkeypatch.setitem(sys.modules, "gguf", None)
-    refused(path, SettingsError, r"pip install -c requirements\.lock -e '\.\[gguf\]'")
+    assert re.search(r"pip install -c requirements\.lock -e '\.\[gguf\]'", refusal(path, SettingsError))
 
 
-def refused(path: Path, error: type[MllmrecError], told: str) -> None:
-    """The refusal is one paragraph, and leaves nothing behind."""
+def refusal(path: Path, error: type[MllmrecError]) -> str:
+    """What is said of a file that isn't imported, in one paragraph; nothing of it is left behind."""
     root = path.parent / "workspace"
-    with pytest.raises(error, match=told) as caught:
+    with pytest.raises(error) as caught:
         imported(path, root=str(root))
     assert "\n" not in str(caught.value)
     assert not [each for each in root.rglob("*") if not each.name.endswith(".lock")]
+    return str(caught.value)
