@@ -9,10 +9,10 @@ It is the cross-entropy of the candidate policy, and falls as soon as the target
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -66,7 +66,7 @@ class ScoringTrainer(Trainer):
         """Add the means of the figures since the last line, over all processes."""
         if self.figures:
             names = sorted(self.figures[0])
-            sums = [math.fsum(figures[name] for figures in self.figures) / len(self.figures) for name in names]
+            sums = [fmean(figures[name] for figures in self.figures) for name in names]
             means = self.accelerator.reduce(torch.tensor(sums, device=self.args.device), reduction="mean")
             logs |= dict(zip(names, means.tolist(), strict=True))
             self.figures = []
@@ -93,7 +93,7 @@ class ListTrainer(ScoringTrainer):
         ]
         hits = [float(scores_C.argmax().item() == one.target) for scores_C, one in zip(scores, lists, strict=True)]
         loss, answer = torch.stack(losses).mean(), torch.stack(answers).mean()
-        figures = {"list_loss": loss.item(), "answer_loss": answer.item(), "train_hr_1": math.fsum(hits) / len(hits)}
+        figures = {"list_loss": loss.item(), "answer_loss": answer.item(), "train_hr_1": fmean(hits)}
         self.figures.append(figures)
         return loss + self.answer_weight * answer if self.answer_weight else loss
 

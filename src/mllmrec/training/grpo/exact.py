@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -163,17 +164,13 @@ def figures(groups: Sequence[CandidateGroup], objectives: Sequence[Objective]) -
     return {
         "reward": mean,
         "reward_std": math.sqrt(variance),
-        "frac_reward_zero_std": _mean([float(one.reward_std.item() < EQUAL) for one in objectives]),
-        "kl": _mean([one.kl.item() for one in objectives]),
-        "candidate_entropy": _mean([one.entropy.item() for one in objectives]),
-        "outside_mass": _mean([one.outside.item() for one in objectives]),
+        "frac_reward_zero_std": fmean([float(one.reward_std.item() < EQUAL) for one in objectives]),
+        "kl": fmean([one.kl.item() for one in objectives]),
+        "candidate_entropy": fmean([one.entropy.item() for one in objectives]),
+        "outside_mass": fmean([one.outside.item() for one in objectives]),
         **shares(texts, examples, weights),
     }
 
 
 def _groups(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"groups": [row["group"] for row in rows]}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

@@ -16,11 +16,11 @@ Validation thinks too: one thought for each of its users, drawn by the same numb
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -110,10 +110,10 @@ class ThinkingTrainer(exact.ExactTrainer):
         self.figures.append(
             exact.figures([rollout.group for rollout in rollouts], objectives)
             | {
-                "thought_tokens": _mean([rollout.thought.tokens for rollout in rollouts]),
-                "thought_unfinished": _mean([not rollout.thought.finished for rollout in rollouts]),
-                "thought_reward_std": _mean([deviation for deviation, _ in figures]),
-                "thought_kl": _mean([kl for _, kl in figures]),
+                "thought_tokens": fmean([rollout.thought.tokens for rollout in rollouts]),
+                "thought_unfinished": fmean([not rollout.thought.finished for rollout in rollouts]),
+                "thought_reward_std": fmean([deviation for deviation, _ in figures]),
+                "thought_kl": fmean([kl for _, kl in figures]),
             }
         )
         return torch.stack(losses).mean()
@@ -203,7 +203,3 @@ def make_trainer(
 def validation_of(trainer: ThinkingTrainer) -> Any:
     """What makes the validation of a trainer that thinks."""
     return partial(ThinkingValidation, trainer.thinking)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
