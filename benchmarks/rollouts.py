@@ -28,7 +28,8 @@ from mllmrec.storage.workspace import Workspace
 from mllmrec.training.compact import answers_only
 from mllmrec.training.datasets import training_examples
 from mllmrec.training.grpo import stage as grpo
-from mllmrec.training.setup import as_trained, full_model
+from mllmrec.training.lora_targets import lora_for
+from mllmrec.training.setup import TrainerParts, as_trained, full_model
 
 WAYS = ("generate", "candidates", "exact")
 PROMPTS, SIZE = 8, 8
@@ -67,7 +68,18 @@ def measure(way: str, options: argparse.Namespace, folder: Path) -> tuple[float,
     loaded = load(workspace, base, device="cpu")
     encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, settings.max_prompt_tokens)
     examples = training_examples(settings, workspace, interactions, settings.min_inter)
-    trainer = grpo._trainer(settings, folder, loaded, encoder, examples, options.steps + 1)
+    lora = lora_for(str(base), rank=settings.rank, alpha=grpo.LORA_ALPHA, dropout=0.0)
+    trainer = grpo.make_trainer(
+        TrainerParts(
+            settings=settings,
+            folder=folder,
+            loaded=loaded,
+            encoder=encoder,
+            examples=examples,
+            steps=options.steps + 1,
+            lora=lora,
+        )
+    )
     watch = Stopwatch()
     for printer in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(printer)

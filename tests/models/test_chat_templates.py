@@ -30,6 +30,7 @@ from mllmrec.storage.workspace import Workspace
 from mllmrec.training import merge, sft
 from mllmrec.training.datasets import training_examples
 from mllmrec.training.grpo import stage as grpo
+from mllmrec.training.setup import TrainerParts
 
 DATED = (
     "{{- '<|im_start|>system\nToday is ' + strftime_now('%d %b %Y') + '.<|im_end|>\n' }}{%- for m in messages %}"
@@ -270,7 +271,17 @@ def test_sft_on_a_base_model_begins_each_text_once(toy_copy: Workspace) -> None:
     settings = sft_settings(toy_copy, backbone=name, limit=8, batch=2)
     examples = training_examples(settings, toy_copy, Interactions.load(toy_copy, DATASET), WINDOW)
     lora = sft.lora_of(settings, loaded.names[0])
-    trainer = sft.make_trainer(settings, toy_copy.root / "out", loaded, encoder, examples, 1, lora)
+    trainer = sft.make_trainer(
+        TrainerParts(
+            settings=settings,
+            folder=toy_copy.root / "out",
+            loaded=loaded,
+            encoder=encoder,
+            examples=examples,
+            steps=1,
+            lora=lora,
+        )
+    )
     batch = next(iter(trainer.get_train_dataloader()))
     bos, eos = loaded.tokenizer.bos_token_id, loaded.tokenizer.eos_token_id
     for row, seen in zip(batch["input_ids"], batch["attention_mask"].bool(), strict=True):
@@ -361,7 +372,17 @@ def test_training_scoring_and_generation_end_an_answer_with_the_same_token(toy_c
     examples = training_examples(settings, toy_copy, interactions, WINDOW)
 
     lora = sft.lora_of(settings, loaded.names[0])
-    trainer = sft.make_trainer(settings, toy_copy.root / "out", loaded, encoder, examples, 1, lora)
+    trainer = sft.make_trainer(
+        TrainerParts(
+            settings=settings,
+            folder=toy_copy.root / "out",
+            loaded=loaded,
+            encoder=encoder,
+            examples=examples,
+            steps=1,
+            lora=lora,
+        )
+    )
     batch = next(iter(trainer.get_train_dataloader()))
     labels = [row[row != -100].tolist() for row in batch["labels"]]
     assert [row[-1] for row in labels] == [end, end]

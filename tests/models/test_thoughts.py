@@ -18,6 +18,7 @@ from mllmrec.records import RankingExample
 from mllmrec.storage.workspace import Workspace
 from mllmrec.training import sft
 from mllmrec.training.datasets import TrainingExamples, training_examples
+from mllmrec.training.setup import TrainerParts
 
 TRACE = "Step 1: warm films.\nStep 2: a drama."
 OWN = {
@@ -87,7 +88,17 @@ def batch_of(toy: Workspace, made: tuple[Encoder, TrainingExamples], folder: Pat
     encoder, examples = made
     settings = sft_settings(toy, batch=4, **knobs)
     fresh = load(toy, "tiny", device="cpu")
-    trainer = sft.make_trainer(settings, folder, fresh, encoder, examples, 1, sft.lora_of(settings, fresh.names[0]))
+    trainer = sft.make_trainer(
+        TrainerParts(
+            settings=settings,
+            folder=folder,
+            loaded=fresh,
+            encoder=encoder,
+            examples=examples,
+            steps=1,
+            lora=sft.lora_of(settings, fresh.names[0]),
+        )
+    )
     return next(iter(trainer.get_train_dataloader()))
 
 

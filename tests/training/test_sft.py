@@ -35,6 +35,7 @@ from mllmrec.storage.workspace import Workspace, read_json, read_jsonl, sha256, 
 from mllmrec.training import compact, sft
 from mllmrec.training.callbacks import LogCallback, LossValidation, Validation, ValidationCallback, append_log
 from mllmrec.training.datasets import training_examples, validation_examples
+from mllmrec.training.setup import TrainerParts
 
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -92,7 +93,17 @@ def test_the_base_in_memory_does_not_move_either(toy_copy: Workspace) -> None:
     encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, 2048)
     examples = training_examples(settings, toy_copy, interactions, WINDOW)
     lora = sft.lora_of(settings, loaded.names[0])
-    trainer = sft.make_trainer(settings, toy_copy.root / "out", loaded, encoder, examples, 3, lora)
+    trainer = sft.make_trainer(
+        TrainerParts(
+            settings=settings,
+            folder=toy_copy.root / "out",
+            loaded=loaded,
+            encoder=encoder,
+            examples=examples,
+            steps=3,
+            lora=lora,
+        )
+    )
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     trainer.train()
     moved = {name for name, weight in trainer.model.named_parameters() if not torch.equal(before[name], weight)}

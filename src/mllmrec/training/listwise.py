@@ -11,26 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 from torch import Tensor
 from transformers import Trainer, TrainingArguments, set_seed
 
 from mllmrec.models.base import ScoringTask
-from mllmrec.models.chat import Encoder
-from mllmrec.models.huggingface import LoadedModel
 from mllmrec.models.ranker import scorer_of
 from mllmrec.models.scoring import HuggingFaceScorer
 from mllmrec.models.tries import Row, make_rows
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import SftSettings
-from mllmrec.training.datasets import TrainingExamples
-from mllmrec.training.setup import RowWriter, row_dataset, trainer_arguments
+from mllmrec.training.setup import RowWriter, TrainerParts, row_dataset, trainer_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,17 +127,10 @@ def score_through_forward(model: Any, scorer: HuggingFaceScorer) -> None:
     model.forward = forward
 
 
-def make_trainer(
-    settings: SftSettings,
-    folder: Path,
-    loaded: LoadedModel,
-    encoder: Encoder,
-    examples: TrainingExamples,
-    steps: int,
-    lora: LoraConfig | None,
-) -> ListTrainer:
+def make_trainer(parts: TrainerParts[SftSettings]) -> ListTrainer:
     """The trainer of `--objective list` and `both`."""
-    scorer = scorer_of(loaded.model)
+    settings, encoder, model, lora = parts.settings, parts.encoder, parts.loaded.model, parts.lora
+    scorer = scorer_of(model)
 
     def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
         trace, thought = hint, None
@@ -158,15 +147,15 @@ def make_trainer(
 
     set_seed(settings.seed)
     trainer = ListTrainer(
-        model=loaded.model if lora is None else get_peft_model(loaded.model, lora),
+        model=model if lora is None else get_peft_model(model, lora),
         args=TrainingArguments(
-            **trainer_arguments(settings, folder, loaded, steps),
+            **trainer_arguments(parts),
             per_device_train_batch_size=settings.batch,
             gradient_accumulation_steps=settings.accum,
             train_sampling_strategy="sequential",
         ),
-        train_dataset=row_dataset(examples, settings.epochs),
-        data_collator=RowWriter(examples=examples, make=make, collate=_lists),
+        train_dataset=row_dataset(parts.examples, settings.epochs),
+        data_collator=RowWriter(examples=parts.examples, make=make, collate=_lists),
         scorer=scorer,
     )
     trainer.answer_weight = settings.answer_weight if settings.objective == "both" else 0.0

@@ -7,15 +7,17 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from datasets import Dataset
+from peft import LoraConfig
 
 from mllmrec.data.hints import hint_file
 from mllmrec.data.item_files import read_captions
 from mllmrec.data.model_folders import is_adapter, lacking
 from mllmrec.data.prompts import TEMPLATE_VERSION, PromptFormat, inherited
 from mllmrec.errors import ArtifactError, SettingsError, install_command
+from mllmrec.models.chat import Encoder
 from mllmrec.models.chat_templates import read_template, template_hash
 from mllmrec.models.huggingface import LoadedModel
 from mllmrec.records import RankingExample
@@ -26,6 +28,7 @@ from mllmrec.training import checkpoints
 from mllmrec.training.datasets import TrainingExamples, hint_draw
 
 VALIDATIONS = 10
+Settings = TypeVar("Settings", bound=TrainingSettings)
 MakeRow = Callable[[RankingExample, str | None], dict[str, Any]]
 
 
@@ -85,9 +88,27 @@ class RowWriter:
         return self.collate([self.make(example, hints.get(example.example_id)) for example in drawn])
 
 
-def trainer_arguments(settings: TrainingSettings, folder: Path, loaded: LoadedModel, steps: int) -> dict[str, Any]:
-    """The arguments that both trainers take; a step is one update of the weights."""
-    device = loaded.model.device.type
+@dataclass(frozen=True, kw_only=True)
+class TrainerParts(Generic[Settings]):
+    """What every trainer is put together from.
+
+    `folder` is the checkpoint that is trained, `steps` the updates of the weights in the whole run, `lora` the adapters
+    to be put on the model, None where all its weights are trained.
+    """
+
+    settings: Settings
+    folder: Path
+    loaded: LoadedModel
+    encoder: Encoder
+    examples: TrainingExamples
+    steps: int
+    lora: LoraConfig | None
+
+
+def trainer_arguments(parts: TrainerParts[Any]) -> dict[str, Any]:
+    """The arguments that all trainers take."""
+    settings, folder, steps = parts.settings, parts.folder, parts.steps
+    device = parts.loaded.model.device.type
     on_gpu = device == "cuda"
     if settings.track:
         _require_tensorboard()

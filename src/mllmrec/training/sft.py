@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig
@@ -23,7 +22,6 @@ from mllmrec.errors import BackendError, advising
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import (
     Dtype,
-    LoadedModel,
     choose_device,
     load,
     portable,
@@ -47,6 +45,7 @@ from mllmrec.training.lora_targets import lora_for
 from mllmrec.training.session import Session
 from mllmrec.training.setup import (
     RowWriter,
+    TrainerParts,
     asked_format,
     is_main_process,
     row_dataset,
@@ -87,7 +86,10 @@ def run(settings: SftSettings, workspace: Workspace) -> Summary:
     encoder = ranker_of(loaded, interactions.catalogue, captions, chosen.max_prompt_tokens).encoder
     steps = total_steps(len(examples), settings)
     last = checkpoints.begin(folder, settings, inputs, draws, main=is_main_process())
-    trainer = make_trainer(settings, folder, loaded, encoder, examples, steps, lora)
+    parts = TrainerParts(
+        settings=settings, folder=folder, loaded=loaded, encoder=encoder, examples=examples, steps=steps, lora=lora
+    )
+    trainer = make_trainer(parts)
     session = Session(settings, folder, inputs, started, chosen, encoder, trainer, draws)
     session.attach_validation(interactions, steps)
     with ExitStack() as stack:
@@ -148,37 +150,23 @@ def lora_of(settings: SftSettings, source: str) -> LoraConfig | None:
     )
 
 
-def make_trainer(
-    settings: SftSettings,
-    folder: Path,
-    loaded: LoadedModel,
-    encoder: Encoder,
-    examples: TrainingExamples,
-    steps: int,
-    lora: LoraConfig | None,
-) -> Any:
+def make_trainer(parts: TrainerParts[SftSettings]) -> Any:
     """The trainer of the objective that the settings name."""
-    make = _answer_trainer if settings.objective == "answer" else listwise.make_trainer
-    with advising(f"--objective {settings.objective} learns from such scores: leave it out, with --validate loss."):
-        return make(settings, folder, loaded, encoder, examples, steps, lora)
+    objective = parts.settings.objective
+    with advising(f"--objective {objective} learns from such scores: leave it out, with --validate loss."):
+        return _answer_trainer(parts) if objective == "answer" else listwise.make_trainer(parts)
 
 
-def _answer_trainer(
-    settings: SftSettings,
-    folder: Path,
-    loaded: LoadedModel,
-    encoder: Encoder,
-    examples: TrainingExamples,
-    steps: int,
-    lora: LoraConfig | None,
-) -> SFTTrainer:
+def _answer_trainer(parts: TrainerParts[SftSettings]) -> SFTTrainer:
+    settings, loaded = parts.settings, parts.loaded
+
     def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
-        prompt, answer = _prompt_and_answer(settings, encoder, example, hint)
+        prompt, answer = _prompt_and_answer(settings, parts.encoder, example, hint)
         verify_scaling(loaded.model, len(prompt) + len(answer))
         return {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
 
     arguments = SFTConfig(
-        **trainer_arguments(settings, folder, loaded, steps),
+        **trainer_arguments(parts),
         per_device_train_batch_size=settings.batch,
         gradient_accumulation_steps=settings.accum,
         train_sampling_strategy="sequential",
@@ -189,12 +177,12 @@ def _answer_trainer(
     return SFTTrainer(
         model=loaded.model,
         args=arguments,
-        train_dataset=row_dataset(examples, settings.epochs),
+        train_dataset=row_dataset(parts.examples, settings.epochs),
         data_collator=RowWriter(
-            examples=examples,
+            examples=parts.examples,
             make=make,
             collate=DataCollatorForLanguageModeling(pad_token_id=loaded.tokenizer.pad_token_id),
         ),
         processing_class=loaded.tokenizer,
-        peft_config=lora,
+        peft_config=parts.lora,
     )

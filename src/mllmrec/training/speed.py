@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -45,7 +46,7 @@ from mllmrec.training.datasets import TrainingExamples, training_examples, valid
 from mllmrec.training.grpo import exact
 from mllmrec.training.grpo import stage as grpo
 from mllmrec.training.lora_targets import lora_for
-from mllmrec.training.setup import asked_format, validation_steps
+from mllmrec.training.setup import TrainerParts, asked_format, validation_steps
 
 SECONDS, MOST_STEPS, MOST_USERS = 2.0, 12, 32
 """Bounds on what one model of a few layers is timed with."""
@@ -195,12 +196,17 @@ def _time_steps(
     layers: int,
 ) -> tuple[float, Any]:
     """Mean seconds of the first steps but the very first, and the model as the trainer has it."""
+
+    def parts(steps: int, lora: LoraConfig | None) -> TrainerParts[Any]:
+        return TrainerParts(
+            settings=settings, folder=folder, loaded=small, encoder=encoder, examples=examples, steps=steps, lora=lora
+        )
+
     with ExitStack() as stack:
         stack.enter_context(answers_only())
         if isinstance(settings, SftSettings):
             steps = sft.total_steps(len(examples), settings)
-            lora = sft.lora_of(settings, str(folder))
-            trainer: Any = sft.make_trainer(settings, folder, small, encoder, examples, steps, lora)
+            trainer: Any = sft.make_trainer(parts(steps, sft.lora_of(settings, str(folder))))
             if settings.objective == "answer":
                 stack.enter_context(without_padding_mask(small.model))
             if settings.objective == "answer" and layers <= FEW_LAYERS:
@@ -210,7 +216,7 @@ def _time_steps(
             adapters = lora_for(
                 str(folder), rank=settings.rank, alpha=grpo.LORA_ALPHA, dropout=0.0, choice=settings.lora_targets
             )
-            trainer = exact.make_trainer(settings, folder, small, encoder, examples, steps, adapters)
+            trainer = exact.make_trainer(parts(steps, adapters))
         watch = _Stopwatch()
         for printer in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(printer)

@@ -39,6 +39,7 @@ from mllmrec.training.grpo.exact import split_step
 from mllmrec.training.grpo.rewards import REWARDS
 from mllmrec.training.listwise import score_through_forward
 from mllmrec.training.lora_targets import find_targets, lora_for
+from mllmrec.training.setup import TrainerParts
 
 PROMPT = [5, 9, 11, 4]
 ANSWERS = [[7, 8, 1], [7, 12, 3, 1], [20, 1], [7, 12, 30, 1]]
@@ -60,7 +61,17 @@ def trainer_of(workspace: Workspace, settings: GrpoSettings, steps: int = 4) -> 
     encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, 2048)
     examples = training_examples(settings, workspace, interactions, WINDOW)
     lora = lora_for(loaded.names[0], rank=settings.rank, alpha=grpo.LORA_ALPHA, dropout=0.0)
-    return grpo._trainer(settings, workspace.root / "out", loaded, encoder, examples, steps, lora)
+    return grpo.make_trainer(
+        TrainerParts(
+            settings=settings,
+            folder=workspace.root / "out",
+            loaded=loaded,
+            encoder=encoder,
+            examples=examples,
+            steps=steps,
+            lora=lora,
+        )
+    )
 
 
 def adapted_model() -> Any:

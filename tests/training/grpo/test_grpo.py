@@ -24,6 +24,7 @@ from mllmrec.training.callbacks import LogCallback, Validation
 from mllmrec.training.datasets import training_examples
 from mllmrec.training.grpo import stage as grpo
 from mllmrec.training.lora_targets import lora_for
+from mllmrec.training.setup import TrainerParts
 
 LOGGED = ("reward", "reward_std", "kl", "hit_share", "invalid_share", "frac_reward_zero_std", "entropy")
 
@@ -92,7 +93,17 @@ def test_adapters_move_and_the_base_does_not(trained_copy: Workspace) -> None:
     encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, 2048)
     examples = training_examples(settings, trained_copy, interactions, WINDOW)
     lora = lora_for(str(folder), rank=settings.rank, alpha=grpo.LORA_ALPHA, dropout=0.0)
-    trainer = grpo._trainer(settings, trained_copy.root / "out", loaded, encoder, examples, 4, lora)
+    trainer = grpo.make_trainer(
+        TrainerParts(
+            settings=settings,
+            folder=trained_copy.root / "out",
+            loaded=loaded,
+            encoder=encoder,
+            examples=examples,
+            steps=4,
+            lora=lora,
+        )
+    )
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     trainer.train()
     moved = {name for name, weight in trainer.model.named_parameters() if not torch.equal(before[name], weight)}

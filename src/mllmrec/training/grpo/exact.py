@@ -13,27 +13,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 from transformers import TrainingArguments, set_seed
 
 from mllmrec.errors import SettingsError
 from mllmrec.models.chat import Encoder
-from mllmrec.models.huggingface import LoadedModel
 from mllmrec.models.ranker import scorer_of
 from mllmrec.models.scoring import evaluating
 from mllmrec.models.tries import Row, make_rows
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import GrpoSettings
-from mllmrec.training.datasets import TrainingExamples
 from mllmrec.training.grpo.candidate_policy import Objective, objective
 from mllmrec.training.grpo.rewards import REWARDS, Reward, shares
 from mllmrec.training.listwise import ScoringTrainer
-from mllmrec.training.setup import RowWriter, row_dataset, trainer_arguments, world_size
+from mllmrec.training.setup import RowWriter, TrainerParts, row_dataset, trainer_arguments, world_size
 
 EQUAL = 1e-6
 """A standard deviation of rewards below which they are equal, but for rounding."""
@@ -49,37 +46,29 @@ class CandidateGroup:
     rewards_C: tuple[float, ...]
 
 
-def make_trainer(
-    settings: GrpoSettings,
-    folder: Path,
-    loaded: LoadedModel,
-    encoder: Encoder,
-    examples: TrainingExamples,
-    steps: int,
-    lora: LoraConfig,
-    kind: type[ExactTrainer] | None = None,
-) -> ExactTrainer:
+def make_trainer(parts: TrainerParts[GrpoSettings], kind: type[ExactTrainer] | None = None) -> ExactTrainer:
     """The trainer of `--rollouts exact`, with a new LoRA on the model; `kind` is a trainer that does more."""
+    settings, model = parts.settings, parts.loaded.model
     rows, passes = split_step(settings)
-    scorer = scorer_of(loaded.model, temperature=settings.temperature)
+    scorer = scorer_of(model, temperature=settings.temperature)
     reward = REWARDS[settings.reward]
 
     def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
-        group = group_of(encoder, reward, example, hint, thinks=settings.think)
+        group = group_of(parts.encoder, reward, example, hint, thinks=settings.think)
         scorer.verify_lengths([group.row])
         return {"group": group}
 
     set_seed(settings.seed)
     trainer = (kind or ExactTrainer)(
-        model=get_peft_model(loaded.model, lora),
+        model=get_peft_model(model, parts.lora),
         args=TrainingArguments(
-            **trainer_arguments(settings, folder, loaded, steps),
+            **trainer_arguments(parts),
             per_device_train_batch_size=rows,
             gradient_accumulation_steps=passes,
             train_sampling_strategy="sequential",
         ),
-        train_dataset=row_dataset(examples, settings.epochs),
-        data_collator=RowWriter(examples=examples, make=make, collate=_groups),
+        train_dataset=row_dataset(parts.examples, settings.epochs),
+        data_collator=RowWriter(examples=parts.examples, make=make, collate=_groups),
         scorer=scorer,
     )
     trainer.beta = settings.beta

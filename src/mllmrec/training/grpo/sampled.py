@@ -19,40 +19,30 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
 
 from mllmrec.data.draws import uniform
 from mllmrec.models.base import ScoringTask
 from mllmrec.models.chat import Encoder
-from mllmrec.models.huggingface import LoadedModel, MarkedDecoder
+from mllmrec.models.huggingface import MarkedDecoder
 from mllmrec.models.positions import verify_scaling
 from mllmrec.models.private_names import GENERATE, read, require
 from mllmrec.models.ranker import scorer_of
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import GrpoSettings
-from mllmrec.training.datasets import TrainingExamples
 from mllmrec.training.grpo.candidate_policy import distribution, draw, entropy, outside_mass
 from mllmrec.training.grpo.rewards import REWARDS, for_trainer
-from mllmrec.training.setup import RowWriter, row_dataset, trainer_arguments
+from mllmrec.training.setup import RowWriter, TrainerParts, row_dataset, trainer_arguments
 
 PURPOSE = "grpo/rollouts"
 
 
-def make_trainer(
-    settings: GrpoSettings,
-    folder: Path,
-    loaded: LoadedModel,
-    encoder: Encoder,
-    examples: TrainingExamples,
-    steps: int,
-    lora: LoraConfig,
-) -> GRPOTrainer:
+def make_trainer(parts: TrainerParts[GrpoSettings]) -> GRPOTrainer:
     """The trainer of `--rollouts generate` and `candidates`, with a new LoRA on the model."""
+    settings, loaded, encoder = parts.settings, parts.loaded, parts.encoder
 
     def make(example: RankingExample, hint: str | None) -> dict[str, Any]:
         return {
@@ -62,7 +52,7 @@ def make_trainer(
         }
 
     arguments = GRPOConfig(
-        **trainer_arguments(settings, folder, loaded, steps),
+        **trainer_arguments(parts),
         per_device_train_batch_size=settings.batch,
         gradient_accumulation_steps=settings.accum,
         num_generations=settings.num_generations,
@@ -79,12 +69,12 @@ def make_trainer(
             model=loaded.model,
             reward_funcs=for_trainer(REWARDS[settings.reward], MarkedDecoder(loaded.tokenizer).decode),
             args=arguments,
-            train_dataset=row_dataset(examples, settings.epochs),
+            train_dataset=row_dataset(parts.examples, settings.epochs),
             processing_class=loaded.tokenizer,
-            peft_config=lora,
+            peft_config=parts.lora,
             rollout_func=_rollouts(settings, encoder),
         )
-    trainer.data_collator = RowWriter(examples=examples, make=make)
+    trainer.data_collator = RowWriter(examples=parts.examples, make=make)
     return trainer
 
 

@@ -11,15 +11,11 @@ groups without any advantage are logged, and validation ranks by exact scores.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
-
-from peft import LoraConfig
 
 from mllmrec.data.sequences import Interactions, require_dataset
 from mllmrec.errors import SettingsError, advising
-from mllmrec.models.chat import Encoder
-from mllmrec.models.huggingface import LoadedModel, choose_device, load, portable, resolve
+from mllmrec.models.huggingface import choose_device, load, portable, resolve
 from mllmrec.models.ranker import ranker_of
 from mllmrec.models.suitability import require_context
 from mllmrec.records import Summary
@@ -28,12 +24,20 @@ from mllmrec.storage.locks import locking
 from mllmrec.storage.manifests import finished
 from mllmrec.storage.workspace import Workspace
 from mllmrec.training import checkpoints
-from mllmrec.training.datasets import TrainingExamples, training_examples
+from mllmrec.training.datasets import training_examples
 from mllmrec.training.grpo import exact, rollout_check, sampled, thinking
 from mllmrec.training.grpo.rewards import REWARDS
 from mllmrec.training.lora_targets import lora_for
 from mllmrec.training.session import Session
-from mllmrec.training.setup import as_trained, asked_format, full_model, is_main_process, training_inputs, world_size
+from mllmrec.training.setup import (
+    TrainerParts,
+    as_trained,
+    asked_format,
+    full_model,
+    is_main_process,
+    training_inputs,
+    world_size,
+)
 
 LORA_ALPHA = 32
 
@@ -97,7 +101,10 @@ def _train(settings: GrpoSettings, workspace: Workspace) -> Summary:
     examples = training_examples(settings, workspace, interactions, chosen.window, draws)
     steps = total_steps(len(examples), settings)
     last = checkpoints.begin(folder, settings, inputs, draws, main=is_main_process())
-    trainer = _trainer(settings, folder, loaded, encoder, examples, steps, lora)
+    parts = TrainerParts(
+        settings=settings, folder=folder, loaded=loaded, encoder=encoder, examples=examples, steps=steps, lora=lora
+    )
+    trainer = make_trainer(parts)
     session = Session(settings, folder, inputs, started, chosen, encoder, trainer, draws)
     validates = {"make": thinking.validation_of(trainer)} if settings.think else {}
     session.attach_validation(interactions, steps, REWARDS[settings.reward], **validates)
@@ -105,17 +112,11 @@ def _train(settings: GrpoSettings, workspace: Workspace) -> Summary:
     return session.train(last, dict(examples.counts), portable(workspace, loaded.names[0]))
 
 
-def _trainer(
-    settings: GrpoSettings,
-    folder: Path,
-    loaded: LoadedModel,
-    encoder: Encoder,
-    examples: TrainingExamples,
-    steps: int,
-    lora: LoraConfig,
-) -> Any:
+def make_trainer(parts: TrainerParts[GrpoSettings]) -> Any:
+    """The trainer of the rollouts that the settings name; BackendError for a model that can't be scored exactly."""
+    settings = parts.settings
     make: Any = exact.make_trainer if settings.rollouts == "exact" else sampled.make_trainer
     if settings.think:
         make = thinking.make_trainer
     with advising(f"--rollouts {settings.rollouts} and validation read such scores: choose another model."):
-        return make(settings, folder, loaded, encoder, examples, steps, lora)
+        return make(parts)

@@ -19,25 +19,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from peft import LoraConfig
 
 from mllmrec.data.draws import generator
 from mllmrec.models.base import ScoringTask, Thought
 from mllmrec.models.chat import Encoder
-from mllmrec.models.huggingface import LoadedModel, MarkedDecoder
+from mllmrec.models.huggingface import MarkedDecoder
 from mllmrec.models.ranker import scorer_of
 from mllmrec.models.thinking import HuggingFaceThinker
 from mllmrec.models.tries import Row, make_rows
 from mllmrec.settings.training import GrpoSettings
 from mllmrec.training.callbacks import Validation
-from mllmrec.training.datasets import TrainingExamples
 from mllmrec.training.grpo import exact
 from mllmrec.training.grpo.candidate_policy import EPSILON, objective
+from mllmrec.training.setup import TrainerParts
 
 AT_ONCE = 16
 """Validation users for whom thoughts are sampled at a time."""
@@ -177,17 +175,10 @@ def thought_loss(
     return (loss + beta * divergence) / total, divergence.item() / total
 
 
-def make_trainer(
-    settings: GrpoSettings,
-    folder: Path,
-    loaded: LoadedModel,
-    encoder: Encoder,
-    examples: TrainingExamples,
-    steps: int,
-    lora: LoraConfig,
-) -> ThinkingTrainer:
+def make_trainer(parts: TrainerParts[GrpoSettings]) -> ThinkingTrainer:
     """The trainer of `--rollouts exact --think`, with a new LoRA on the model."""
-    trainer = exact.make_trainer(settings, folder, loaded, encoder, examples, steps, lora, kind=ThinkingTrainer)
+    settings, loaded, encoder = parts.settings, parts.loaded, parts.encoder
+    trainer = exact.make_trainer(parts, kind=ThinkingTrainer)
     assert isinstance(trainer, ThinkingTrainer)
     trainer.thinking = Thinking(
         thinker=HuggingFaceThinker(scorer_of(loaded.model), encoder.chat, MarkedDecoder(loaded.tokenizer).decode),
