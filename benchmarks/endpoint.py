@@ -75,10 +75,10 @@ def main() -> None:
             rates = measure(address, Path(folder))
         whole.append(rates[0])
         later.append(rates[1])
-    for name, rates in (("whole", whole), (f"after {WARM_REQUESTS}", later)):
-        median = statistics.median(rates)
+    for name, found in (("whole", whole), (f"after {WARM_REQUESTS}", later)):
+        median = statistics.median(found)
         print(
-            f"{name:10s} median {median:.1f} requests/s ({min(rates):.1f} to {max(rates):.1f}), "
+            f"{name:10s} median {median:.1f} requests/s ({min(found):.1f} to {max(found):.1f}), "
             f"{median / BOUND:.0%} of {BOUND:.0f}"
         )
 

@@ -157,9 +157,9 @@ def main(titles: str, captions: str | None = None) -> None:
         ]
         share = 1 - len(missed) / len(written)
         print(f"| {form} | {len(written)} | {share:.1%} | {', '.join(missed[:4])} |")
-    sentences = list(neutral_sentences(names))
-    wrong = [text for item, text in sentences if naming.names(text, item)]
-    print(f"| neutral sentences | {len(sentences)} | {len(wrong) / len(sentences):.1%} | {' / '.join(wrong[:4])} |")
+    neutral = list(neutral_sentences(names))
+    wrong = [text for item, text in neutral if naming.names(text, item)]
+    print(f"| neutral sentences | {len(neutral)} | {len(wrong) / len(neutral):.1%} | {' / '.join(wrong[:4])} |")
     print(f"{time.perf_counter() - started:.1f} s")
     if "--all" in sys.argv:
         print("\n".join(wrong))

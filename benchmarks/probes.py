@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,9 @@ def main() -> None:
         make_dataset(workspace)
         settings = ProbeSettings(dataset="world", root=folder, backbone="tiny", min_inter=6, limit=USERS)
         started = time.monotonic()
-        facts = read_json(stage.run(settings, workspace).artifact)
+        artifact = stage.run(settings, workspace).artifact
+        assert artifact is not None
+        facts = read_json(artifact)
         tell(facts, time.monotonic() - started)
     started = time.process_time()
     findings(random_study(), MANY)
@@ -75,7 +78,7 @@ def trace(example: RankingExample) -> dict[str, object]:
     }
 
 
-def tell(facts: dict[str, object], seconds: float) -> None:
+def tell(facts: dict[str, Any], seconds: float) -> None:
     cost, probes = facts["cost"], facts["probes"]
     one = cost["seconds_of_one_evaluation"]
     for name, found in probes.items():
@@ -107,7 +110,7 @@ def random_study() -> Study:
         )
     captions = {item: f"picture {item}" for item in items}
     plan = make_plan(PROBES, users, captions, HintedExamples(examples=[], hints={}), rotations=10)
-    names = {part.condition.name for part in plan.parts()}
+    names = {chunk.condition.name for chunk in plan.chunks()}
     scores = {name: list(rng.normal(size=(MANY, 10))) for name in sorted(names)}
     lines = [Line(user_id="u", items=(item,) * (1 + int(item) % 90), line_index=0) for item in items]
     return Study(

@@ -31,7 +31,8 @@ from mllmrec.data.sequences import Catalogue
 from mllmrec.demo.stage import install
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import LoadedModel, load
-from mllmrec.models.scoring import score_rows
+from mllmrec.models.scoring import Read, score_rows
+from mllmrec.models.tree_layout import read_after_prompts, read_whole
 from mllmrec.models.tries import Row, make_rows
 from mllmrec.records import Item, RankingExample
 from mllmrec.storage.workspace import Workspace
@@ -128,18 +129,19 @@ def whole_lists(loaded: LoadedModel, rows: list[Row]) -> None:
     """The log-probability of the first candidate of each list, forward and back."""
     adapted = get_peft_model(loaded.model, find_targets(loaded.model).config(r=16, lora_alpha=32)).train()
 
-    def step(size: int, *, cached: bool) -> Callable[[], None]:
+    def step(size: int, read: Read) -> Callable[[], None]:
         def run() -> None:
             for start in range(0, len(rows), size):
-                scores = score_rows(adapted, rows[start : start + size], cached=cached)
-                torch.stack([scores_C.log_softmax(0)[0] for scores_C in scores]).sum().backward()
+                scores = score_rows(adapted, rows[start : start + size], read)
+                total: Any = torch.stack([scores_C.log_softmax(0)[0] for scores_C in scores]).sum()
+                total.backward()
 
         return run
 
     ways = {
-        "prompt first, four at a time": step(4, cached=True),
-        "prompt first": step(len(rows), cached=True),
-        "in one": step(len(rows), cached=False),
+        "prompt first, four at a time": step(4, read_after_prompts),
+        "prompt first": step(len(rows), read_after_prompts),
+        "in one": step(len(rows), read_whole),
     }
     tell("GRPO on whole lists, prompts", ways, len(rows))
 

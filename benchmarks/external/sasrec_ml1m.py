@@ -20,6 +20,7 @@ import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mllmrec.data.draws import generator
 from mllmrec.data.sequences import Line
@@ -31,7 +32,7 @@ from mllmrec.records import RankingExample, Split, example_id
 
 METRICS = ("NDCG@10", "HR@10")
 PAPER = {"n_factors": 50, "n_blocks": 2, "n_heads": 1, "dropout_rate": 0.2, "lr": 1e-3}
-LOSSES = {"BCE": {"loss": "BCE", "n_negatives": 1}, "softmax": {"loss": "softmax"}}
+LOSSES: dict[str, dict[str, Any]] = {"BCE": {"loss": "BCE", "n_negatives": 1}, "softmax": {"loss": "softmax"}}
 
 
 class Clock:
@@ -118,7 +119,7 @@ def main() -> None:
     clock = Clock(
         questions(users, "valid", 2, args.users), questions(users, "test", 1, 10_000), args.every, args.minutes
     )
-    limits = {"max_epochs": args.rounds, "patience": args.rounds, "session_max_len": args.maxlen}
+    limits: dict[str, Any] = {"max_epochs": args.rounds, "patience": args.rounds, "session_max_len": args.maxlen}
     baseline = SasRec({**PAPER, **LOSSES[args.loss], **limits}, args.seed)
     print(f"{len(users)} users, loss {args.loss}, seed {args.seed}", flush=True)
     try:
