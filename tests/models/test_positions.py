@@ -167,6 +167,20 @@ def test_what_cannot_share_a_row_is_scored_in_rows_of_its_own(family: str) -> No
         HuggingFaceScorer(model, layout="tree")
 
 
+def test_a_cache_that_forgets_beyond_the_window_is_not_used() -> None:
+    """Moshi's own cache gives other logits once a prompt passes its window, which no short probe shows."""
+    model = made("Moshi", sliding_window=16, num_key_value_heads=2, head_dim=8, ffn_dim=48)
+    answers = [[20, 22, 21, END], [20, 22, 23, END], [9, 8, END]]
+    tasks = [
+        ScoringTask(prompt_T=[(7 * place) % 50 + 5 for place in range(length)], answers_C=answers)
+        for length in (37, 9, 37)
+    ]
+    for task, scores in zip(tasks, scored(model, tasks), strict=True):
+        assert scores == pytest.approx(naive_scores(model, task.prompt_T, task.answers_C), abs=1e-3)
+    with pytest.raises(BackendError, match=r"cache layout otherwise than each alone .* with a prompt of 37 tokens"):
+        dict(HuggingFaceScorer(model, layout="cache").score(tasks))
+
+
 @pytest.mark.parametrize(
     ("family", "config"),
     [

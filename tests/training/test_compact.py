@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from small_models import random_model
 from transformers import (
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
@@ -20,6 +21,8 @@ from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head
 
 from mllmrec.models import private_names
+from mllmrec.models.base import ScoringTask
+from mllmrec.models.scoring import HuggingFaceScorer
 from mllmrec.training.compact import FEW_LAYERS, IGNORED, answers_last, answers_only, without_padding_mask
 
 
@@ -258,3 +261,17 @@ def test_an_error_leaves_the_layer_as_it_was() -> None:
     with pytest.raises(MemoryError), answers_last(model):
         model(input_ids=torch.zeros(1, 3, dtype=torch.long))
     assert "forward" not in vars(model.model.layers[-1])
+
+
+def test_validation_by_a_cache_keeps_its_padding_mask() -> None:
+    """Its prompts are padded on the left, and it may happen between two steps of training."""
+    model = random_model("Mistral", sliding_window=12)
+    tasks = [
+        ScoringTask(prompt_T=[*range(2, 2 + length)], answers_C=[[5, 6, 1], [7, 1], [5, 8, 1]])
+        for length in (30, 5, 17)
+    ]
+    plain = dict(HuggingFaceScorer(model, layout="cache").score(tasks))
+    with without_padding_mask(model):
+        within = dict(HuggingFaceScorer(model, layout="cache").score(tasks))
+    assert len(within) == 3
+    assert within == plain

@@ -10,8 +10,8 @@ tries in forward passes, which give the same numbers but for rounding:
   sliding windows, however long the prompt, and with recurrent or convolutional layers.
 * `apart`: each answer in a row with a prompt of its own. Slow; for models that can't go on from a cache.
 
-A probe compares a layout with plain forward passes before it is used. The vocabulary projection runs at the nodes that
-something follows, the log-softmax in float32.
+A probe compares a layout with plain forward passes before it is used, and the first long prompts the cache. The
+vocabulary projection runs at the nodes that something follows, the log-softmax in float32.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from mllmrec.errors import BackendError, UnscorableError
-from mllmrec.models.base import ScoringTask
+from mllmrec.models.base import ScoringTask, Tokens
 from mllmrec.models.cache_layout import read_apart, read_from_cache
 from mllmrec.models.costs import Costs, Layout
 from mllmrec.models.logits import LogitMap, find_map, log_probabilities, project
@@ -41,7 +41,7 @@ PROBES = (
 )
 EXACT, ROUNDED = (1e-3, 1e-3), (0.25, 0.02)
 """Differences of a probe that are due to rounding, in nats and relative: in float32, and in shorter number formats."""
-FAILURES = (TypeError, ValueError, LookupError, AttributeError, RuntimeError)
+FAILURES = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, AssertionError)
 """What a model raises that can't take its input as a layout hands it over."""
 
 
@@ -74,6 +74,7 @@ class HuggingFaceScorer:
         self._name = type(causal_lm(model)).__name__
         self._costs = Costs.of(model)
         self._faults: dict[Layout, str] = {}
+        self._verified_length = 0
         if reason := unshareable(model):
             self._faults["tree"] = f"{self._name} {reason}"
         self.logit_map, expected = self._read_plainly()
@@ -103,9 +104,10 @@ class HuggingFaceScorer:
             scores |= {id(row): scores_C for row, scores_C in zip(chosen, found, strict=True)}
         return [scores[id(row)] for row in rows]
 
-    def cache_fault(self) -> str:
-        """In what reading on from a cache differs from plain forward passes, in words; empty where it doesn't."""
-        return self._fault("cache")
+    def cache_fault(self, prompt_T: Tokens) -> str:
+        """In what reading on from a prompt's cache differs from plain forward passes, in words; empty if in nothing."""
+        [row] = make_rows([ScoringTask(prompt_T=prompt_T, answers_C=PROBES[0].answers_C)])
+        return self._fault("cache") or self._verify_cache([row])
 
     def logits(self, hidden_RT: torch.Tensor) -> torch.Tensor:
         """The logits (..., V) of last hidden states (..., width), float32, temperature left aside."""
@@ -130,13 +132,40 @@ class HuggingFaceScorer:
         """The rows of each layout. A row's depends on itself alone, whatever stands beside it."""
         self.verify_lengths(rows)
         layouts = [self._layout_of(row, allowed) for row in rows]
+        if self._verify_cache([row for row, own in zip(rows, layouts, strict=True) if own == "cache"]):
+            layouts = [self._layout_of(row, allowed) for row in rows]
         for layout in LAYOUTS:
             if chosen := [row for row, own in zip(rows, layouts, strict=True) if own == layout]:
                 yield layout, chosen
 
+    def _verify_cache(self, rows: Sequence[Row]) -> str:
+        """In what the cache layout differs from plain forward passes, on an answer of the longest row beside a probe.
+
+        Probes are short, and how far a model's layers see, padding included, shows in long prompts alone. No length is
+        verified twice. Raises UnscorableError where that layout was asked for.
+        """
+        row = max(rows, key=_length, default=None)
+        if row is None or _length(row) <= self._verified_length:
+            return ""
+        self._verified_length = _length(row)
+        answer = [row.trie.targets[edge] for edge in row.trie.paths[0]]
+        # Beside it one that begins otherwise: what answers share is read with the prompt.
+        other = next(own for own in PROBES[0].answers_C if own[0] != answer[0])
+        tasks = [ScoringTask(prompt_T=row.prompt_T, answers_C=[answer, other]), PROBES[0]]
+        with evaluating(self.model), torch.autocast(self.model.device.type, enabled=False):
+            expected = torch.cat([_one_by_one(self.model, task)[2] for task in tasks])
+            found = torch.cat(self._score(self.model, make_rows(tasks), "cache", 1.0))
+        if fault := self._told("cache", found, expected, f"in a batch with a prompt of {len(row.prompt_T)} tokens"):
+            self._faults["cache"] = fault
+            if self.layout == "cache":
+                raise self._unsuited()
+        return fault
+
     def _layout_of(self, row: Row, allowed: Sequence[Layout]) -> Layout:
         """The cheapest layout that is allowed, suits the model and reaches over the whole row."""
         if self.layout != "auto":
+            if self.layout not in allowed:
+                raise UnscorableError(f"No gradients go through {self._name} by the {self.layout} layout.")
             return self.layout
         is_seen = self.window is None or _length(row) <= self.window
         possible = [layout for layout in allowed if layout == "cache" or (layout == "tree" and is_seen)]
@@ -148,6 +177,8 @@ class HuggingFaceScorer:
             raise self._unsuited()
         if layout != "tree":
             reason = f"{self._name} has a sliding window of {self.window} tokens" if not is_seen else ""
+            if layout == "apart":
+                reason = self._faults.get("cache", "") or reason
             _tell(layout, reason or self._faults["tree"] or "it is the better one for so many candidates")
         return layout
 
@@ -201,15 +232,19 @@ class HuggingFaceScorer:
             raise
         except FAILURES as error:
             return f"{self._name} can't read candidates by the {layout} layout ({' '.join(str(error).split())})"
+        pairs = zip(scores, [expected[0], *expected], strict=True)
+        return next(filter(None, (self._told(layout, found, wanted, "on a probe") for found, wanted in pairs)), "")
+
+    def _told(self, layout: Layout, found: torch.Tensor, expected: torch.Tensor, where: str) -> str:
+        """The difference of two scores of the same answers in words; empty where it is due to rounding."""
         is_rounded = self.model.dtype != torch.float32 or getattr(causal_lm(self.model), "is_quantized", False)
         atol, rtol = ROUNDED if is_rounded else EXACT
-        for found, wanted in zip(scores, [expected[0], *expected], strict=True):
-            if not torch.allclose(found, wanted, atol=atol, rtol=rtol):
-                return (
-                    f"{self._name} scores candidates by the {layout} layout otherwise than each alone (by up to "
-                    f"{(found - wanted).abs().max():.2g} nats on a probe)"
-                )
-        return ""
+        if torch.allclose(found, expected, atol=atol, rtol=rtol):
+            return ""
+        return (
+            f"{self._name} scores candidates by the {layout} layout otherwise than each alone (by up to "
+            f"{(found - expected).abs().max():.2g} nats {where})"
+        )
 
 
 def _length(row: Row) -> int:

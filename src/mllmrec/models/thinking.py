@@ -12,6 +12,7 @@ passes its bound, is unfinished; whoever reads on closes it there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,9 +37,6 @@ class HuggingFaceThinker:
         self._scorer, self._model, self._chat, self._decode = scorer, scorer.model, chat, decode
         self._mark = chat.thought_marks.closing.strip()
         self._ends = frozenset(stop_ids(scorer.model, chat.end_id))
-        self._fault = scorer.cache_fault()
-        if self._fault:
-            note(f"thoughts are read anew for each token: {self._fault}")
 
     def think(
         self,
@@ -51,12 +49,14 @@ class HuggingFaceThinker:
         opening = self._chat.encode(self._chat.thought_marks.opening)
         given = [[*prompt, *opening] for prompt in prompts]
         verify_scaling(self._model, max(map(len, given)) + max_tokens)
+        if fault := self._scorer.cache_fault(max(given, key=len)):
+            _tell(fault)
         # Recurrent models would read padding, and not all of them keep the rows of a batch apart.
-        size = 1 if self._fault or is_recurrent(self._model) else len(given)
+        size = 1 if fault or is_recurrent(self._model) else len(given)
         thoughts: list[list[Thought]] = []
         for start in range(0, len(given), size):
             part, numbers = given[start : start + size], draws[start : start + size]
-            reader = _Anew(self._scorer, part, numbers) if self._fault else _Cached(self._scorer, part, numbers)
+            reader = _Anew(self._scorer, part, numbers) if fault else _Cached(self._scorer, part, numbers)
             with evaluating(self._model):
                 written = iter(self._write(reader, [own for row in numbers for own in row], max_tokens, temperature))
             thoughts += [[next(written) for _ in row] for row in numbers]
@@ -96,6 +96,12 @@ class HuggingFaceThinker:
         return Thought(text=self._chat.harmless(text.strip()), tokens=len(ids), finished=finished)
 
 
+@cache
+def _tell(fault: str) -> None:
+    """Once for each fault."""
+    note(f"thoughts are read anew for each token: {fault}")
+
+
 def drawn_tokens(logits_RV: torch.Tensor, points: Sequence[float]) -> list[int]:
     """For each row the token at which the running sum of the chances passes its point, a number in [0, 1).
 
@@ -115,10 +121,10 @@ class _Cached:
     def __init__(self, scorer: HuggingFaceScorer, given: Sequence[list[int]], draws: Sequence[Sequence[Any]]) -> None:
         self._scorer, self._decoder = scorer, causal_lm(scorer.model).get_decoder()
         with evaluating(scorer.model):
-            _, cache, seen_BT = prefill(scorer.model, [ids[:-1] for ids in given], [1] * len(given))
+            _, kept, seen_BT = prefill(scorer.model, [ids[:-1] for ids in given], [1] * len(given))
         owners = [number for number, row in enumerate(draws) for _ in row]
         which = torch.tensor(owners, device=seen_BT.device)
-        self._cache: DynamicCache = branch(cache, which)
+        self._cache: DynamicCache = branch(kept, which)
         self._seen_RT = seen_BT[which]
         self._is_padded = not bool(seen_BT.all())
         self._lengths = [len(given[owner]) - 1 for owner in owners]
