@@ -18,7 +18,18 @@ ROOMS = {
     **dict.fromkeys(("__init__", "errors", "records", "progress", "launch", "storage", "settings"), "ground"),
     **{
         room: room
-        for room in ("data", "models", "evaluation", "vision", "reasoning", "training", "doctor", "pipeline", "demo")
+        for room in (
+            "data",
+            "models",
+            "evaluation",
+            "vision",
+            "reasoning",
+            "training",
+            "doctor",
+            "pipeline",
+            "demo",
+            "serving",
+        )
     },
     "stages": "stages",
     "cli": "cli",
@@ -32,6 +43,7 @@ FLOORS = {
     "training": 4,
     "stages": 5,
     "pipeline": 6,
+    "serving": 6,
     **dict.fromkeys(("demo", "doctor"), 7),
     "cli": 8,
 }
@@ -107,6 +119,8 @@ def test_a_module_imports_its_own_room_and_lower_floors(path: Path) -> None:
         if name.split(".")[0] != "mllmrec":
             continue
         other = room_of(name.partition(".")[2])
+        if (relative(path), other) == ("__init__.py", "serving"):
+            continue  # The package's face hands out Recommender, and imports it when it is asked for.
         if other != own and FLOORS[other] >= FLOORS[own]:
             wrong.append(f"{relative(path)}:{line} imports {name}: {own} may not know {other}")
     assert not wrong

@@ -21,6 +21,7 @@ from mllmrec.settings.resources import (
     FetchImagesSettings,
     ImportBackboneSettings,
 )
+from mllmrec.settings.serving import RecommendSettings
 from mllmrec.stages import STAGES, Stage
 from mllmrec.storage.workspace import Workspace
 
@@ -161,9 +162,18 @@ def doctor(*, settings: Annotated[DoctorSettings | None, FLAT] = None) -> None:
     finish(run(chosen, Workspace(chosen.root)))
 
 
+@app.command
+def recommend(*, settings: Annotated[RecommendSettings, STAGE_FLAGS]) -> None:
+    """Recommend items after a history, or rank given ones, with a trained model."""
+    from mllmrec.serving.commands import run_recommend
+
+    if (summary := run_recommend(settings)) is not None:
+        finish(summary)
+
+
 ORDER = (
     *("prepare", "fetch", "caption", "pseudo-cot", "refine", "assess", "audit", "backbone", "candidates", "retrieve"),
-    *("baselines", "sft", "merge", "grpo", "evaluate", "compare", "verify", "blend", "probe", "report"),
+    *("baselines", "sft", "merge", "grpo", "evaluate", "compare", "verify", "blend", "probe", "report", "recommend"),
     *("run", "demo", "doctor"),
 )
 """The verbs in the order in which they are used, which is that of --help."""

@@ -198,8 +198,8 @@ class VerifySettings(StageSettings):
         return runs
 
 
-class ModelRunSettings(RunSettings):
-    """Which model ranks the candidates, and what its prompts hold."""
+class ModelSettings(DatasetSettings):
+    """Which model ranks, and what its prompts hold."""
 
     backbone: str = knob("Qwen3-4B", "Model folder under the root, any path, or hub id.", operational=True)
     sft_tag: str = knob("", "Merged (or full) SFT model, in place of the backbone.", operational=True)
@@ -230,7 +230,21 @@ class ModelRunSettings(RunSettings):
     )
 
 
-class EvaluateSettings(ModelRunSettings):
+class ThoughtSettings(DatasetSettings):
+    """What a model thinks before its answers are scored."""
+
+    thoughts: int = knob(
+        0, "Thoughts sampled for each user before scoring; shares of the candidates are averaged over them.", ge=0
+    )
+    thought_temperature: float = knob(1.0, "Temperature at which thoughts are sampled.", gt=0)
+    max_thought_tokens: int = knob(256, "Longest thought; one that goes on is closed there, and counted.", ge=1)
+
+
+class ModelRunSettings(ModelSettings, RunSettings):
+    """A model, and the candidate lists that it ranks."""
+
+
+class EvaluateSettings(ThoughtSettings, ModelRunSettings):
     """Rank frozen candidates with a model; HR, NDCG and MRR with intervals."""
 
     verb: ClassVar[str] = "evaluate"
@@ -238,11 +252,6 @@ class EvaluateSettings(ModelRunSettings):
     method: Literal["score", "generate"] = knob("score", "Exact scores of all candidates, or generated answers.")
     list_prompt: bool = knob(False, "With generate: ask for K ids in one answer, as the reference does.")
     max_answer_tokens: int = knob(64, "Longest generated answer, for each of its lines.", ge=8)
-    thoughts: int = knob(
-        0, "Thoughts sampled for each user before scoring; shares of the candidates are averaged over them.", ge=0
-    )
-    thought_temperature: float = knob(1.0, "Temperature at which thoughts are sampled.", gt=0)
-    max_thought_tokens: int = knob(256, "Longest thought; one that goes on is closed there, and counted.", ge=1)
     raw_ids: bool = RAW_IDS
     batch: int = knob(1, "Users for whom answers or thoughts are written at a time.", ge=1, operational=True)
     shard: str = knob(

@@ -98,6 +98,15 @@ def open_baseline(name: str, fitting: Fitting, split: Split) -> Fitted:
         return fitted
 
 
+def read_fitted(name: str, fitting: Fitting, split: Split) -> Fitted | None:
+    """A tuned baseline from its cache, or None where there is none that holds. Nothing is written."""
+    of_train = split == "valid" or not fitting.interactions.held_out
+    folder = _folder(name, fitting) / ("tuned" if of_train else "test")
+    if (kept := _kept(folder, name, fitting)) is None:
+        return None
+    return _restored(name, kept, folder, lines_for(fitting, split), fitting)
+
+
 def lines_for(fitting: Fitting, split: Split) -> Sequence[Line]:
     """The training lines from which a baseline may learn before it ranks `split`."""
     return fitting.interactions.train if split == "test" else fitting.interactions.fit_lines()
@@ -223,7 +232,7 @@ def _kept(folder: Path, name: str, fitting: Fitting) -> Manifest | None:
         *(f"{output} is gone or was altered" for output in altered(folder, manifest)),
     ]
     if stale:
-        note(f"{folder} is stale: {'; '.join(stale)}. {name} is fitted anew.")
+        note(f"{folder} is stale: {'; '.join(stale)}. {name} is fitted anew where it is needed.")
     return None if stale else manifest
 
 

@@ -14,13 +14,15 @@ from mllmrec.errors import ArtifactError
 from mllmrec.models.chat_templates import read_template
 from mllmrec.models.huggingface import resolve
 from mllmrec.models.ranker import Ranker, load_ranker
-from mllmrec.settings.evaluation import ModelRunSettings
+from mllmrec.settings.evaluation import ModelSettings
 from mllmrec.storage.manifests import Manifest, hash_model
 from mllmrec.storage.workspace import Workspace, require
 
 ADVICE = {
     "evaluate": "Rank with --method generate, or choose another model.",
     "probe": "Probes compare such scores and nothing else: choose another model.",
+    "recommend": "Recommendations are ranked by such scores: choose another model.",
+    "serve": "Recommendations are ranked by such scores: choose another model.",
 }
 
 
@@ -33,12 +35,18 @@ class ModelChoice:
     adapter: Path | None
     trained: PromptFormat | None
 
+    @property
+    def trained_candidates(self) -> int:
+        """The candidates of a training prompt, by the checkpoint's manifest; ten where it tells nothing."""
+        manifest = Manifest.read(self.adapter or Path(self.base)) if self.adapter or Path(self.base).is_dir() else None
+        return 1 + int(manifest.settings.get("num_neg", 9)) if manifest is not None else 10
+
     def hashes(self) -> dict[str, str]:
         model = {"model": hash_model(Path(self.base)) if Path(self.base).is_dir() else self.base}
         return model | ({"adapter": hash_model(self.adapter)} if self.adapter else {})
 
 
-def choose_model(settings: ModelRunSettings, workspace: Workspace) -> ModelChoice:
+def choose_model(settings: ModelSettings, workspace: Workspace) -> ModelChoice:
     """The model that --backbone, --sft-tag and --tag name together.
 
     Adapters find the model they were trained on through their manifest, unless one is named. Raises ArtifactError where
@@ -63,7 +71,7 @@ def choose_model(settings: ModelRunSettings, workspace: Workspace) -> ModelChoic
 
 
 def open_ranker(
-    settings: ModelRunSettings, workspace: Workspace, choice: ModelChoice, catalogue: Catalogue, window: int
+    settings: ModelSettings, workspace: Workspace, choice: ModelChoice, catalogue: Catalogue, window: int
 ) -> Ranker:
     """Load the chosen model, ready to rank by prompts in the format it was trained with."""
     captions, max_prompt_tokens = prompt_content(settings, workspace, choice, window)
@@ -85,7 +93,7 @@ def open_ranker(
 
 
 def prompt_content(
-    settings: ModelRunSettings, workspace: Workspace, choice: ModelChoice, window: int
+    settings: ModelSettings, workspace: Workspace, choice: ModelChoice, window: int
 ) -> tuple[Mapping[str, str], int]:
     """The captions and the token budget of the prompts; a SettingsError where they contradict the checkpoint.
 
@@ -104,7 +112,7 @@ def prompt_content(
     return captions, settings.max_prompt_tokens if asked_for else trained.max_prompt_tokens
 
 
-def _full_model(workspace: Workspace, settings: ModelRunSettings) -> Path:
+def _full_model(workspace: Workspace, settings: ModelSettings) -> Path:
     folder = _checkpoint(workspace, settings.dataset, settings.sft_tag)
     if is_adapter(folder):
         raise ArtifactError(

@@ -1,0 +1,76 @@
+"""`mllmrec recommend`: recommendations on the command line, as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mllmrec.errors import SettingsError
+from mllmrec.records import Summary, Table
+from mllmrec.serving.answers import Explanation, RankedItem
+from mllmrec.serving.recommender import Recommender
+from mllmrec.settings.serving import RecommendSettings
+
+
+def run_recommend(settings: RecommendSettings) -> Summary | None:
+    """Recommend after the history of a user, or one that is spelt out; None where JSON was printed in its place."""
+    if bool(settings.user) == bool(settings.history):
+        raise SettingsError("Expected either --user or --history: whom, or what, should recommendations follow?")
+    recommender = Recommender.open(settings)
+    named = recommender.history_of(settings.user) if settings.user else settings.history
+    history = recommender.names.resolve(named)
+    if settings.candidates:
+        found = recommender.rank(history, settings.candidates, settings.top_k)
+    else:
+        found = recommender.recommend(
+            history, settings.top_k, settings.retrieve, recommender.met_by(settings.user) if settings.user else ()
+        )
+    among = settings.candidates or tuple(recommender.retrieved(history, settings.retrieve)) if settings.explain else ()
+    why = [recommender.explain(history, item.item_id, among) for item in found[: settings.explain]]
+    if settings.json_:
+        print(json.dumps(_plain(recommender, history, found, why), ensure_ascii=False, indent=2))
+        return None
+    titles = "; ".join(recommender.names.catalogue.title(item) for item in history[-(recommender.window - 1) :])
+    return Summary(
+        headline=f"{recommender.name} would go on with {found[0].title}." if found else "Nothing is left to recommend.",
+        tables=(_table(found, f"After {titles}", _by_whom(recommender, settings)), *map(_reasons, why)),
+    )
+
+
+def _by_whom(recommender: Recommender, settings: RecommendSettings) -> str:
+    if settings.candidates:
+        return f"Shares among the {len(settings.candidates)} candidates, by {recommender.name}."
+    retriever = recommender.retriever
+    blend = f", blended as in {recommender.blend.name}" if recommender.blend else ""
+    return (
+        f"Shares among the {settings.retrieve} items that {retriever.name} ({retriever.origin}) finds, by "
+        f"{recommender.name}{blend}."
+    )
+
+
+def _table(found: Sequence[RankedItem], title: str, note: str) -> Table:
+    rows = tuple((item.title, item.raw_id, f"{item.probability:.1%}", f"{item.log_probability:.2f}") for item in found)
+    return Table(title=title, columns=("title", "id", "share", "log-probability"), rows=rows, note=note)
+
+
+def _reasons(why: Explanation) -> Table:
+    rows = tuple((reason.title, f"{reason.effect:+.2f}") for reason in why.reasons)
+    return Table(
+        title=f"Why {why.title} ({why.probability:.1%} of {len(why.candidates)})",
+        columns=("item of the history", "effect on its log-odds"),
+        rows=rows,
+        note="; ".join(f"thought: {thought}" for thought in why.thoughts),
+    )
+
+
+def _plain(
+    recommender: Recommender, history: Sequence[str], found: Sequence[RankedItem], why: Sequence[Explanation]
+) -> dict[str, Any]:
+    return {
+        "model": recommender.name,
+        "history": list(history),
+        "items": [asdict(item) for item in found],
+        "explanations": [asdict(own) for own in why],
+    }
