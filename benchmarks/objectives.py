@@ -74,7 +74,7 @@ def seconds_of_a_window(options: argparse.Namespace, objective: str) -> float:
     few = options.rows * max(1, options.windows // options.rows // 8)
     short, long = (train(options, objective, options.lrs[0], few * times, "objective-try", 1) for times in (1, 3))
     shutil.rmtree(Workspace(options.root).checkpoint(options.dataset, "objective-try"))
-    return (long - short) / (2 * few)
+    return float(long - short) / (2 * few)
 
 
 def trained(options: argparse.Namespace, objective: str, windows: int) -> list[Arm]:
