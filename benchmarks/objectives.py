@@ -71,10 +71,10 @@ def train(options: argparse.Namespace, objective: str, lr: str, windows: int, ta
 
 def seconds_of_a_window(options: argparse.Namespace, objective: str) -> float:
     """By a short run and one with three times as many windows; both read validation twice."""
-    few = options.rows * max(1, options.windows // options.rows // 8)
+    few: int = options.rows * max(1, options.windows // options.rows // 8)
     short, long = (train(options, objective, options.lrs[0], few * times, "objective-try", 1) for times in (1, 3))
     shutil.rmtree(Workspace(options.root).checkpoint(options.dataset, "objective-try"))
-    return float(long - short) / (2 * few)
+    return (long - short) / (2 * few)
 
 
 def trained(options: argparse.Namespace, objective: str, windows: int) -> list[Arm]:
