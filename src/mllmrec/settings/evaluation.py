@@ -229,6 +229,10 @@ class ModelSettings(DatasetSettings):
         "auto", "Number format of the weights; auto: bfloat16 on a GPU, float32 elsewhere."
     )
 
+    @property
+    def variant(self) -> str:
+        return "_id" if self.score == "id" else ""
+
 
 class ThoughtSettings(DatasetSettings):
     """What a model thinks before its answers are scored."""
@@ -261,7 +265,7 @@ class EvaluateSettings(ThoughtSettings, ModelRunSettings):
 
     @property
     def variant(self) -> str:
-        return f"_thoughts{self.thoughts}" if self.thoughts else ""
+        return super().variant + (f"_thoughts{self.thoughts}" if self.thoughts else "")
 
     @model_validator(mode="after")
     def _thoughts_are_scored_after(self) -> Self:

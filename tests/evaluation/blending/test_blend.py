@@ -297,7 +297,8 @@ def test_other_recommenders_on_validation_are_refused(world: Path, capsys: pytes
     write_json(world / path / "manifest.json", manifest | {"inputs": manifest["inputs"] | {"adapter": "another"}})
     assert "adapter was another" in refused(capsys, *words_of(world, "popularity", "grpo"))
     plant(world, "grpo", noisy(1.0), ["valid"], score="id")
-    assert "score is 'answer' and 'id'" in refused(capsys, *words_of(world, "popularity", "grpo"))
+    told = refused(capsys, *words_of(world, "popularity", "grpo")[:-3], f"{path}_id", "--root", str(world))
+    assert "score is 'answer' and 'id'" in told
 
 
 def test_written_answers_have_no_scores_to_blend(world: Path, capsys: pytest.CaptureFixture[str]) -> None:

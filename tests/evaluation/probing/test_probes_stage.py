@@ -156,8 +156,11 @@ def test_a_finished_probe_is_left_alone(bench: Bench, monkeypatch: pytest.Monkey
     assert "is finished; nothing to do" in summary.headline
     assert summary.tables
     assert {path: path.stat().st_mtime_ns for path in bench.artifact.parent.iterdir()} == before
-    with pytest.raises(ArtifactError, match=r"setting score was 'answer' and is now 'id'"):
-        bench.probe(probes="shuffled", score="id")
+    with pytest.raises(ArtifactError, match=r"setting max_prompt_tokens was 4096 and is now 2048"):
+        bench.probe(probes="shuffled", max_prompt_tokens=2048)
+    monkeypatch.setattr(stage, "open_scorer", bench.open)
+    by_id = bench.probe(probes="shuffled", score="id").artifact
+    assert by_id == bench.artifact.parent.with_name(f"{STEM}_id") / "probes.json"
 
 
 def test_later_probes_ask_only_what_is_new_and_tell_all(bench: Bench) -> None:

@@ -172,8 +172,8 @@ def test_a_finished_run_is_left_alone_and_another_one_refused(
     summary = evaluate(workspace, tag="grpo", batch_tokens=512)
     assert "is finished; nothing to do" in summary.headline
     assert summary.tables
-    with pytest.raises(ArtifactError, match=r"setting score was 'answer' and is now 'id'"):
-        evaluate(workspace, tag="grpo", score="id")
+    with pytest.raises(ArtifactError, match=r"setting max_prompt_tokens was 4096 and is now 2048"):
+        evaluate(workspace, tag="grpo", max_prompt_tokens=2048)
     assert {path.name: path.stat().st_mtime_ns for path in grpo_run.iterdir()} == before
 
 
@@ -264,7 +264,7 @@ def test_what_other_settings_left_unfinished_is_not_gone_on_with(
     with monkeypatch.context() as patched:
         crash_after(2, patched)
         with pytest.raises(OSError, match="the disk is full"):
-            evaluate(workspace, tag="grpo", score="id")
+            evaluate(workspace, tag="grpo", max_prompt_tokens=2048)
     evaluate(workspace, tag="grpo")
     assert rankings_of(grpo_run) == before
     assert not list(grpo_run.glob("*.partial.jsonl"))
@@ -338,12 +338,14 @@ def test_a_run_is_made_in_one_way_at_a_time(
     assert not (grpo_run / "manifest.json").exists()
 
     def overtaken(job: joining.RankingJob, share: WorkShare) -> Summary:
-        evaluate(workspace, tag="grpo", score="id")
+        evaluate(workspace, tag="grpo", max_prompt_tokens=2048)
         return joining.join(job, share)
 
     with monkeypatch.context() as patched:
         patched.setattr(ranking, "join", lambda job, share: (patched.undo(), overtaken(job, share))[1])
-        with pytest.raises(ArtifactError, match="already made by `mllmrec evaluate` in another way: setting score"):
+        with pytest.raises(
+            ArtifactError, match="already made by `mllmrec evaluate` in another way: setting max_prompt"
+        ):
             evaluate(workspace, tag="grpo")
 
 
@@ -413,7 +415,10 @@ def test_a_limit_has_a_run_of_its_own(grpo_run: Path, workspace: Workspace) -> N
 def test_the_id_part_alone_scores_higher_than_the_whole_answer(grpo_run: Path, workspace: Workspace) -> None:
     """A longer answer can only lose probability: log p(id) >= log p(id, title, end)."""
     whole = scores_of(grpo_run)
-    ids = scores_of(evaluated(workspace, tag="grpo", score="id", overwrite=True))
+    folder = evaluated(workspace, tag="grpo", score="id")
+    assert folder.name == f"{STEM}_id"
+    assert read_run(folder).label == "grpo id"
+    ids = scores_of(folder)
     assert all(a >= b - 1e-4 for key in whole for a, b in zip(ids[key], whole[key], strict=True))
     assert any(a > b + 0.01 for key in whole for a, b in zip(ids[key], whole[key], strict=True))
 
