@@ -95,14 +95,21 @@ def run_stages(
     if (failed := schedule.failed) is not None:
         advice = f"{schedule.which([failed])}; mend it, and go on with `{command}`."
         return replace(summary := schedule.summaries[failed], headline=f"{summary.headline} {advice}")
-    ranked = {index: _runs(summary) for index, summary in sorted(schedule.summaries.items())}
+    ordered = sorted(schedule.summaries)
+    ranked = {index: _runs(schedule.summaries[index]) for index in ordered}
     models = [folder for index, folders in ranked.items() if stages[index].verb == "evaluate" for folder in folders]
     tables = (
         _time_table(schedule, time.monotonic() - began),
         *_ladders([folder for folders in ranked.values() for folder in folders]),
         *_steps(models, below or {}),
+        *(
+            table
+            for index in ordered
+            if stages[index].verb == "blend"
+            for table in schedule.summaries[index].tables[1:]
+        ),
     )
-    reports = [index for index in sorted(schedule.summaries) if stages[index].verb == "report"]
+    reports = [index for index in ordered if stages[index].verb == "report"]
     pages = [str(schedule.summaries[index].artifact) for index in reports]
     where = f" See {', '.join(pages)}." if pages else ""
     return Summary(headline=f"All {len(stages)} stages are done.{where}", tables=tables)

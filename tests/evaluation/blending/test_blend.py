@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,12 +20,15 @@ from mllmrec.evaluation.blending.fitting import standardised
 from mllmrec.evaluation.blending.stage import run as blend
 from mllmrec.evaluation.ranking.rankings import ranking_of
 from mllmrec.evaluation.ranking.runs import read_run, run_folder, write_run
+from mllmrec.evaluation.reporting.ladder import measure, verdict
+from mllmrec.evaluation.reporting.runs import read_ladders
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.evaluation import BlendSettings, EvaluateSettings
 from mllmrec.storage.workspace import Workspace, read_json, sha256, write_json
 
 DATASET, LISTS = "world", "uni9_w5_s42"
 NAMES = ("popularity", "recency", "markov")
+BLENDS = {"left-right": ("left", "right"), "left-markov-right": ("left", "right", "markov")}
 Scorer = Callable[[RankingExample, np.random.Generator], Iterable[float]]
 
 
@@ -123,6 +127,11 @@ def test_the_commands_from_baselines_to_the_report(world: Path, capsys: pytest.C
     assert "### What each part of blend-popularity-markov adds" in page
     assert "`blend-popularity-markov` reaches" not in page, "the verdict is on the recommenders"
     assert page.index("## Ladder, uni9, 120 users\n") < page.index("## Ladder, uni9, 120 users, validation")
+    assert "### Each row against the row above, a blend against its best part" in page
+    recipe = world / "blend.yaml"
+    recipe.write_text(json.dumps({"root": str(world), "blend": {"runs": words[:2], "on": words[3:5]}}))
+    assert not command("run", str(recipe))
+    assert "What each part of blend-popularity-markov adds" in capsys.readouterr().out
     assert command("blend", *words, "--folds", "4") == 2
     assert "setting folds was 5 and is now 4" in capsys.readouterr().err
 
@@ -144,6 +153,28 @@ def test_parts_that_complete_each_other_both_add_something(world: Path) -> None:
     made = read_run(Path(str(summary.artifact)))
     for name, path in zip(("left", "right"), runs_of("test", "left", "right"), strict=True):
         assert made.intervals["NDCG@3"].value > read_run(world / path).intervals["NDCG@3"].value, name
+
+
+def test_the_ladder_holds_a_blend_against_its_best_part(world: Path) -> None:
+    """The row above the blend is `other`, which isn't of it; the part that the blend has to beat is `left`."""
+    for name, strength in (("left", 2.0), ("right", 1.0), ("other", 3.0)):
+        plant(world, name, noisy(strength))
+    folders = {name: Path(str(blended(world, *names).artifact)) for name, names in BLENDS.items()}
+    measured = measure(read_ladders(Workspace(world), DATASET, "NDCG@3")[0][0], 42)
+    for name, others in (("left-right", "right"), ("left-markov-right", "right, markov")):
+        [step] = [step for step in measured.steps if step.upper.run.folder == folders[name]]
+        best = read_run(world / runs_of("test", "left")[0])
+        gain = read_run(folders[name]).intervals["NDCG@3"].value - best.intervals["NDCG@3"].value
+        assert step.differences["NDCG@3"].interval.value == pytest.approx(gain)
+        assert step.label == f"blend-{'-'.join(BLENDS[name])}: left blended with {others}\n− left"
+    assert [step.lower.label for step in measured.steps if not step.upper.is_blend] == [
+        rung.label for rung in measured.ladder.rungs[:5]
+    ]
+    [sentence] = [sentence for sentence in verdict(measured) if "blended with" in sentence]
+    assert sentence.startswith("`left` blended with right")
+    shutil.rmtree(world / runs_of("test", "right")[0])
+    [ladder, *_] = read_ladders(Workspace(world), DATASET, "NDCG@3")[0]
+    assert all(lower == upper - 1 for lower, upper in ladder.steps), "a best part isn't known without all parts"
 
 
 def test_a_part_that_knows_nothing_gets_little_weight_and_adds_nothing(world: Path) -> None:

@@ -43,6 +43,18 @@ class Step:
     upper: Rung
     differences: dict[str, PairedDifference]
 
+    @property
+    def blended_with(self) -> str:
+        """The other parts, where `upper` blends `lower` with them; else empty."""
+        parts = self.upper.parts
+        own = parts.pop(self.lower.run.folder.resolve(), None)
+        return ", ".join(parts.values()) if own else ""
+
+    @property
+    def label(self) -> str:
+        blend = f": {self.lower.label} blended with {self.blended_with}" if self.blended_with else ""
+        return f"{self.upper.label}{blend}\n− {self.lower.label}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredLadder:
@@ -60,18 +72,17 @@ def measure(ladder: Ladder, seed: int) -> MeasuredLadder:
     positions = paired_positions([rung.run for rung in ladder.rungs])
     common = [name for name in ladder.names if all(name in rung.run.facts["metrics"] for rung in ladder.rungs)]
     values = [per_user(of_run, common) for of_run in positions]
-    neighbours = [(number - 1, number) for number in range(1, len(values))]
     best = ladder.strongest_baseline
     base = ladder.rungs.index(best) if best is not None else 0
     over = [(base, number) for number, rung in enumerate(ladder.rungs) if rung.is_model and best is not None]
-    thinking = _thinking_pairs(ladder)
-    differences = differences_of_pairs(values, common, [*neighbours, *over, *thinking], seed=seed)
-    first = len(neighbours) + len(over)
+    steps, thinking = ladder.steps, ladder.thinking
+    differences = differences_of_pairs(values, common, [*steps, *over, *thinking], seed=seed)
+    first = len(steps) + len(over)
     return MeasuredLadder(
         ladder=ladder,
         positions=tuple(positions),
-        steps=_steps(ladder, neighbours, differences[: len(neighbours)]),
-        over_baseline=_steps(ladder, over, differences[len(neighbours) : first]),
+        steps=_steps(ladder, steps, differences[: len(steps)]),
+        over_baseline=_steps(ladder, over, differences[len(steps) : first]),
         thinking=_steps(ladder, thinking, differences[first:]),
     )
 
@@ -83,7 +94,8 @@ def ladder_section(measured: MeasuredLadder) -> Section:
     words, whom = Protocol.parse(facts["protocol"]).words, _whom(facts)
     blocks: list[Block] = [FigureRow(figures=_figures(measured)), _results(ladder)]
     if measured.steps:
-        blocks.append(_differences("Each row against the row above", measured.steps, ladder))
+        blends = ", a blend against its best part" if any(step.blended_with for step in measured.steps) else ""
+        blocks.append(_differences(f"Each row against the row above{blends}", measured.steps, ladder))
     if measured.over_baseline and measured.over_baseline != measured.steps:
         title = "Models against the strongest baseline"
         blocks.append(_differences(title, measured.over_baseline, ladder, explained=bool(measured.steps)))
@@ -102,7 +114,9 @@ def ladder_section(measured: MeasuredLadder) -> Section:
 
 
 def verdict(measured: MeasuredLadder) -> list[str]:
-    """Up to three sentences: the last model's metric, and its gains over the best baseline and the model below."""
+    """Up to four sentences: the last model's metric, its gains over the best baseline and the model below, and what the
+    best blend gains over its best part.
+    """
     ladder, metric = measured.ladder, measured.ladder.metric
     top = ladder.top
     chance = f"Chance is {ladder.facts['chance'][metric]:.3f}."
@@ -116,6 +130,9 @@ def verdict(measured: MeasuredLadder) -> list[str]:
     if len(ladder.models) > 1:
         step = next(step for step in measured.steps if step.upper is top)
         sentences.append(f"Against the model below it, `{step.lower.label}`: {_in_words(step, metric)}")
+    if blends := [step for step in measured.steps if step.blended_with]:
+        step = blends[-1]
+        sentences.append(f"`{step.lower.label}` blended with {step.blended_with}: {_in_words(step, metric)}")
     return sentences
 
 
@@ -271,7 +288,7 @@ def _differences(title: str, steps: Sequence[Step], ladder: Ladder, *, explained
     names = [name for name in ladder.names if name in (*MAIN, metric) and name in steps[0].differences]
     rows = tuple(
         (
-            f"{step.upper.label}\n− {step.lower.label}",
+            step.label,
             *(_in_cell(step.differences[name].interval) for name in names),
             _p(step.differences[metric]),
             f"{step.differences[metric].detectable:.3f}",
@@ -289,16 +306,6 @@ def _differences(title: str, steps: Sequence[Step], ladder: Ladder, *, explained
         ),
         strong=strong,
     )
-
-
-def _thinking_pairs(ladder: Ladder) -> list[tuple[int, int]]:
-    """(lower, upper) of each RUN after thoughts and the RUN of the same model without any."""
-    return [
-        (lower, upper)
-        for upper, thinker in enumerate(ladder.rungs)
-        for lower, plain in enumerate(ladder.rungs)
-        if thinker.num_thoughts and not plain.num_thoughts and plain.is_model and plain.question == thinker.question
-    ]
 
 
 def _worth(steps: Sequence[Step], ladder: Ladder) -> Sheet:

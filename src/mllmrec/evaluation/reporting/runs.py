@@ -2,7 +2,8 @@
 
 On a ladder each RUN follows the one that it has to beat: first the baselines, the weakest first, then the models in
 the order in which they are made from one another (backbone, SFT, SFT with hints, GRPO, GRPO with hints), and at the end
-blends of them, the weakest first. Ladders of the test split come before those of validation.
+blends of them, the weakest first; a blend has to beat the best of its parts. Ladders of the test split come before
+those of validation.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mllmrec.evaluation.comparison.pairing import read_unaltered
 from mllmrec.evaluation.comparison.tables import users_of
 from mllmrec.evaluation.ranking.runs import Run
 from mllmrec.storage.manifests import Manifest
-from mllmrec.storage.workspace import Workspace
+from mllmrec.storage.workspace import DatasetFiles, Workspace
 
 STAGES = {"sft": 1, "merge": 1, "grpo": 2}
 
@@ -54,6 +55,15 @@ class Rung:
     def question(self) -> tuple[object, ...]:
         """What it has in common with a RUN of the same model that only thinks more, or less."""
         return self.run.facts["name"], sorted(self.manifest.inputs.items()), self.manifest.settings.get("score")
+
+    @property
+    def parts(self) -> dict[Path, str]:
+        """Folders and names of the RUNs that a blend is made of; none for another RUN."""
+        files = DatasetFiles.of(self.run.folder)
+        if not self.is_blend or files is None:
+            return {}
+        parts = self.run.facts["blend"]["parts"]
+        return {(files.workspace.root / part["test"]).resolve(): name for name, part in parts.items()}
 
     def value(self, metric: str) -> float:
         bounds = self.run.facts["metrics"].get(metric)
@@ -96,6 +106,29 @@ class Ladder:
     def strongest_baseline(self) -> Rung | None:
         baselines = [rung for rung in self.rungs if not (rung.is_model or rung.is_blend)]
         return max(baselines, key=lambda rung: rung.value(self.metric), default=None)
+
+    @property
+    def steps(self) -> list[tuple[int, int]]:
+        """(lower, upper) of each RUN but the first and the one that it has to beat."""
+        return [(self._below(upper), upper) for upper in range(1, len(self.rungs))]
+
+    @property
+    def thinking(self) -> list[tuple[int, int]]:
+        """(lower, upper) of each RUN after thoughts and the RUN of the same model without any."""
+        return [
+            (lower, upper)
+            for upper, thinker in enumerate(self.rungs)
+            for lower, plain in enumerate(self.rungs)
+            if thinker.num_thoughts and not plain.num_thoughts and plain.is_model and plain.question == thinker.question
+        ]
+
+    def _below(self, upper: int) -> int:
+        """The best part of a blend whose parts are all here, else the RUN before."""
+        parts = self.rungs[upper].parts
+        here = [number for number, rung in enumerate(self.rungs) if rung.run.folder.resolve() in parts]
+        if not parts or len(here) < len(parts):
+            return upper - 1
+        return max(here, key=lambda number: self.rungs[number].value(self.metric))
 
     @cached_property
     def names(self) -> list[str]:
