@@ -25,6 +25,7 @@ from mllmrec.evaluation.verifying.stage import verify
 from mllmrec.models.base import ScoringTask, Thought
 from mllmrec.models.chat import Chat, Encoder
 from mllmrec.models.huggingface import load
+from mllmrec.models.thinking import HuggingFaceThinker
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.base import validated
 from mllmrec.settings.evaluation import EvaluateSettings
@@ -113,6 +114,48 @@ def test_other_batches_and_shards_give_the_same_thoughts(thought: Workspace, run
 def scores_near(one: Path, other: Path) -> bool:
     pairs = zip(read_jsonl(one / "rankings.jsonl"), read_jsonl(other / "rankings.jsonl"), strict=True)
     return all(a["scores"] == pytest.approx(b["scores"], abs=1e-4) for a, b in pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped_after", [64, 66])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
+    thought: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_after: int
+) -> None:
+    """Of 70 users a chunk has 64; it stops between the chunks, and when two users of the second have thought."""
+    whole, broken = copy_of(thought, tmp_path / "whole"), copy_of(thought, tmp_path / "broken")
+    knobs = {"thoughts": NUMBER, "limit": 70, "max_thought_tokens": 4}
+    expected, think = evaluate(whole, **knobs), HuggingFaceThinker.think
+    asked: list[int] = []
+
+    def counted(self: HuggingFaceThinker, prompts: Sequence[Sequence[int]], *rest: Any, **options: Any) -> Any:
+        if len(asked) == stopped_after:
+            raise OSError("the disk is full")
+        asked.extend([1] * len(prompts))
+        return think(self, prompts, *rest, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(HuggingFaceThinker, "think", counted)
+        with pytest.raises(OSError, match="the disk is full"):
+            evaluate(broken, **knobs)
+    folder = broken.dataset(DATASET).run("tiny", expected.name)
+    assert not (folder / "manifest.json").exists()
+    stopped_after, asked = 70, []
+    monkeypatch.setattr(HuggingFaceThinker, "think", counted)
+    assert evaluate(broken, **knobs) == folder
+    assert len(asked) == 6, "the first chunk isn't thought again"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in expected.iterdir())
+    timed = ("manifest.json", "metrics.json")
+    for path in expected.iterdir():
+        assert path.name in timed or (folder / path.name).read_bytes() == path.read_bytes(), path.name
+    assert timeless(read_json(folder / "metrics.json")) == timeless(read_json(expected / "metrics.json"))
+    assert verify(folder, broken).checks.passed
+
+
+def timeless(facts: Any) -> Any:
+    """Facts without what hangs on the clock and the folder."""
+    if isinstance(facts, dict):
+        return {name: timeless(value) for name, value in facts.items() if "second" not in name and name != "model"}
+    return facts
 
 
 def test_without_thoughts_nothing_changes(thought: Workspace, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_models import DATASET, WINDOW, copy_of, grpo_settings, sft_settings
+from small_models import DATASET, WINDOW, copy_of, grpo_settings, sft_settings, weights_of
 
 from mllmrec.data.draws import uniform
 from mllmrec.data.sequences import Interactions
@@ -19,11 +21,13 @@ from mllmrec.models.huggingface import load
 from mllmrec.settings.base import validated
 from mllmrec.settings.training import GrpoSettings
 from mllmrec.storage.workspace import Workspace, read_json, read_jsonl
+from mllmrec.training.callbacks import LogCallback
 from mllmrec.training.datasets import training_examples, validation_examples
 from mllmrec.training.grpo import stage as grpo
 from mllmrec.training.grpo.thinking import thought_loss
 
 GOOD, BAD = "aha", "hm"
+THOUGHT_COLUMNS = ("thought_tokens", "thought_unfinished", "thought_reward_std", "thought_kl")
 
 
 def test_the_loss_of_thoughts_by_hand() -> None:
@@ -134,3 +138,44 @@ def test_the_thought_that_helps_is_learned(planted: Workspace) -> None:
     assert all(0 < count <= 8 for count in log_of(folder, "thought_tokens"))
     *_, row = read_jsonl(folder / "metrics.jsonl")
     assert (row["thought_tokens"], row["thought_unfinished"]) > (0, -1)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_ends_as_if_nothing_had_happened(
+    trained_copy: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The power goes at step 3, after the checkpoint of step 2; then Ctrl-C during step 4 keeps one of step 5."""
+    quick = {"rollouts": "exact", "think": True, "max_thought_tokens": 8, "beta": 0.02}
+    knobs = quick | {"limit": 24, "eval_steps": 3, "save_steps": 2}
+    plain = LogCallback.on_log
+
+    def align(tag: str, **more: Any) -> Path:
+        folder = grpo.run(grpo_settings(trained_copy, tag=tag, **knobs, **more), trained_copy).artifact
+        assert folder is not None
+        return folder
+
+    def power_cut() -> None:
+        raise RuntimeError("the power went")
+
+    def interrupted(step: int, how: Callable[[], None]) -> Any:
+        def on_log(self: LogCallback, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            plain(self, args, state, control, logs=logs, **kwargs)
+            if state.global_step == step:
+                how()
+
+        return on_log
+
+    whole = align("whole")
+    for step, how, error in ((3, power_cut, RuntimeError), (4, lambda: os.kill(os.getpid(), 2), KeyboardInterrupt)):
+        with monkeypatch.context() as patched:
+            patched.setattr(LogCallback, "on_log", interrupted(step, how))
+            with pytest.raises(error):
+                align("broken", resume=True)
+    broken = align("broken", resume=True)
+    ours, theirs = weights_of(broken), weights_of(whole)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert len(log_of(whole, "thought_tokens")) == 6
+    for column in ("loss", "grad_norm", "reward", "kl", "valid_reward", *THOUGHT_COLUMNS):
+        assert log_of(broken, column) == log_of(whole, column), column
+    assert list(read_jsonl(broken / "metrics.jsonl")) == list(read_jsonl(whole / "metrics.jsonl"))
