@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from gguf import GGMLQuantizationType
 from gguf_writing import sentencepiece_tokens, write_gguf
 from small_models import SIZES, WIDE
+from tiny_architectures import CONFIGS
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -23,6 +25,7 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from trl.chat_template_utils import qwen3_chat_template
 
@@ -43,6 +46,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
+CUT = {"qwen3_5": "qwen35", "lfm2": "lfm2"}
 LINEAR = {
     "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
     "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
@@ -162,6 +166,59 @@ def test_a_gemma3_is_what_it_was(tmp_path: Path, rope: Any, stated: dict[str, An
     assert stored.decode(stored(kiss, add_special_tokens=False)["input_ids"]) == kiss
     assert stored.chat_template == PLAIN
     assert stored.decode(Chat(stored).prompt_ids("Th")) == "<bos>Th\n\nAnswer:\n"
+
+
+def hybrid(name: str) -> tuple[Any, Any]:
+    """A Qwen3.5 or an LFM2 and a tokenizer that cuts words as theirs do."""
+    known = make_tokenizer(
+        ["The capital of France is Paris", "Am\u00e9lie Toy Story"], 320, GGUF_PRE_TOKENIZER_SPLITS[CUT[name]]
+    )
+    options: dict[str, Any] = {"vocab_size": len(known), "tie_word_embeddings": True}
+    if name == "qwen3_5":
+        rope = {"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.25}
+        options |= {"head_dim": 32, "rope_parameters": rope | {"mrope_section": [2, 1, 1], "mrope_interleaved": True}}
+    else:
+        options |= {"rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}}
+    family, sizes = CONFIGS[name]
+    config = getattr(transformers, f"{family}Config")(**(sizes | options))
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    generator = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=WIDE, generator=generator)
+    return model, known
+
+
+@pytest.mark.parametrize("name", ["qwen3_5", "lfm2"])
+def test_recurrent_and_convolutional_models_are_what_they_were(tmp_path: Path, name: str) -> None:
+    model, known = hybrid(name)
+    folder = imported(write_gguf(model, tmp_path / "small.gguf", tokenizer=known))
+    stored = AutoModelForCausalLM.from_pretrained(folder)
+    assert type(stored) is type(model)
+    weights = stored.state_dict()
+    assert weights.keys() == model.state_dict().keys()
+    for key, weight in model.state_dict().items():
+        assert torch.allclose(weights[key], weight, atol=1e-6), key
+    assert difference(model, folder) < 1e-4
+    text = "The capital of Am\u00e9lie \U0001f3ac\n\n1789"
+    assert AutoTokenizer.from_pretrained(folder)(text)["input_ids"] == known(text)["input_ids"]
+
+
+@pytest.mark.parametrize("name", ["qwen3_5", "lfm2"])
+@pytest.mark.parametrize(
+    ("extra", "tensors", "told"),
+    [
+        ({"rope.scaling.type": "yarn"}, {}, r"rope\.scaling\.type = 'yarn' is nothing that transformers reads"),
+        ({}, {"blk.0.ffn_up.bias": 8}, r"it holds .* weights \(such as blk\.0\.ffn_up\.bias\)"),
+        ({}, {"rope_freqs.weight": 4}, r"rope_freqs\.weight is nothing that transformers reads"),
+    ],
+)
+def test_what_transformers_leaves_out_of_them_is_refused(
+    tmp_path: Path, name: str, extra: dict[str, Any], tensors: dict[str, int], told: str
+) -> None:
+    model, known = hybrid(name)
+    added = {key: torch.ones(count).numpy() for key, count in tensors.items()}
+    path = write_gguf(model, tmp_path / "small.gguf", tokenizer=known, extra=extra, tensors=added)
+    assert re.search(told, refusal(path, BackendError))
 
 
 @pytest.mark.parametrize(("format", "name", "most"), [("Q8_0", "Q8_0", 0.3), ("F16", "F16", 0.03), ("Q4_0", "Q4_0", 4)])

@@ -65,8 +65,23 @@ POSITIONS = ("attention.key_length", "attention.value_length", "rope.dimension_c
 FACTORS = "rope_freqs.weight"
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 """How Llama 3.1 and later scale positions, besides a factor; files hold what comes of it for each frequency."""
-WHOLLY_READ = ("qwen35", "qwen35moe", "lfm2")
-"""Architectures whose statements transformers reads all by itself."""
+READ_OF_ALL = (
+    *("context_length", "block_count", "embedding_length", "feed_forward_length", "vocab_size", "rope.freq_base"),
+    *("attention.head_count", "attention.head_count_kv", "attention.layer_norm_rms_epsilon"),
+)
+READ_OF_QWEN35 = (
+    *READ_OF_ALL,
+    *("attention.key_length", "full_attention_interval", "nextn_predict_layers"),
+    *("rope.dimension_count", "rope.dimension_sections"),
+    *("ssm.conv_kernel", "ssm.state_size", "ssm.group_count", "ssm.time_step_rank", "ssm.inner_size"),
+)
+EXPERTS = ("expert_count", "expert_used_count", "expert_feed_forward_length", "expert_shared_feed_forward_length")
+READ_ALONE: Mapping[str, tuple[str, ...]] = {
+    "qwen35": READ_OF_QWEN35,
+    "qwen35moe": (*READ_OF_QWEN35, *EXPERTS),
+    "lfm2": (*READ_OF_ALL, "shortconv.l_cache"),
+}
+"""Architectures of which transformers makes the whole configuration by itself, and the statements that it reads."""
 SCALED_BY_SIZE = {"gemma2": 46, "gemma3": 62}
 """Layers of the one size (27B) whose attention is scaled in a way that no statement tells."""
 SPLITS = ("gpt-2",)
@@ -188,7 +203,9 @@ def read_model(file: GgufFile, dtype: torch.dtype) -> tuple[Any, Any]:
     """
     with _alone(file) as source:
         config = _read(file, AutoConfig, source)
-        if file.architecture not in WHOLLY_READ:
+        if file.architecture in READ_ALONE:
+            _require_read(file, config)
+        else:
             _carry_statements(file, config)
         tokenizer = _read(file, AutoTokenizer, source)
         _verify_tokenizer(file, tokenizer)
@@ -235,6 +252,17 @@ def _read(file: GgufFile, kind: Any, source: str, **options: Any) -> Any:
             f"{file.path} (architecture {file.architecture}, {file.quantisation}) can't be read by transformers "
             f"{version('transformers')}: {first}. {ADVICE}"
         ) from error
+
+
+def _require_read(file: GgufFile, config: Any) -> None:
+    """Refuse a statement that transformers leaves out, but for sizes of a head that are those of the configuration."""
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    for name, value in file.own_statements().items():
+        is_size = name in POSITIONS and name != "rope.freq_base"
+        if name not in READ_ALONE[file.architecture] and not (is_size and value == head):
+            raise _lossy(file, f"{name} = {value!r} is nothing that transformers reads of this architecture")
+    if file.position_factors:
+        raise _lossy(file, f"{FACTORS} is nothing that transformers reads of this architecture")
 
 
 def _carry_statements(file: GgufFile, config: Any) -> None:
@@ -319,11 +347,13 @@ def _verify_tokenizer(file: GgufFile, tokenizer: Any) -> None:
 def _verify_weights(file: GgufFile, model: Any, missing: list[str]) -> None:
     if missing:
         raise _lossy(file, f"{len(missing)} weights of a {type(model).__name__} are lacking (such as {missing[0]})")
-    held = sum(file.elements.values())
+    # transformers has no place for the block behind the layers that predicts several tokens at once.
+    behind = f"blk.{model.config.get_text_config().num_hidden_layers}."
+    held = sum(count for name, count in file.elements.items() if not name.startswith(behind))
     places = sum(math.prod(weight.shape) for weight in model.parameters())
-    if held != places and file.architecture not in WHOLLY_READ:
+    if held != places:
         odd = [name for name in file.elements if name.startswith("rope_")] or [
-            name for name in file.elements if name.endswith(".bias")
+            name for name in file.elements if name.endswith(".bias") and not name.endswith("ssm_dt.bias")
         ]
         such = f" (such as {odd[0]})" if odd else ""
         raise _lossy(file, f"it holds {held:,} weights{such}, and a {type(model).__name__} of this size has {places:,}")
