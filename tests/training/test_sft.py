@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_models import DATASET, ON_FULL, WINDOW, sft_settings, shorten_validation, weights_of
+from small_models import DATASET, ON_FULL, WINDOW, grpo_settings, sft_settings, shorten_validation, weights_of
 
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, BackendError, SettingsError
@@ -35,7 +35,7 @@ from mllmrec.storage.workspace import Workspace, read_json, read_jsonl, sha256, 
 from mllmrec.training import compact, sft
 from mllmrec.training.callbacks import LogCallback, LossValidation, Validation, ValidationCallback, append_log
 from mllmrec.training.datasets import training_examples, validation_examples
-from mllmrec.training.setup import TrainerParts
+from mllmrec.training.setup import TrainerParts, as_trained
 
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -145,11 +145,43 @@ def test_a_budget_beyond_the_context_is_refused_before_loading(
     path = toy_copy.root / "tiny" / "config.json"
     write_json(path, read_json(path) | scaling | {"max_position_embeddings": 512})
     with pytest.raises(SettingsError, match=r"reads 512 tokens .* 4,096: give --max-prompt-tokens 448 or less"):
-        train(toy_copy)
-    ranking = EvaluateSettings(dataset=DATASET, root=str(toy_copy.root), backbone="tiny", min_inter=WINDOW)
+        train(toy_copy, max_prompt_tokens=4096)
+    settings = {"dataset": DATASET, "root": str(toy_copy.root), "backbone": "tiny", "min_inter": WINDOW}
+    ranking = EvaluateSettings(**settings, max_prompt_tokens=513)
     with pytest.raises(SettingsError, match=r"reads 512 tokens .*--max-prompt-tokens 448"):
         evaluate.run(ranking, toy_copy)
     assert "model:" not in capsys.readouterr().err
+
+
+def test_a_budget_that_is_not_given_is_within_the_context(
+    toy_copy: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """512 tokens less 64 for an answer; what is trained so hands its budget on, and thoughts take room of their own."""
+    path = toy_copy.root / "tiny" / "config.json"
+    write_json(path, read_json(path) | {"max_position_embeddings": 512})
+    folder = train(toy_copy, limit=16, peft="none", tag="short").artifact
+    assert folder is not None
+    manifest = read_json(folder / "manifest.json")
+    assert manifest["settings"]["max_prompt_tokens"] == 448
+    assert manifest["details"]["prompt_format"]["max_prompt_tokens"] == 448
+    said = "reads 512 tokens: prompts are kept to 448, which leaves room for an answer. --max-prompt-tokens gives"
+    assert capsys.readouterr().err.count(said) == 1
+    aligned = grpo_settings(toy_copy, sft_tag="short", tag="aligned", rollouts="exact")
+    assert as_trained(aligned, folder).max_prompt_tokens == 448
+    (folder / "manifest.json").unlink()
+    capsys.readouterr()
+    assert as_trained(aligned, folder).max_prompt_tokens == 448
+    assert "prompts are kept to 448" in capsys.readouterr().err
+    settings = {"dataset": DATASET, "root": str(toy_copy.root), "backbone": "tiny", "min_inter": WINDOW, "limit": 2}
+    for knobs, budget in (
+        ({}, 448),
+        ({"thoughts": 1, "max_thought_tokens": 100}, 348),
+        ({"max_prompt_tokens": 500}, 500),
+    ):
+        ranked = evaluate.run(EvaluateSettings(**settings, **knobs, overwrite=True), toy_copy)
+        assert ranked.artifact is not None
+        assert read_json(ranked.artifact / "manifest.json")["settings"]["max_prompt_tokens"] == budget
+        assert ("prompts are kept to" in capsys.readouterr().err) == (budget != 500)
 
 
 def test_an_encoder_is_refused_before_loading(toy_copy: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,7 @@ from mllmrec.evaluation.ranking.chunks import scoring_task
 from mllmrec.evaluation.ranking.models import ModelChoice, choose_model, open_ranker
 from mllmrec.evaluation.ranking.thoughts import rank_after_thoughts
 from mllmrec.models.ranker import Ranker
+from mllmrec.models.suitability import within_context
 from mllmrec.records import RankingExample, example_id
 from mllmrec.serving.answers import Explanation, Question, RankedItem, Reason, Scores, log_odds, shares
 from mllmrec.serving.blends import ServedBlend
@@ -107,6 +108,8 @@ class Recommender:
         """As `load`, from settings."""
         workspace = Workspace(settings.root)
         choice = choose_model(settings, workspace)
+        if choice.trained is None:
+            settings = within_context(settings, choice.base)
         window = settings.min_inter if choice.trained is None else choice.trained.window
         interactions = Interactions.load(workspace, settings.dataset)
         ranker = open_ranker(settings, workspace, choice, interactions.catalogue, window)

@@ -230,8 +230,9 @@ class ModelSettings(DatasetSettings):
     )
 
     @property
-    def variant(self) -> str:
-        return "_id" if self.score == "id" else ""
+    def written_tokens(self) -> int:
+        """The most tokens that the model writes by itself behind a prompt."""
+        return 0
 
 
 class ThoughtSettings(DatasetSettings):
@@ -243,9 +244,17 @@ class ThoughtSettings(DatasetSettings):
     thought_temperature: float = knob(1.0, "Temperature at which thoughts are sampled.", gt=0)
     max_thought_tokens: int = knob(256, "Longest thought; one that goes on is closed there, and counted.", ge=1)
 
+    @property
+    def written_tokens(self) -> int:
+        return self.max_thought_tokens if self.thoughts else 0
+
 
 class ModelRunSettings(ModelSettings, RunSettings):
     """A model, and the candidate lists that it ranks."""
+
+    @property
+    def variant(self) -> str:
+        return "_id" if self.score == "id" else ""
 
 
 class EvaluateSettings(ThoughtSettings, ModelRunSettings):
@@ -266,6 +275,12 @@ class EvaluateSettings(ThoughtSettings, ModelRunSettings):
     @property
     def variant(self) -> str:
         return super().variant + (f"_thoughts{self.thoughts}" if self.thoughts else "")
+
+    @property
+    def written_tokens(self) -> int:
+        if self.method == "generate":
+            return self.max_answer_tokens * (self.num_answers if self.list_prompt else 1)
+        return super().written_tokens
 
     @model_validator(mode="after")
     def _thoughts_are_scored_after(self) -> Self:

@@ -55,6 +55,11 @@ class TrainingSettings(DatasetSettings):
     )
     track: bool = knob(False, "Also write TensorBoard curves (extra `track`).", operational=True)
 
+    @property
+    def written_tokens(self) -> int:
+        """The most tokens that a model writes, or learns to write, between a prompt and an answer or in its place."""
+        return 0
+
 
 class SftSettings(TrainingSettings):
     """Fine-tune a backbone to answer with the next item."""
@@ -102,6 +107,10 @@ class SftSettings(TrainingSettings):
                 "loss, and NDCG@3, HR@1 or HR@3 with validate exact"
             )
         return values
+
+    @property
+    def written_tokens(self) -> int:
+        return self.max_thought_tokens if self.use_cot and self.cot_as == "answer" else 0
 
     @model_validator(mode="after")
     def _thoughts_are_learned(self) -> Self:
@@ -176,6 +185,12 @@ class GrpoSettings(TrainingSettings):
         "Train nothing: report what sampling from the SFT model would earn for each G and temperature.",
         operational=True,
     )
+
+    @property
+    def written_tokens(self) -> int:
+        if self.think:
+            return self.max_thought_tokens
+        return self.max_completion_length if self.rollouts == "generate" else 0
 
     @model_validator(mode="after")
     def _answers_are_exact_behind_thoughts(self) -> Self:

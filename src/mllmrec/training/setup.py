@@ -20,6 +20,7 @@ from mllmrec.errors import ArtifactError, SettingsError, install_command
 from mllmrec.models.chat import Encoder
 from mllmrec.models.chat_templates import read_template, template_hash
 from mllmrec.models.huggingface import LoadedModel
+from mllmrec.models.suitability import within_context
 from mllmrec.records import RankingExample
 from mllmrec.settings.training import GrpoSettings, SftSettings, TrainingSettings
 from mllmrec.storage.manifests import Manifest, hash_files, hash_model
@@ -166,7 +167,8 @@ def full_model(settings: GrpoSettings, workspace: Workspace) -> Path:
 def as_trained(settings: GrpoSettings, base: Path) -> GrpoSettings:
     """`settings` with the prompt format of the model that GRPO starts from, so that saying it or not is the same.
 
-    A budget of tokens that is asked for is GRPO's own. Raises SettingsError for settings that contradict the format.
+    A budget of tokens that is asked for is GRPO's own; where no format is known it is within what the model reads.
+    Raises SettingsError for settings that contradict the format.
     """
     asked: dict[str, Any] = {}
     if "min_inter" in settings.model_fields_set:
@@ -177,7 +179,7 @@ def as_trained(settings: GrpoSettings, base: Path) -> GrpoSettings:
         asked["chat_template"] = read_template(settings.chat_template)
     known = inherited(PromptFormat.of(Manifest.read(base)), asked, str(base))
     if known is None:
-        return settings
+        return within_context(settings, str(base))
     update: dict[str, Any] = {"min_inter": known.window, "captions": "on" if known.captions else "off"}
     update["chat_template"] = ""
     if "max_prompt_tokens" not in settings.model_fields_set:

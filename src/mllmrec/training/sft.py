@@ -31,7 +31,7 @@ from mllmrec.models.huggingface import (
 )
 from mllmrec.models.positions import verify_scaling
 from mllmrec.models.ranker import ranker_of
-from mllmrec.models.suitability import require_context
+from mllmrec.models.suitability import require_context, within_context
 from mllmrec.progress import note
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.training import SftSettings
@@ -65,6 +65,7 @@ def run(settings: SftSettings, workspace: Workspace) -> Summary:
     folder = workspace.checkpoint(settings.dataset, settings.tag)
     require_dataset(workspace, settings.dataset)
     source = resolve(workspace, settings.backbone)
+    settings = within_context(settings, source)
     checkpoints.refuse_own_input(folder, source)
     inputs = training_inputs(settings, workspace, source)
     if (manifest := finished(folder, settings, inputs)) is not None:

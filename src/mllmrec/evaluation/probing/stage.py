@@ -32,6 +32,7 @@ from mllmrec.evaluation.ranking.runs import candidate_file, run_folder
 from mllmrec.evaluation.ranking.stage import check_window, run_inputs, window_of
 from mllmrec.models.base import CandidateScorer
 from mllmrec.models.chat import Encoder
+from mllmrec.models.suitability import within_context
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.evaluation import PROBES, ProbeSettings
@@ -65,6 +66,8 @@ def run(settings: ProbeSettings, workspace: Workspace) -> Summary:
 def prepare(settings: ProbeSettings, workspace: Workspace) -> ProbeJob:
     """All that a probe needs but the model itself."""
     choice = choose_model(settings, workspace)
+    if choice.trained is None:
+        settings = within_context(settings, choice.base)
     window = window_of(settings, choice)
     candidates = candidate_file(settings.model_copy(update={"min_inter": window}), workspace)
     whole = settings.model_copy(update={"limit": None})

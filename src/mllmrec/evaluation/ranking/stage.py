@@ -31,6 +31,7 @@ from mllmrec.evaluation.ranking.models import ModelChoice, choose_model, open_ra
 from mllmrec.evaluation.ranking.runs import candidate_file, run_folder, slice_input, write_raw_rankings
 from mllmrec.launch import WorkShare
 from mllmrec.models.chat_templates import template_hash
+from mllmrec.models.suitability import within_context
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.evaluation import EvaluateSettings, ModelRunSettings
@@ -46,6 +47,8 @@ def run(settings: EvaluateSettings, workspace: Workspace) -> Summary:
     """
     started = time.monotonic()
     choice = choose_model(settings, workspace)
+    if choice.trained is None:
+        settings = within_context(settings, choice.base)
     window = window_of(settings, choice)
     candidates = candidate_file(settings.model_copy(update={"min_inter": window}), workspace)
     folder = run_folder(settings, workspace, choice.name, candidates, settings.method)
