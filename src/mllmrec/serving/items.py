@@ -82,12 +82,16 @@ class ItemNames:
         ids += [item for item in self.search(name, NEAREST)[0] if item not in ids]
         return [f"{self.catalogue.title(item)} ({item})" for item in ids[:NEAREST]]
 
-    def _id_of(self, name: str) -> str:
+    def called(self, name: str) -> list[str]:
+        """The ids that a name stands for: that of an id or a raw id, else those of all items with this whole title."""
         if name in self._ids:
-            return name
+            return [name]
         if name in self._by_raw_id:
-            return self._by_raw_id[name]
-        found = self._by_title.get(" ".join(name.casefold().split()), [])
+            return [self._by_raw_id[name]]
+        return list(self._by_title.get(" ".join(name.casefold().split()), []))
+
+    def _id_of(self, name: str) -> str:
+        found = self.called(name)
         if len(found) == 1:
             return found[0]
         if found:
@@ -104,6 +108,11 @@ class ItemNames:
             item_id = str(number) if numeric else f"new{number}"
             if item_id not in self._ids:
                 yield item_id
+
+    @cached_property
+    def longest_title(self) -> int:
+        """Characters of the longest title."""
+        return max(map(len, map(self.catalogue.title, self.pool)), default=0)
 
     @cached_property
     def _titles(self) -> dict[str, str]:
