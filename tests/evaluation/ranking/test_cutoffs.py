@@ -39,19 +39,26 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
 
 
-def test_a_finished_run_is_told_at_other_cut_offs_as_if_made_with_them(
+def test_a_finished_run_keeps_its_cut_offs_beside_others_as_if_made_with_all(
     make_run: WriteRun, other: RunSettings, inputs: dict[str, str]
 ) -> None:
     folder = make_run().folder
+    before = content(folder)
     ranked = read_json(folder / "manifest.json")
     told = finished_run(folder, other, inputs)
     ours = content(folder)
     assert told is not None
     assert told.facts == read_json(folder / "metrics.json")
     manifest = read_json(folder / "manifest.json")
-    assert manifest["settings"]["top_k"] == manifest["result_settings"]["top_k"] == [1, 2]
+    assert manifest["settings"]["top_k"] == manifest["result_settings"]["top_k"] == [1, 2, 3, 5, 10]
+    assert {name: ours[name] for name in before if name.endswith(".csv")} == {
+        name: own for name, own in before.items() if name.endswith(".csv")
+    }
     assert (manifest["counts"], manifest["seconds"]) == (ranked["counts"], ranked["seconds"])
-    assert make_run(settings=other).folder == folder
+    everything = other.model_copy(update={"top_k": (1, 2, 3, 5, 10)})
+    assert make_run(settings=everything).folder == folder
+    assert ours == content(folder)
+    assert finished_run(folder, other, inputs) is not None
     assert ours == content(folder)
 
 
@@ -107,13 +114,13 @@ def test_a_run_made_in_another_way_is_refused_at_any_cut_off(
 def test_as_many_generated_answers_are_told_at_smaller_cut_offs(
     make_run: WriteRun, other: RunSettings, inputs: dict[str, str]
 ) -> None:
-    """Two answers were asked for: K = 2 alone is a matter of telling, K = 1 alone would be another search."""
+    """Two answers were asked for: K = 2 alone is there already, K = 1 alone would be another search."""
     folder = make_run(settings=other).folder
     two, one = (other.model_copy(update={"top_k": (k,)}) for k in (2, 1))
     run = finished_run(folder, two, inputs, answers=2)
     assert run is not None
     assert list(run.facts["metrics"]) == ["HR@1", "HR@2", "NDCG@2", "MRR"]
-    with pytest.raises(ArtifactError, match=r"setting top_k was \[2\] and is now \[1\]"):
+    with pytest.raises(ArtifactError, match=r"setting top_k was \[1, 2\] and is now \[1\]"):
         finished_run(folder, one, inputs, answers=1)
 
 

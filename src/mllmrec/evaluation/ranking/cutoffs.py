@@ -1,6 +1,7 @@
 """Other cut-offs of a finished RUN: its rankings are summarised again, and no model is loaded.
 
-K decides which metrics are reported of a ranking and not the ranking itself. The exception is `--method generate`,
+K decides which metrics are reported of a ranking and not the ranking itself, so that a RUN keeps the cut-offs of
+earlier calls beside those that are asked for now. The exception is `--method generate`,
 where the largest K is the number of answers that the model is asked for: with another one it would answer otherwise.
 """
 
@@ -35,8 +36,9 @@ PositionCounts = Sequence[Sequence[int]]
 
 
 def finished_run(folder: Path, settings: RunSettings, inputs: Mapping[str, str], *, answers: int = 0) -> Run | None:
-    """The RUN that these settings and inputs already made, at the cut-offs asked for; None when there is none.
+    """The RUN that these settings and inputs already made; None when there is none.
 
+    It has the cut-offs asked for, and keeps those that it had.
     `answers` is how many answers a generated RUN of these settings asks for, 0 for a scored one. Raises ArtifactError
     when the RUN was made in another way.
     """
@@ -46,10 +48,11 @@ def finished_run(folder: Path, settings: RunSettings, inputs: Mapping[str, str],
     if manifest is None or finished(folder, alike, inputs, remade=_derived(folder, manifest)) is None:
         return None
     run = read_run(folder)
-    unchanged = settings.top_k == reported == tuple(run.facts["top_k"]) and not altered(folder, manifest)
+    wanted = tuple(sorted({*settings.top_k, *reported}))
+    unchanged = wanted == reported == tuple(run.facts["top_k"]) and not altered(folder, manifest)
     if rank_and_size()[0] or unchanged:
         return run
-    return _summarised_again(run, manifest, settings)
+    return _summarised_again(run, manifest, settings.model_copy(update={"top_k": wanted}))
 
 
 def normalised(positions: Iterable[Position], top_k: Sequence[int]) -> dict[str, Any]:
