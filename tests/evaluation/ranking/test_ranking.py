@@ -21,16 +21,19 @@ from mllmrec.data.candidates.stage import run as draw_candidates
 from mllmrec.data.prompts import parse
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, DataError, SettingsError
+from mllmrec.evaluation.comparison.stage import run as compare
 from mllmrec.evaluation.ranking import chunks as joining
 from mllmrec.evaluation.ranking import stage as ranking
 from mllmrec.evaluation.ranking.chunks import chunk_ranker
 from mllmrec.evaluation.ranking.runs import read_run, write_run
+from mllmrec.evaluation.reporting.runs import read_ladders
+from mllmrec.evaluation.verifying.stage import verify
 from mllmrec.launch import WorkShare
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import HuggingFaceGenerator, load
 from mllmrec.records import Summary
 from mllmrec.settings.data import CandidatesSettings
-from mllmrec.settings.evaluation import EvaluateSettings
+from mllmrec.settings.evaluation import CompareSettings, EvaluateSettings
 from mllmrec.storage.locks import locked
 from mllmrec.storage.log_lines import stamped
 from mllmrec.storage.workspace import Workspace, read_json, read_jsonl, write_json, write_jsonl
@@ -421,6 +424,23 @@ def test_the_id_part_alone_scores_higher_than_the_whole_answer(grpo_run: Path, w
     ids = scores_of(folder)
     assert all(a >= b - 1e-4 for key in whole for a, b in zip(ids[key], whole[key], strict=True))
     assert any(a > b + 0.01 for key in whole for a, b in zip(ids[key], whole[key], strict=True))
+
+
+def test_ids_that_an_earlier_version_scored_under_the_plain_name_are_read_there(
+    grpo_run: Path, workspace: Workspace
+) -> None:
+    shutil.rmtree(grpo_run)
+    evaluated(workspace, tag="grpo", score="id").rename(grpo_run)
+    other = evaluated(workspace, tag="full")
+    assert verify(grpo_run, workspace).checks.passed
+    compare(CompareSettings(runs=(str(grpo_run), str(other)), root=str(workspace.root)), workspace)
+    [ladder] = read_ladders(workspace, DATASET, "NDCG@3")[0]
+    assert [(rung.label, rung.manifest.settings["score"]) for rung in ladder.models] == [
+        ("full", "answer"),
+        ("grpo", "id"),
+    ]
+    with pytest.raises(ArtifactError, match=r"setting score was 'id' and is now 'answer'"):
+        evaluate(workspace, tag="grpo")
 
 
 def test_generating_ranks_by_beams_on_the_same_prompt(workspace: Workspace) -> None:
