@@ -36,17 +36,22 @@ class Browser:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
-    def open(self, path: Path, *, width: int = 1440, height: int = 900, dark: bool = False) -> None:
-        """Show a file in a window of this size, and wait until it is loaded."""
+    def open(self, page: Path | str, *, width: int = 1440, height: int = 900, dark: bool = False) -> None:
+        """Show a file or an address in a window of this size, and wait until it is loaded."""
+        url = page if isinstance(page, str) else page.resolve().as_uri()
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=scheme)
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=url)
+        self.wait(f"document.readyState === 'complete' && location.href.startsWith({json.dumps(url.split('#')[0])})")
+
+    def wait(self, condition: str) -> None:
+        """Wait until an expression is true; meanwhile the page may be replaced by another."""
         deadline = time.monotonic() + SECONDS
-        while self.run("document.readyState + location.protocol") != "completefile:":
-            assert time.monotonic() < deadline, f"{path} didn't load"
+        while not self.run(condition):
+            assert time.monotonic() < deadline, f"this never came true: {condition}"
             time.sleep(0.05)
 
     def run(self, script: str) -> Any:
