@@ -21,7 +21,7 @@ from mllmrec.settings.resources import (
     FetchImagesSettings,
     ImportBackboneSettings,
 )
-from mllmrec.settings.serving import RecommendSettings
+from mllmrec.settings.serving import RecommendSettings, ServeSettings
 from mllmrec.stages import STAGES, Stage
 from mllmrec.storage.workspace import Workspace
 
@@ -171,10 +171,18 @@ def recommend(*, settings: Annotated[RecommendSettings, STAGE_FLAGS]) -> None:
         finish(summary)
 
 
+@app.command
+def serve(*, settings: Annotated[ServeSettings, STAGE_FLAGS]) -> None:
+    """Serve trained models over HTTP, with a page to try them: `mllmrec serve --dataset NAME --tag TAG`."""
+    from mllmrec.serving.commands import run_serve
+
+    run_serve(settings)
+
+
 ORDER = (
     *("prepare", "fetch", "caption", "pseudo-cot", "refine", "assess", "audit", "backbone", "candidates", "retrieve"),
     *("baselines", "sft", "merge", "grpo", "evaluate", "compare", "verify", "blend", "probe", "report", "recommend"),
-    *("run", "demo", "doctor"),
+    *("serve", "run", "demo", "doctor"),
 )
 """The verbs in the order in which they are used, which is that of --help."""
 for position, verb in enumerate(ORDER):

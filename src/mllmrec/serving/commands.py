@@ -1,17 +1,21 @@
-"""`mllmrec recommend`: recommendations on the command line, as a table or as JSON."""
+"""`mllmrec recommend`, as a table or as JSON, and `mllmrec serve`."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mllmrec.errors import SettingsError
+from mllmrec.errors import SettingsError, install_command
 from mllmrec.records import Summary, Table
 from mllmrec.serving.answers import Explanation, RankedItem
 from mllmrec.serving.recommender import Recommender
-from mllmrec.settings.serving import RecommendSettings
+from mllmrec.settings.serving import RecommendSettings, ServeSettings
+
+SERVING = ("fastapi", "uvicorn", "prometheus_client")
+"""Libraries of the extra `serve`."""
 
 
 def run_recommend(settings: RecommendSettings) -> Summary | None:
@@ -37,6 +41,15 @@ def run_recommend(settings: RecommendSettings) -> Summary | None:
         headline=f"{recommender.name} would go on with {found[0].title}." if found else "Nothing is left to recommend.",
         tables=(_table(found, f"After {titles}", _by_whom(recommender, settings)), *map(_reasons, why)),
     )
+
+
+def run_serve(settings: ServeSettings) -> None:
+    """Serve until a signal comes. Raises SettingsError where the libraries aren't installed."""
+    if missing := [name for name in SERVING if importlib.util.find_spec(name) is None]:
+        raise SettingsError(f"`mllmrec serve` needs {', '.join(missing)}. Install it with: {install_command('serve')}")
+    from mllmrec.serving.server import serve
+
+    serve(settings)
 
 
 def _by_whom(recommender: Recommender, settings: RecommendSettings) -> str:

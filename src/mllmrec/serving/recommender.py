@@ -222,6 +222,11 @@ class Recommender:
         tested = [line.items[:-1] for line in lines if line in self._tested]
         return max(tested or [line.items for line in lines], key=len)
 
+    @property
+    def users(self) -> list[str]:
+        """All users of the dataset, in the order of its files."""
+        return list(self._users)
+
     def met_by(self, user: str) -> frozenset[str]:
         """All items that a user is known to have met, but for held-out test items."""
         lines = self._users.get(user, ())

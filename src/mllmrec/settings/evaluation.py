@@ -198,12 +198,17 @@ class VerifySettings(StageSettings):
         return runs
 
 
-class ModelSettings(DatasetSettings):
-    """Which model ranks, and what its prompts hold."""
+class CheckpointSettings(DatasetSettings):
+    """Which model is opened."""
 
     backbone: str = knob("Qwen3-4B", "Model folder under the root, any path, or hub id.", operational=True)
     sft_tag: str = knob("", "Merged (or full) SFT model, in place of the backbone.", operational=True)
     tag: str = knob("", "Checkpoint: adapters on the model, or a full model.", operational=True)
+
+
+class ReadingSettings(DatasetSettings):
+    """What a model's prompts hold, and how it reads them."""
+
     score: Literal["answer", "id"] = knob("answer", "What is scored: the whole answer, or its id alone.")
     captions: Literal["auto", "on", "off"] = knob("auto", "Captions in prompts; auto: as the checkpoint was trained.")
     max_prompt_tokens: int = knob(
@@ -233,6 +238,10 @@ class ModelSettings(DatasetSettings):
     def written_tokens(self) -> int:
         """The most tokens that the model writes by itself behind a prompt."""
         return 0
+
+
+class ModelSettings(ReadingSettings, CheckpointSettings):
+    """Which model ranks, and what its prompts hold."""
 
 
 class ThoughtSettings(DatasetSettings):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
-from mllmrec.settings.base import Names, knob
+from mllmrec.settings.base import DatasetSettings, Names, knob, validated
 from mllmrec.settings.data import RETRIEVERS
-from mllmrec.settings.evaluation import ModelSettings, ThoughtSettings
+from mllmrec.settings.evaluation import ModelSettings, ReadingSettings, ThoughtSettings
+from mllmrec.settings.texts import VariableName
 
 
-class RecommenderSettings(ThoughtSettings, ModelSettings):
-    """A model, and who gives it candidates."""
+class RetrieverSettings(DatasetSettings):
+    """Who gives a model candidates, and what its scores are blended with."""
 
     retriever: str = knob(
         "auto",
@@ -36,6 +37,10 @@ class RecommenderSettings(ThoughtSettings, ModelSettings):
         return name
 
 
+class RecommenderSettings(RetrieverSettings, ThoughtSettings, ModelSettings):
+    """A model, and who gives it candidates."""
+
+
 class RecommendSettings(RecommenderSettings):
     """Recommend items after a history, or rank given ones, with a trained model."""
 
@@ -48,3 +53,47 @@ class RecommendSettings(RecommenderSettings):
     retrieve: int = knob(100, "Candidates that the retriever finds.", ge=1)
     explain: int = knob(0, "Tell of the N best what leaving out each item of the history does to them.", ge=0)
     json_: bool = knob(False, "Print JSON in place of a table.")
+
+
+class ServeSettings(RetrieverSettings, ThoughtSettings, ReadingSettings):
+    """Serve trained models over HTTP: ranks, recommendations, reasons, a rerank API and a page to try them."""
+
+    verb: ClassVar[str] = "serve"
+
+    tag: Names = knob(..., "Checkpoints to serve, the first by default; give --tag again for each further one.")
+    host: str = knob(
+        "127.0.0.1",
+        "Address to listen on; another than this machine's own needs a key, or --insecure.",
+        operational=True,
+    )
+    port: int = knob(8000, "Port to listen on; 0: any free one, which is told.", ge=0, le=65535, operational=True)
+    api_key_env: VariableName = knob(
+        "MLLMREC_API_KEY",
+        "Environment variable with the key that requests have to bear, if it is set.",
+        operational=True,
+    )
+    insecure: bool = knob(False, "Let anybody who reaches --host ask, without a key.", operational=True)
+    max_waiting: int = knob(
+        64,
+        "Questions in work or waiting at most; further ones are told to come again.",
+        ge=1,
+        le=1024,
+        operational=True,
+    )
+    deadline: float = knob(60.0, "Seconds after which a question is given up.", gt=0, operational=True)
+    max_body_kb: int = knob(256, "Largest body of a request, in KiB.", ge=1, operational=True)
+    max_history: int = knob(1000, "Items of a history at most.", ge=1, operational=True)
+    max_candidates: int = knob(1000, "Candidates of a question at most.", ge=1, operational=True)
+    batching: bool = knob(True, "Let questions that wait share forward passes.", operational=True)
+
+    @model_validator(mode="after")
+    def _some_tags(self) -> Self:
+        if not self.tag or len(set(self.tag)) < len(self.tag):
+            raise ValueError(f"tag = {list(self.tag)}: expected one or more checkpoints, each once")
+        return self
+
+    def recommender(self, tag: str) -> RecommenderSettings:
+        """The settings of one of the models."""
+        shared = self.model_fields_set & set(RecommenderSettings.model_fields)
+        values = {name: getattr(self, name) for name in shared}
+        return validated(RecommenderSettings, values | {"tag": tag}, "mllmrec serve")
