@@ -122,7 +122,7 @@ def test_the_files_of_a_dataset_are_counted_and_the_missing_ones_named(workspace
     files = states(run(DoctorSettings(), workspace), "Dataset films")
     assert files["train.tsv"] == ("2 lines", "")
     assert files["films_titles.csv"] == ("4 lines with the header", "")
-    assert files["images"] == ("1 image", "")
+    assert files["images"] == ("1 image; can't be read: 1.PNG (empty file)", "")
     assert files["films_captions.json"][0].startswith("absent")
     assert files["processed/test_*.jsonl"] == ("missing", "mllmrec candidates --dataset films")
 

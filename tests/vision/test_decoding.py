@@ -132,9 +132,15 @@ def test_of_a_stereo_photograph_the_first_picture_is_read() -> None:
 
 
 def test_the_content_decides_and_not_the_suffix_of_a_file() -> None:
-    """A GIF is read though no suffix of ours means GIF; a TIFF is a format that is not tried."""
+    """A TGA is a format that is not tried, whatever it is called."""
     assert top_left(encoded(flat(RED, 8, 8), "GIF")) == RED
-    assert reason(encoded(flat(RED, 8, 8), "TIFF")) == "not an image"
+    assert top_left(encoded(flat(RED, 8, 8), "TIFF")) == RED
+    assert reason(encoded(flat(RED, 8, 8), "TGA")) == "not an image"
+
+
+def test_an_avif_is_read() -> None:
+    colour = read_rgb(encoded(flat(RED, 32, 32), "AVIF"), LARGE)[16, 16]
+    assert colour.tolist() == pytest.approx(RED, abs=12)
 
 
 def test_an_eps_that_would_call_another_program_is_no_image() -> None:
@@ -203,7 +209,7 @@ def test_nothing_and_no_image_are_told_apart() -> None:
     assert reason(b"\0" * 100) == "not an image"
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "TIFF"])
 def test_an_image_that_breaks_off_is_a_failure(kind: str) -> None:
     data = encoded(noisy(1, 192, 128), kind)
     assert reason(data[: len(data) // 2]) in {"truncated", "corrupt"}

@@ -30,17 +30,19 @@ def reason(folder: Path, item: str) -> str:
 
 
 def test_an_image_is_found_by_its_items_id(folder: Path) -> None:
-    for name in ("1.jpg", "2.jpeg", "3.png", "a.b-c_4.webp", "5.bmp", "6.gif", "7", "8.JPG.txt"):
+    for name in ("1.jpg", "2.jpeg", "3.png", "a.b-c_4.webp", "5.bmp", "6.GIF", "9.Tiff", "7", "8.JPG.txt"):
         (folder / name).write_bytes(name.encode())
     found = ImageFolder(folder)
-    assert [found.read(item) for item in ("1", "2", "3", "a.b-c_4", "5")] == [
+    assert [found.read(item) for item in ("1", "2", "3", "a.b-c_4", "5", "6", "9")] == [
         b"1.jpg",
         b"2.jpeg",
         b"3.png",
         b"a.b-c_4.webp",
         b"5.bmp",
+        b"6.GIF",
+        b"9.Tiff",
     ]
-    assert not any(item in found for item in ("6", "7", "8", "8.JPG", "a", "a.b-c_4.webp", "", "../1"))
+    assert not any(item in found for item in ("7", "8", "8.JPG", "a", "a.b-c_4.webp", "", "../1"))
 
 
 def test_of_several_images_the_first_suffix_counts(folder: Path) -> None:

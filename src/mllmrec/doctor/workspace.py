@@ -12,10 +12,13 @@ from mllmrec.stages import STAGES
 from mllmrec.storage.log_lines import log_paths
 from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.workspace import ID_PATTERN, IMAGE_SUFFIXES, Workspace
+from mllmrec.vision.images import ImageFolder
 
 # Folders of the layout that are no model folders.
 LAYOUT = ("data", "checkpoints", "result", "raw")
 COMPLETE = "complete"
+LOOKED_AT, SHOWN = 5_000, 3
+"""Images whose headers are read, and how many that can't be used are named."""
 Row = tuple[str, str, str]
 
 
@@ -191,7 +194,16 @@ def _with_header(path: Path) -> str:
 
 
 def _images(folder: Path) -> str:
-    return counted(sum(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()), "image")
+    """How many images there are, and which of the first `LOOKED_AT` can't be read."""
+    count = counted(sum(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()), "image")
+    images = ImageFolder(folder)
+    looked_at = sorted(images)[:LOOKED_AT]
+    faults = [f"{images.name(item)} ({fault})" for item in looked_at if (fault := images.fault(item))]
+    if not faults:
+        return count
+    of = f" of the first {LOOKED_AT:,}" if len(images) > LOOKED_AT else ""
+    more = f" and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    return f"{count}; can't be read{of}: {', '.join(faults[:SHOWN])}{more}"
 
 
 def _size(path: Path) -> str:

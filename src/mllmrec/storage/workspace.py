@@ -24,7 +24,7 @@ _DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.tmp")
 SPLITS = ("train", "valid", "test")
 SETTLED_SECONDS = 2.0
 """A file that was changed this recently may change again within the same time stamp, so its hash isn't kept."""
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".avif", ".tif", ".tiff")
 _known: dict[tuple[int, int, int, int, int], str] = {}
 
 

@@ -5,7 +5,7 @@ link in it that leads out of it is refused, and so is anything but a regular fil
 
 Posters come from the web: palettes, alpha, CMYK, 16 bits, orientation in EXIF, animations, HTML with the suffix of an
 image. What can be decoded becomes upright plain RGB; anything else raises `ImageError` with a reason of a few fixed
-words, by which failures are counted. Only five formats are tried, whatever the suffix says, because Pillow also knows
+words, by which failures are counted. Only a few formats are tried, whatever the suffix says, because Pillow also knows
 formats that call other programs.
 """
 
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 BYTES_LIMIT = 64 << 20
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF87a", b"GIF89a")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF", "TIFF")
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
+AVIF_BRANDS = (b"ftypavif", b"ftypavis")
 # Limits on an image before it is decoded, by its header.
 PIXEL_LIMIT = 50_000_000
 SIDE_RATIO_LIMIT = 100
@@ -62,6 +63,13 @@ class ImageFolder:
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def name(self, item_id: str) -> str:
+        """The file of an item's image."""
+        return self._names[item_id]
 
     def path(self, item_id: str) -> Path:
         """The image file of an item, links followed. Raises ImageError where it is missing or outside the folder."""
@@ -104,6 +112,15 @@ class ImageFolder:
             return hashlib.sha256(self.read(item_id)).hexdigest()[:16]
         except ImageError as error:
             return error.reason
+
+
+    def fault(self, item_id: str) -> str:
+        """Why an item's image can't be used, in a few fixed words, by its header; empty where nothing is wrong."""
+        try:
+            count_pixels(self.read(item_id))
+        except ImageError as error:
+            return error.reason
+        return ""
 
 
 class ImageError(DataError):
@@ -188,7 +205,8 @@ def _reason(error: Exception, data: bytes) -> str:
 
     if isinstance(error, (Image.DecompressionBombError, MemoryError)):
         return "too many pixels"
-    if isinstance(error, UnidentifiedImageError) and not data.startswith(SIGNATURES):
+    is_known = data.startswith(SIGNATURES) or data[4:12] in AVIF_BRANDS
+    if isinstance(error, UnidentifiedImageError) and not is_known:
         return "not an image"
     return "truncated" if "truncated" in str(error).lower() else "corrupt"
 
