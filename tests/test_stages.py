@@ -16,6 +16,7 @@ from mllmrec.pipeline.recipe import load_recipe
 from mllmrec.pipeline.schedule import waits_for
 from mllmrec.records import Summary
 from mllmrec.settings.base import DatasetSettings, knob
+from mllmrec.settings.data import CandidatesSettings
 from mllmrec.stages import STAGES, Run, Stage, always, entry_point, stage
 
 
@@ -87,3 +88,22 @@ def test_the_doctor_looks_for_the_file_of_an_entry(tmp_path: Path) -> None:
 def test_a_verb_that_is_no_stage_has_no_entry_point() -> None:
     with pytest.raises(ArtifactError, match="compare is no stage of a recipe"):
         entry_point("compare")
+
+
+def test_a_stage_takes_the_window_that_the_dataset_was_prepared_with(
+    toy_copy: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`toy` was prepared with windows of five items."""
+    known = {"dataset": "toy", "root": str(toy_copy.root)}
+    made = entry_point("candidates")(CandidatesSettings(num_neg=3, **known), toy_copy)
+    assert made.artifact is not None
+    assert made.artifact.name == "test_uni3_w5_s42.jsonl"
+    assert "min-inter" not in capsys.readouterr().err
+    other = entry_point("candidates")(CandidatesSettings(num_neg=3, min_inter=4, **known), toy_copy)
+    assert other.artifact is not None
+    assert other.artifact.name == "test_uni3_w4_s42.jsonl"
+    assert "--min-inter is 4, and toy was prepared with 5: windows of 4 are used." in capsys.readouterr().err
+    toy_copy.dataset("toy").card.unlink()
+    plain = entry_point("candidates")(CandidatesSettings(num_neg=3, **known), toy_copy)
+    assert plain.artifact is not None
+    assert plain.artifact.name == "test_uni3_w10_s42.jsonl", "files without a card tell nothing"

@@ -20,7 +20,7 @@ from typing import Any
 from mllmrec.errors import ArtifactError
 from mllmrec.progress import note
 from mllmrec.records import Summary
-from mllmrec.settings.base import StageSettings
+from mllmrec.settings.base import DatasetSettings, StageSettings
 from mllmrec.settings.data import AuditSettings, CandidatesSettings, PrepareSettings, RetrieveSettings
 from mllmrec.settings.evaluation import (
     BaselinesSettings,
@@ -31,7 +31,7 @@ from mllmrec.settings.evaluation import (
 )
 from mllmrec.settings.texts import AssessSettings, CaptionSettings, PseudoCotSettings, RefineSettings
 from mllmrec.settings.training import BackboneSettings, GrpoSettings, MergeSettings, SftSettings
-from mllmrec.storage.workspace import DatasetFiles, Workspace
+from mllmrec.storage.workspace import DatasetFiles, Workspace, read_json
 
 Run = Callable[[Any, Workspace], Summary]
 Products = frozenset[str]
@@ -70,10 +70,31 @@ STAGES: dict[str, Stage] = {}
 
 
 def entry_point(verb: str) -> Run:
-    """The `run` function of a stage; an ArtifactError for a verb that is no stage."""
+    """The `run` function of a stage, for windows as `prepare` made them; an ArtifactError for a verb that is none."""
     if verb not in STAGES:
         raise ArtifactError(f"{verb} is no stage of a recipe.")
-    return STAGES[verb].load()
+    run = STAGES[verb].load()
+    return lambda settings, workspace: run(with_window_of_dataset(settings, workspace), workspace)
+
+
+def with_window_of_dataset(settings: StageSettings, workspace: Workspace) -> StageSettings:
+    """The settings with the --min-inter that the dataset was prepared with, where none was given.
+
+    Another one that was given counts, and a note says so. Files that `prepare` didn't make tell nothing.
+    """
+    if not isinstance(settings, DatasetSettings) or isinstance(settings, PrepareSettings):
+        return settings
+    card = workspace.dataset(settings.dataset).card
+    window = read_json(card).get("window") if card.exists() else None
+    asked = getattr(settings, "min_inter", window)
+    if window is None or asked == window:
+        return settings
+    if "min_inter" in settings.model_fields_set:
+        note(f"--min-inter is {asked}, and {settings.dataset} was prepared with {window}: windows of {asked} are used.")
+        return settings
+    inherited = settings.model_copy(update={"min_inter": window})
+    inherited.model_fields_set.discard("min_inter")
+    return inherited
 
 
 def tied(before: StageSettings, after: StageSettings) -> bool:

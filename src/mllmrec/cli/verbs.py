@@ -22,7 +22,7 @@ from mllmrec.settings.resources import (
     ImportBackboneSettings,
 )
 from mllmrec.settings.serving import RecommendSettings, ServeSettings
-from mllmrec.stages import STAGES, Stage
+from mllmrec.stages import STAGES, Stage, entry_point
 from mllmrec.storage.workspace import Workspace
 
 FLAT = Parameter(name="*", negative_iterable=())
@@ -49,7 +49,7 @@ def add_stage(stage: Stage) -> None:
     """Make a stage a verb: its settings are the flags, the first paragraph of their docstring is the help."""
 
     def verb(settings: StageSettings) -> None:
-        finish(stage.load()(settings, Workspace(settings.root)))
+        finish(entry_point(stage.block)(settings, Workspace(settings.root)))
 
     verb.__annotations__ = {"settings": Annotated[stage.settings, STAGE_FLAGS], "return": None}
     *groups, name = stage.command.split()

@@ -17,7 +17,7 @@ from mllmrec.records import Table
 from mllmrec.settings.base import StageSettings
 from mllmrec.settings.evaluation import EvaluateSettings
 from mllmrec.settings.training import GrpoSettings, SftSettings
-from mllmrec.stages import STAGES
+from mllmrec.stages import STAGES, with_window_of_dataset
 from mllmrec.storage.workspace import Workspace
 
 TIMED = ("sft", "grpo", "evaluate")
@@ -44,6 +44,7 @@ class StageTime:
 def time_plan(stages: Sequence[StageSettings], workspace: Workspace) -> list[StageTime]:
     """The time of each stage that computes with a model. Raises SettingsError when none of them can be timed."""
     known: dict[str, Any] = {}
+    stages = [with_window_of_dataset(stage, workspace) for stage in stages]
     planned = [_time(stage, stages, workspace, known) for stage in stages if stage.verb in TIMED]
     if not planned:
         raise SettingsError(f"The recipe has none of the stages that can be timed: {', '.join(TIMED)}.")

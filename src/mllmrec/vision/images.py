@@ -113,7 +113,6 @@ class ImageFolder:
         except ImageError as error:
             return error.reason
 
-
     def fault(self, item_id: str) -> str:
         """Why an item's image can't be used, in a few fixed words, by its header; empty where nothing is wrong."""
         try:
