@@ -91,6 +91,16 @@ def test_the_same_rows_in_another_file_order_give_the_same_lines_when_no_time_is
         assert text(tmp_path / "one", name) == text(tmp_path / "two", name)
 
 
+def test_many_users_that_fall_away_are_told_with_what_lower_windows_would_keep(tmp_path: Path) -> None:
+    """Nine users of 4 interactions, one of 5 and two of 12: windows of 10 keep two users, of 3 three, of 2 all."""
+    lengths = {f"u{number}": 4 for number in range(9)} | {"v": 5, "w": 12, "x": 12}
+    rows = [(user, f"i{place}", place) for user, length in lengths.items() for place in range(length)]
+    summary = prepare(tmp_path, lay(tmp_path / "raw", {"t.csv": pairs(*rows)}), min_inter=10)
+    [warning] = [warning for warning in summary.warnings if "fall away" in warning]
+    assert warning.startswith("10 of 12 users fall away")
+    assert warning.endswith("A lower --min-inter than 10 would keep: 2 with 5, 3 with 3, 12 with 2.")
+
+
 def test_tied_last_times_are_warned_about(tmp_path: Path) -> None:
     raw = lay(tmp_path / "raw", {"t.csv": pairs(*[("u", item, 7) for item in "dcba"])})
     summary = prepare(tmp_path, raw)

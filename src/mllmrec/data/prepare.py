@@ -185,6 +185,13 @@ def _warnings(facts: dict[str, Any]) -> list[str]:
     untitled, tied = facts["without_title"]["count"], facts["import"]["ties"]
     if untitled:
         warnings.append(f"{untitled:,} items have no title; they are kept and named by their id.")
+    if lower := facts["import"].get("users_by_lower_window"):
+        dropped = sum(facts["import"]["dropped_users"].values())
+        kept = ", ".join(f"{users:,} with {window}" for window, users in lower.items())
+        warnings.append(
+            f"{dropped:,} of {facts['users'] + dropped:,} users fall away because they have fewer than --min-inter + 2 "
+            f"interactions. A lower --min-inter than {facts['window']} would keep: {kept}."
+        )
     if any((renamed := facts["import"]["renamed"]).values()):
         warnings.append(
             f"{renamed['users']:,} users and {renamed['items']:,} items have ids that can't be words of a line or "

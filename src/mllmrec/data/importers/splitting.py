@@ -159,6 +159,10 @@ def _chosen(raw: Mapping[str, str], ids: Iterable[str]) -> dict[str, str]:
     return {safe: name for safe, name in raw.items() if safe in present}
 
 
+TELLING_SHARE = 0.1
+"""Share of users that fall away from which on the data card says how many lower windows would keep."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Division:
     """`lines` maps a split to a frame of user and items (a list); `rows` are the interactions that lie on a line."""
@@ -196,7 +200,11 @@ def leave_one_out(rows: pl.DataFrame, min_inter: int) -> Division:
         )
     length = pl.when(pl.col("length") >= needed).then(pl.col("length").cast(pl.Int64))
     ends = {split: (length - cut).fill_null(0) for split, cut in zip(SPLITS, (2, 1, 0), strict=True)}
-    facts = {"rule": "train = all but the last two items, valid = all but the last, test = all"}
+    facts: dict[str, Any] = {"rule": "train = all but the last two items, valid = all but the last, test = all"}
+    if users.select((pl.col("length") < needed).mean()).item() > TELLING_SHARE:
+        lower = sorted({2, 3, 5, min_inter // 2} & set(range(2, min_inter)), reverse=True)
+        kept = users.select((pl.col("length") >= own + 2).sum().alias(str(own)) for own in lower)
+        facts["users_by_lower_window"] = kept.to_dicts()[0] if lower else {}
     return _division(rows, users, ends, f"fewer than {needed} interactions (min-inter + 2)", facts)
 
 
