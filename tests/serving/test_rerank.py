@@ -9,25 +9,24 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.testclient import TestClient
 from small_models import DATASET, WINDOW
-from starlette.concurrency import run_in_threadpool
-from starlette.testclient import TestClient
 
 from mllmrec import Item, Recommender
 from mllmrec.data.candidates.drawing import read_candidates
 from mllmrec.data.raw_ids import RawIds
 from mllmrec.data.sequences import Catalogue
-from mllmrec.errors import DataError
 from mllmrec.records import RankingExample
+from mllmrec.serving.app import make_app
 from mllmrec.serving.items import ItemNames
-from mllmrec.serving.rerank_api import read, rerank_router
+from mllmrec.serving.rerank_api import read
+from mllmrec.settings.serving import ServeSettings
 from mllmrec.storage.workspace import Workspace
 
 Json = dict[str, Any]
@@ -44,24 +43,12 @@ def examples(trained: Workspace) -> list[RankingExample]:
 
 
 @pytest.fixture(scope="module")
-def client(recommender: Recommender) -> TestClient:
-    """A server of this API alone."""
-    app = FastAPI()
-
-    async def run(request: Request, work: Any) -> Json:
-        return await run_in_threadpool(work)  # type: ignore[no-any-return]
-
-    @app.exception_handler(DataError)
-    @app.exception_handler(RequestValidationError)
-    async def refuse(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": str(error), "message": str(error)}, 400 if isinstance(error, DataError) else 422)
-
-    def recommender_of(name: str | None) -> Recommender:
-        assert name in (None, recommender.name)
-        return recommender
-
-    app.include_router(rerank_router(recommender_of, run))
-    return TestClient(app)
+def client(recommender: Recommender) -> Iterator[TestClient]:
+    knobs = ServeSettings(dataset=DATASET, tag=("grpo",), max_candidates=20, max_history=8)
+    with TestClient(make_app(knobs, lambda: [recommender])) as client:
+        while client.get("/readyz").status_code != 200:
+            time.sleep(0.01)
+        yield client
 
 
 def ask(client: TestClient, path: str = "/v2/rerank", **body: Any) -> Json:
@@ -200,8 +187,15 @@ def test_an_answer_has_the_fields_of_all_dialects(client: TestClient, examples: 
         ({"query": "a", "documents": [{"content": "b"}]}, 422, "text"),
         ({"query": "a", "documents": ["b"], "top_n": -1}, 422, "top_n"),
         ({"documents": ["b"]}, 422, "query"),
-        ({"query": '{"history": 7}', "documents": ["b"]}, 422, "query.history: .*Expected a user's name, or a list"),
-        ({"query": '{"history": [], "user": "u1"}', "documents": ["b"]}, 422, "either a user or a history"),
+        ({"query": '{"history": 7}', "documents": ["b"]}, 422, "query.history: .*Expected either a user or a list"),
+        ({"query": '{"history": [], "user": "u1"}', "documents": ["b"]}, 422, "expected either a user or a history"),
+        ({"query": json.dumps({"history": ["a"] * 9}), "documents": ["b"]}, 422, "history: 9 items are too many"),
+        ({"query": "a", "documents": ["b"] * 21}, 422, "documents: 21 are too many"),
+        (
+            {"query": "a", "documents": ["b"], "model": "gone"},
+            404,
+            "There is no model 'gone' here. Expected one of grpo",
+        ),
         ({"query": '{"history": ["gone"]}', "documents": ["b"]}, 400, "No item has the id or title 'gone'"),
     ],
 )
@@ -209,6 +203,7 @@ def test_what_makes_no_sense_is_refused(client: TestClient, body: Json, status: 
     response = client.post("/v1/rerank", json=body)
     assert response.status_code == status
     assert re.search(message, response.json()["detail"])
+    assert response.json()["message"] == response.json()["detail"]
 
 
 def test_a_history_may_be_empty_or_hold_items_of_ones_own(client: TestClient, examples: list[RankingExample]) -> None:

@@ -64,6 +64,7 @@ def make_app(settings: ServeSettings, load: Load | None = None, *, key: str = ""
         app.add_exception_handler(error, answer)
     app.add_exception_handler(AbandonedError, _given_up)
     app.include_router(ranking_router(service))
+    app.include_router(rerank_router(service))
     app.include_router(catalogue_router(service))
     _add_rerank(app, service)
     _add_state(app, service)

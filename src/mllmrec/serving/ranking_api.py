@@ -54,7 +54,7 @@ def ranking_router(service: Service) -> APIRouter:
         check_sizes(body, service.settings)
 
         def answer() -> dict[str, Any]:
-            found = finite(work(recommender, body, _history(recommender, body)))
+            found = finite(work(recommender, body, history_of(recommender, body)))
             return {"model": recommender.name, **found, "seconds": round(time.perf_counter() - started, 6)}
 
         return await service.run(request, answer)
@@ -148,7 +148,8 @@ def _ranked(view: DatasetView, items: Sequence[RankedItem]) -> Iterator[dict[str
         }
 
 
-def _history(recommender: Recommender, body: Asked) -> list[Named]:
+def history_of(recommender: Recommender, body: Asked) -> list[Named]:
+    """The history that is asked after; 404 for an unknown user."""
     if body.user is None:
         return named(body.history or [])
     try:

@@ -14,19 +14,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mllmrec.errors import DataError
 from mllmrec.records import Item
 from mllmrec.serving.answers import Question, shares
+from mllmrec.serving.bodies import Asked
 from mllmrec.serving.items import ItemNames, Named
+from mllmrec.serving.ranking_api import PROBLEMS, check_sizes, history_of
 from mllmrec.serving.recommender import Recommender
+from mllmrec.serving.service import Service
 
 API_VERSIONS = {"/rerank": "2", "/v1/rerank": "1", "/v2/rerank": "2"}
 SHORTEST_LIMIT = 64
@@ -55,52 +57,85 @@ class RerankBody(BaseModel):
         return [document if isinstance(document, str) else document.text for document in self.documents]
 
 
-class OwnItem(BaseModel):
-    """An item of a history that the catalogue lacks."""
+class JsonQuery(Asked):
+    """A query in JSON; ids may be numbers in it."""
 
-    model_config = ConfigDict(coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
+
+
+class RankedDocument(BaseModel):
+    """A document's position in the request and the share of its item, with its text where that was asked for."""
+
+    index: int
+    relevance_score: float
+    document: Document | None = None
+
+
+class Unmatched(BaseModel):
+    """Texts that stand for no item of the catalogue: lines of the query, and positions of documents."""
+
+    query: list[str]
+    documents: list[int]
+
+
+class Meta(BaseModel):
+    """What Cohere's clients read, and what became of the texts."""
+
+    api_version: dict[str, str]
+    billed_units: dict[str, int]
+    unmatched: Unmatched
+    warnings: list[str]
+
+
+class RerankAnswer(BaseModel):
+    """Documents, best first; `usage` counts the tokens that the model read."""
+
     id: str
-    title: str
+    model: str
+    results: list[RankedDocument]
+    usage: dict[str, int]
+    meta: Meta
 
 
-class JsonQuery(BaseModel):
-    """A query in JSON."""
-
-    model_config = ConfigDict(coerce_numbers_to_str=True)
-    user: str | None = None
-    history: list[str | OwnItem] | None = None
-
-
-class Runner(Protocol):
-    """How the server has work done that takes long, within its limits."""
-
-    def __call__(self, request: Request, work: Callable[[], dict[str, Any]], /) -> Awaitable[dict[str, Any]]: ...
-
-
-def rerank_router(recommender_of: Callable[[str | None], Recommender], run: Runner) -> APIRouter:
-    """The routes; `recommender_of` gives the model of a name, or the default for none, and refuses an unknown name."""
-    router = APIRouter()
+def rerank_router(service: Service) -> APIRouter:
+    """The routes, for the models of a service."""
+    router = APIRouter(tags=["models"], responses=PROBLEMS)
 
     async def answer(request: Request, body: RerankBody) -> dict[str, Any]:
-        recommender, version = recommender_of(body.model or None), API_VERSIONS[request.scope["route"].path]
-        return await run(request, lambda: rerank(recommender, body, version))
+        recommender, most = service.recommender(body.model or None), service.settings.max_candidates
+        if len(body.documents) > most:
+            raise HTTPException(422, f"documents: {len(body.documents):,} are too many. Expected at most {most:,}.")
+        asked = asked_by(body.query)
+        if asked is not None:
+            check_sizes(asked, service.settings)
+        version = API_VERSIONS[request.scope["route"].path]
+        return await service.run(request, lambda: rerank(recommender, body, asked, version))
 
     for path in API_VERSIONS:
-        router.add_api_route(path, answer, methods=["POST"], summary="Rerank documents after a history")
+        router.add_api_route(
+            path,
+            answer,
+            methods=["POST"],
+            summary="Rerank documents after a history",
+            response_model=RerankAnswer,
+            response_model_exclude_unset=True,
+        )
     return router
 
 
-def rerank(recommender: Recommender, body: RerankBody, api_version: str = "2") -> dict[str, Any]:
+def rerank(recommender: Recommender, body: RerankBody, asked: JsonQuery | None, api_version: str) -> dict[str, Any]:
     """The documents by the log-probabilities of their items, best first; equals keep the order given.
 
-    Raises DataError as `Recommender.rank` does, and HTTPException for an unknown user (404) or malformed JSON (422).
+    `asked` is the query where that is JSON. Raises DataError as `Recommender.rank` does, and 404 for an unknown user.
     """
-    texts, given = body.texts, _history_of(recommender, body.query)
-    lines = _lines(body.query)[-(recommender.window - 1) :] if given is None else []
+    texts = body.texts
+    lines = _lines(body.query)[-(recommender.window - 1) :] if asked is None else []
     reading = read([*lines, *texts], recommender.names)
     history, documents = reading.items[: len(lines)], reading.items[len(lines) :]
     candidates = list(dict.fromkeys(documents))
-    scores = recommender.score([Question(history=history if given is None else given, candidates=candidates)])[0]
+    if asked is not None:
+        history = tuple(history_of(recommender, asked))
+    [scores] = recommender.score([Question(history=history, candidates=candidates)])
     log_probability = dict(zip(candidates, scores.log_probabilities, strict=True))
     share = dict(zip(candidates, shares(scores.log_probabilities), strict=True))
     order = sorted(range(len(texts)), key=lambda index: -log_probability[documents[index]])
@@ -110,7 +145,7 @@ def rerank(recommender: Recommender, body: RerankBody, api_version: str = "2") -
     if body.return_documents:
         results = [result | {"document": {"text": texts[result["index"]]}} for result in results]
     unmatched: dict[str, list[Any]] = {
-        "query": [line for line, item in zip(lines, history, strict=True) if isinstance(item, Item)],
+        "query": [line for line, item in zip(lines, reading.items, strict=False) if isinstance(item, Item)],
         "documents": [index for index, item in enumerate(documents) if isinstance(item, Item)],
     }
     return {
@@ -125,6 +160,21 @@ def rerank(recommender: Recommender, body: RerankBody, api_version: str = "2") -
             "warnings": [*_unmatched_warnings(unmatched), *reading.warnings],
         },
     }
+
+
+def asked_by(query: str) -> JsonQuery | None:
+    """What a query in JSON asks; None where it is text. 422 for JSON that names no user and no history rightly."""
+    try:
+        values = json.loads(query)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict) or not {"user", "history"} & set(values):
+        return None
+    try:
+        return JsonQuery.model_validate(values)
+    except ValidationError as error:
+        clauses = [f"{'.'.join(map(str, ('query', *own['loc'])))}: {own['msg']}" for own in error.errors()]
+        raise HTTPException(422, f"{'; '.join(clauses)[:2000]}. Expected either a user or a list of items.") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,32 +226,6 @@ def _folded(title: str) -> str:
 
 def _lines(query: str) -> list[str]:
     return [line.strip() for line in query.splitlines() if line.strip()]
-
-
-def _history_of(recommender: Recommender, query: str) -> list[Named] | None:
-    """The history of a query in JSON; None where the query is text."""
-    try:
-        values = json.loads(query)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(values, dict) or not {"user", "history"} & set(values):
-        return None
-    try:
-        asked = JsonQuery.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, ("query", *first["loc"])))
-        raise HTTPException(422, f"{where}: {first['msg']}. Expected a user's name, or a list of items.") from None
-    if (asked.user is None) == (asked.history is None):
-        raise HTTPException(
-            422, "query: Expected either a user or a history: whom, or what, should the ranking follow?"
-        )
-    if asked.user is not None:
-        try:
-            return list(recommender.history_of(asked.user))
-        except DataError as error:
-            raise HTTPException(404, str(error)) from None
-    return [item if isinstance(item, str) else Item(item_id=item.id, title=item.title) for item in asked.history or ()]
 
 
 def _unmatched_warnings(unmatched: dict[str, list[Any]]) -> list[str]:
