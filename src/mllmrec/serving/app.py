@@ -8,11 +8,11 @@ of it. No part of a request becomes a path: images, users and items are looked u
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
@@ -23,7 +23,7 @@ from mllmrec.errors import DataError, MllmrecError, SettingsError
 from mllmrec.serving.catalogue_api import catalogue_router
 from mllmrec.serving.guard import Guard, problem
 from mllmrec.serving.metrics import Metrics
-from mllmrec.serving.ranking_api import PROBLEMS, ranking_router, too_many
+from mllmrec.serving.ranking_api import ranking_router
 from mllmrec.serving.recommender import Recommender
 from mllmrec.serving.rerank_api import rerank_router
 from mllmrec.serving.scoring import AbandonedError
@@ -66,22 +66,9 @@ def make_app(settings: ServeSettings, load: Load | None = None, *, key: str = ""
     app.include_router(ranking_router(service))
     app.include_router(rerank_router(service))
     app.include_router(catalogue_router(service))
-    _add_rerank(app, service)
     _add_state(app, service)
     _add_page(app)
     return app
-
-
-def _add_rerank(app: FastAPI, service: Service) -> None:
-    async def few(request: Request) -> None:
-        with suppress(ValueError, RecursionError):
-            body = await request.json()
-            documents = body.get("documents") if isinstance(body, dict) else None
-            if isinstance(documents, list) and len(documents) > service.settings.max_candidates:
-                raise too_many("documents", len(documents), service.settings.max_candidates)
-
-    router = rerank_router(service.recommender, service.run)
-    app.include_router(router, tags=["rerank"], dependencies=[Depends(few)], responses=PROBLEMS)
 
 
 def _add_state(app: FastAPI, service: Service) -> None:

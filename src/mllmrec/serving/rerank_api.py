@@ -26,7 +26,7 @@ from mllmrec.records import Item
 from mllmrec.serving.answers import Question, shares
 from mllmrec.serving.bodies import Asked
 from mllmrec.serving.items import ItemNames, Named
-from mllmrec.serving.ranking_api import PROBLEMS, check_sizes, history_of
+from mllmrec.serving.ranking_api import PROBLEMS, check_sizes, history_of, too_many
 from mllmrec.serving.recommender import Recommender
 from mllmrec.serving.service import Service
 
@@ -99,12 +99,12 @@ class RerankAnswer(BaseModel):
 
 def rerank_router(service: Service) -> APIRouter:
     """The routes, for the models of a service."""
-    router = APIRouter(tags=["models"], responses=PROBLEMS)
+    router = APIRouter(tags=["rerank"], responses=PROBLEMS)
 
     async def answer(request: Request, body: RerankBody) -> dict[str, Any]:
         recommender, most = service.recommender(body.model or None), service.settings.max_candidates
         if len(body.documents) > most:
-            raise HTTPException(422, f"documents: {len(body.documents):,} are too many. Expected at most {most:,}.")
+            raise too_many("documents", len(body.documents), most)
         asked = asked_by(body.query)
         if asked is not None:
             check_sizes(asked, service.settings)
