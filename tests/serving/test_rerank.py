@@ -190,7 +190,7 @@ def test_an_answer_has_the_fields_of_all_dialects(client: TestClient, examples: 
         ({"query": '{"history": 7}', "documents": ["b"]}, 422, "query.history: .*Expected either a user or a list"),
         ({"query": '{"history": [], "user": "u1"}', "documents": ["b"]}, 422, "expected either a user or a history"),
         ({"query": json.dumps({"history": ["a"] * 9}), "documents": ["b"]}, 422, "history: 9 items are too many"),
-        ({"query": "a", "documents": ["b"] * 21}, 422, "documents: 21 are too many"),
+        ({"query": "a", "documents": ["b"] * 21}, 422, "documents: 21 items are too many"),
         (
             {"query": "a", "documents": ["b"], "model": "gone"},
             404,
