@@ -34,8 +34,11 @@ STATIC = Path(str(files("mllmrec.serving").joinpath("static")))
 Load = Callable[[], Sequence[Recommender]]
 
 
-def make_app(settings: ServeSettings, load: Load | None = None, *, key: str = "") -> FastAPI:
-    """The app; `load` gives the models, by default those of the settings, and `key` is what requests have to bear."""
+def make_app(settings: ServeSettings, load: Load | None = None, *, key: str = "", hosts: Sequence[str] = ()) -> FastAPI:
+    """The app; `load` gives the models, by default those of the settings.
+
+    `key` is what requests have to bear, and `hosts` are the names that they may know the server by (none: any).
+    """
     metrics = Metrics()
     service = Service(settings, load or (lambda: open_models(settings)), metrics)
 
@@ -54,7 +57,12 @@ def make_app(settings: ServeSettings, load: Load | None = None, *, key: str = ""
         redoc_url=None,
     )
     app.add_middleware(
-        Guard, key=key, max_body=settings.max_body_kb * 1024, body_seconds=settings.deadline, metrics=metrics
+        Guard,
+        key=key,
+        hosts=hosts,
+        max_body=settings.max_body_kb * 1024,
+        body_seconds=settings.deadline,
+        metrics=metrics,
     )
     for error, answer in (
         (StarletteHTTPException, _refused),

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import re
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -48,10 +49,23 @@ def problem(status: int, text: str, headers: Mapping[str, str] | None = None) ->
 
 
 class Guard:
-    """An app behind a key (none: nobody is asked for one) and a limit of bodies."""
+    """An app behind a key (none: nobody is asked for one), names that it goes by (none: any), and a limit of bodies.
 
-    def __init__(self, app: ASGIApp, *, key: str, max_body: int, body_seconds: float, metrics: Metrics) -> None:
-        self.app, self.key, self.metrics = app, key, metrics
+    Without the names a page of another site, whose name was pointed at this machine, could read a server that asks for
+    no key because it listens on this machine alone.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        key: str,
+        hosts: Collection[str],
+        max_body: int,
+        body_seconds: float,
+        metrics: Metrics,
+    ) -> None:
+        self.app, self.key, self.hosts, self.metrics = app, key, hosts, metrics
         self.max_body, self.body_seconds = max_body, body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,6 +98,9 @@ class Guard:
             self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = Headers(scope=scope).get("host", "")
+        if self.hosts and re.sub(r":\d*$", "", host).lower() not in self.hosts:
+            raise RefusedError(421, f"This server isn't {host!r}. Ask it by the address that it told when it began.")
         if self.key and not is_open(scope["path"]) and not bears(Headers(scope=scope), self.key):
             raise RefusedError(
                 401, "This server asks for a key: Authorization: Bearer KEY.", {"WWW-Authenticate": "Bearer"}

@@ -21,6 +21,7 @@ from mllmrec.serving.app import make_app
 from mllmrec.settings.serving import ServeSettings
 
 BACKLOG = 1024
+LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
 def serve(settings: ServeSettings) -> None:
@@ -33,7 +34,7 @@ def serve(settings: ServeSettings) -> None:
         )
     with listening(settings.host, settings.port) as listener:
         config = uvicorn.Config(
-            make_app(settings, key=key),
+            make_app(settings, key=key, hosts=() if key or settings.insecure else (*LOCAL, settings.host)),
             http="h11",
             ws="none",
             lifespan="on",
