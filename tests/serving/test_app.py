@@ -22,9 +22,10 @@ from mllmrec.errors import ArtifactError
 from mllmrec.evaluation.ranking import stage as ranking
 from mllmrec.records import RankingExample
 from mllmrec.serving.app import make_app
+from mllmrec.serving.catalogue_api import TYPES
 from mllmrec.settings.evaluation import EvaluateSettings
 from mllmrec.settings.serving import ServeSettings
-from mllmrec.storage.workspace import Workspace, read_jsonl, write_json
+from mllmrec.storage.workspace import IMAGE_SUFFIXES, Workspace, read_jsonl, write_json
 
 LISTS = f"test_uni9_w{WINDOW}_s42"
 PNG = b"\x89PNG\r\n\x1a\n and then nothing of a picture"
@@ -292,6 +293,10 @@ def test_images_are_found_by_items_alone(trained_copy: Workspace, recommender: R
             refusal(answer, 404)
         (folder / f"{first}.png").unlink()
         refusal(client.get(f"/images/{first}"), 404)
+
+
+def test_every_image_that_a_dataset_may_have_is_served_as_one() -> None:
+    assert set(TYPES) == set(IMAGE_SUFFIXES)
 
 
 def test_runs_curves_and_the_report_are_shown(trained_copy: Workspace) -> None:

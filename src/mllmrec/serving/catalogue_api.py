@@ -10,7 +10,11 @@ from fastapi.responses import FileResponse
 from mllmrec.serving.bodies import LONGEST_NAME, DescribedItem, ItemsAnswer, Problem, RunAnswer, UserAnswer, UsersAnswer
 from mllmrec.serving.service import Service
 
-TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp"}
+TYPES = {
+    **dict.fromkeys((".jpg", ".jpeg"), "image/jpeg"),
+    **dict.fromkeys((".tif", ".tiff"), "image/tiff"),
+    **{suffix: f"image/{suffix[1:]}" for suffix in (".png", ".webp", ".bmp", ".gif", ".avif")},
+}
 CACHING = "private, max-age=86400, immutable"
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
