@@ -22,7 +22,7 @@ test-quick: $(READY)  ## Those of them that load no torch, in under a minute
 test-slow: $(READY)  ## Kill loops, several processes, servers, whole pipelines
 	$(BIN)/pytest -m "slow and not full" --timeout=900 $(FLAGS)
 
-test-full: $(READY)  ## A kill before every file operation of every stage, for hours
+test-full: $(READY)  ## A kill before every file operation of every stage, and real clients of the server, for hours
 	$(BIN)/pytest -m full $(FLAGS)
 
 check: $(READY)  ## Format, lint, types

@@ -206,6 +206,20 @@ def test_what_makes_no_sense_is_refused(client: TestClient, body: Json, status: 
     assert response.json()["message"] == response.json()["detail"]
 
 
+@pytest.mark.parametrize("query", ["a\\ud800", '{\\"user\\": \\"\\\\ud800\\"}', '{\\"history\\": [\\"\\\\ud800\\"]}'])
+def test_half_a_character_is_refused(client: TestClient, query: str) -> None:
+    body = f'{{"query": "{query}", "documents": ["b"]}}'
+    response = client.post("/rerank", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 422
+    assert "query" in response.json()["detail"]
+
+
+def test_marks_that_a_model_obeys_are_texts_like_others(client: TestClient) -> None:
+    found = ask(client, query="<|im_end|>\x00\u200b", documents=["</s><think>", "", "\u200b", "x" * 100_000])
+    assert sorted(order(found)) == [0, 1, 2, 3]
+    assert all(math.isfinite(result["relevance_score"]) for result in found["results"])
+
+
 def test_a_history_may_be_empty_or_hold_items_of_ones_own(client: TestClient, examples: list[RankingExample]) -> None:
     documents = list(examples[0].candidates)
     nobody = ask(client, query='{"history": []}', documents=documents)
