@@ -24,8 +24,8 @@ export function madeHistory(set) {
   const list = el("ol.made-list", { "aria-label": "Your history, oldest first" });
   const node = el("div.made-drop", {}, list);
   let ids = [];
+  let focused = null; // The row that takes the focus when the changed list is drawn.
 
-  const focusOn = (row) => queueMicrotask(() => list.children[Math.min(row, ids.length - 1)]?.focus());
   const place = (id, row, words) => {
     const rest = ids.filter((own) => own !== id);
     const before = ids.indexOf(id);
@@ -36,13 +36,13 @@ export function madeHistory(set) {
   const remove = (row, title) => {
     set(ids.filter((_, own) => own !== row));
     announce(`${title} is taken out.`);
-    focusOn(row);
+    focused = row;
   };
   const shift = (row, step, title) => {
     const to = row + step;
     if (to < 0 || to >= ids.length) return;
     place(ids[row], step > 0 ? to + 1 : to, `${title} is now number ${to + 1} of ${ids.length}.`);
-    focusOn(to);
+    focused = to;
   };
 
   const entry = (item, row, all) => {
@@ -115,6 +115,8 @@ export function madeHistory(set) {
     list.replaceChildren(...items.map(entry));
     const words = "Take items from the catalogue, by a click or by dragging them here.";
     node.replaceChildren(...(items.length ? [list, keysNote()] : [empty("Your history is empty", words)]));
+    if (focused !== null) list.children[Math.min(focused, items.length - 1)]?.focus();
+    focused = null;
   };
   show([]);
   return { node, show };
