@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from workspaces import tsv, write_dataset
@@ -15,6 +16,7 @@ from mllmrec.cli.main import main
 from mllmrec.demo.stage import demo_recipe, description, refuse_other_world, with_ceiling, world_of
 from mllmrec.demo.world import SIZES, World
 from mllmrec.errors import ArtifactError
+from mllmrec.records import Summary
 from mllmrec.settings.pipeline import DemoSettings
 from mllmrec.storage.workspace import Workspace, read_json, write_json
 
@@ -39,6 +41,30 @@ def test_an_absent_extra_leaves_one_baseline_out_and_says_so(
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     assert demo_recipe(DemoSettings()).blocks["baselines"][0]["names"] == ["random", "popularity", "markov"]
     assert "itemknn is left out" in capsys.readouterr().err
+
+
+def test_served_are_the_models_that_the_demo_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+    monkeypatch.setattr("mllmrec.demo.stage.run_demo", lambda own: done.append(own) or Summary(headline="Done."))
+    monkeypatch.setattr("mllmrec.serving.commands.run_serve", done.append)
+    with pytest.raises(SystemExit, match="0"):
+        main(["demo", "--root", str(tmp_path), "--out", "w", "--serve"])
+    demo, served = done
+    assert Path(served.root) == demo.folder == tmp_path / "w"
+    trained = {vars(stage).get(name) for stage in demo_recipe(demo).stages() for name in ("tag", "merged_tag")}
+    assert served.dataset == demo_recipe(demo).shared["dataset"]
+    assert {*served.tag} <= trained
+    assert served.tag[0] == "grpo"
+
+
+def test_an_absent_server_is_told_before_the_demo_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mllmrec.serving.commands.SERVING", ("no_such_library",))
+    with pytest.raises(SystemExit, match="2"):
+        main(["demo", "--root", str(tmp_path), "--serve"])
+    assert "no_such_library" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_folder_of_another_world_is_refused_by_what_differs(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_figures_are_written_as_they_are_read(tmp_path: Path) -> None:
     script = (
         "import { ordinal, percent, signed } from './items.js';"
         "console.log(JSON.stringify([[1, 2, 3, 4, 11, 12, 13, 21, 111, 122].map(ordinal),"
-        "[0, 0.00001, 0.0005, 0.41237, 0.99999, 1].map(percent), [1.234, -0.5, 0, null].map(signed)]))"
+        "[0, 0.00001, 0.0005, 0.41237, 0.99999, 1].map(percent), [1.234, -0.5, -0.004, null].map(signed)]))"
     )
     (tmp_path / "figures.js").write_text(script)
     told = subprocess.run(
@@ -155,4 +155,4 @@ def test_figures_are_written_as_they_are_read(tmp_path: Path) -> None:
     places, shares, effects = json.loads(told)
     assert places == ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "111th", "122nd"]
     assert shares == ["0.0%", "<0.1%", "0.1%", "41.2%", ">99.9%", "100.0%"]
-    assert effects == ["+1.23", "−0.50", "+0.00", "–"]
+    assert effects == ["+1.23", "−0.50", "0.00", "–"]

@@ -160,7 +160,7 @@ def test_exploring_a_user_shows_ranks_and_reasons(
     assert f"item={wanted.item_id}" in browser.run("location.hash")
     why = models[0].explain(example.history, wanted.item_id, example.candidates)
     shown = [re.sub(", (for|against) it$", "", own).replace("−", "-") for own in texts(browser, ".effects .figure")]
-    assert shown == [f"{reason.effect:+.2f}" for reason in why.reasons]
+    assert shown == [re.sub(r"^[+-]0\.00$", "0.00", f"{reason.effect:+.2f}") for reason in why.reasons]
     assert browser.run("document.querySelector('#status').textContent").startswith(wanted.title)
 
     browser.run("document.querySelectorAll('.ranking button.row')[2].focus()")

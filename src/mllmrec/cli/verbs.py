@@ -28,6 +28,8 @@ from mllmrec.storage.workspace import Workspace
 FLAT = Parameter(name="*", negative_iterable=())
 STAGE_FLAGS = Parameter(name="*", negative_iterable=(), consume_multiple=True)
 """As FLAT, and a flag of several values takes all words up to the next flag: `--on A B`, `--names A B`."""
+DEMO_TAGS = ("grpo", "sft-captions", "sft")
+"""The demo's checkpoints that `demo --serve` serves."""
 
 app = App(
     name="mllmrec",
@@ -150,7 +152,15 @@ def demo(*, settings: Annotated[DemoSettings | None, FLAT] = None) -> None:
     """Run the whole pipeline on a small made-up world, in a few minutes on a laptop."""
     from mllmrec.demo.stage import run_demo
 
-    finish(run_demo(settings or DemoSettings()))
+    chosen = settings or DemoSettings()
+    if not chosen.serve:
+        finish(run_demo(chosen))
+        return
+    from mllmrec.serving.commands import require_libraries, run_serve
+
+    require_libraries()
+    finish(run_demo(chosen))
+    run_serve(ServeSettings(root=str(chosen.folder), dataset="demo", tag=DEMO_TAGS, port=0))
 
 
 @app.command

@@ -60,7 +60,7 @@ def run_demo(settings: DemoSettings) -> Summary:
     """
     from mllmrec.demo.posters import write_posters
 
-    workspace, recipe = Workspace(Path(settings.root).expanduser() / settings.out), demo_recipe(settings)
+    workspace, recipe = Workspace(settings.folder), demo_recipe(settings)
     world, raw, dataset = world_of(settings), workspace.root / "raw", recipe.shared["dataset"]
     refuse_other_world(world, raw / "world.json", replacing=settings.overwrite)
     write_world(world, raw)

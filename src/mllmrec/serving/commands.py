@@ -45,11 +45,16 @@ def run_recommend(settings: RecommendSettings) -> Summary | None:
 
 def run_serve(settings: ServeSettings) -> None:
     """Serve until a signal comes. Raises SettingsError where the libraries aren't installed."""
-    if missing := [name for name in SERVING if importlib.util.find_spec(name) is None]:
-        raise SettingsError(f"`mllmrec serve` needs {', '.join(missing)}. Install it with: {install_command('serve')}")
+    require_libraries()
     from mllmrec.serving.server import serve
 
     serve(settings)
+
+
+def require_libraries() -> None:
+    """Raise SettingsError where the libraries of the extra `serve` aren't installed."""
+    if missing := [name for name in SERVING if importlib.util.find_spec(name) is None]:
+        raise SettingsError(f"`mllmrec serve` needs {', '.join(missing)}. Install it with: {install_command('serve')}")
 
 
 def _by_whom(recommender: Recommender, settings: RecommendSettings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from mllmrec.settings.base import StageSettings, knob
@@ -41,9 +42,17 @@ class DemoSettings(StageSettings):
     )
     seed: int = knob(42, "Seed of the made-up world, and of all that is drawn in it.")
     lanes: int = knob(2, "Stages at a time, each on one core.", ge=1, operational=True)
+    serve: bool = knob(
+        False, "Then serve its models, with a page to look at them (extra serve), until Ctrl-C.", operational=True
+    )
     title_share: float | None = knob(
         None, "Share of the choices that follow places, which titles tell; none: the world's own.", ge=0, lt=1
     )
     poster_share: float | None = knob(None, "Share that follows tints, which posters alone tell.", ge=0, lt=1)
     order_share: float | None = knob(None, "Share that follows the kind of the last choice.", ge=0, lt=1)
     popular_share: float | None = knob(None, "Share that follows what many choose.", ge=0, lt=1)
+
+    @property
+    def folder(self) -> Path:
+        """The demo's workspace."""
+        return Path(self.root).expanduser() / self.out

@@ -57,8 +57,11 @@ export function strip(items, label) {
 export const percent = (share) =>
   share > 0 && share < 0.0005 ? "<0.1%" : share < 1 && share > 0.9995 ? ">99.9%" : `${(share * 100).toFixed(1)}%`;
 
-export const signed = (value) =>
-  value === null || value === undefined ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
+export function signed(value) {
+  if (value === null || value === undefined) return "–";
+  const size = Math.abs(value).toFixed(2);
+  return Number(size) ? `${value < 0 ? "−" : "+"}${size}` : size;
+}
 
 export const seconds = (value) => (value < 10 ? `${value.toFixed(2)} s` : `${value.toFixed(0)} s`);
 

@@ -8,13 +8,13 @@ export const heldOut = () => el("span.held", {}, el("span", { "aria-hidden": "tr
 
 /**
  * An ordered list. With `choose`, rows are buttons and one of them, `chosen`, is pressed; with `act`, each row ends in
- * a button made by it.
+ * a button made by it. Bars of a list to choose from are as long as their share of the whole, others as of the first.
  */
 export function ranking(items, { label, target = null, chosen = null, choose = null, act = null }) {
-  const top = Math.max(...items.map((item) => item.probability), 0.01);
+  const whole = choose ? 1 : items[0].probability || 1;
   const list = el(
     "ol.ranking",
-    { "aria-label": label },
+    { "aria-label": label, "data-bars": choose ? "absolute" : "relative" },
     items.map((item, row) => {
       const held = item.item_id === target;
       const inside = [
@@ -24,7 +24,7 @@ export function ranking(items, { label, target = null, chosen = null, choose = n
           "span.what",
           {},
           el("span.title", {}, item.title, held && " ", held && heldOut()),
-          el("span.bar", { "aria-hidden": "true", vars: { share: item.probability / Math.max(top, 0.5) } }, el("i")),
+          el("span.bar", { "aria-hidden": "true", vars: { share: item.probability / whole } }, el("i")),
         ),
         el("span.share", {}, percent(item.probability)),
       ];
