@@ -126,6 +126,29 @@ def test_every_custom_property_is_set_somewhere() -> None:
     assert set(re.findall(r"var\(--([\w-]+)", styles)) <= known
 
 
+def test_light_and_dark_have_enough_contrast() -> None:
+    light, dark = re.findall(r":root \{(.*?)\}", (STATIC / "page.css").read_text(), re.S)
+    papers = []
+    for scheme in (light, dark):
+        luminance = {name: luminance_of(code) for name, code in re.findall(r"--([\w-]+): #(\w{6});", scheme)}
+        papers.append(luminance["paper"])
+        for ink, ground in (
+            *((ink, ground) for ink in ("ink", "muted", "accent") for ground in ("paper", "raised", "accent-soft")),
+            ("on-accent", "accent"),
+        ):
+            high, low = sorted((luminance[ink], luminance[ground]), reverse=True)
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, ground)
+    assert papers[0] > 0.9
+    assert papers[1] < 0.05
+
+
+def luminance_of(code: str) -> float:
+    """The relative luminance of a colour by WCAG 2, from six hexadecimal digits."""
+    shares = [int(code[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [own / 12.92 if own <= 0.04045 else ((own + 0.055) / 1.055) ** 2.4 for own in shares]
+    return sum(weight * own for weight, own in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
 def test_the_wheel_holds_every_file() -> None:
     settings = tomllib.loads((PROJECT / "pyproject.toml").read_text())
     patterns = settings["tool"]["setuptools"]["package-data"]["mllmrec"]

@@ -179,6 +179,7 @@ def test_a_user_is_found_by_typing(browser: Browser, address: str, example: Rank
     press(browser, "ArrowDown")
     assert browser.run("document.activeElement.getAttribute('aria-activedescendant')")
     press(browser, "Escape")
+    time.sleep(0.4)  # Longer than the field waits before it searches.
     assert browser.run("document.querySelector('[role=combobox]').getAttribute('aria-expanded')") == "false"
     press(browser, "Enter")
     browser.wait(f"location.hash.includes('user={example.user_id}')")

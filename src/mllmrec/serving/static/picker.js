@@ -33,6 +33,7 @@ export function userPicker(take, label = "User") {
     else field.removeAttribute("aria-activedescendant");
   };
   const close = () => {
+    later.cancel();
     controller?.abort();
     list.hidden = true;
     field.setAttribute("aria-expanded", "false");
