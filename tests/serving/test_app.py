@@ -6,7 +6,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,15 @@ from mllmrec.storage.workspace import IMAGE_SUFFIXES, Workspace, read_jsonl, wri
 
 LISTS = f"test_uni9_w{WINDOW}_s42"
 PNG = b"\x89PNG\r\n\x1a\n and then nothing of a picture"
+
+
+def eventually(ask: Callable[[], Any]) -> Any:
+    """What `ask` gives once it isn't None."""
+    for _ in range(600):
+        if (found := ask()) is not None:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("nothing came")
 
 
 def loaded(root: Any, tag: str = "grpo") -> Recommender:
@@ -311,6 +320,9 @@ def test_runs_curves_and_the_report_are_shown(trained_copy: Workspace) -> None:
         assert {name: facts[name] for name in facts if name != "more"} in shown["runs"]
         assert "grpo" in shown["curves"]
         (results / "report.html").write_text("<p>Report</p>")
+        audit = eventually(lambda: client.get("/v1/run").json()["audit"])
+        assert audit["passed"] is True
+        assert "0 leaks" in audit["headline"]
         assert client.get("/v1/run").json()["report"] is True
         report = client.get("/report")
         assert report.text == "<p>Report</p>"

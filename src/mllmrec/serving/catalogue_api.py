@@ -71,9 +71,9 @@ def catalogue_router(service: Service) -> APIRouter:
             "candidates": [] if frozen is None else frozen.candidates,
         }
 
-    @router.get("/v1/run", summary="Figures of all RUNs, and the curves of trainings", response_model=RunAnswer)
+    @router.get("/v1/run", summary="Figures of RUNs, curves, and the audit", response_model=RunAnswer)
     def run() -> dict[str, Any]:
-        return service.view.results()
+        return service.view.results(service.audit)
 
     _add_files(router, service)
     return router

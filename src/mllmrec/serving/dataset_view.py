@@ -9,12 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mllmrec.data.auditing.stage import run as audit
 from mllmrec.data.candidates.drawing import read_candidates
 from mllmrec.data.candidates.protocols import ListsName
 from mllmrec.data.item_files import image_names, read_captions
 from mllmrec.records import RankingExample
 from mllmrec.serving.items import ItemNames
 from mllmrec.serving.recommender import Recommender
+from mllmrec.settings.data import AuditSettings
 from mllmrec.storage.workspace import DatasetFiles, Workspace, read_json, read_jsonl
 
 
@@ -72,8 +74,19 @@ class DatasetView:
         path = self.files.images / self.images[item_id] if item_id in self.images else None
         return path if path is not None and path.is_file() else None
 
-    def results(self) -> dict[str, Any]:
-        """The figures of all RUNs of the dataset, and the curves of its trainings."""
+    def audited(self, window: int) -> dict[str, Any]:
+        """What the audit of the dataset's files found: a headline, whether it passed, and what is wrong or doubtful."""
+        settings = AuditSettings(dataset=self.files.name, root=str(self.files.workspace.root), min_inter=window)
+        summary = audit(settings, self.files.workspace)
+        findings: Any = summary.facts["findings"]
+        return {
+            "headline": summary.headline,
+            "passed": summary.passed,
+            "findings": [finding for finding in findings if finding["verdict"] not in ("ok", "not checked")],
+        }
+
+    def results(self, audited: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The figures of all RUNs of the dataset, the curves of its trainings, and the audit once it is done."""
         rows = []
         for path in sorted(self.files.results.glob("*/*/metrics.json")):
             facts = read_json(path)
@@ -85,7 +98,7 @@ class DatasetView:
                 "dataset": self.files.name,
                 "report": self.report is not None,
                 "runs": rows,
-                "audit": None,
+                "audit": audited,
                 "curves": {path.parent.name: list(read_jsonl(path)) for path in logs},
             }
         )

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, Literal, TypeVar
 
@@ -49,6 +50,7 @@ class Service:
         self.state: State = "loading"
         self.reason = f"Loading {', '.join(settings.tag)} of {settings.dataset}."
         self.models: Mapping[str, Recommender] = {}
+        self.audit: dict[str, Any] | None = None
         self._view: DatasetView | None = None
         self._load = load
         self._pool = ThreadPoolExecutor(settings.max_waiting, thread_name_prefix="question")
@@ -149,6 +151,8 @@ class Service:
         self.models, self._view = models, view
         self.reason, self.state = "Ready.", "ready"
         remark(f"{', '.join(models)} of {self.settings.dataset}: ready.")
+        with suppress(MllmrecError):
+            self.audit = view.audited(next(iter(models.values())).window)
 
 
 def _counted(

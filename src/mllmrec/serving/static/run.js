@@ -23,7 +23,7 @@ export function run(root, models) {
       ladder(name, found.runs.filter((own) => own.candidates === name), metric, served),
     );
     const none = empty("Nothing was measured yet", "mllmrec evaluate and mllmrec baselines put their figures here.");
-    return [...(tables.length ? tables : [none]), training(found.curves ?? {})].filter(Boolean);
+    return [...(tables.length ? tables : [none]), training(found.curves ?? {}), audit(found.audit)].filter(Boolean);
   };
   return {
     update({ metric }) {
@@ -126,5 +126,22 @@ function lines(rows) {
       rows.filter((row) => typeof row[name] === "number").map((row) => [row.step, row[name]]),
       name,
     ),
+  );
+}
+
+/** What the audit of the files found. */
+function audit(found) {
+  if (!found) return null;
+  return el(
+    "section",
+    { "aria-label": "Audit" },
+    el("div.section-head", {}, el("h2", {}, "Audit of the files")),
+    el("p", {}, found.headline),
+    found.findings.length > 0 &&
+      el(
+        "ul.findings",
+        {},
+        found.findings.map((own) => el("li", {}, el("b", {}, `${own.verdict}: `), `${own.check}, ${own.where}. ${own.found}`)),
+      ),
   );
 }
