@@ -318,7 +318,11 @@ def test_runs_curves_and_the_report_are_shown(trained_copy: Workspace) -> None:
         shown = client.get("/v1/run").json()
         assert shown["report"] is False
         assert {name: facts[name] for name in facts if name != "more"} in shown["runs"]
-        assert "grpo" in shown["curves"]
+        steps = shown["curves"]["grpo"]
+        with (trained_copy.checkpoint(DATASET, "grpo") / "training.jsonl").open("a") as log:
+            log.write('{"step": 9, "loss": NaN}\n{"step": 1')
+        assert client.get("/v1/run").json()["curves"]["grpo"] == [*steps, {"step": 9, "loss": None}]
+        assert steps
         (results / "report.html").write_text("<p>Report</p>")
         audit = eventually(lambda: client.get("/v1/run").json()["audit"])
         assert audit["passed"] is True

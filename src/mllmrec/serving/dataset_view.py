@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from mllmrec.data.auditing.stage import run as audit
 from mllmrec.data.candidates.drawing import read_candidates
 from mllmrec.data.candidates.protocols import ListsName
 from mllmrec.data.item_files import image_names, read_captions
+from mllmrec.errors import DataError
 from mllmrec.records import RankingExample
 from mllmrec.serving.items import ItemNames
 from mllmrec.serving.recommender import Recommender
@@ -99,7 +101,7 @@ class DatasetView:
                 "report": self.report is not None,
                 "runs": rows,
                 "audit": audited,
-                "curves": {path.parent.name: list(read_jsonl(path)) for path in logs},
+                "curves": {path.parent.name: _steps(path) for path in logs},
             }
         )
         return shown
@@ -122,6 +124,15 @@ def finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: finite(own) for key, own in value.items()}
     return [finite(own) for own in value] if isinstance(value, (list, tuple)) else value
+
+
+def _steps(path: Path) -> list[dict[str, Any]]:
+    """The rows of a training's log, up to one that can't be read: a training may be writing it."""
+    rows: list[dict[str, Any]] = []
+    with suppress(DataError):
+        for row in read_jsonl(path):
+            rows += [row]
+    return rows
 
 
 def _frozen_lists(files: DatasetFiles, window: int) -> dict[str, RankingExample]:

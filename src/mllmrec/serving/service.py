@@ -26,6 +26,7 @@ from mllmrec.serving.scoring import ABANDONED, SharedScoring
 from mllmrec.settings.serving import ServeSettings
 
 Answer = TypeVar("Answer")
+Score = Callable[[Sequence[Question]], list[Scores]]
 State = Literal["loading", "ready", "failed"]
 RETRY_SECONDS = 1
 LEFT = 499
@@ -54,6 +55,7 @@ class Service:
         self._view: DatasetView | None = None
         self._load = load
         self._pool = ThreadPoolExecutor(settings.max_waiting, thread_name_prefix="question")
+        self._readers: list[ThreadPoolExecutor] = []
         self._in_flight, self._lock = 0, threading.Lock()
 
     def start(self) -> threading.Thread:
@@ -64,7 +66,8 @@ class Service:
 
     def close(self) -> None:
         """Wait for what was begun, and begin nothing more."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._pool, *self._readers):
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def recommender(self, model: str | None = None) -> Recommender:
         """The model of a name, the first one without; 404 for a name that isn't served, 503 before models are ready."""
@@ -147,24 +150,25 @@ class Service:
             return
         for name, model in models.items():
             most = model.score.most if self.settings.batching else 1
-            model.score = SharedScoring(_counted(model.score.score, self.metrics, name), most)
+            model.score = SharedScoring(self._read_by_one(model.score.score, name), most)
         self.models, self._view = models, view
         self.reason, self.state = "Ready.", "ready"
         remark(f"{', '.join(models)} of {self.settings.dataset}: ready.")
         with suppress(MllmrecError):
             self.audit = view.audited(next(iter(models.values())).window)
 
+    def _read_by_one(self, score: Score, model: str) -> Score:
+        """Scoring by one thread that does nothing else, counted; memory that each thread keeps for itself adds up."""
+        reader = ThreadPoolExecutor(1, thread_name_prefix=f"model-{model}")
+        self._readers.append(reader)
 
-def _counted(
-    score: Callable[[Sequence[Question]], list[Scores]], metrics: Metrics, model: str
-) -> Callable[[Sequence[Question]], list[Scores]]:
-    def counted(questions: Sequence[Question]) -> list[Scores]:
-        found = score(questions)
-        metrics.passes.labels(model).observe(len(questions))
-        metrics.tokens.labels(model).inc(sum(scores.tokens for scores in found))
-        return found
+        def read(questions: Sequence[Question]) -> list[Scores]:
+            found = reader.submit(score, questions).result()
+            self.metrics.passes.labels(model).observe(len(questions))
+            self.metrics.tokens.labels(model).inc(sum(scores.tokens for scores in found))
+            return found
 
-    return counted
+        return read
 
 
 async def _left(request: Request) -> None:
