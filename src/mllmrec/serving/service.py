@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
+from copy import copy
 from typing import Any, Literal, TypeVar
 
 from fastapi import HTTPException, Request
@@ -148,7 +149,8 @@ class Service:
             self.reason, self.state = f"The models couldn't be loaded. {reason}", "failed"
             remark(f"{self.reason} Stop the server with Ctrl-C, mend this, and start it again.")
             return
-        for name, model in models.items():
+        for name, given in models.items():
+            model = models[name] = copy(given)
             most = model.score.most if self.settings.batching else 1
             model.score = SharedScoring(self._read_by_one(model.score.score, name), most)
         self.models, self._view = models, view
