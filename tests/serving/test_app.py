@@ -249,6 +249,14 @@ def test_markup_stays_text(client: TestClient, recommender: Recommender) -> None
     assert own == own | {"title": title, "image": None, "caption": None, "raw_id": "mine"}
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
+def test_a_body_that_is_not_sent_as_json_is_told_so(client: TestClient, kind: str) -> None:
+    headers = {"Content-Type": kind} if kind else {}
+    for path, body in (("/v1/rank", {"history": [], "candidates": ["1"]}), ("/rerank", {"query": "1"})):
+        answer = client.post(path, content=json.dumps(body), headers=headers)
+        assert "with the header Content-Type: application/json" in refusal(answer, 422)
+
+
 def test_every_answer_bears_the_headers_of_safety(client: TestClient) -> None:
     for path in ("/healthz", "/nowhere", "/v1/items/gone", "/v1/models"):
         headers = client.get(path, headers={"Origin": "https://elsewhere.example"}).headers

@@ -115,6 +115,57 @@ def test_lists_that_make_no_sense_are_refused(recommender: Recommender, candidat
         recommender.rank([], [first if name == "FIRST" else name for name in candidates])
 
 
+def test_values_that_would_be_misread_are_refused(recommender: Recommender) -> None:
+    first, second = recommender.names.pool[:2]
+    for ask in (
+        lambda: recommender.rank(first, [second]),
+        lambda: recommender.rank([], second),
+        lambda: recommender.recommend([first], exclude=second),
+    ):
+        with pytest.raises(DataError, match="in place of a list of items"):
+            ask()
+    with pytest.raises(DataError, match=r"101 names no item\. Expected an id or a title as text"):
+        recommender.rank([101], [first])  # type: ignore[list-item]
+    for ask in (
+        lambda: recommender.rank([first], [second], top_k=0),
+        lambda: recommender.recommend([first], top_k=-1),
+        lambda: recommender.recommend([first], retrieve=-1),
+    ):
+        with pytest.raises(SettingsError, match="expected 1 or more"):
+            ask()
+
+
+def test_a_history_is_never_cut_for_texts_of_the_callers_own(
+    trained: Workspace, recommender: Recommender, examples: list[RankingExample], capsys: pytest.CaptureFixture[str]
+) -> None:
+    example, long = examples[0], Item(item_id="mine", title="a thing that nobody has met, " * 1000)
+    for history, candidates in (((*example.history[1:], long), example.candidates), (example.history, [long])):
+        with pytest.raises(DataError, match="doesn't hold the whole history beside such long titles as that of mine"):
+            recommender.rank(history, candidates)
+    options: dict[str, Any] = {"device": "cpu", "retriever": "markov", "max_prompt_tokens": 64}
+    narrow = Recommender.load(trained.root, DATASET, "grpo", **options)
+    capsys.readouterr()
+    for _ in range(2):
+        narrow.rank(example.history, example.candidates[:2])
+    assert capsys.readouterr().err.count("their oldest items are left out") == 1
+
+
+def test_the_window_of_a_trained_model_cannot_be_contradicted(trained: Workspace) -> None:
+    with pytest.raises(SettingsError, match=f"window is {WINDOW + 1}, and grpo was trained with {WINDOW}"):
+        Recommender.load(trained.root, DATASET, "grpo", device="cpu", min_inter=WINDOW + 1)
+
+
+def test_raw_ids_name_items_and_users(trained_copy: Workspace, examples: list[RankingExample]) -> None:
+    example, files = examples[0], trained_copy.dataset(DATASET)
+    item = example.candidates[0]
+    files.raw_ids.write_text(f'kind,raw,id\nuser,who/7,{example.user_id}\nitem,"a, b/1",{item}\n')
+    renamed = Recommender.load(trained_copy.root, DATASET, "grpo", device="cpu", retriever="markov")
+    [found] = renamed.rank(example.history, ["a, b/1"])
+    assert (found.item_id, found.raw_id) == (item, "a, b/1")
+    assert renamed.history_of("who/7") == renamed.history_of(example.user_id)
+    assert renamed.met_by("who/7") == renamed.met_by(example.user_id) != frozenset()
+
+
 def test_an_item_of_ones_own_is_ranked_beside_the_catalogue(
     recommender: Recommender, examples: list[RankingExample]
 ) -> None:
@@ -237,6 +288,14 @@ def test_the_command_line_is_a_thin_skin(
     ids = ",".join(item.item_id for item in expected)
     assert run_cli([*words, "--history", ",".join(history), "--candidates", ids]) == 0
     assert expected[0].title in capsys.readouterr().out
+    only = [*words, "--history", history[0], "--candidates", expected[0].item_id, "--explain", "1", "--json"]
+    assert run_cli(only) == 0
+    [why] = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["explanations"]
+    assert why["log_odds"] is None
+    assert why["reasons"][0]["effect"] is None
+    titles = f'{history[0]}, "Nothing, or anything"'
+    assert run_cli([*words, "--history", titles, "--candidates", ids]) == 2
+    assert "No item has the id or title 'Nothing, or anything'" in " ".join(capsys.readouterr().err.split())
     assert run_cli([*words, "--user", user, "--history", history[0]]) == 2
     assert "either --user or --history" in capsys.readouterr().err
 

@@ -111,8 +111,12 @@ async def _refused(_: Request, error: Exception) -> Response:
     return problem(error.status_code, str(error.detail), error.headers)
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    kind = request.headers.get("content-type", "")
+    if request.method == "POST" and "json" not in kind.lower():
+        given = f"it came as {kind!r}" if kind else "none was given"
+        return problem(422, f"The body has to be JSON, with the header Content-Type: application/json; {given}.")
     clauses = [f"{'.'.join(map(str, own['loc']))}: {own['msg']}" for own in error.errors()]
     return problem(422, f"The request isn't what was expected: {'; '.join(clauses)[:2000]}.")
 

@@ -11,6 +11,7 @@ from typing import Any
 from mllmrec.errors import SettingsError, install_command
 from mllmrec.records import Summary, Table
 from mllmrec.serving.answers import Explanation, RankedItem
+from mllmrec.serving.dataset_view import finite
 from mllmrec.serving.recommender import Recommender
 from mllmrec.settings.serving import RecommendSettings, ServeSettings
 
@@ -34,7 +35,7 @@ def run_recommend(settings: RecommendSettings) -> Summary | None:
     among = settings.candidates or tuple(recommender.retrieved(history, settings.retrieve)) if settings.explain else ()
     why = [recommender.explain(history, item.item_id, among) for item in found[: settings.explain]]
     if settings.json_:
-        print(json.dumps(_plain(recommender, history, found, why), ensure_ascii=False, indent=2))
+        print(json.dumps(finite(_plain(recommender, history, found, why)), ensure_ascii=False, indent=2))
         return None
     titles = "; ".join(recommender.names.catalogue.title(item) for item in history[-(recommender.window - 1) :])
     return Summary(

@@ -30,7 +30,9 @@ class ItemNames:
         return item_id in self._ids
 
     def resolve(self, items: Iterable[Named]) -> list[str]:
-        """The ids of items; raises DataError for a name that stands for none or for several."""
+        """The ids of items; raises DataError for a name that stands for none or for several, and for other values."""
+        if isinstance(items, (str, Item)):
+            raise DataError(f"{items!r} was given in place of a list of items. Expected a list, such as ['12', '7'].")
         return [item.item_id if isinstance(item, Item) else self._id_of(item) for item in items]
 
     def raw(self, item_id: str) -> str:
@@ -90,7 +92,9 @@ class ItemNames:
             return [self._by_raw_id[name]]
         return list(self._by_title.get(" ".join(name.casefold().split()), []))
 
-    def _id_of(self, name: str) -> str:
+    def _id_of(self, name: object) -> str:
+        if not isinstance(name, str):
+            raise DataError(f"{name!r} names no item. Expected an id or a title as text, such as '12', or an Item.")
         found = self.called(name)
         if len(found) == 1:
             return found[0]

@@ -21,13 +21,15 @@ from typing import Literal, TypedDict, Unpack
 
 from mllmrec.data.raw_ids import RawIds
 from mllmrec.data.sequences import Interactions, Line, by_user
-from mllmrec.errors import DataError
+from mllmrec.errors import DataError, SettingsError
 from mllmrec.evaluation.baselines.families import Fitting
 from mllmrec.evaluation.ranking.chunks import scoring_task
 from mllmrec.evaluation.ranking.models import ModelChoice, choose_model, open_ranker
+from mllmrec.evaluation.ranking.stage import window_of
 from mllmrec.evaluation.ranking.thoughts import rank_after_thoughts
 from mllmrec.models.ranker import Ranker
 from mllmrec.models.suitability import within_context
+from mllmrec.progress import note
 from mllmrec.records import RankingExample, example_id
 from mllmrec.serving.answers import Explanation, Question, RankedItem, Reason, Scores, log_odds, shares
 from mllmrec.serving.blends import ServedBlend
@@ -82,8 +84,11 @@ class Recommender:
         self.settings, self.ranker, self.choice = settings, ranker, choice
         self.interactions, self.window = interactions, window
         files = Workspace(settings.root).dataset(settings.dataset)
-        self.names = ItemNames(interactions.catalogue, RawIds.read(files.raw_ids), interactions.pool("test"))
+        raw_ids = RawIds.read(files.raw_ids)
+        self.names = ItemNames(interactions.catalogue, raw_ids, interactions.pool("test"))
+        self._user_ids = {raw: user for user, raw in raw_ids.users.items()}
         self.score = SharedScoring(self._score, TOGETHER)
+        self._told_of_cuts = False
         self._trained_budget = ranker.encoder.renderer.max_prompt_tokens
         self._fitting = Fitting(
             workspace=files.workspace,
@@ -110,7 +115,7 @@ class Recommender:
         choice = choose_model(settings, workspace)
         if choice.trained is None:
             settings = within_context(settings, choice.base)
-        window = settings.min_inter if choice.trained is None else choice.trained.window
+        window = window_of(settings, choice)
         interactions = Interactions.load(workspace, settings.dataset)
         ranker = open_ranker(settings, workspace, choice, interactions.catalogue, window)
         _ = ranker.scorer  # A model that can't be scored exactly is refused here.
@@ -137,6 +142,7 @@ class Recommender:
         Raises DataError for an id or title that isn't in the catalogue, naming the nearest titles, and for a candidate
         that is given twice.
         """
+        _check_counts(top_k=top_k)
         question = Question(history=history, candidates=candidates)
         return self.ranked(question, self.score([question])[0].log_probabilities)[:top_k]
 
@@ -147,6 +153,7 @@ class Recommender:
 
         Where a blend was made with this model, `probability` is a candidate's share by the blend.
         """
+        _check_counts(top_k=top_k, retrieve=retrieve)
         candidates = self.retrieved(history, retrieve, exclude)
         if not candidates:
             return []
@@ -163,7 +170,8 @@ class Recommender:
         """What leaving out each item of the history does to the log-odds of `item` among `candidates`.
 
         All are ranked anew for each item left out. Without `candidates` they are the item and the best of the
-        retriever. Raises DataError as `rank` does, and where the item isn't among the candidates.
+        retriever. The only candidate has infinite log-odds whatever the history, and effects that are NaN. Raises
+        DataError as `rank` does, and where the item isn't among the candidates.
         """
         [wanted] = self.names.resolve([item])
         if not candidates:
@@ -211,9 +219,10 @@ class Recommender:
     def history_of(self, user: str) -> tuple[str, ...]:
         """What a user chose before the held-out test item, or all where there is none, oldest first.
 
-        Of several lines the longest counts. Raises DataError for a user that the dataset doesn't know.
+        `user` is an id or a raw id. Of several lines the longest counts. Raises DataError for a user that the dataset
+        doesn't know.
         """
-        lines = self._users.get(user)
+        lines = self._users.get(self.user_id(user))
         if lines is None:
             raise DataError(
                 f"{self.settings.dataset} has no user {user!r}. Expected one of {len(self._users):,}, such as "
@@ -222,6 +231,10 @@ class Recommender:
         tested = [line.items[:-1] for line in lines if line in self._tested]
         return max(tested or [line.items for line in lines], key=len)
 
+    def user_id(self, name: str) -> str:
+        """The id of a user who may be named by the raw id; the name itself where the dataset knows neither."""
+        return name if name in self._users else self._user_ids.get(name, name)
+
     @property
     def users(self) -> list[str]:
         """All users of the dataset, in the order of its files."""
@@ -229,7 +242,7 @@ class Recommender:
 
     def met_by(self, user: str) -> frozenset[str]:
         """All items that a user is known to have met, but for held-out test items."""
-        lines = self._users.get(user, ())
+        lines = self._users.get(self.user_id(user), ())
         return frozenset(item for line in lines for item in (line.items[:-1] if line in self._tested else line.items))
 
     @cached_property
@@ -266,19 +279,30 @@ class Recommender:
         """The tokens of a prompt: as trained, or as much for each line of a longer list as in training.
 
         The second where the first doesn't hold the whole history; `evaluate` would cut that, or refuse the list. A
-        budget that was asked for stays.
+        budget that was asked for stays. A history that is cut all the same is told, once; raises DataError where texts
+        of the caller's own are the reason.
         """
-        renderer = ranker.encoder.renderer
-        renderer.max_prompt_tokens = self._trained_budget
-        if "max_prompt_tokens" in self.settings.model_fields_set:
-            return self._trained_budget
-        renderer.budget.clear()
-        with suppress(DataError):
-            ranker.encoder.prompt_ids(example)
-            if not renderer.budget["history_shortened"]:
-                return self._trained_budget
         lines = self.window - 1 + self.choice.trained_candidates
-        return self._trained_budget * max(lines, self.window - 1 + len(example.candidates)) // lines
+        raised = self._trained_budget * max(lines, self.window - 1 + len(example.candidates)) // lines
+        asked = "max_prompt_tokens" in self.settings.model_fields_set
+        budgets = (self._trained_budget,) if asked else (self._trained_budget, raised)
+        for budget in budgets:
+            if _holds(ranker, example, budget):
+                return budget
+        budget = budgets[-1]
+        own = [item for item in (*example.history, *example.candidates) if item not in self.names]
+        if own:
+            raise DataError(
+                f"A prompt of {budget} tokens doesn't hold the whole history beside such long titles as that of "
+                f"{own[0]}. Give shorter ones, or fewer items."
+            )
+        if not self._told_of_cuts:
+            self._told_of_cuts = True
+            note(
+                f"Prompts of {budget} tokens don't hold the whole history of some questions: their oldest items are "
+                "left out, as in `evaluate`. A larger --max-prompt-tokens holds more."
+            )
+        return budget
 
     def _read_within(self, ranker: Ranker, examples: Sequence[RankingExample]) -> list[Scores]:
         if self.settings.thoughts:
@@ -325,3 +349,21 @@ class Recommender:
         return RankingExample(
             example_id=key, user_id="", history=history, candidates=candidates, target_id="", split="test"
         )
+
+
+def _holds(ranker: Ranker, example: RankingExample, budget: int) -> bool:
+    """Whether a prompt of so many tokens holds the whole history."""
+    renderer = ranker.encoder.renderer
+    renderer.max_prompt_tokens = budget
+    renderer.budget.clear()
+    with suppress(DataError):
+        ranker.encoder.prompt_ids(example)
+        return not renderer.budget["history_shortened"]
+    return False
+
+
+def _check_counts(**counts: int | None) -> None:
+    """Raise SettingsError for a number of items below 1."""
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise SettingsError(f"{name} = {count}: expected 1 or more.")

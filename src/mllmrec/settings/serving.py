@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
-from typing import ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from mllmrec.settings.base import DatasetSettings, Names, knob, validated
 from mllmrec.settings.data import RETRIEVERS
 from mllmrec.settings.evaluation import ModelSettings, ReadingSettings, ThoughtSettings
 from mllmrec.settings.texts import VariableName
+
+
+def split_titles(value: Any) -> Any:
+    """Ids and titles between commas; one that holds a comma stands in double quotes.
+
+    >>> split_titles('12, "Good, the Bad and the Ugly, The"')
+    ('12', 'Good, the Bad and the Ugly, The')
+    """
+    if isinstance(value, (str, int)):
+        value = [value]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(entry, (str, int)) for entry in value):
+        return value
+    rows = csv.reader([" ".join(str(entry).splitlines()) for entry in value], skipinitialspace=True)
+    return tuple(name.strip() for row in rows for name in row if name.strip())
+
+
+Titles = Annotated[tuple[str, ...], BeforeValidator(split_titles)]
 
 
 class RetrieverSettings(DatasetSettings):
@@ -32,8 +50,8 @@ class RetrieverSettings(DatasetSettings):
     def _known(cls, name: str) -> str:
         if name not in ("auto", *RETRIEVERS):
             close = difflib.get_close_matches(name, RETRIEVERS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"expected auto, {', '.join(RETRIEVERS)}"
-            raise ValueError(f"retriever: there is no retriever {name!r}; {hint}")
+            hint = f"did you mean {close[0]}" if close else f"expected auto, {', '.join(RETRIEVERS)}"
+            raise ValueError(f"there is no retriever {name!r}; {hint}")
         return name
 
 
@@ -47,8 +65,10 @@ class RecommendSettings(RecommenderSettings):
     verb: ClassVar[str] = "recommend"
 
     user: str = knob("", "A user of the dataset, in place of --history; the held-out test item is left aside.")
-    history: Names = knob((), "What was chosen, oldest first: ids or whole titles, separated by commas.")
-    candidates: Names = knob((), "Rank these alone, ids or whole titles; none: the best that the retriever finds.")
+    history: Titles = knob(
+        (), "What was chosen, oldest first: ids or whole titles between commas; one with a comma in double quotes."
+    )
+    candidates: Titles = knob((), "Rank these alone, ids or whole titles; none: the best that the retriever finds.")
     top_k: int = knob(10, "Items to show, best first.", ge=1)
     retrieve: int = knob(100, "Candidates that the retriever finds.", ge=1)
     explain: int = knob(0, "Tell of the N best what leaving out each item of the history does to them.", ge=0)

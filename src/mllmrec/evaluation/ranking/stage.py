@@ -35,6 +35,7 @@ from mllmrec.models.suitability import within_context
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.evaluation import EvaluateSettings, ModelRunSettings
+from mllmrec.settings.serving import RecommenderSettings
 from mllmrec.storage.manifests import hash_files
 from mllmrec.storage.record_log import open_log
 from mllmrec.storage.workspace import Workspace
@@ -92,7 +93,7 @@ def run_inputs(
     return files | {"template": TEMPLATE_VERSION} | template_hash(settings.chat_template) | choice.hashes()
 
 
-def window_of(settings: ModelRunSettings, choice: ModelChoice) -> int:
+def window_of(settings: ModelRunSettings | RecommenderSettings, choice: ModelChoice) -> int:
     """The items in a window: as the model was trained, else as asked for. Raises SettingsError where these differ."""
     if choice.trained is None:
         return settings.min_inter
