@@ -60,5 +60,7 @@ def test_every_package_of_the_extra_for_developers_is_pinned() -> None:
     assert listed is not None
     names = [name.lower() for name in re.findall(r'"([A-Za-z0-9-]+)', listed[1])]
     assert "pytest-xdist" in names
-    pinned = {line.split("==")[0].lower() for line in (ROOT / "requirements.lock").read_text().splitlines()}
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "requirements.lock").read_text().splitlines()
+    }
     assert {*names} <= pinned

@@ -29,7 +29,7 @@ def chat() -> Chat:
 def thinker_of(model: Any, chat: Chat, fault: str | None = None) -> HuggingFaceThinker:
     scorer = HuggingFaceScorer(model)
     if fault is not None:
-        scorer.cache_fault = lambda: fault  # type: ignore[method-assign]
+        scorer.cache_fault = lambda _prompt: fault  # type: ignore[method-assign]
     return HuggingFaceThinker(scorer, chat, MarkedDecoder(chat.tokenizer).decode)
 
 

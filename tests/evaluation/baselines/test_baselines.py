@@ -148,10 +148,8 @@ def test_other_cut_offs_are_told_without_ranking_again(sequences: Workspace, mon
     rankings = (folder / "rankings.jsonl").read_bytes()
     monkeypatch.setattr(baselines_stage, "_rank", None)
     summary = baselines_stage.run(settings_of(sequences, names="markov", top_k="1,2"), sequences)
-    assert summary.tables[0].columns == (
-        "run",
-        *(f"{name}/foreign-test_uni3_w3_s42" for name in ("HR@1", "HR@2", "NDCG@2", "MRR")),
-    )
+    wanted = {f"{name}/foreign-test_uni3_w3_s42" for name in ("HR@1", "HR@2", "NDCG@2", "HR@3", "NDCG@3", "MRR")}
+    assert wanted <= {*summary.tables[0].columns}, "those of the first call stay"
     assert (folder / "rankings.jsonl").read_bytes() == rankings
     assert read_run(folder).facts["fit_lines"] == 3
 
