@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from chat_families import byte_tokenizer
-from small_models import WIDE, naive_scores, random_model
+from small_models import SIZES, WIDE, naive_scores, random_model
 
 from mllmrec.errors import BackendError
 from mllmrec.models.base import Request, ScoringTask
@@ -179,6 +179,26 @@ def test_a_cache_that_forgets_beyond_the_window_is_not_used() -> None:
         assert scores == pytest.approx(naive_scores(model, task.prompt_T, task.answers_C), abs=1e-3)
     with pytest.raises(BackendError, match=r"cache layout otherwise than each alone .* with a prompt of 37 tokens"):
         dict(HuggingFaceScorer(model, layout="cache").score(tasks))
+
+
+def test_attention_to_chosen_tokens_is_refused_where_the_choice_depends_on_what_follows() -> None:
+    """Of a long prompt DeepSeek-V3.2 reads the tokens that an index chooses, here among many equal ones."""
+    sizes = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "first_k_dense_replace": 1}
+    index = {"index_topk": 16, "index_n_heads": 4, "index_head_dim": 16, "num_key_value_heads": 4}
+    more = {"num_hidden_layers": 4, "n_group": 1, "topk_group": 1, "initializer_range": WIDE}
+    config = transformers.DeepseekV32Config(**(SIZES | sizes | experts | index | more))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.DeepseekV32ForCausalLM(config).eval()
+    answers = [[20, 22, 21, END], [20, 22, 23, END], [9, 8, END]]
+    short, long = (
+        ScoringTask(prompt_T=[(7 * place) % 50 + 5 for place in range(length)], answers_C=answers) for length in (9, 60)
+    )
+    [scores] = scored(model, [short])
+    assert scores == pytest.approx(naive_scores(model, short.prompt_T, answers), abs=1e-3)
+    with pytest.raises(BackendError, match=r"apart layout otherwise than each alone .* with a prompt of 60 tokens"):
+        scored(model, [short, long])
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ tries in forward passes, which give the same numbers but for rounding:
   sliding windows, however long the prompt, and with recurrent or convolutional layers.
 * `apart`: each answer in a row with a prompt of its own. Slow; for models that can't go on from a cache.
 
-A probe compares a layout with plain forward passes before it is used, and the first long prompts the cache. The
-vocabulary projection runs at the nodes that something follows, the log-softmax in float32.
+Probes compare a layout with plain forward passes before it is used, and so does each prompt that is longer than those
+before: how far a model's layers see shows in long prompts alone. The vocabulary projection runs at the nodes that
+something follows, the log-softmax in float32.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ PROBES = (
 )
 EXACT, ROUNDED = (1e-3, 1e-3), (0.25, 0.02)
 """Differences of a probe that are due to rounding, in nats and relative: in float32, and in shorter number formats."""
+LONG_ROUNDED = (1.0, 0.05)
+"""The same of a long prompt in a shorter number format, whose layers round more often."""
 FAILURES = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, AssertionError)
 """What a model raises that can't take its input as a layout hands it over."""
 
@@ -74,7 +77,7 @@ class HuggingFaceScorer:
         self._name = type(causal_lm(model)).__name__
         self._costs = Costs.of(model)
         self._faults: dict[Layout, str] = {}
-        self._verified_length = 0
+        self._verified: dict[Layout, int] = {}
         if reason := unshareable(model):
             self._faults["tree"] = f"{self._name} {reason}"
         self.logit_map, expected = self._read_plainly()
@@ -107,7 +110,7 @@ class HuggingFaceScorer:
     def cache_fault(self, prompt_T: Tokens) -> str:
         """In what reading on from a prompt's cache differs from plain forward passes, in words; empty if in nothing."""
         [row] = make_rows([ScoringTask(prompt_T=prompt_T, answers_C=PROBES[0].answers_C)])
-        return self._fault("cache") or self._verify_cache([row])
+        return self._fault("cache") or self._fault_of_longest("cache", [row])
 
     def logits(self, hidden_RT: torch.Tensor) -> torch.Tensor:
         """The logits (..., V) of last hidden states (..., width), float32, temperature left aside."""
@@ -132,32 +135,34 @@ class HuggingFaceScorer:
         """The rows of each layout. A row's depends on itself alone, whatever stands beside it."""
         self.verify_lengths(rows)
         layouts = [self._layout_of(row, allowed) for row in rows]
-        if self._verify_cache([row for row, own in zip(rows, layouts, strict=True) if own == "cache"]):
+        while any(self._fault_of_longest(layout, _of(layout, rows, layouts)) for layout in LAYOUTS):
             layouts = [self._layout_of(row, allowed) for row in rows]
         for layout in LAYOUTS:
-            if chosen := [row for row, own in zip(rows, layouts, strict=True) if own == layout]:
+            if chosen := _of(layout, rows, layouts):
                 yield layout, chosen
 
-    def _verify_cache(self, rows: Sequence[Row]) -> str:
-        """In what the cache layout differs from plain forward passes, on an answer of the longest row beside a probe.
+    def _fault_of_longest(self, layout: Layout, rows: Sequence[Row]) -> str:
+        """In what a layout differs from plain forward passes, on an answer of the longest row beside a short probe.
 
-        Probes are short, and how far a model's layers see, padding included, shows in long prompts alone. No length is
-        verified twice. Raises UnscorableError where that layout was asked for.
+        No length is compared twice. The layout isn't used again where it differs. Raises UnscorableError where it was
+        asked for.
         """
         row = max(rows, key=_length, default=None)
-        if row is None or _length(row) <= self._verified_length:
+        if row is None or _length(row) <= self._verified.get(layout, 0):
             return ""
-        self._verified_length = _length(row)
+        self._verified[layout] = _length(row)
         answer = [row.trie.targets[edge] for edge in row.trie.paths[0]]
         # Beside it one that begins otherwise: what answers share is read with the prompt.
         other = next(own for own in PROBES[0].answers_C if own[0] != answer[0])
         tasks = [ScoringTask(prompt_T=row.prompt_T, answers_C=[answer, other]), PROBES[0]]
+        alone = [ScoringTask(prompt_T=task.prompt_T, answers_C=[own]) for task in tasks for own in task.answers_C]
         with evaluating(self.model), torch.autocast(self.model.device.type, enabled=False):
-            expected = torch.cat([_one_by_one(self.model, task)[2] for task in tasks])
-            found = torch.cat(self._score(self.model, make_rows(tasks), "cache", 1.0))
-        if fault := self._told("cache", found, expected, f"in a batch with a prompt of {len(row.prompt_T)} tokens"):
-            self._faults["cache"] = fault
-            if self.layout == "cache":
+            expected = torch.cat([_one_by_one(self.model, task)[2] for task in alone])
+            found = torch.cat(self._score(self.model, make_rows(tasks), layout, 1.0))
+        where = f"in a batch with a prompt of {len(row.prompt_T)} tokens"
+        if fault := self._difference(layout, found, expected, LONG_ROUNDED, where):
+            self._faults[layout] = fault
+            if self.layout == layout:
                 raise self._unsuited()
         return fault
 
@@ -221,10 +226,10 @@ class HuggingFaceScorer:
         if layout not in self._faults:
             expected = self._read_plainly()[1] if expected is None else expected
             with evaluating(self.model), torch.autocast(self.model.device.type, enabled=False):
-                self._faults[layout] = self._difference(layout, expected)
+                self._faults[layout] = self._fault_of_probes(layout, expected)
         return self._faults[layout]
 
-    def _difference(self, layout: Layout, expected: Sequence[torch.Tensor]) -> str:
+    def _fault_of_probes(self, layout: Layout, expected: Sequence[torch.Tensor]) -> str:
         try:
             scores = [*self._score(self.model, make_rows(PROBES[:1]), layout, 1.0)]
             scores += self._score(self.model, make_rows(PROBES), layout, 1.0)
@@ -233,18 +238,29 @@ class HuggingFaceScorer:
         except FAILURES as error:
             return f"{self._name} can't read candidates by the {layout} layout ({' '.join(str(error).split())})"
         pairs = zip(scores, [expected[0], *expected], strict=True)
-        return next(filter(None, (self._told(layout, found, wanted, "on a probe") for found, wanted in pairs)), "")
+        differences = (self._difference(layout, found, wanted, ROUNDED, "on a probe") for found, wanted in pairs)
+        return next(filter(None, differences), "")
 
-    def _told(self, layout: Layout, found: torch.Tensor, expected: torch.Tensor, where: str) -> str:
-        """The difference of two scores of the same answers in words; empty where it is due to rounding."""
+    def _difference(
+        self, layout: Layout, found: torch.Tensor, expected: torch.Tensor, rounded: tuple[float, float], where: str
+    ) -> str:
+        """The difference of two scores of the same answers in words; empty where it is due to rounding.
+
+        `rounded` is what a shorter number format than float32 may make of it, in nats and relative.
+        """
         is_rounded = self.model.dtype != torch.float32 or getattr(causal_lm(self.model), "is_quantized", False)
-        atol, rtol = ROUNDED if is_rounded else EXACT
+        atol, rtol = rounded if is_rounded else EXACT
         if torch.allclose(found, expected, atol=atol, rtol=rtol):
             return ""
         return (
             f"{self._name} scores candidates by the {layout} layout otherwise than each alone (by up to "
             f"{(found - expected).abs().max():.2g} nats {where})"
         )
+
+
+def _of(layout: Layout, rows: Sequence[Row], layouts: Sequence[Layout]) -> list[Row]:
+    """The rows that a layout reads."""
+    return [row for row, own in zip(rows, layouts, strict=True) if own == layout]
 
 
 def _length(row: Row) -> int:
