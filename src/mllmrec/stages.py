@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from mllmrec.errors import ArtifactError
 from mllmrec.progress import note
@@ -37,6 +37,8 @@ Run = Callable[[Any, Workspace], Summary]
 Products = frozenset[str]
 ProductsOf = Callable[[Any], Products]
 """From the settings of a stage to the names of what it reads, or of what it makes."""
+
+Settings = TypeVar("Settings", bound=StageSettings)
 
 WRITER_PIXELS = 262_144
 POSTER_PIXELS = 72 * 108
@@ -77,7 +79,7 @@ def entry_point(verb: str) -> Run:
     return lambda settings, workspace: run(with_window_of_dataset(settings, workspace), workspace)
 
 
-def with_window_of_dataset(settings: StageSettings, workspace: Workspace) -> StageSettings:
+def with_window_of_dataset(settings: Settings, workspace: Workspace) -> Settings:
     """The settings with the --min-inter that the dataset was prepared with, where none was given.
 
     Another one that was given counts, and a note says so. Files that `prepare` didn't make tell nothing.

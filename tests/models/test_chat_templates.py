@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from chat_families import FAMILIES, THINKS, byte_tokenizer, family_tokenizer
-from small_models import DATASET, WINDOW, grpo_settings, random_model, sft_settings
+from small_models import DATASET, WINDOW, grpo_settings, random_model, sft_settings, trainer_parts
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils import chat_template_utils
 
 from mllmrec.data.prompts import TEMPLATE_VERSION, PromptFormat
-from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, BackendError, SettingsError
 from mllmrec.evaluation.ranking import stage as evaluate
 from mllmrec.models import chat as chat_module
-from mllmrec.models.chat import Chat, Encoder
+from mllmrec.models.chat import Chat
 from mllmrec.models.chat_templates import PLAIN, read_template
 from mllmrec.models.huggingface import HuggingFaceGenerator, LoadedModel, load
 from mllmrec.settings.evaluation import EvaluateSettings
@@ -28,9 +28,7 @@ from mllmrec.settings.training import MergeSettings, SftSettings
 from mllmrec.storage.manifests import Manifest, write_manifest
 from mllmrec.storage.workspace import Workspace
 from mllmrec.training import merge, sft
-from mllmrec.training.datasets import training_examples
 from mllmrec.training.grpo import stage as grpo
-from mllmrec.training.setup import TrainerParts
 
 DATED = (
     "{{- '<|im_start|>system\nToday is ' + strftime_now('%d %b %Y') + '.<|im_end|>\n' }}{%- for m in messages %}"
@@ -266,22 +264,9 @@ def test_a_base_model_keeps_the_template_that_it_was_trained_with(
 
 def test_sft_on_a_base_model_begins_each_text_once(toy_copy: Workspace) -> None:
     name = base_model(toy_copy)
-    loaded = load(toy_copy, name, device="cpu")
-    encoder = Encoder.make(loaded.chat, Interactions.load(toy_copy, DATASET).catalogue, {}, 2048)
     settings = sft_settings(toy_copy, backbone=name, limit=8, batch=2)
-    examples = training_examples(settings, toy_copy, Interactions.load(toy_copy, DATASET), WINDOW)
-    lora = sft.lora_of(settings, loaded.names[0])
-    trainer = sft.make_trainer(
-        TrainerParts(
-            settings=settings,
-            folder=toy_copy.root / "out",
-            loaded=loaded,
-            encoder=encoder,
-            examples=examples,
-            steps=1,
-            lora=lora,
-        )
-    )
+    parts = trainer_parts(toy_copy, settings, name, partial(sft.lora_of, settings))
+    trainer, loaded = sft.make_trainer(parts), parts.loaded
     batch = next(iter(trainer.get_train_dataloader()))
     bos, eos = loaded.tokenizer.bos_token_id, loaded.tokenizer.eos_token_id
     for row, seen in zip(batch["input_ids"], batch["attention_mask"].bool(), strict=True):
@@ -363,31 +348,17 @@ def test_a_checkpoint_of_the_version_before_is_asked_as_it_was_trained(toy_copy:
 def test_training_scoring_and_generation_end_an_answer_with_the_same_token(toy_copy: Workspace) -> None:
     special = ("<start_of_turn>", "<end_of_turn>")
     with_template(toy_copy, "turns", TURNS_THAT_END, special)
-    loaded = load(toy_copy, "turns", device="cpu")
+    settings = sft_settings(toy_copy, backbone="turns", limit=8, batch=2)
+    parts = trainer_parts(toy_copy, settings, "turns", partial(sft.lora_of, settings))
+    loaded = parts.loaded
     end = loaded.tokenizer.convert_tokens_to_ids("<end_of_turn>")
     assert end != loaded.tokenizer.eos_token_id
-    interactions = Interactions.load(toy_copy, DATASET)
-    encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, 2048)
-    settings = sft_settings(toy_copy, backbone="turns", limit=8, batch=2)
-    examples = training_examples(settings, toy_copy, interactions, WINDOW)
-
-    lora = sft.lora_of(settings, loaded.names[0])
-    trainer = sft.make_trainer(
-        TrainerParts(
-            settings=settings,
-            folder=toy_copy.root / "out",
-            loaded=loaded,
-            encoder=encoder,
-            examples=examples,
-            steps=1,
-            lora=lora,
-        )
-    )
+    trainer = sft.make_trainer(parts)
     batch = next(iter(trainer.get_train_dataloader()))
     labels = [row[row != -100].tolist() for row in batch["labels"]]
     assert [row[-1] for row in labels] == [end, end]
     assert all(row.count(end) == 1 and loaded.tokenizer.eos_token_id not in row for row in labels)
-    task = encoder.scoring_task(examples.example(0, 0))
+    task = parts.encoder.scoring_task(parts.examples.example(0, 0))
     assert {answer[-1] for answer in task.answers_C} == {end}
     assert end in loaded.model.generation_config.eos_token_id
 

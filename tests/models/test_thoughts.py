@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chat_families import FAMILIES, family_tokenizer
-from small_models import DATASET, WINDOW, sft_settings
+from small_models import DATASET, WINDOW, sft_settings, trainer_parts
 
 from mllmrec.data.prompts import parse
 from mllmrec.data.sequences import Catalogue, Interactions, Item
@@ -18,7 +20,6 @@ from mllmrec.records import RankingExample
 from mllmrec.storage.workspace import Workspace
 from mllmrec.training import sft
 from mllmrec.training.datasets import TrainingExamples, training_examples
-from mllmrec.training.setup import TrainerParts
 
 TRACE = "Step 1: warm films.\nStep 2: a drama."
 OWN = {
@@ -78,8 +79,6 @@ def made(toy: Workspace) -> tuple[Encoder, TrainingExamples]:
 
 
 def with_traces(examples: TrainingExamples, count: int) -> TrainingExamples:
-    from dataclasses import replace
-
     chosen = [examples.questions[index].example_id for _, index in list(examples.rows(1))[:count]]
     return replace(examples, hints=dict.fromkeys(chosen, TRACE))
 
@@ -87,18 +86,8 @@ def with_traces(examples: TrainingExamples, count: int) -> TrainingExamples:
 def batch_of(toy: Workspace, made: tuple[Encoder, TrainingExamples], folder: Path, **knobs: Any) -> Any:
     encoder, examples = made
     settings = sft_settings(toy, batch=4, **knobs)
-    fresh = load(toy, "tiny", device="cpu")
-    trainer = sft.make_trainer(
-        TrainerParts(
-            settings=settings,
-            folder=folder,
-            loaded=fresh,
-            encoder=encoder,
-            examples=examples,
-            steps=1,
-            lora=sft.lora_of(settings, fresh.names[0]),
-        )
-    )
+    parts = trainer_parts(toy, settings, "tiny", partial(sft.lora_of, settings))
+    trainer = sft.make_trainer(replace(parts, folder=folder, encoder=encoder, examples=examples))
     return next(iter(trainer.get_train_dataloader()))
 
 

@@ -278,6 +278,7 @@ def test_a_key_is_asked_for_where_one_is_set(recommender: Recommender, examples:
         refusal(client.get("/metrics"), 401)
         refusal(client.get("/images/1"), 401)
         assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+        assert client.head("/healthz").status_code == client.head("/readyz").status_code == 200
         right = {"Authorization": "Bearer s3cret"}
         assert client.post("/v1/rank", json=question(examples[0]), headers=right).status_code == 200
 
@@ -314,6 +315,18 @@ def test_images_are_found_by_items_alone(trained_copy: Workspace, recommender: R
 
 def test_every_image_that_a_dataset_may_have_is_served_as_one() -> None:
     assert set(TYPES) == set(IMAGE_SUFFIXES)
+
+
+def test_items_and_users_are_found_by_their_raw_ids(trained_copy: Workspace) -> None:
+    files = trained_copy.dataset(DATASET)
+    example = read_candidates(files.candidates("test", "uni9", WINDOW, 42))[0]
+    files.raw_ids.write_text(f"kind,raw,id\nuser,who:7,{example.user_id}\nitem,b:1,{example.history[0]}\n")
+    with serving([loaded(trained_copy.root)]) as client:
+        item = client.get("/v1/items/b:1").json()
+        assert (item["item_id"], item["raw_id"]) == (example.history[0], "b:1")
+        user = client.get("/v1/users/who:7").json()
+        assert user["user_id"] == example.user_id
+        assert [own["item_id"] for own in user["history"]] == [*example.history]
 
 
 def test_runs_curves_and_the_report_are_shown(trained_copy: Workspace) -> None:

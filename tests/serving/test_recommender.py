@@ -29,16 +29,6 @@ from mllmrec.storage.workspace import Workspace, read_jsonl
 LISTS = f"test_uni9_w{WINDOW}_s42"
 
 
-@pytest.fixture(scope="module")
-def recommender(trained: Workspace) -> Recommender:
-    return Recommender.load(trained.root, DATASET, "grpo", device="cpu", retriever="markov")
-
-
-@pytest.fixture(scope="module")
-def examples(trained: Workspace) -> list[RankingExample]:
-    return read_candidates(trained.dataset(DATASET).candidates("test", "uni9", WINDOW, 42))
-
-
 def test_ranks_are_those_of_evaluate(
     trained_copy: Workspace, recommender: Recommender, examples: list[RankingExample]
 ) -> None:
@@ -315,7 +305,7 @@ def test_those_that_wait_are_scored_together() -> None:
         early = pool.submit(shared, [1])
         assert first_is_in.wait(30)
         late = [pool.submit(shared, [number, number]) for number in range(2, 7)]
-        while len(shared._line) < 5:
+        while shared.waiting < 5:
             threading.Event().wait(0.005)
         go_on.set()
         assert early.result() == [2]
@@ -346,7 +336,7 @@ def test_an_error_is_that_of_the_question_alone_and_who_left_is_not_answered() -
         pool.submit(shared, [1])
         assert first_is_in.wait(30)
         good, bad, gone = pool.submit(shared, [2]), pool.submit(shared, [13]), pool.submit(abandon, 3)
-        while len(shared._line) < 3:
+        while shared.waiting < 3:
             threading.Event().wait(0.005)
         left.set()
         go_on.set()
@@ -356,6 +346,22 @@ def test_an_error_is_that_of_the_question_alone_and_who_left_is_not_answered() -
         with pytest.raises(AbandonedError):
             gone.result()
     assert 3 not in seen
+
+
+def test_a_backbone_is_asked_about_windows_as_the_dataset_was_prepared(trained: Workspace) -> None:
+    """`toy` was prepared with windows of five, and the backbone was never trained on windows."""
+    assert Recommender.load(trained.root, DATASET, backbone="tiny", device="cpu").window == WINDOW != 10
+
+
+def test_a_longer_list_gets_as_much_room_for_each_line_as_in_training(
+    trained: Workspace, recommender: Recommender, examples: list[RankingExample]
+) -> None:
+    """`grpo` was trained on lists of five; the format says so, and a merged model hands it on."""
+    assert recommender.choice.trained is not None
+    assert recommender.choice.trained.candidates == 5
+    merged = Recommender.load(trained.root, DATASET, sft_tag="sft-merged", device="cpu")
+    assert merged.choice.trained is not None
+    assert merged.choice.trained.candidates == 5
 
 
 def test_a_workspace_that_is_only_read_serves(trained: Workspace, recommender: Recommender) -> None:

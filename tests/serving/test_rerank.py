@@ -16,10 +16,9 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from small_models import DATASET, WINDOW
+from small_models import DATASET
 
 from mllmrec import Item, Recommender
-from mllmrec.data.candidates.drawing import read_candidates
 from mllmrec.data.raw_ids import RawIds
 from mllmrec.data.sequences import Catalogue
 from mllmrec.records import RankingExample
@@ -27,19 +26,8 @@ from mllmrec.serving.app import make_app
 from mllmrec.serving.items import ItemNames
 from mllmrec.serving.rerank_api import read
 from mllmrec.settings.serving import ServeSettings
-from mllmrec.storage.workspace import Workspace
 
 Json = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def recommender(trained: Workspace) -> Recommender:
-    return Recommender.load(trained.root, DATASET, "grpo", device="cpu", retriever="markov")
-
-
-@pytest.fixture(scope="module")
-def examples(trained: Workspace) -> list[RankingExample]:
-    return read_candidates(trained.dataset(DATASET).candidates("test", "uni9", WINDOW, 42))
 
 
 @pytest.fixture(scope="module")

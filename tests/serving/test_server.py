@@ -21,11 +21,10 @@ from typing import Any
 import httpx2
 import pytest
 import uvicorn
-from small_models import DATASET, WINDOW
+from small_models import DATASET
 
 from mllmrec import Recommender
 from mllmrec.cli.main import main
-from mllmrec.data.candidates.drawing import read_candidates
 from mllmrec.records import RankingExample
 from mllmrec.serving.answers import Question, Scores
 from mllmrec.serving.app import make_app
@@ -35,16 +34,6 @@ from mllmrec.settings.serving import ServeSettings
 from mllmrec.storage.workspace import Workspace
 
 PATIENCE = 120
-
-
-@pytest.fixture(scope="module")
-def recommender(trained: Workspace) -> Recommender:
-    return Recommender.load(trained.root, DATASET, "grpo", device="cpu", retriever="markov")
-
-
-@pytest.fixture(scope="module")
-def examples(trained: Workspace) -> list[RankingExample]:
-    return read_candidates(trained.dataset(DATASET).candidates("test", "uni9", WINDOW, 42))
 
 
 class HeldModel:

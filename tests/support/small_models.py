@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,37 @@ def grpo_settings(workspace: Workspace, **knobs: Any) -> GrpoSettings:
 
 ON_FULL = {"backbone": f"checkpoints/{DATASET}/full", "lr": 1e-2, "windows": "all", "limit": 160}
 """Knobs of the adapters `sft`: with fewer windows they would rank no better than what they are trained on."""
+
+
+def trainer_parts(
+    workspace: Workspace, settings: Any, base: str | Path, lora: Callable[[str], Any], *, steps: int = 1
+) -> Any:
+    """The TrainerParts of a run from a model folder, with titles alone; `lora` is asked with the folder's name."""
+    from mllmrec.data.sequences import Interactions
+    from mllmrec.models.chat import Encoder
+    from mllmrec.models.huggingface import load
+    from mllmrec.training.datasets import training_examples
+    from mllmrec.training.setup import TrainerParts
+
+    interactions = Interactions.load(workspace, DATASET)
+    loaded = load(workspace, base, device="cpu")
+    return TrainerParts(
+        settings=settings,
+        folder=workspace.root / "out",
+        loaded=loaded,
+        encoder=Encoder.make(loaded.chat, interactions.catalogue, {}, 2048),
+        examples=training_examples(settings, workspace, interactions, WINDOW),
+        steps=steps,
+        lora=lora(loaded.names[0]),
+    )
+
+
+def grpo_lora(settings: GrpoSettings, source: str) -> Any:
+    """The adapters that GRPO puts on a model."""
+    from mllmrec.training.grpo.stage import LORA_ALPHA
+    from mllmrec.training.lora_targets import lora_for
+
+    return lora_for(source, rank=settings.rank, alpha=LORA_ALPHA, dropout=0.0)
 
 
 def train_all(workspace: Workspace) -> None:

@@ -17,7 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_models import DATASET, ON_FULL, WINDOW, grpo_settings, sft_settings, shorten_validation, weights_of
+from small_models import (
+    DATASET,
+    ON_FULL,
+    WINDOW,
+    grpo_settings,
+    sft_settings,
+    shorten_validation,
+    trainer_parts,
+    weights_of,
+)
 
 from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, BackendError, SettingsError
@@ -34,8 +43,8 @@ from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.workspace import Workspace, read_json, read_jsonl, sha256, write_json, write_text
 from mllmrec.training import compact, sft
 from mllmrec.training.callbacks import LogCallback, LossValidation, Validation, ValidationCallback, append_log
-from mllmrec.training.datasets import training_examples, validation_examples
-from mllmrec.training.setup import TrainerParts, as_trained
+from mllmrec.training.datasets import validation_examples
+from mllmrec.training.setup import as_trained
 
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -88,22 +97,8 @@ def test_adapters_move_and_the_base_does_not(trained: Workspace) -> None:
 
 def test_the_base_in_memory_does_not_move_either(toy_copy: Workspace) -> None:
     settings = sft_settings(toy_copy)
-    interactions = Interactions.load(toy_copy, DATASET)
-    loaded = load(toy_copy, "tiny", device="cpu")
-    encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, 2048)
-    examples = training_examples(settings, toy_copy, interactions, WINDOW)
-    lora = sft.lora_of(settings, loaded.names[0])
-    trainer = sft.make_trainer(
-        TrainerParts(
-            settings=settings,
-            folder=toy_copy.root / "out",
-            loaded=loaded,
-            encoder=encoder,
-            examples=examples,
-            steps=3,
-            lora=lora,
-        )
-    )
+    parts = trainer_parts(toy_copy, settings, "tiny", lambda name: sft.lora_of(settings, name), steps=3)
+    trainer = sft.make_trainer(parts)
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     trainer.train()
     moved = {name for name, weight in trainer.model.named_parameters() if not torch.equal(before[name], weight)}

@@ -35,6 +35,8 @@ TODAY = "2024-07-26"
 version; it is the date that Llama 3's own template falls back to."""
 CAPTION_WORDS = (50, 25, 12, 6, 3, 0)
 SHORTEST_HINT = 8
+TRAINED_CANDIDATES = 10
+"""The candidates of a training prompt where nothing else was asked for."""
 QUESTION = "Which candidate comes next? Answer with one line of the list: [ITEM_<id>] <title>"
 LIST_QUESTION = "Which candidates come next? Answer with the {k} best, best first, one a line: [ITEM_<id>] <title>"
 _MARKUP = re.compile(r"<([^<>]+)>")
@@ -258,7 +260,8 @@ def shorter_hints(hint: str | None) -> Iterator[str | None]:
 class PromptFormat:
     """What decides how a prompt looks; `hint_share` and `thought_share` are recorded and concern training alone.
 
-    They are the shares of training examples that had a trace in their prompt, and before their answer.
+    They are the shares of training examples that had a trace in their prompt, and before their answer. `candidates` is
+    how many a training prompt listed; in manifests of earlier versions, which don't say, the usual number.
 
     `chat_template` is the text of the template that was put in place of the model's own, or of none; empty for a model
     that was asked in its own.
@@ -271,6 +274,7 @@ class PromptFormat:
     hint_share: float = 0.0
     chat_template: str = ""
     thought_share: float = 0.0
+    candidates: int = TRAINED_CANDIDATES
 
     def to_details(self) -> dict[str, Any]:
         """The entry of a checkpoint's manifest."""

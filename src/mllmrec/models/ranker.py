@@ -9,7 +9,6 @@ An engine is a way to run a model. A new one is a module with an `Engine` in it 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -84,12 +83,6 @@ class Ranker:
     batch_tokens: int
     layout: Layout | Literal["auto"] = "auto"
     advice: str = "Choose another model."
-
-    def writing(self, encoder: Encoder) -> Ranker:
-        """The same opened model with another encoder; what was made of it is shared."""
-        other = copy(self)
-        object.__setattr__(other, "encoder", encoder)
-        return other
 
     @cached_property
     def scorer(self) -> CandidateScorer:

@@ -80,10 +80,12 @@ def make_app(settings: ServeSettings, load: Load | None = None, *, key: str = ""
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", summary="Does the process live?", tags=["state"])
     def health() -> dict[str, str]:
         return {"status": "alive"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", summary="Are the models loaded?", tags=["state"], responses={503: {"description": "Not yet"}})
     def ready() -> Response:
         if service.state == "ready":

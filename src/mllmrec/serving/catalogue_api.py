@@ -44,9 +44,10 @@ def catalogue_router(service: Service) -> APIRouter:
 
     @router.get("/v1/items/{item_id}", summary="One item", response_model=DescribedItem)
     def item(item_id: str) -> dict[str, Any]:
-        if item_id not in service.view.names:
+        found = service.view.names.id_of(item_id)
+        if found is None:
             raise HTTPException(404, f"There is no item {item_id!r}. Look for it with /v1/items?query=.")
-        return service.view.described(item_id)
+        return service.view.described(found)
 
     @router.get("/v1/users", summary="Search the users", response_model=UsersAnswer)
     def users(query: Sought = "", limit: Limit = 20, offset: Offset = 0) -> dict[str, Any]:
@@ -60,7 +61,8 @@ def catalogue_router(service: Service) -> APIRouter:
 
     @router.get("/v1/users/{user_id}", summary="One user", response_model=UserAnswer)
     def user(user_id: str) -> dict[str, Any]:
-        view, frozen = service.view, service.view.lists.get(user_id)
+        view, user_id = service.view, service.recommender().user_id(user_id)
+        frozen = view.lists.get(user_id)
         if frozen is None and user_id not in view.known_users:
             raise HTTPException(404, f"There is no user {user_id!r}. Look for one with /v1/users?query=.")
         history = service.recommender().history_of(user_id) if frozen is None else frozen.history

@@ -38,9 +38,13 @@ def run_recommend(settings: RecommendSettings) -> Summary | None:
         print(json.dumps(finite(_plain(recommender, history, found, why)), ensure_ascii=False, indent=2))
         return None
     titles = "; ".join(recommender.names.catalogue.title(item) for item in history[-(recommender.window - 1) :])
+    reasons = [_reasons(own, recommender.name) for own in why]
     return Summary(
         headline=f"{recommender.name} would go on with {found[0].title}." if found else "Nothing is left to recommend.",
-        tables=(_table(found, f"After {titles}", _by_whom(recommender, settings)), *map(_reasons, why)),
+        tables=(
+            _table(found, f"After {titles}", _by_whom(recommender, settings)),
+            *reasons,
+        ),
     )
 
 
@@ -74,10 +78,10 @@ def _table(found: Sequence[RankedItem], title: str, note: str) -> Table:
     return Table(title=title, columns=("title", "id", "share", "log-probability"), rows=rows, note=note)
 
 
-def _reasons(why: Explanation) -> Table:
+def _reasons(why: Explanation, model: str) -> Table:
     rows = tuple((reason.title, f"{reason.effect:+.2f}") for reason in why.reasons)
     return Table(
-        title=f"Why {why.title} ({why.probability:.1%} of {len(why.candidates)})",
+        title=f"Why {why.title}, {why.probability:.1%} of {len(why.candidates)} by {model} alone",
         columns=("item of the history", "effect on its log-odds"),
         rows=rows,
         note="; ".join(f"thought: {thought}" for thought in why.thoughts),

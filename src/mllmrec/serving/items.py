@@ -35,6 +35,10 @@ class ItemNames:
             raise DataError(f"{items!r} was given in place of a list of items. Expected a list, such as ['12', '7'].")
         return [item.item_id if isinstance(item, Item) else self._id_of(item) for item in items]
 
+    def id_of(self, name: str) -> str | None:
+        """The id of an item that is named by id or raw id; None where there is none."""
+        return name if name in self._ids else self._by_raw_id.get(name)
+
     def raw(self, item_id: str) -> str:
         """The id that the raw files had."""
         return self._raw_ids.item(item_id)
@@ -86,10 +90,8 @@ class ItemNames:
 
     def called(self, name: str) -> list[str]:
         """The ids that a name stands for: that of an id or a raw id, else those of all items with this whole title."""
-        if name in self._ids:
-            return [name]
-        if name in self._by_raw_id:
-            return [self._by_raw_id[name]]
+        if (item_id := self.id_of(name)) is not None:
+            return [item_id]
         return list(self._by_title.get(" ".join(name.casefold().split()), []))
 
     def _id_of(self, name: object) -> str:

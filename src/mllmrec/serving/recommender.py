@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
+from mllmrec.data.prompts import TRAINED_CANDIDATES
 from mllmrec.data.raw_ids import RawIds
 from mllmrec.data.sequences import Interactions, Line, by_user
 from mllmrec.errors import DataError, SettingsError
@@ -27,6 +28,7 @@ from mllmrec.evaluation.ranking.chunks import scoring_task
 from mllmrec.evaluation.ranking.models import ModelChoice, choose_model, open_ranker
 from mllmrec.evaluation.ranking.stage import window_of
 from mllmrec.evaluation.ranking.thoughts import rank_after_thoughts
+from mllmrec.models.chat import Encoder
 from mllmrec.models.ranker import Ranker
 from mllmrec.models.suitability import within_context
 from mllmrec.progress import note
@@ -39,6 +41,7 @@ from mllmrec.serving.scoring import SharedScoring
 from mllmrec.settings.base import validated
 from mllmrec.settings.evaluation import EvaluateSettings
 from mllmrec.settings.serving import RecommenderSettings
+from mllmrec.stages import with_window_of_dataset
 from mllmrec.storage.workspace import Workspace
 
 TOGETHER = 64
@@ -88,7 +91,7 @@ class Recommender:
         self.names = ItemNames(interactions.catalogue, raw_ids, interactions.pool("test"))
         self._user_ids = {raw: user for user, raw in raw_ids.users.items()}
         self.score = SharedScoring(self._score, TOGETHER)
-        self._told_of_cuts = False
+        self._cut_noted = False
         self._trained_budget = ranker.encoder.renderer.max_prompt_tokens
         self._fitting = Fitting(
             workspace=files.workspace,
@@ -112,6 +115,7 @@ class Recommender:
     def open(cls, settings: RecommenderSettings) -> Recommender:
         """As `load`, from settings."""
         workspace = Workspace(settings.root)
+        settings = with_window_of_dataset(settings, workspace)
         choice = choose_model(settings, workspace)
         if choice.trained is None:
             settings = within_context(settings, choice.base)
@@ -256,38 +260,40 @@ class Recommender:
     def _score(self, questions: Sequence[Question]) -> list[Scores]:
         """Scores of questions, read together; those about items that the catalogue lacks by an encoder of their own."""
         examples = [self._example(question) for question in questions]
-        rankers = [self._ranker_for(question) for question in questions]
-        own = [row for row, ranker in enumerate(rankers) if ranker is self.ranker]
-        found = dict(zip(own, self._read(self.ranker, [examples[row] for row in own]), strict=True)) if own else {}
-        for row, ranker in enumerate(rankers):
+        encoders = [self._encoder_for(question) for question in questions]
+        shared = self.ranker.encoder
+        own = [row for row, encoder in enumerate(encoders) if encoder is shared]
+        found = dict(zip(own, self._read(shared, [examples[row] for row in own]), strict=True)) if own else {}
+        for row, encoder in enumerate(encoders):
             if row not in found:
-                [found[row]] = self._read(ranker, [examples[row]])
+                [found[row]] = self._read(encoder, [examples[row]])
         return [found[row] for row in range(len(questions))]
 
-    def _read(self, ranker: Ranker, examples: Sequence[RankingExample]) -> list[Scores]:
+    def _read(self, encoder: Encoder, examples: Sequence[RankingExample]) -> list[Scores]:
         """Scores of examples; those that need another budget are read apart from the others."""
-        budgets = [self._budget(ranker, example) for example in examples]
+        budgets = [self._budget(encoder, example) for example in examples]
         found: dict[int, Scores] = {}
         for budget in dict.fromkeys(budgets):
             rows = [row for row, own in enumerate(budgets) if own == budget]
-            ranker.encoder.renderer.max_prompt_tokens = budget
-            found |= zip(rows, self._read_within(ranker, [examples[row] for row in rows]), strict=True)
-        ranker.encoder.renderer.budget.clear()
+            encoder.renderer.max_prompt_tokens = budget
+            found |= zip(rows, self._read_within(encoder, [examples[row] for row in rows]), strict=True)
+        encoder.renderer.max_prompt_tokens = self._trained_budget
+        encoder.renderer.budget.clear()
         return [found[row] for row in range(len(examples))]
 
-    def _budget(self, ranker: Ranker, example: RankingExample) -> int:
+    def _budget(self, encoder: Encoder, example: RankingExample) -> int:
         """The tokens of a prompt: as trained, or as much for each line of a longer list as in training.
 
         The second where the first doesn't hold the whole history; `evaluate` would cut that, or refuse the list. A
         budget that was asked for stays. A history that is cut all the same is told, once; raises DataError where texts
         of the caller's own are the reason.
         """
-        lines = self.window - 1 + self.choice.trained_candidates
+        lines = self.window - 1 + (self.choice.trained.candidates if self.choice.trained else TRAINED_CANDIDATES)
         raised = self._trained_budget * max(lines, self.window - 1 + len(example.candidates)) // lines
         asked = "max_prompt_tokens" in self.settings.model_fields_set
         budgets = (self._trained_budget,) if asked else (self._trained_budget, raised)
         for budget in budgets:
-            if _holds(ranker, example, budget):
+            if _holds(encoder, example, budget):
                 return budget
         budget = budgets[-1]
         own = [item for item in (*example.history, *example.candidates) if item not in self.names]
@@ -296,18 +302,19 @@ class Recommender:
                 f"A prompt of {budget} tokens doesn't hold the whole history beside such long titles as that of "
                 f"{own[0]}. Give shorter ones, or fewer items."
             )
-        if not self._told_of_cuts:
-            self._told_of_cuts = True
+        if not self._cut_noted:
+            self._cut_noted = True
             note(
                 f"Prompts of {budget} tokens don't hold the whole history of some questions: their oldest items are "
                 "left out, as in `evaluate`. A larger --max-prompt-tokens holds more."
             )
         return budget
 
-    def _read_within(self, ranker: Ranker, examples: Sequence[RankingExample]) -> list[Scores]:
+    def _read_within(self, encoder: Encoder, examples: Sequence[RankingExample]) -> list[Scores]:
         if self.settings.thoughts:
             known = {name: getattr(self.settings, name) for name in THOUGHT_SETTINGS}
-            rows = rank_after_thoughts(EvaluateSettings(dataset=self.settings.dataset, **known), ranker, examples)
+            asked = EvaluateSettings(dataset=self.settings.dataset, **known)
+            rows = rank_after_thoughts(asked, self.ranker, examples, encoder)
             return [
                 Scores(
                     log_probabilities=tuple(row["scores"]),
@@ -316,8 +323,8 @@ class Recommender:
                 )
                 for row in rows
             ]
-        tasks = [scoring_task(example, ranker.encoder, self.settings.score) for example in examples]
-        scores = dict(ranker.scorer.score(tasks))
+        tasks = [scoring_task(example, encoder, self.settings.score) for example in examples]
+        scores = dict(self.ranker.scorer.score(tasks))
         return [
             Scores(
                 log_probabilities=tuple(scores[row]),
@@ -326,12 +333,12 @@ class Recommender:
             for row, task in enumerate(tasks)
         ]
 
-    def _ranker_for(self, question: Question) -> Ranker:
+    def _encoder_for(self, question: Question) -> Encoder:
         catalogue = self.names.including([*question.history, *question.candidates])
         if catalogue is self.names.catalogue:
-            return self.ranker
+            return self.ranker.encoder
         encoder = self.ranker.encoder
-        return self.ranker.writing(encoder.variant(catalogue, encoder.renderer.captions))
+        return encoder.variant(catalogue, encoder.renderer.captions)
 
     def _example(self, question: Question) -> RankingExample:
         """The question as the model reads it: the end of the history, as long as its window."""
@@ -351,13 +358,13 @@ class Recommender:
         )
 
 
-def _holds(ranker: Ranker, example: RankingExample, budget: int) -> bool:
+def _holds(encoder: Encoder, example: RankingExample, budget: int) -> bool:
     """Whether a prompt of so many tokens holds the whole history."""
-    renderer = ranker.encoder.renderer
+    renderer = encoder.renderer
     renderer.max_prompt_tokens = budget
     renderer.budget.clear()
     with suppress(DataError):
-        ranker.encoder.prompt_ids(example)
+        encoder.prompt_ids(example)
         return not renderer.budget["history_shortened"]
     return False
 

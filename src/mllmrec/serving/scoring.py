@@ -57,6 +57,11 @@ class SharedScoring(Generic[Question, Answer]):
         assert own.answers is not None, "what is done without an error has answers"
         return own.answers
 
+    @property
+    def waiting(self) -> int:
+        """How many callers stand in line, those not counted whose questions are read just now."""
+        return len(self._line)
+
     def _next_in_line(self) -> list[_Waiting[Question, Answer]]:
         chosen: list[_Waiting[Question, Answer]] = []
         count = 0

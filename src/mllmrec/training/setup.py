@@ -61,6 +61,7 @@ def asked_format(settings: TrainingSettings, workspace: Workspace) -> tuple[Prom
         max_prompt_tokens=settings.max_prompt_tokens,
         hint_share=0.0 if as_thought else share,
         thought_share=1.0 if thinks else share if as_thought else 0.0,
+        candidates=settings.num_neg + 1,
     )
     return chosen, captions
 

@@ -9,21 +9,27 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import get_peft_model
-from small_models import DATASET, WINDOW, grpo_settings, random_model, shorten_validation, weights_of
+from small_models import (
+    DATASET,
+    grpo_lora,
+    grpo_settings,
+    random_model,
+    shorten_validation,
+    trainer_parts,
+    weights_of,
+)
 from torch import Tensor
 
 from mllmrec.data.draws import uniform
-from mllmrec.data.sequences import Interactions
 from mllmrec.errors import SettingsError
 from mllmrec.models.base import ScoringTask
-from mllmrec.models.chat import Encoder
-from mllmrec.models.huggingface import load
 from mllmrec.models.ranker import scorer_of
 from mllmrec.models.tries import make_rows
 from mllmrec.records import Summary
@@ -31,15 +37,13 @@ from mllmrec.settings.training import GrpoSettings
 from mllmrec.storage.manifests import Manifest, hash_model
 from mllmrec.storage.workspace import Workspace, read_jsonl
 from mllmrec.training.callbacks import LogCallback
-from mllmrec.training.datasets import training_examples
 from mllmrec.training.grpo import exact
 from mllmrec.training.grpo import stage as grpo
 from mllmrec.training.grpo.candidate_policy import draw, objective
 from mllmrec.training.grpo.exact import split_step
 from mllmrec.training.grpo.rewards import REWARDS
 from mllmrec.training.listwise import score_through_forward
-from mllmrec.training.lora_targets import find_targets, lora_for
-from mllmrec.training.setup import TrainerParts
+from mllmrec.training.lora_targets import find_targets
 
 PROMPT = [5, 9, 11, 4]
 ANSWERS = [[7, 8, 1], [7, 12, 3, 1], [20, 1], [7, 12, 30, 1]]
@@ -56,22 +60,8 @@ def log_of(folder: Path, column: str) -> list[float]:
 
 
 def trainer_of(workspace: Workspace, settings: GrpoSettings, steps: int = 4) -> Any:
-    interactions = Interactions.load(workspace, DATASET)
-    loaded = load(workspace, workspace.checkpoint(DATASET, "full"), device="cpu")
-    encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, 2048)
-    examples = training_examples(settings, workspace, interactions, WINDOW)
-    lora = lora_for(loaded.names[0], rank=settings.rank, alpha=grpo.LORA_ALPHA, dropout=0.0)
-    return grpo.make_trainer(
-        TrainerParts(
-            settings=settings,
-            folder=workspace.root / "out",
-            loaded=loaded,
-            encoder=encoder,
-            examples=examples,
-            steps=steps,
-            lora=lora,
-        )
-    )
+    base = workspace.checkpoint(DATASET, "full")
+    return grpo.make_trainer(trainer_parts(workspace, settings, base, partial(grpo_lora, settings), steps=steps))
 
 
 def adapted_model() -> Any:

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_models import DATASET, WINDOW, grpo_settings, shorten_validation, weights_of
+from small_models import DATASET, WINDOW, grpo_lora, grpo_settings, shorten_validation, trainer_parts, weights_of
 
-from mllmrec.data.sequences import Interactions
 from mllmrec.errors import ArtifactError, SettingsError
-from mllmrec.models.chat import Encoder
-from mllmrec.models.huggingface import load
 from mllmrec.records import Summary
 from mllmrec.settings.training import GrpoSettings
 from mllmrec.storage.manifests import Manifest, hash_model
 from mllmrec.storage.workspace import Workspace, read_jsonl, write_text
 from mllmrec.training.callbacks import LogCallback, Validation
-from mllmrec.training.datasets import training_examples
 from mllmrec.training.grpo import stage as grpo
-from mllmrec.training.lora_targets import lora_for
-from mllmrec.training.setup import TrainerParts
 
 LOGGED = ("reward", "reward_std", "kl", "hit_share", "invalid_share", "frac_reward_zero_std", "entropy")
 
@@ -88,22 +83,7 @@ def test_adapters_move_and_the_base_does_not(trained_copy: Workspace) -> None:
     settings = grpo_settings(trained_copy)
     folder = trained_copy.checkpoint(DATASET, "full")
     before_hash = hash_model(folder)
-    interactions = Interactions.load(trained_copy, DATASET)
-    loaded = load(trained_copy, folder, device="cpu")
-    encoder = Encoder.make(loaded.chat, interactions.catalogue, {}, 2048)
-    examples = training_examples(settings, trained_copy, interactions, WINDOW)
-    lora = lora_for(str(folder), rank=settings.rank, alpha=grpo.LORA_ALPHA, dropout=0.0)
-    trainer = grpo.make_trainer(
-        TrainerParts(
-            settings=settings,
-            folder=trained_copy.root / "out",
-            loaded=loaded,
-            encoder=encoder,
-            examples=examples,
-            steps=4,
-            lora=lora,
-        )
-    )
+    trainer = grpo.make_trainer(trainer_parts(trained_copy, settings, folder, partial(grpo_lora, settings), steps=4))
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     trainer.train()
     moved = {name for name, weight in trainer.model.named_parameters() if not torch.equal(before[name], weight)}

@@ -1,8 +1,8 @@
 """Other cut-offs of a finished RUN: its rankings are summarised again, and no model is loaded.
 
 K decides which metrics are reported of a ranking and not the ranking itself, so that a RUN keeps the cut-offs of
-earlier calls beside those that are asked for now. The exception is `--method generate`,
-where the largest K is the number of answers that the model is asked for: with another one it would answer otherwise.
+earlier calls beside those that are asked for now. The exception is `--method generate`, where the largest K is the
+number of answers that the model is asked for: with another one it would answer otherwise.
 """
 
 from __future__ import annotations

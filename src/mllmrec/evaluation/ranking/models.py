@@ -35,12 +35,6 @@ class ModelChoice:
     adapter: Path | None
     trained: PromptFormat | None
 
-    @property
-    def trained_candidates(self) -> int:
-        """The candidates of a training prompt, by the checkpoint's manifest; ten where it tells nothing."""
-        manifest = Manifest.read(self.adapter or Path(self.base)) if self.adapter or Path(self.base).is_dir() else None
-        return 1 + int(manifest.settings.get("num_neg", 9)) if manifest is not None else 10
-
     def hashes(self) -> dict[str, str]:
         model = {"model": hash_model(Path(self.base)) if Path(self.base).is_dir() else self.base}
         return model | ({"adapter": hash_model(self.adapter)} if self.adapter else {})

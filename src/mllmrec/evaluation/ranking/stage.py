@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from mllmrec.data.candidates.drawing import sliced
 from mllmrec.data.candidates.files import ranked_lists
@@ -35,7 +36,6 @@ from mllmrec.models.suitability import within_context
 from mllmrec.progress import progress
 from mllmrec.records import RankingExample, Summary
 from mllmrec.settings.evaluation import EvaluateSettings, ModelRunSettings
-from mllmrec.settings.serving import RecommenderSettings
 from mllmrec.storage.manifests import hash_files
 from mllmrec.storage.record_log import open_log
 from mllmrec.storage.workspace import Workspace
@@ -93,7 +93,17 @@ def run_inputs(
     return files | {"template": TEMPLATE_VERSION} | template_hash(settings.chat_template) | choice.hashes()
 
 
-def window_of(settings: ModelRunSettings | RecommenderSettings, choice: ModelChoice) -> int:
+class Windowed(Protocol):
+    """Settings with a window, which may have been given or not."""
+
+    @property
+    def min_inter(self) -> int: ...
+
+    @property
+    def model_fields_set(self) -> set[str]: ...
+
+
+def window_of(settings: Windowed, choice: ModelChoice) -> int:
     """The items in a window: as the model was trained, else as asked for. Raises SettingsError where these differ."""
     if choice.trained is None:
         return settings.min_inter

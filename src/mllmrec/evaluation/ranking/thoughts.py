@@ -21,6 +21,7 @@ from typing import Any
 from mllmrec.data.draws import generator
 from mllmrec.evaluation.ranking.runs import THOUGHTS
 from mllmrec.models.base import ScoringTask
+from mllmrec.models.chat import Encoder
 from mllmrec.models.ranker import Ranker
 from mllmrec.records import RankingExample
 from mllmrec.settings.evaluation import EvaluateSettings
@@ -28,10 +29,13 @@ from mllmrec.storage.workspace import read_jsonl, write_jsonl
 
 
 def rank_after_thoughts(
-    settings: EvaluateSettings, ranker: Ranker, examples: Sequence[RankingExample]
+    settings: EvaluateSettings, ranker: Ranker, examples: Sequence[RankingExample], encoder: Encoder | None = None
 ) -> list[dict[str, Any]]:
-    """A row for each example: {scores, tokens} as without thoughts, {thoughts, thought_seconds} besides."""
-    encoder, count = ranker.encoder, settings.thoughts
+    """A row for each example: {scores, tokens} as without thoughts, {thoughts, thought_seconds} besides.
+
+    `encoder` writes the prompts, in place of the ranker's own.
+    """
+    encoder, count = encoder or ranker.encoder, settings.thoughts
     rows, tasks = list[dict[str, Any]](), list[ScoringTask]()
     for start in range(0, len(examples), settings.batch):
         batch, begun = examples[start : start + settings.batch], time.monotonic()
