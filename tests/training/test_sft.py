@@ -254,6 +254,7 @@ def test_the_manifest_holds_what_later_verbs_inherit(trained: Workspace) -> None
         "hint_share": 0.0,
         "thought_share": 0.0,
         "chat_template": "",
+        "candidates": 5,
     }
     assert (details["model"], details["peft"], details["steps"]) == ("tiny", "none", 116)
     lines = Interactions.load(trained, DATASET).train
