@@ -34,7 +34,9 @@ def test_a_plain_backbone_has_no_format(tmp_path: Path) -> None:
 def test_a_format_of_a_later_version_is_refused_in_words(tmp_path: Path) -> None:
     details = TRAINED.to_details()
     details["prompt_format"]["images"] = 3
-    with pytest.raises(SettingsError, match=r"holds candidates, captions, chat_template, hint_share, images, .*train anew"):
+    with pytest.raises(
+        SettingsError, match=r"holds candidates, captions, chat_template, hint_share, images, .*train anew"
+    ):
         PromptFormat.of(manifest_with(tmp_path / "sft", details))
 
 
