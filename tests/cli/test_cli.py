@@ -8,6 +8,7 @@ Renew the frozen set, when a change of it is meant, with
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from cyclopts import App
 from workspaces import tsv, write_dataset
 
 from mllmrec import Workspace
+from mllmrec.cli.help import TASKS, THEMES
 from mllmrec.cli.main import main
 from mllmrec.cli.verbs import app
 from mllmrec.data.candidates.drawing import read_candidates
@@ -421,6 +423,20 @@ def test_version_and_help_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "0.1.0\n"
     assert run("sft", "--help") == 0
     assert "--cot-prob" in capsys.readouterr().out
+
+
+def test_every_verb_has_a_task_and_every_flag_a_theme(capsys: pytest.CaptureFixture[str]) -> None:
+    verbs = {line.rsplit(" ", 1)[0] for line in flags(app)}
+    assert sorted(verb for task in TASKS.values() for verb in task) == sorted({verb.split()[0] for verb in verbs})
+    themed = {flag for theme in THEMES.values() for flag in theme}
+    given = {line.rsplit(" ", 1)[1].removeprefix("--") for line in flags(app) if " --" in line}
+    assert themed == {flag for flag in given if f"no-{flag}" in given or not flag.startswith("no-")}
+    assert run("grpo", "--help") == 0
+    panels = re.split(r"╭─ (.+?) ─", capsys.readouterr().out)[1:]
+    shown = dict(zip(panels[::2], panels[1::2], strict=True))
+    assert next(iter(shown)) == "Required"
+    assert re.findall(r"--[a-z-]+", shown["Required"]) == ["--dataset", "--sft-tag"]
+    assert "--reward CHOICE" in shown["Rollouts and rewards"]
 
 
 if __name__ == "__main__":

@@ -53,3 +53,19 @@ def test_a_note_breaks_between_words_in_a_terminal_and_nowhere_else(
 def test_a_table_of_words_stays_whole() -> None:
     words = Table(title="", columns=("check", "meaning"), rows=(("a", "b " * 90),), justify="left")
     assert parts_of(words, 40) == [[0, 1]]
+
+
+def test_a_long_name_wraps_and_leaves_figures_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "sft-captions-every-window-two-epochs-rank-64-with-a-name-longer-than-a-terminal-of-eighty-columns"
+    figures = tuple(f"0.{digit}23\n0.{digit}00-0.{digit}50" for digit in range(1, 8))
+    columns = ("run", *(f"{metric}/uni9" for metric in ("HR@1", "HR@3", "HR@5", "NDCG@3", "NDCG@5", "NDCG@10", "MRR")))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    show(Summary(headline="Done.", tables=(Table(title="t", columns=columns, rows=((name, *figures),)),)))
+    told = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert max(map(len, told.splitlines())) <= 80
+    assert [line for cell in figures for line in cell.split("\n") if line not in told] == []
+    assert [column for column in columns if column not in told] == []
+    assert told.count(name[:26]) == told.count(name[26:52]) == 3

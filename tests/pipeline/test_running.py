@@ -48,8 +48,8 @@ def recipe(toy_copy: Workspace, tmp_path: Path) -> Path:
 def test_a_recipe_runs_once_and_is_then_finished(recipe: Path, toy_copy: Workspace) -> None:
     summary = run(RunRecipeSettings(recipe=str(recipe)))
     page = toy_copy.dataset(DATASET).results / "report.html"
-    assert summary.headline == f"All 8 stages are done. See {page}."
-    _, baselines, ladder, steps = summary.tables
+    assert summary.headline == f"All 8 stages are done.\nOpen {page}"
+    _, steps, baselines, ladder = summary.tables
     assert [row[0] for row in baselines.rows] == ["random", "popularity", "chance"]
     assert [row[0] for row in ladder.rows][:3] == ["sft-merged limit30", "grpo limit30", "chance"]
     assert [row[0] for row in steps.rows] == ["grpo limit30\n- sft-merged limit30"]

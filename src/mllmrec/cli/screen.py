@@ -69,7 +69,13 @@ def show(summary: Summary) -> None:
                     title=None if number else shown.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
                 )
                 for index in part:
-                    drawn.add_column(shown.columns[index], justify=shown.justify if index else "left")
+                    name, figures = shown.columns[index], shown.justify == "right"
+                    if index or not figures:
+                        drawn.add_column(
+                            name, justify=shown.justify if index else "left", no_wrap=index > 0 and figures
+                        )
+                    else:
+                        drawn.add_column(name, max_width=_names(console.width), overflow="fold")
                 for row in shown.rows:
                     drawn.add_row(*(Text(row[index]) for index in part))
                 console.print(drawn)
@@ -85,7 +91,8 @@ def show(summary: Summary) -> None:
 def parts_of(table: Table, width: int) -> list[list[int]]:
     """The columns (by index) of each part of a table of figures that is wider than `width`: no figure is ever cut off.
 
-    The first column comes again in each part. A table of words is left whole, since words wrap.
+    The first column comes again in each part, and names that are longer than it is wide wrap. A table of words is left
+    whole, since words wrap.
 
     >>> figures = Table(title="", columns=("run", "HR@1", "HR@3"), rows=(("markov", "0.480", "0.743"),))
     >>> parts_of(figures, 80), parts_of(figures, 20)
@@ -95,12 +102,18 @@ def parts_of(table: Table, width: int) -> list[list[int]]:
     if table.justify == "left":
         return [list(columns)]
     widths = [_width([table.columns[index], *(row[index] for row in table.rows)]) for index in columns]
+    widths[0] = min(widths[0], _names(width))
     starts, used = [1], widths[0] + EDGES
     for index in columns[1:]:
         if index > starts[-1] and used + BETWEEN + widths[index] > width:
             starts, used = [*starts, index], widths[0] + EDGES
         used += BETWEEN + widths[index]
     return [[0, *range(start, end)] for start, end in pairwise([*starts, len(columns)])]
+
+
+def _names(width: int) -> int:
+    """The most that the first column of a table of figures takes of `width`."""
+    return max(12, width // 3)
 
 
 def _write(text: str) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from mllmrec import __version__
+from mllmrec.cli.help import FLAGS, by_task
 from mllmrec.cli.screen import finish
 from mllmrec.settings.base import StageSettings
 from mllmrec.settings.evaluation import CompareSettings, VerifySettings
@@ -35,6 +36,7 @@ app = App(
     name="mllmrec",
     version=__version__,
     suppress_keyboard_interrupt=False,
+    group_parameters=FLAGS,
     help="A reasoning recommender from interaction sequences, titles and images, with numbers that can be checked.",
     help_epilogue=(
         "Every verb also takes --config RECIPE (its block gives the defaults) and --debug (show a traceback). "
@@ -189,11 +191,4 @@ def serve(*, settings: Annotated[ServeSettings, STAGE_FLAGS]) -> None:
     run_serve(settings)
 
 
-ORDER = (
-    *("prepare", "fetch", "caption", "pseudo-cot", "refine", "assess", "audit", "backbone", "candidates", "retrieve"),
-    *("baselines", "sft", "merge", "grpo", "evaluate", "compare", "verify", "blend", "probe", "report", "recommend"),
-    *("serve", "run", "demo", "doctor"),
-)
-"""The verbs in the order in which they are used, which is that of --help."""
-for position, verb in enumerate(ORDER):
-    app[verb].sort_key = position
+by_task(app)

@@ -1,4 +1,4 @@
-"""`mllmrec run`: the stages of a recipe in order, the finished ones skipped, and one table at the end.
+"""`mllmrec run`: the stages of a recipe in order, the finished ones skipped; at the end the table of results.
 
 Every stage knows by itself whether it is finished, so running a recipe again goes on where it stopped. Training
 stages are resumed from their last checkpoint.
@@ -100,18 +100,18 @@ def run_stages(
     models = [folder for index, folders in ranked.items() if stages[index].verb == "evaluate" for folder in folders]
     tables = (
         _time_table(schedule, time.monotonic() - began),
-        *_ladders([folder for folders in ranked.values() for folder in folders]),
-        *_steps(models, below or {}),
         *(
             table
             for index in ordered
             if stages[index].verb == "blend"
             for table in schedule.summaries[index].tables[1:]
         ),
+        *_steps(models, below or {}),
+        *_ladders([folder for folders in ranked.values() for folder in folders]),
     )
     reports = [index for index in ordered if stages[index].verb == "report"]
     pages = [str(schedule.summaries[index].artifact) for index in reports]
-    where = f" See {', '.join(pages)}." if pages else ""
+    where = f"\nOpen {', '.join(pages)}" if pages else ""
     return Summary(headline=f"All {len(stages)} stages are done.{where}", tables=tables)
 
 

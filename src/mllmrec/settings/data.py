@@ -135,7 +135,10 @@ class CandidatesSettings(DatasetSettings):
     split: Literal["train", "valid", "test"] = knob("test", "Split whose examples get candidates.")
     num_neg: int = knob(9, "Negatives beside each target.", ge=1)
     negatives: Drawn = knob(
-        "uniform", "How negatives are drawn; all: none are, the whole catalogue is ranked, which only baselines do."
+        "uniform",
+        "How negatives are drawn. uniform: all items that the user isn't known to have met alike (the protocol uni9). "
+        "popularity: those that many chose are likelier (pop9), which is harder. all: none are drawn, the whole "
+        "catalogue is ranked (full), which only baselines do.",
     )
     min_inter: int = knob(10, "Items of a window: the history and its target.", ge=2)
     seed: int = knob(42, "Seed of the draw.")
@@ -194,8 +197,8 @@ class RetrieveSettings(DatasetSettings):
     )
     num: int | None = knob(
         None,
-        f"Its top items beside each target, {HARD} by default; with --rerank the length of the list, {RERANK} by "
-        "default.",
+        f"Its top items beside each target, {HARD} by default (the protocol hard{HARD}); with --rerank the length of "
+        f"the list, {RERANK} by default (rr{RERANK}).",
         ge=1,
     )
     rerank: bool = knob(False, "Take the top items as they come: a target that isn't among them counts as missed.")

@@ -175,7 +175,11 @@ class GrpoSettings(TrainingSettings):
     )
     max_thought_tokens: int = knob(256, "Longest thought, with --think; one that goes on is closed there.", ge=8)
     beta: float = knob(0.1, "Weight of the KL divergence to the SFT model.", ge=0)
-    reward: Literal["strict", "reference"] = knob("strict", "Which reward rule.")
+    reward: Literal["strict", "reference"] = knob(
+        "strict",
+        "What an answer earns. strict: 1 for the target, 0 for another candidate, -1.5 for anything else. reference, "
+        "for comparison: 1 for the target, 0.3 for any other well-formed answer, -1 for a malformed one.",
+    )
     on_inflation: Literal["warn", "stop"] = knob(
         "warn", "What to do when the training reward rises and validation doesn't: warn, or end training too."
     )
