@@ -28,12 +28,12 @@ from trl.trainer.utils import add_fused_lm_head
 from demo_backbone.lessons import Shape
 from demo_backbone.sheets import lessons
 from mllmrec.data.sequences import Catalogue
-from mllmrec.demo.stage import install
 from mllmrec.models.chat import Encoder
 from mllmrec.models.huggingface import LoadedModel, load
 from mllmrec.models.scoring import Read, score_rows
 from mllmrec.models.tree_layout import read_after_prompts, read_whole
 from mllmrec.models.tries import Row, make_rows
+from mllmrec.pipeline.own import install_small_backbone
 from mllmrec.records import Item, RankingExample
 from mllmrec.storage.workspace import Workspace
 from mllmrec.training.compact import IGNORED, answers_last, answers_only, without_padding_mask
@@ -46,7 +46,7 @@ LENGTHS = (300, 1200, 2400)
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        install(Path(folder) / "backbone")
+        install_small_backbone(Path(folder) / "backbone")
         loaded = load(Workspace(folder), "backbone", device="cpu", dtype="float32")
         catalogue, captions, examples = questions(PROMPTS)
 

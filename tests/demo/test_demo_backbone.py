@@ -13,9 +13,9 @@ from transformers import Qwen3ForCausalLM
 from demo_backbone.lessons import Shape
 from demo_backbone.pretrain_exam import Mark, mark
 from mllmrec.data.model_folders import lacking, stored_parameters
-from mllmrec.demo.stage import SHIPPED, install
 from mllmrec.errors import ArtifactError
 from mllmrec.models.huggingface import LoadedModel, load
+from mllmrec.pipeline.own import SHIPPED, install_small_backbone
 from mllmrec.storage.workspace import Workspace, write_text
 
 SEED, QUESTIONS = 31337, 60
@@ -24,7 +24,7 @@ SEED, QUESTIONS = 31337, 60
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     workspace = Workspace(tmp_path_factory.mktemp("workspace"))
-    install(workspace.root / "demo-backbone")
+    install_small_backbone(workspace.root / "demo-backbone")
     return load(workspace, "demo-backbone", device="cpu")
 
 
@@ -78,13 +78,13 @@ def test_its_files_are_in_the_package() -> None:
 
 
 def test_installing_again_changes_nothing_and_spares_another_model(tmp_path: Path) -> None:
-    folder = install(tmp_path / "demo-backbone")
+    folder = install_small_backbone(tmp_path / "demo-backbone")
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert set(before) == {path.name for path in SHIPPED.iterdir()}
-    install(folder)
+    install_small_backbone(folder)
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     write_text(folder / "README.md", "My notes on it.")
-    assert install(folder) == folder
+    assert install_small_backbone(folder) == folder
     write_text(folder / "config.json", "{}")
     with pytest.raises(ArtifactError, match=r"config\.json is not the file .* holds another model"):
-        install(folder)
+        install_small_backbone(folder)

@@ -173,32 +173,43 @@ def add_run(workspace: Workspace, name: str) -> None:
 
 def test_the_next_step_follows_the_pipeline(workspace: Workspace) -> None:
     add_dataset(workspace)
-    steps = [next_step(workspace, "films")]
+    steps = [next_step(workspace, "films", gpu=True)]
     workspace.dataset("films").processed.mkdir()
     (workspace.dataset("films").processed / "test_uni9_w10_s42.jsonl").write_text("{}\n")
-    steps.append(next_step(workspace, "films"))
+    steps.append(next_step(workspace, "films", gpu=True))
     add_run(workspace, "markov")
-    steps.append(next_step(workspace, "films"))
+    steps.append(next_step(workspace, "films", gpu=True))
     add_model(workspace.root / "Small")
-    steps.append(next_step(workspace, "films"))
+    steps.append(next_step(workspace, "films", gpu=True))
     add_checkpoint(workspace, "first", "sft", adapters=True)
-    steps.append(next_step(workspace, "films"))
+    steps.append(next_step(workspace, "films", gpu=True))
     add_checkpoint(workspace, "whole", "merge", adapters=False)
-    steps.append(next_step(workspace, "films"))
+    steps.append(next_step(workspace, "films", gpu=True))
     add_checkpoint(workspace, "aligned", "grpo", adapters=True, sft_tag="whole")
-    steps.append(next_step(workspace, "films"))
+    steps.append(next_step(workspace, "films", gpu=True))
     add_run(workspace, "aligned")
-    steps.append(next_step(workspace, "films"))
+    steps.append(next_step(workspace, "films", gpu=True))
     assert steps == [
         "mllmrec candidates --dataset films",
         "mllmrec baselines --dataset films",
-        "mllmrec fetch backbone Qwen/Qwen3-4B, or without a GPU mllmrec backbone tiny --dataset films",
+        "mllmrec fetch backbone Qwen/Qwen3-4B",
         "mllmrec sft --dataset films --backbone Small",
         "mllmrec merge --dataset films --tag first",
         "mllmrec grpo --dataset films --sft-tag whole",
         "mllmrec evaluate --dataset films --sft-tag whole --tag aligned",
         "mllmrec report --dataset films",
     ]
+
+
+def test_without_a_gpu_one_command_comes_next_until_a_model_of_the_users_own_is_there(workspace: Workspace) -> None:
+    add_dataset(workspace)
+    whole = "mllmrec run own --dataset films --size cpu"
+    assert next_step(workspace, "films", gpu=False) == whole
+    add_run(workspace, "markov")
+    add_model(workspace.root / "small-backbone")
+    assert next_step(workspace, "films", gpu=False) == whole
+    add_model(workspace.root / "Mine")
+    assert next_step(workspace, "films", gpu=False) == "mllmrec candidates --dataset films"
 
 
 def test_a_report_that_is_older_than_a_run_is_asked_for_again(workspace: Workspace) -> None:
@@ -213,9 +224,9 @@ def test_a_report_that_is_older_than_a_run_is_asked_for_again(workspace: Workspa
     [run_manifest] = workspace.dataset("films").results.glob("*/*/manifest.json")
     os.utime(run_manifest, (1000, 1000))
     os.utime(page, (1001, 1001))
-    assert next_step(workspace, "films") == f"nothing is left, and {page} shows it"
+    assert next_step(workspace, "films", gpu=True) == f"nothing is left, and {page} shows it"
     os.utime(run_manifest, (1002, 1002))
-    assert next_step(workspace, "films") == "mllmrec report --dataset films"
+    assert next_step(workspace, "films", gpu=True) == "mllmrec report --dataset films"
 
 
 def test_a_model_trained_in_full_needs_no_merge(workspace: Workspace) -> None:
@@ -224,7 +235,7 @@ def test_a_model_trained_in_full_needs_no_merge(workspace: Workspace) -> None:
     (workspace.dataset("films").processed / "test_uni9_w10_s42.jsonl").write_text("{}\n")
     add_run(workspace, "markov")
     add_checkpoint(workspace, "whole", "sft", adapters=False)
-    assert next_step(workspace, "films") == "mllmrec grpo --dataset films --sft-tag whole"
+    assert next_step(workspace, "films", gpu=True) == "mllmrec grpo --dataset films --sft-tag whole"
 
 
 @pytest.mark.parametrize("recipe", ["movielens", "microlens", "netflix"])

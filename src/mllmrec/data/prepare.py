@@ -20,7 +20,16 @@ from mllmrec.data.importers.movielens import MOVIELENS_1M, MOVIELENS_100K, MOVIE
 from mllmrec.data.importers.netflix import NETFLIX_PRIZE
 from mllmrec.data.importers.pairs import PAIRS, SEQUENCES
 from mllmrec.data.importers.source import Files, Imported, Importer
-from mllmrec.data.importers.splitting import Division, clean, divide, kept_ids, ties, with_safe_ids, write_dataset
+from mllmrec.data.importers.splitting import (
+    Division,
+    clean,
+    divide,
+    kept_ids,
+    ties,
+    widest_window,
+    with_safe_ids,
+    write_dataset,
+)
 from mllmrec.data.raw_ids import RawIds
 from mllmrec.data.sequences import read_catalogue
 from mllmrec.errors import ArtifactError
@@ -76,6 +85,14 @@ def run(settings: PrepareSettings, workspace: Workspace) -> Summary:
     write_manifest(artifact, settings, inputs, started=started, counts={**counts, **facts["import"]}, outputs=outputs)
     partial(artifact).unlink(missing_ok=True)
     return _summary(dataset, settings, facts, time.monotonic() - started)
+
+
+def usual_window(settings: PrepareSettings) -> int:
+    """The widest window up to --min-inter, for which leave-one-out keeps most users of the raw files."""
+    importer = IMPORTERS[settings.source]
+    imported = importer.read(importer.find(Path(settings.raw).expanduser(), settings), settings)
+    rows, _ = clean(imported, drop_repeats=settings.drop_repeats, k_core=settings.k_core)
+    return widest_window(rows, settings.min_inter)
 
 
 def hash_inputs(files: Files) -> dict[str, str]:

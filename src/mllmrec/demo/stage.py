@@ -8,26 +8,23 @@ of the same candidate lists are computed as well.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mllmrec.demo.habits import write_world
 from mllmrec.demo.world import KINDS, PLACES, SIZES, World
-from mllmrec.errors import ArtifactError, install_command
+from mllmrec.errors import ArtifactError
+from mllmrec.pipeline.own import install_small_backbone, without_missing_baselines
 from mllmrec.pipeline.recipe import Recipe, load_recipe
 from mllmrec.pipeline.stage import command_of, cores, run_stages
-from mllmrec.progress import note
 from mllmrec.records import Summary
 from mllmrec.settings.data import CandidatesSettings
 from mllmrec.settings.pipeline import DemoSettings
 from mllmrec.stages import Run, entry_point
-from mllmrec.storage.workspace import Workspace, read_json, sha256, write_json
+from mllmrec.storage.workspace import Workspace, read_json, write_json
 
 SHARES = ("title", "poster", "order", "popular")
-EXTRA = "itemknn"
 TRAINED_ON = {"s": 0.5, "m": 1.0, "l": 2.0}
 """The number of training examples of each size, as a multiple of the recipe's."""
 SECONDS = {
@@ -49,9 +46,6 @@ SECONDS = {
 }
 """Seconds that stages take, two at a time on two cores, for the estimate of the time left; other stages take one."""
 
-SHIPPED = Path(__file__).parent / "backbone"
-CARD = "README.md"
-
 
 def run_demo(settings: DemoSettings) -> Summary:
     """Write the made-up world, its posters and the backbone into a folder, and run the demo's recipe there.
@@ -66,7 +60,7 @@ def run_demo(settings: DemoSettings) -> Summary:
     write_world(world, raw)
     write_posters(world, workspace.dataset(dataset).images, again=settings.overwrite)
     write_json(raw / "world.json", description(world))
-    install(workspace.root / "backbone")
+    install_small_backbone(workspace.root / "backbone")
     recipe.blocks["prepare"][0] |= {"raw": str(raw), "titles": str(raw / "titles.csv")}
     overrides: dict[str, Any] = {"root": str(workspace.root), "seed": settings.seed, "overwrite": settings.overwrite}
     return run_stages(
@@ -92,10 +86,7 @@ def demo_recipe(settings: DemoSettings) -> Recipe:
         for block in recipe.blocks[verb]:
             block["limit"] = round(block["limit"] * TRAINED_ON[settings.size])
     recipe.blocks["grpo"][0]["rollouts"] = settings.rollouts
-    names = recipe.blocks["baselines"][0]["names"]
-    if EXTRA in names and importlib.util.find_spec("rectools") is None:
-        names.remove(EXTRA)
-        note(f"{EXTRA} is left out of the baselines: it needs `{install_command('baselines')}`.")
+    without_missing_baselines(recipe)
     return recipe
 
 
@@ -134,23 +125,3 @@ def with_ceiling(world: World, verb: str) -> Run:
         return summary
 
     return freeze_and_write
-
-
-def install(folder: Path) -> Path:
-    """Copy the shipped backbone to `folder`, so that a recipe can name it; one that lies there already stays.
-
-    Raises ArtifactError when another model is in its place.
-    """
-    for source in sorted(path for path in SHIPPED.iterdir() if path.is_file()):
-        copy = folder / source.name
-        if not copy.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            fresh = copy.with_name(f".{copy.name}.new")
-            shutil.copyfile(source, fresh)
-            fresh.replace(copy)
-        elif source.name != CARD and sha256(copy) != sha256(source):
-            raise ArtifactError(
-                f"{copy} is not the file that comes with the package: {folder} holds another model. Move it away, or "
-                "choose another folder."
-            )
-    return folder

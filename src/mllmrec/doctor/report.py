@@ -42,7 +42,7 @@ def run(settings: DoctorSettings, workspace: Workspace) -> Summary:
         table, unplanned = plan(settings, workspace, devices)
         tables.append(table)
         warnings += unplanned
-    steps = [f"{name}: {next_step(workspace, name)}" for name in names]
+    steps = [f"{name}: {next_step(workspace, name, gpu=bool(devices))}" for name in names]
     nothing = "no dataset yet: mllmrec prepare, or mllmrec demo for an example"
     return Summary(
         headline=f"Next: {'; '.join(steps) or nothing}",

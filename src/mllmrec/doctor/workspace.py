@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mllmrec.data.model_folders import is_adapter, lacking
 from mllmrec.errors import ArtifactError, DataError
+from mllmrec.pipeline.own import SMALL
 from mllmrec.records import Table, counted
 from mllmrec.stages import STAGES
 from mllmrec.storage.log_lines import log_paths
@@ -57,10 +58,10 @@ def checkpoints_table(workspace: Workspace, dataset: str) -> Table:
     )
 
 
-def next_step(workspace: Workspace, dataset: str) -> str:
-    """The first command of the pipeline that has not been run yet."""
+def next_step(workspace: Workspace, dataset: str, *, gpu: bool) -> str:
+    """The first command of the pipeline that has not been run yet; without a GPU one command for all of it."""
     try:
-        return _next_command(workspace, dataset)
+        return _next_command(workspace, dataset, gpu)
     except OSError as error:
         return f"make {error.filename} readable ({error.strerror})"
 
@@ -89,23 +90,25 @@ def _is_dataset(folder: Path) -> bool:
         return True
 
 
-def _next_command(workspace: Workspace, dataset: str) -> str:
+def _next_command(workspace: Workspace, dataset: str, gpu: bool) -> str:
     flag = f"--dataset {dataset}"
     files = workspace.dataset(dataset)
     if not (files.split("train").exists() and files.titles.exists()):
         return f"mllmrec prepare --source NAME --raw FOLDER {flag}"
+    models = [folder.name for folder in model_folders(workspace) if _model_state(folder)[0] == COMPLETE]
+    checkpoints = {folder: _manifest(folder) for folder in checkpoint_folders(workspace, dataset)}
+    if not gpu and set(models) <= {SMALL} and not any(checkpoints.values()):
+        return f"mllmrec run own {flag} --size cpu"
     if not list(files.processed.glob("test_*.jsonl")):
         return f"mllmrec candidates {flag}"
     if not _ranked(workspace, dataset):
         return f"mllmrec baselines {flag}"
-    models = [folder.name for folder in model_folders(workspace) if _model_state(folder)[0] == COMPLETE]
-    checkpoints = {folder: _manifest(folder) for folder in checkpoint_folders(workspace, dataset)}
     whole = {
         folder: manifest for folder, manifest in checkpoints.items() if manifest and not manifest.settings.get("fold")
     }
     by_verb = {manifest.verb: folder for folder, manifest in whole.items()}
     if not models and not by_verb:
-        return f"mllmrec fetch backbone Qwen/Qwen3-4B, or without a GPU mllmrec backbone tiny {flag}"
+        return "mllmrec fetch backbone Qwen/Qwen3-4B"
     if "grpo" in by_verb and by_verb["grpo"].name in _ranked(workspace, dataset):
         page = files.results / "report.html"
         return f"nothing is left, and {page} shows it" if _is_latest(page) else f"mllmrec report {flag}"

@@ -22,6 +22,7 @@ from typing import Any
 from mllmrec.errors import SettingsError
 from mllmrec.launch import rank_and_size
 from mllmrec.pipeline.lanes import Entry
+from mllmrec.pipeline.own import OWN, own_recipe
 from mllmrec.pipeline.recipe import Recipe, load_recipe
 from mllmrec.pipeline.schedule import Schedule, one_by_one, side_by_side
 from mllmrec.records import Summary, Table
@@ -29,6 +30,7 @@ from mllmrec.settings.base import StageSettings
 from mllmrec.settings.pipeline import DemoSettings, RunRecipeSettings
 from mllmrec.settings.training import SftSettings
 from mllmrec.stages import STAGES, entry_point
+from mllmrec.storage.workspace import Workspace
 
 Block = dict[str, Any]
 MODEL = ("backbone", "sft_tag", "tag")
@@ -46,7 +48,7 @@ def run(settings: RunRecipeSettings) -> Summary:
         overrides["dataset"] = settings.dataset
     if settings.overwrite:
         overrides["overwrite"] = True
-    recipe = load_recipe(settings.recipe)
+    recipe = own_recipe(settings, Workspace(settings.root)) if settings.recipe == OWN else load_recipe(settings.recipe)
     recipe, below = ladder_of(recipe) if settings.ladder else (recipe, {})
     return run_stages(recipe.stages(**overrides), command_of(settings), below, lanes=settings.lanes)
 

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from mllmrec.settings.base import StageSettings, knob
+from mllmrec.settings.data import PrepareSettings, Source
+
+RAW = ("source", "raw", "user_column", "item_column", "time_column", "title_column", "titles")
+"""Flags of `prepare` that `run own` takes too."""
+
+
+def as_prepare(name: str) -> Any:
+    """The knob of `prepare` with this name, for `run own --raw`."""
+    field = PrepareSettings.model_fields[name]
+    return knob(field.default, f"own, with --raw: {(field.description or '').removeprefix('pairs: ')}")
 
 
 class RunRecipeSettings(StageSettings):
@@ -15,7 +27,8 @@ class RunRecipeSettings(StageSettings):
 
     recipe: str = knob(
         ...,
-        "A recipe by path, or the name of a shipped one: movielens, microlens, netflix, movielens-cpu.",
+        "A recipe by path, or the name of a shipped one: own (data of your own, its settings computed from the data), "
+        "movielens, microlens, netflix, movielens-cpu.",
         positional=True,
     )
     dataset: str = knob("", "Dataset, in place of the recipe's own.")
@@ -28,6 +41,37 @@ class RunRecipeSettings(StageSettings):
         ge=1,
         operational=True,
     )
+    size: Literal["cpu", "gpu"] = knob(
+        "cpu", "own: the small backbone that comes with the package, all weights, or --backbone with LoRA on a GPU."
+    )
+    backbone: str = knob(
+        "", "own: model folder under the root, any path, or hub id to fetch; with --size gpu by default Qwen/Qwen3-4B."
+    )
+    raw: str = knob("", "own: raw file or folder, which is prepared first with a window that keeps most users.")
+    source: Source = knob("pairs", "own, with --raw: which files it holds, as for prepare.")
+    user_column: str = as_prepare("user_column")
+    item_column: str = as_prepare("item_column")
+    time_column: str = as_prepare("time_column")
+    title_column: str = as_prepare("title_column")
+    titles: str = as_prepare("titles")
+
+    def prepare_flags(self) -> dict[str, Any]:
+        """The flags of `prepare` among these."""
+        return {name: getattr(self, name) for name in RAW}
+
+    @model_validator(mode="after")
+    def _own_alone_is_computed(self) -> Self:
+        fields = type(self).model_fields
+        given = [name for name in ("size", "backbone", *RAW) if getattr(self, name) != fields[name].default]
+        if given and self.recipe != "own":
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ValueError(f"{flags}: only the recipe own takes them, and {self.recipe} has its settings in its file")
+        if not self.raw and (columns := [name for name in given if name in RAW]):
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in columns)
+            raise ValueError(f"{flags}: they describe raw files; expected --raw beside them")
+        if self.ladder and self.recipe == "own":
+            raise ValueError("ladder with own: it has no chains of thought; expected a recipe that writes them")
+        return self
 
 
 class DemoSettings(StageSettings):

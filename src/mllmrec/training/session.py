@@ -32,7 +32,7 @@ from mllmrec.training.callbacks import (
 )
 from mllmrec.training.compact import answers_only
 from mllmrec.training.datasets import validation_examples
-from mllmrec.training.grpo.monitor import MonitorCallback
+from mllmrec.training.grpo.monitor import MonitorCallback, unrewarding
 from mllmrec.training.grpo.rewards import Reward
 from mllmrec.training.setup import is_main_process, validation_steps
 
@@ -171,7 +171,9 @@ class Session:
         }
 
     def _warnings(self, details: dict[str, Any]) -> tuple[str, ...]:
-        """In words: that training made nothing better, when the weights kept are those it began with."""
+        """In words: that the sampled answers taught nothing, or that training made nothing better."""
+        if sampled := unrewarding(self.settings, self.folder / checkpoints.LOG):
+            return (sampled,)
         if details["best_step"] != 0 or len(details["validation"]) < 2:
             return ()
         return (

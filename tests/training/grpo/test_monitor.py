@@ -21,11 +21,12 @@ from mllmrec.errors import SettingsError
 from mllmrec.evaluation.metrics import per_user
 from mllmrec.evaluation.ranking.rankings import position_of, ranking_of
 from mllmrec.records import RankingExample
+from mllmrec.settings.training import GrpoSettings
 from mllmrec.storage.manifests import Manifest
 from mllmrec.storage.workspace import Workspace, read_jsonl
-from mllmrec.training.callbacks import METRICS, LogCallback, averaged
+from mllmrec.training.callbacks import METRICS, LogCallback, append_log, averaged
 from mllmrec.training.grpo import stage as grpo
-from mllmrec.training.grpo.monitor import MonitorCallback, fit, fit_users, judge, training_row
+from mllmrec.training.grpo.monitor import MonitorCallback, fit, fit_users, judge, training_row, unrewarding
 from mllmrec.training.grpo.rewards import Reward, shares, strict
 
 WINDOW = 6
@@ -380,3 +381,27 @@ def test_a_format_only_reward_in_a_real_run_raises_the_alarm(
     rows = timeline_of(trained_copy.checkpoint(DATASET, "form"))
     assert rows[-1]["format_share"] > rows[1]["format_share"] + 0.04
     assert abs(rows[-1]["hit_share"] - rows[1]["hit_share"]) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "invalid", "equal", "told"),
+    [
+        ("generate", [1.0, 0.9], [0.5, 0.5], "95% name no candidate, and in 50% of the groups"),
+        ("generate", [0.2, 0.2], [1.0, 0.9], "20% name no candidate, and in 95% of the groups"),
+        ("candidates", [0.0, 0.0], [1.0, 1.0], "--rollouts exact"),
+        ("generate", [0.9, 0.8], [0.8, 0.9], ""),
+        ("exact", [1.0, 1.0], [1.0, 1.0], ""),
+    ],
+)
+def test_samples_that_taught_nothing_are_told_with_the_rollouts_that_sample_nothing(
+    rollouts: Any, invalid: list[float], equal: list[float], told: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "training.jsonl"
+    settings = GrpoSettings(dataset=DATASET, sft_tag="full", rollouts=rollouts)
+    assert unrewarding(settings, log) == ""
+    for step, (silent, same) in enumerate(zip(invalid, equal, strict=True), 1):
+        append_log(tmp_path, step, {"invalid_share": silent, "frac_reward_zero_std": same})
+        append_log(tmp_path, step, {"valid_NDCG@3": 0.5})
+    message = unrewarding(settings, log)
+    assert told in message
+    assert ("with --rollouts exact" in message) == bool(told) == bool(message)

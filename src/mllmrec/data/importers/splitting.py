@@ -159,6 +159,7 @@ def _chosen(raw: Mapping[str, str], ids: Iterable[str]) -> dict[str, str]:
     return {safe: name for safe, name in raw.items() if safe in present}
 
 
+NARROWEST, KEPT_SHARE = 3, 0.9
 TELLING_SHARE = 0.1
 """Share of users that fall away from which on the data card says how many lower windows would keep."""
 
@@ -206,6 +207,17 @@ def leave_one_out(rows: pl.DataFrame, min_inter: int) -> Division:
         kept = users.select((pl.col("length") >= own + 2).sum().alias(str(own)) for own in lower)
         facts["users_by_lower_window"] = kept.to_dicts()[0] if lower else {}
     return _division(rows, users, ends, f"fewer than {needed} interactions (min-inter + 2)", facts)
+
+
+def widest_window(rows: pl.DataFrame, widest: int) -> int:
+    """The widest window, from `NARROWEST` to `widest`, for which leave-one-out keeps `KEPT_SHARE` of the users.
+
+    Users are those who are long enough for the narrowest one, which is also the answer where there are none.
+    """
+    lengths = rows.group_by("user").len()["len"]
+    users = lengths.filter(lengths >= NARROWEST + 2)
+    kept = [own for own in range(NARROWEST, widest + 1) if (users >= own + 2).sum() >= KEPT_SHARE * len(users)]
+    return kept[-1] if len(users) else NARROWEST
 
 
 def global_time(rows: pl.DataFrame, min_inter: int, cut_share: float, valid_cut_share: float) -> Division:

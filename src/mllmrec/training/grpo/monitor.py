@@ -27,6 +27,7 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ from transformers import TrainerCallback
 
 from mllmrec.evaluation.metrics import FloatArray
 from mllmrec.progress import note
+from mllmrec.settings.training import GrpoSettings, TrainingSettings
 from mllmrec.storage.workspace import read_jsonl
 from mllmrec.training.callbacks import WATCHED, ValidationCallback, append_log
 from mllmrec.training.checkpoints import LOG, TIMELINE
@@ -61,6 +63,10 @@ COLUMNS = {
     "thought_unfinished": "thought_unfinished",
 }
 """Columns of metrics.jsonl, and the trainer's names for them."""
+
+EQUAL_GROUPS = COLUMNS["zero_advantage_share"]
+UNREWARDING = 0.9
+"""Share of invalid answers, or of groups without advantage, from which on sampling is said to teach nothing."""
 
 LEVEL = 0.95
 FEWEST = 4
@@ -241,6 +247,27 @@ def training_row(logs: Sequence[tuple[int, Mapping[str, Any]]], since: int) -> R
 def read_rows(path: Path, up_to: int) -> list[Row]:
     """The rows of a log as far as step `up_to`; none where there is no log."""
     return [dict(row) for row in read_jsonl(path) if row["step"] <= up_to] if path.exists() else []
+
+
+def unrewarding(settings: TrainingSettings, log: Path) -> str:
+    """What GRPO's closing note says where nearly all that it sampled taught nothing, by the run's log; else empty.
+
+    Answers that name no candidate earn the same, and a group whose rewards are equal has no advantage. Whole lists have
+    neither.
+    """
+    if not isinstance(settings, GrpoSettings) or settings.rollouts == "exact" or not log.exists():
+        return ""
+    rows = [row for row in read_jsonl(log) if EQUAL_GROUPS in row]
+    if not rows:
+        return ""
+    equal, invalid = (statistics.fmean(row.get(name, 0.0) for row in rows) for name in (EQUAL_GROUPS, "invalid_share"))
+    if max(equal, invalid) < UNREWARDING:
+        return ""
+    return (
+        f"Of the answers that were sampled {invalid:.0%} name no candidate, and in {equal:.0%} of the groups all "
+        "rewards are equal, so that there was next to nothing to learn from. Another --lr won't change that: train "
+        "with --rollouts exact, which weighs all candidates of a list by their exact probabilities and samples nothing."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
