@@ -37,7 +37,9 @@ from mllmrec.evaluation.reporting import (
     runs,
 )
 from mllmrec.evaluation.reporting.cases import Posters, cases_section, draw_cases
+from mllmrec.evaluation.reporting.guide import how_to_read
 from mllmrec.evaluation.reporting.ladder import measure, overview_section, verdict
+from mllmrec.evaluation.reporting.ladder_figures import groups_section, ladder_figures
 from mllmrec.evaluation.reporting.material import audit_section
 from mllmrec.evaluation.reporting.page import Cases, FigureRow, Prose, Sheet
 from mllmrec.evaluation.reporting.probes import probes_section
@@ -131,7 +133,7 @@ def world_copy(world: Workspace, tmp_path: Path) -> Workspace:
 
 def test_everything_that_is_there_is_shown(written: tuple[Any, str, str]) -> None:
     summary = written[0]
-    sections = ["training", "cases", "data", "audit", "captions", "traces", "costs", "settings"]
+    sections = ["groups", "training", "cases", "data", "audit", "captions", "traces", "costs", "settings"]
     ladders = [f"ladder-{RUN}-{USERS}", f"ladder-test_uni19_w5_s42-{USERS}"]
     assert summary.facts["sections"] == ["overview", *ladders, *sections]
     assert [line.partition(":")[0] for line in summary.facts["missing"]] == ["Probes"]
@@ -501,3 +503,84 @@ def test_a_metric_that_is_none_is_refused(metric: str) -> None:
 def test_a_metric_that_no_run_tells_gives_way(world: Workspace) -> None:
     assert first_ladder(world, "NDCG@7").metric == "NDCG@3"
     assert first_ladder(world, "MRR").metric == "MRR"
+
+
+def test_the_page_tells_what_was_tested_and_how_to_read_it(page: Document, written: tuple[Any, str, str]) -> None:
+    title = f"{DATASET}: 4 language models and 3 baselines rank what comes next"
+    assert written[2].startswith(f"# {title}\n")
+    assert title in page.text
+    assert "the target among 9 items drawn uniformly" in page.text
+    assert "Guessing gives NDCG@3 = 0.213 here." in page.text
+    assert re.search(r"a true difference in NDCG@3 of 0\.\d+ to 0\.\d+, depending on the pair", page.text)
+
+
+def test_hit_rates_are_four_lines_at_most_and_ceilings_stand_among_the_intervals(world_copy: Workspace) -> None:
+    facts = first_ladder(world_copy).facts
+    best = {"NDCG@3": {"value": 0.9, "low": 0.8, "high": 1.0}}
+    content = {"candidates_sha256": facts["candidates_sha256"], "num_users": USERS, "rows": {"ceiling": best}}
+    write_json(world_copy.dataset(DATASET).ceiling, content)
+    measured = measure(first_ladder(world_copy), 42)
+    intervals, hits = ladder_figures(measured.ladder, measured.positions)
+    assert intervals.text.endswith("; chance 0.213; ceiling 0.900.")
+    assert [">ceiling<" in intervals.drawing.svg, ">chance<" in intervals.drawing.svg] == [True, True]
+    best_baseline = measured.ladder.strongest_baseline
+    assert best_baseline is not None
+    assert [key.label for key in hits.drawing.keys] == ["chance", best_baseline.label, "tiny", "grpo-cot"]
+    assert ("Chance and ceiling", "Guessing gives NDCG@3 = 0.213 here. The best possible ranker would reach 0.900") in [
+        (term, text.partition(", known")[0]) for term, text in how_to_read(measured)
+    ]
+
+
+def test_groups_are_means_over_their_users(world: Workspace) -> None:
+    measured = measure(first_ladder(world), 42)
+    section = groups_section(measured.ladder, measured.positions, world)
+    assert section is not None
+    [row] = section.blocks
+    assert isinstance(row, FigureRow)
+    files = world.dataset(DATASET)
+    lines = {
+        split: [line.split("\t") for line in files.split(split).read_text(encoding="utf-8").splitlines()]
+        for split in ("train", "test")
+    }
+    counts = Counter(item for _, items in lines["train"] for item in items.split())
+    lengths = {user: len(items.split()) - 1 for user, items in lines["test"]}
+    rows = rows_of(files.run("grpo-cot", RUN) / "rankings.jsonl")
+    gains = [1 / math.log2(1 + row["rank"]) if row["rank"] <= 3 else 0.0 for row in rows]
+    by_kind = {
+        "NDCG@3/uni9 by popularity of the target": [counts[row["target_id"]] for row in rows],
+        "NDCG@3/uni9 by length of the history": [lengths[row["user_id"]] for row in rows],
+    }
+    assert [figure.title for figure in row.figures] == list(by_kind)
+    for figure in row.figures:
+        told = re.findall(r"([\d–]+): ([\d.]+) \[", figure.text.partition("grpo-cot ")[2])
+        assert len(told) > 1
+        num_users = 0
+        for group, mean in told:
+            low, _, high = group.partition("–")
+            chosen = [
+                gain
+                for gain, value in zip(gains, by_kind[figure.title], strict=True)
+                if int(low) <= value <= int(high or low)
+            ]
+            num_users += len(chosen)
+            assert f"{group}: {len(chosen)} users" in figure.text
+            assert float(mean) == pytest.approx(math.fsum(chosen) / len(chosen), abs=0.0006)
+        assert num_users == USERS
+
+
+def test_scorers_of_traces_come_last_and_two_readings_make_no_curve(world_copy: Workspace) -> None:
+    folder = world_copy.checkpoint(DATASET, "sft")
+    manifest = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", {**manifest, "settings": {**manifest["settings"], "fold": "1/2"}})
+    log = [{"step": step, "loss": loss, "valid_NDCG@3": loss / 4} for step, loss in ((20, 0.8), (40, 0.5))]
+    write_jsonl(folder / "training.jsonl", log)
+    section = training_section(world_copy, DATASET)
+    assert section is not None
+    *_, drawn, told = section.blocks
+    assert isinstance(drawn, FigureRow)
+    assert isinstance(told, Prose)
+    assert (drawn.title, drawn.figures) == ("sft · sft, 40 steps, a scorer of traces", ())
+    assert told.text == (
+        "Too few readings for a curve. Loss: loss 0.8 at step 20, 0.5 at step 40. Validation, exact: NDCG@3 0.2 at "
+        "step 20, 0.125 at step 40."
+    )

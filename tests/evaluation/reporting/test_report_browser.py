@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,3 +125,35 @@ def luminance(colour: str) -> float:
     parts = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def copied(browser: Browser, key: str, name: str) -> str:
+    """What the button of a table puts on the clipboard, which a page without a user may not write to."""
+    browser.run("document.execCommand = () => { window.copied = document.activeElement.value; return true; }; 0")
+    browser.run(
+        f"[...document.querySelectorAll('#{key} .copies')][0].querySelectorAll('button')"
+        f"[{['CSV', 'LaTeX'].index(name)}].click()"
+    )
+    return str(browser.run("window.copied"))
+
+
+def test_a_table_is_copied_as_csv_and_latex(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    section = browser.run("document.querySelector('[id^=ladder-]').id")
+    shown = browser.run(
+        f"[...document.querySelectorAll('#{section} table tr')].slice(0, 2).map(row => [...row.cells].map(cell => "
+        "[cell.firstChild.textContent.trim(), (cell.querySelector('small') || cell).textContent.trim()]))"
+    )
+    [_, [(label, _), (value, interval), *_]] = shown
+    rows = list(csv.reader(copied(browser, section, "CSV").splitlines()))
+    assert rows[0][:3] == ["run", "HR@1/uni9", "HR@1/uni9 95 % interval"]
+    assert rows[1][:3] == [label, value, interval]
+    assert len({len(row) for row in rows}) == 1
+    assert rows[-1][:2] == ["chance", "0.100"]
+    latex = copied(browser, section, "LaTeX").splitlines()
+    assert latex[0] == r"\begin{tabular}{lrrrrrrr}"
+    assert latex[4].startswith(f"{label} & ")
+    assert f"{{\\scriptsize {interval.replace('–', '--')}}}" in latex[4]
+    assert latex[-4:-2] == [r"\midrule", latex[-3]]
+    assert latex[-3].startswith("chance & 0.100 & ")
+    assert latex[-2:] == [r"\bottomrule", r"\end{tabular}"]

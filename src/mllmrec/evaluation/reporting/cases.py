@@ -23,14 +23,14 @@ from mllmrec.data.raw_ids import RawIds
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.metrics import Position
-from mllmrec.evaluation.ranking.runs import ranked_examples, ranked_file
 from mllmrec.evaluation.ranking.thoughts import read_thoughts
 from mllmrec.evaluation.reporting.ladder import MeasuredLadder
+from mllmrec.evaluation.reporting.ladder_figures import questions
 from mllmrec.evaluation.reporting.page import Case, Cases, Poster, Reasoning, Section, ShownCandidate
 from mllmrec.evaluation.reporting.runs import Ladder, Rung
 from mllmrec.models.base import Picture
 from mllmrec.records import Ranking, RankingExample
-from mllmrec.storage.workspace import Workspace, cached_sha256
+from mllmrec.storage.workspace import Workspace
 
 SHOWN = 10
 LOG_PROBABILITIES = "Bars are a candidate's share of the probability of all candidates; figures are log-probabilities."
@@ -104,7 +104,7 @@ def draw_cases(measured: MeasuredLadder, workspace: Workspace, *, run: str, coun
     return Drawn(
         rung=rung,
         rankings=rankings,
-        examples=_questions(workspace, rung, drawn),
+        examples={key: example for key, example in questions(rung, workspace).items() if key in drawn},
         ranks=ranks,
         thoughts=read_thoughts(rung.run.folder, drawn),
     )
@@ -160,16 +160,6 @@ def _chosen(ladder: Ladder, run: str) -> Rung:
         f"--run {run} names no RUN on {ladder.facts['candidates']}. Expected one of "
         f"{', '.join(rung.label for rung in ladder.rungs)}."
     )
-
-
-def _questions(workspace: Workspace, rung: Rung, keys: set[str]) -> dict[str, RankingExample]:
-    """The examples by id, from the candidate file that was ranked; nothing when that is gone or another now."""
-    facts, settings = rung.run.facts, rung.manifest.settings
-    path = ranked_file(rung.run, [workspace.root], settings.get("candidates"))
-    if path is None or cached_sha256(path) != facts["candidates_sha256"]:
-        return {}
-    examples = ranked_examples(path, rung.run, settings, workspace)
-    return {example.example_id: example for example in examples if example.example_id in keys}
 
 
 def _case(ranking: Ranking, drawn: Drawn, posters: Posters, trace: Reasoning | None, method: str) -> Case:

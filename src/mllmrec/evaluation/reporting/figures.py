@@ -46,17 +46,28 @@ DASHES: tuple[tuple[float, ...], ...] = ((), (7, 2.5), (3.5, 1.5), (8, 2, 1.5, 2
 MARKED = 30
 
 
-def draw_intervals(rows: Sequence[tuple[str, Interval, bool]], chance: float, name: str) -> Drawing:
-    """A dot and its interval for each (label, interval, is a model), the first row on top; chance as a line."""
+def draw_intervals(rows: Sequence[tuple[str, Interval, bool]], marks: Mapping[str, float], name: str) -> Drawing:
+    """A dot and its interval for each (label, interval, is a model), the first row on top.
+
+    `marks` are values that are drawn as lines with their names: the first, chance, beneath the last row, and ceilings
+    from the top.
+    """
     with _drawing(height=ROW * len(rows) + MARGIN) as (figure, axes):
         for row, (_, interval, is_model) in enumerate(rows):
             colour = SERIES[0] if is_model else PAINT["muted"]
             axes.plot([interval.low, interval.high], [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
             axes.plot([interval.value], [row], "o" if is_model else "D", color=colour, markersize=6 if is_model else 5)
-        axes.axvline(chance, color=PAINT["muted"], linewidth=1, linestyle=DOTTED)
-        axes.annotate(
-            "chance", (chance, len(rows) - 0.5), (3, 2), textcoords="offset points", va="bottom", color=PAINT["muted"]
-        )
+        for number, (mark, value) in enumerate(marks.items()):
+            axes.axvline(value, color=PAINT["muted"], linewidth=1, linestyle=DOTTED)
+            axes.annotate(
+                mark,
+                (value, 0.9 * (number - 1) - 0.5 if number else len(rows) - 0.5),
+                (-3, -2) if number else (3, 2),
+                textcoords="offset points",
+                ha="right" if number else "left",
+                va="top" if number else "bottom",
+                color=PAINT["muted"],
+            )
         axes.set_yticks(range(len(rows)), [_short(label) for label, _, _ in rows])
         for tick, (_, _, is_model) in zip(axes.get_yticklabels(), rows, strict=True):
             tick.set_color(PAINT["ink"] if is_model else PAINT["muted"])
@@ -136,6 +147,31 @@ def draw_points(rows: Sequence[tuple[str, Interval]], name: str, *, what: str) -
         axes.yaxis.grid(visible=True, color=PAINT["rule"], linewidth=0.8)
         axes.margins(x=0.06, y=0.15)
         return Drawing(_svg(figure, name))
+
+
+def draw_groups(
+    series: Sequence[tuple[str, Sequence[tuple[str, Interval]], bool]], chance: float, name: str, *, what: str
+) -> Drawing:
+    """A dot and its interval for each group of users and each (label, [(group, interval)], is a model); chance too."""
+    keys = [Key("chance", "muted", "1 2.5")]
+    with _drawing() as (figure, axes):
+        models = 0
+        for number, (label, points, is_model) in enumerate(series):
+            colour = SERIES[models % len(SERIES)] if is_model else PAINT["muted"]
+            keys.append(Key(label, f"series-{models % len(SERIES)}" if is_model else "muted"))
+            models += is_model
+            shift = (number - (len(series) - 1) / 2) * 0.18
+            for column, (_, interval) in enumerate(points):
+                axes.plot([column + shift] * 2, [interval.low, interval.high], color=colour, linewidth=2)
+                axes.plot([column + shift], [interval.value], "o" if is_model else "D", color=colour, markersize=5)
+        axes.axhline(chance, color=PAINT["muted"], linewidth=1, linestyle=DOTTED)
+        groups = [group for group, _ in series[0][1]]
+        axes.set_xticks(range(len(groups)), groups)
+        axes.set_xlim(-0.5, len(groups) - 0.5)
+        axes.set_xlabel(what)
+        axes.yaxis.grid(visible=True, color=PAINT["rule"], linewidth=0.8)
+        axes.margins(y=0.1)
+        return Drawing(_svg(figure, name), tuple(keys))
 
 
 def draw_columns(values: Sequence[float], name: str, *, what: str) -> Drawing:

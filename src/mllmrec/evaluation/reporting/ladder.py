@@ -18,16 +18,13 @@ from mllmrec.evaluation.comparison.pairing import paired_positions
 from mllmrec.evaluation.comparison.statistics import ALPHA, Interval, PairedDifference
 from mllmrec.evaluation.comparison.steps import MAIN, corrected_on, differences_of_pairs
 from mllmrec.evaluation.comparison.tables import NOTE, ceiling_of, ceiling_rows, own_note, users_of
-from mllmrec.evaluation.metrics import Position, means, per_user
-from mllmrec.evaluation.reporting.figures import draw_hit_rates, draw_intervals
-from mllmrec.evaluation.reporting.page import Block, Figure, FigureRow, Section, Sheet
+from mllmrec.evaluation.metrics import Position, per_user
+from mllmrec.evaluation.reporting.ladder_figures import ladder_figures
+from mllmrec.evaluation.reporting.page import Block, FigureRow, Section, Sheet
 from mllmrec.evaluation.reporting.runs import Ladder, Rung
 from mllmrec.records import Table
 
-LONGEST_CUT = 20
 SLICED = re.compile(r"limit\d+")
-CURVES = 4
-"""Baselines whose hit rates are drawn, the strongest ones: as many as there are kinds of dashes."""
 READING = (
     "Paired differences with 95 % intervals over users. p: paired randomisation test, two-sided, corrected by Holm "
     f"over the rows; bold where it is below {ALPHA}: only that counts as found. detectable: the true difference that a "
@@ -92,7 +89,7 @@ def ladder_section(measured: MeasuredLadder) -> Section:
     ladder = measured.ladder
     facts = ladder.facts
     words, whom = Protocol.parse(facts["protocol"]).words, _whom(facts)
-    blocks: list[Block] = [FigureRow(figures=_figures(measured)), _results(ladder)]
+    blocks: list[Block] = [FigureRow(figures=ladder_figures(ladder, measured.positions)), _results(ladder)]
     if measured.steps:
         blends = ", a blend against its best part" if any(step.blended_with for step in measured.steps) else ""
         blocks.append(_differences(f"Each row against the row above{blends}", measured.steps, ladder))
@@ -221,35 +218,6 @@ def _in_words(step: Step, metric: str) -> str:
     if difference.holds:
         return f"{difference.verdict} by {size}."
     return f"no difference found ({size}); these users could have shown one of {difference.detectable:.3f}."
-
-
-def _figures(measured: MeasuredLadder) -> tuple[Figure, ...]:
-    ladder, metric = measured.ladder, measured.ladder.metric
-    rows = [(rung.label, rung.run.intervals[metric], rung.is_model) for rung in ladder.rungs]
-    figures = "; ".join(f"{label} {interval}" for label, interval, _ in rows)
-    chance = ladder.facts["chance"][metric]
-    cuts = range(1, min(ladder.facts["num_candidates"], LONGEST_CUT) + 1)
-    names = [f"HR@{cut}" for cut in cuts]
-    weakest = [rung for rung in ladder.rungs if not rung.is_model][:-CURVES]
-    curves = [
-        (rung.label, means(per_user(positions, names)), rung.is_model)
-        for rung, positions in zip(ladder.rungs, measured.positions, strict=True)
-        if rung not in weakest
-    ]
-    return (
-        Figure(
-            title=f"{ladder.shown(metric)} with 95 % intervals",
-            drawing=draw_intervals(rows, chance, f"intervals-{ladder.key}"),
-            text=f"{ladder.shown(metric)}: {figures}; chance {chance:.3f}.",
-        ),
-        Figure(
-            title=f"HR@K/{ladder.facts['protocol']} at every K{', strongest baselines' if weakest else ''}",
-            drawing=draw_hit_rates(curves, list(cuts), ladder.facts["num_candidates"], f"hits-{ladder.key}"),
-            text="Share of users whose target is among the first K: "
-            + "; ".join(f"{label} {values[0]:.3f} at K = 1" for label, values, _ in curves)
-            + ".",
-        ),
-    )
 
 
 def _results(ladder: Ladder) -> Sheet:

@@ -192,12 +192,16 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """The whole: `verdict` is what a hurried reader gets, `missing` what isn't there and the command that makes it."""
+    """The whole: `verdict` is what a hurried reader gets, `missing` what isn't there and the command that makes it.
 
-    dataset: str
+    `reading` holds (term, what it means on this page).
+    """
+
+    title: str
     subtitle: str
     verdict: tuple[str, ...]
     sections: tuple[Section, ...]
+    reading: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
     footer: tuple[str, ...] = field(default=())
 
@@ -218,7 +222,9 @@ def to_html(page: Page) -> str:
 
 def to_markdown(page: Page) -> str:
     """All sections; drawings are described in words and pictures are left out."""
-    parts = [f"# {_escaped(page.dataset)}", page.subtitle, *page.verdict]
+    parts = [f"# {_escaped(page.title)}", page.subtitle, *page.verdict]
+    if page.reading:
+        parts += ["## How to read this page", "\n".join(f"- **{term}**: {text}" for term, text in page.reading)]
     for section in page.sections:
         parts += _section(section)
     if page.missing:
@@ -290,7 +296,8 @@ def _block(block: Block) -> list[str]:
             return _sheet(block)
         case FigureRow():
             lines = [f"- {_escaped(figure.text)}" for figure in block.figures]
-            return [*([f"### {_escaped(block.title)}"] if block.title else []), "\n".join(lines)]
+            title = [f"### {_escaped(block.title)}"] if block.title else []
+            return [*title, *(["\n".join(lines)] if lines else [])]
         case Described():
             return ["\n".join(f"- **{_escaped(poster.title)}**: {_escaped(text)}" for poster, text in block.posters)]
         case Reasonings():

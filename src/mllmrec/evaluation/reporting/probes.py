@@ -79,7 +79,9 @@ def _changes(rung: Rung, facts: Facts, changed: Mapping[str, Facts]) -> Figure:
     rows += [(name, Interval(**probe["metrics"][metric]["changed"]), False) for name, probe in changed.items()]
     return Figure(
         title=f"{metric}/{facts['protocol']} when the prompt changes",
-        drawing=draw_intervals(rows, facts["chance"][metric], f"changes-{rung.label}-{facts['candidates']}"),
+        drawing=draw_intervals(
+            rows, {"chance": facts["chance"][metric]}, f"changes-{rung.label}-{facts['candidates']}"
+        ),
         text=f"{metric}: {'; '.join(f'{name} {interval}' for name, interval, _ in rows)}.",
     )
 

@@ -18,7 +18,9 @@ from mllmrec.data.sequences import PREPARE, read_catalogue, require_dataset
 from mllmrec.errors import SettingsError
 from mllmrec.evaluation.reporting.cases import Drawn, LoadPicture, Posters, cases_section, draw_cases
 from mllmrec.evaluation.reporting.costs import Made, costs_section, read_made, settings_section
+from mllmrec.evaluation.reporting.guide import how_to_read, title_of
 from mllmrec.evaluation.reporting.ladder import MeasuredLadder, ladder_section, measure, overview_section, verdict
+from mllmrec.evaluation.reporting.ladder_figures import groups_section
 from mllmrec.evaluation.reporting.material import (
     audit_section,
     captions_section,
@@ -85,6 +87,7 @@ def _page(settings: ReportSettings, workspace: Workspace, posters: Posters) -> t
     possible: list[Section | None] = [
         overview_section(ladders),
         *(ladder_section(ladder) for ladder in measured),
+        groups_section(measured[0].ladder, measured[0].positions, workspace) if measured else None,
         probes_section(ladders),
         training_section(workspace, dataset),
         cases_section(drawn, posters, traces.of_users if traces else {}) if drawn else None,
@@ -96,7 +99,8 @@ def _page(settings: ReportSettings, workspace: Workspace, posters: Posters) -> t
     ]
     sections = tuple(section for section in possible if section is not None)
     page = Page(
-        dataset=dataset,
+        title=title_of(dataset, measured[0] if measured else None),
+        reading=tuple(how_to_read(measured[0] if measured else None)),
         subtitle=_subtitle(made),
         verdict=tuple(verdict(measured[0])) if measured else (),
         sections=sections,

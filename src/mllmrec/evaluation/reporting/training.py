@@ -18,6 +18,8 @@ from mllmrec.storage.workspace import Workspace, read_jsonl
 
 LOG, TIMELINE = "training.jsonl", "metrics.jsonl"
 Points = list[tuple[float, float]]
+FEWEST = 3
+"""Points of a curve: two make a straight line, and are told in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +66,13 @@ UNREWARDED = ("Loss", "Validation, exact", "Validation, loss of answers")
 
 
 def training_section(workspace: Workspace, dataset: str) -> Section | None:
-    """The curves of all checkpoints, in the order in which they were finished; None where nothing was trained."""
+    """The curves of all checkpoints, in the order in which they were finished; None where nothing was trained.
+
+    Scorers of traces, which are trained on a part of the users, come last.
+    """
     folders = [path for path in workspace.checkpoint(dataset, "any").parent.glob("*") if (path / LOG).exists()]
     read = [(folder, Manifest.read(folder)) for folder in folders]
-    read.sort(key=lambda pair: (pair[1].finished_at if pair[1] else "", pair[0].name))
+    read.sort(key=lambda pair: (_is_helper(pair[1]), pair[1].finished_at if pair[1] else "", pair[0].name))
     blocks = [block for folder, manifest in read for block in _curves(folder, manifest)]
     if not blocks:
         return None
@@ -91,16 +96,29 @@ def _curves(folder: Path, manifest: Manifest | None) -> list[Block]:
     figures = [
         _figure(folder.name, panel, lines, best, [float(row["step"]) for row in alarms])
         for panel in PANELS
-        if panel.title in shown and (lines := _lines(panel, series))
+        if panel.title in shown and (lines := _lines(panel, series, FEWEST))
+    ]
+    drawn = {figure.title for figure in figures}
+    told = [
+        _in_words(panel, lines)
+        for panel in PANELS
+        if panel.title in shown and panel.title not in drawn and (lines := _lines(panel, series, 1))
     ]
     if positions := next((row["chosen_positions"] for row in reversed(timeline) if "chosen_positions" in row), None):
         figures.append(_positions(folder.name, positions))
-    if not figures:
+    if not figures and not told:
         return []
     last = max(step for points in series.values() for step, _ in points)
     verb = manifest.verb if manifest else "unfinished"
-    title = f"{folder.name} · {verb}, {last:,.0f} steps"
-    return [FigureRow(title=title, figures=tuple(figures)), *([_alarm(alarms)] if alarms else [])]
+    helper = ", a scorer of traces" if _is_helper(manifest) else ""
+    title = f"{folder.name} · {verb}, {last:,.0f} steps{helper}"
+    words = [Prose(text=f"Too few readings for a curve. {' '.join(told)}", tone="note")] if told else []
+    return [FigureRow(title=title, figures=tuple(figures)), *words, *([_alarm(alarms)] if alarms else [])]
+
+
+def _is_helper(manifest: Manifest | None) -> bool:
+    """Whether a checkpoint was trained on a part of the users, to score traces about the others."""
+    return bool(manifest and manifest.settings.get("fold"))
 
 
 def read_series(rows: Iterable[Mapping[str, Any]]) -> dict[str, Points]:
@@ -117,13 +135,22 @@ def read_series(rows: Iterable[Mapping[str, Any]]) -> dict[str, Points]:
     return {name: sorted(points.items()) for name, points in series.items()}
 
 
-def _lines(panel: Panel, series: Mapping[str, Points]) -> dict[str, Points]:
+def _lines(panel: Panel, series: Mapping[str, Points], fewest: int) -> dict[str, Points]:
+    """The values of a panel that have at least `fewest` points."""
     lines = {}
     for label, names in panel.values.items():
         points = next((finite(series[name]) for name in names if name in series), [])
-        if len(points) > 1:
+        if len(points) >= fewest:
             lines[label] = points
     return lines
+
+
+def _in_words(panel: Panel, lines: Mapping[str, Points]) -> str:
+    values = "; ".join(
+        f"{label} {', '.join(f'{value:.3g} at step {step:,.0f}' for step, value in points)}"
+        for label, points in lines.items()
+    )
+    return f"{panel.title}: {values}."
 
 
 def _figure(

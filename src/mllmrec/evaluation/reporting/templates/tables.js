@@ -35,6 +35,65 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
     header.append(button);
   });
 }
+// Copying: a table as CSV, intervals in columns of their own, or as LaTeX for the package booktabs.
+const lines = (cell) => {
+  const copy = cell.cloneNode(true);
+  const small = [...copy.querySelectorAll("small")].map((part) => part.textContent.trim());
+  copy.querySelectorAll("small").forEach((part) => part.remove());
+  return [copy.textContent.trim(), small.join(" ")];
+};
+const grid = (table) => [...table.rows].map((row) => [...row.cells].map(lines));
+const asCsv = (table) => {
+  const rows = grid(table);
+  const wide = rows[0].map((_, column) => rows.some((row) => row[column][1]));
+  const named = rows.map((row, number) =>
+    row.flatMap(([text, small], column) =>
+      !wide[column] ? [text] : [text, number ? small : `${text} ${column ? "95 % interval" : "against"}`.trim()]));
+  const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text);
+  return named.map((row) => row.map((text) => quoted(text.replace(/−/g, "-"))).join(",") + "\n").join("");
+};
+const ESCAPES = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$" };
+const tex = (text) => text.replace(/[\\~^−–<>&%$#_{}]/g, (sign) => ESCAPES[sign] || `\\${sign}`);
+const asLatex = (table) => {
+  const justify = table.classList.contains("left") ? "l" : "r";
+  const rows = [...table.rows].map((row) => {
+    const cells = [...row.cells].map((cell) => {
+      const [text, small] = lines(cell);
+      const shown = cell.classList.contains("strong") ? `\\textbf{${tex(text)}}` : tex(text);
+      return small ? `${shown} {\\scriptsize ${tex(small)}}` : shown;
+    });
+    return `${cells.join(" & ")} \\\\`;
+  });
+  const foot = table.tFoot ? table.tFoot.rows.length : 0;
+  const body = rows.slice(1, rows.length - foot);
+  const rest = foot ? ["\\midrule", ...rows.slice(rows.length - foot)] : [];
+  const columns = "l" + justify.repeat(table.rows[0].cells.length - 1);
+  return [`\\begin{tabular}{${columns}}`, "\\toprule", rows[0], "\\midrule", ...body, ...rest, "\\bottomrule", "\\end{tabular}", ""].join("\n");
+};
+const copy = (text) => {
+  const area = document.createElement("textarea");
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  const copied = document.execCommand("copy");
+  area.remove();
+  return copied;
+};
+for (const place of document.querySelectorAll(".copies")) {
+  const table = place.closest(".sheet").querySelector("table");
+  for (const [name, write] of [["CSV", asCsv], ["LaTeX", asLatex]]) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = `Copy ${name}`;
+    button.addEventListener("click", () => {
+      const copied = copy(write(table));
+      button.textContent = copied ? "Copied" : "Copying is not allowed here";
+      setTimeout(() => { button.textContent = `Copy ${name}`; }, 1500);
+    });
+    place.append(button);
+  }
+  place.classList.add("ready");
+}
 // On paper nothing can be unfolded, so everything is.
 addEventListener("beforeprint", () => {
   for (const fold of document.querySelectorAll("details:not([open])")) {
