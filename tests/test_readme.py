@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import random
 import re
 import shlex
@@ -80,7 +81,7 @@ def test_commands_are_found_in_code_and_in_sentences() -> None:
     assert {"README.md", "results.md"} <= places
     words = [" ".join(words) for _, words in COMMANDS]
     assert "mllmrec doctor --plan movielens --gpu 24" in words
-    assert any(line.startswith("mllmrec prepare") and line.endswith("--title-column title") for line in words)
+    assert any(line.startswith("mllmrec run own") and line.endswith("--title-column title") for line in words)
 
 
 def verbs_of(group: App) -> Iterator[str]:
@@ -132,6 +133,11 @@ def story() -> list[list[str]]:
     return [[*words[1:], *SMALLER.get(words[1], "").split()] for words in lines]
 
 
+def expanded(words: list[str]) -> list[str]:
+    """The words as a shell hands them over, patterns of paths replaced by what is there."""
+    return [path for word in words for path in (sorted(glob.glob(word)) or [word])]
+
+
 @pytest.mark.slow
 def test_the_story_of_ones_own_data_runs_as_it_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -140,7 +146,7 @@ def test_the_story_of_ones_own_data_runs_as_it_is_told(
     monkeypatch.chdir(tmp_path)
     for words in story():
         with pytest.raises(SystemExit) as exit_:
-            main(words)
+            main(expanded(words))
         told = capsys.readouterr()
         assert not exit_.value.code, f"mllmrec {shlex.join(words)}: {told.err}"
     assert (tmp_path / "result/shop/grpo/test_uni9_w10_s42/manifest.json").exists()

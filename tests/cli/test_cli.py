@@ -212,7 +212,7 @@ def test_missing_flags_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> N
     assert "--sft-tag is required" in refused(capsys, "grpo", "--dataset", "shop")
     assert refused(capsys, "run") == (
         "Wrong command: --recipe is required, a file or one of the shipped recipes: demo, microlens, movielens, "
-        "movielens-cpu, netflix. See `mllmrec run --help`."
+        "movielens-cpu, netflix, own, own-gpu. See `mllmrec run --help`."
     )
 
 

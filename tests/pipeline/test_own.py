@@ -149,7 +149,8 @@ def test_a_small_shop_is_taken_from_its_table_to_a_report_above_popularity(tmp_p
     summary = run(own(tmp_path, raw=str(table)))
     results = Workspace(tmp_path).dataset("shop").results
     hits = {
-        name: read_run(results / name / "test_uni9_w7_s42").intervals["HR@1"].value for name in ("popularity", "grpo")
+        name: read_run(results / name / "test_uni9_w7_s42").intervals["HR@1"].value
+        for name in ("popularity", "grpo-small")
     }
     assert str(results / "report.html") in summary.headline
-    assert hits["grpo"] > hits["popularity"]
+    assert hits["grpo-small"] > hits["popularity"]
