@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mllmrec.data.fetching import stage as fetching
 from mllmrec.demo.habits import Habits
 from mllmrec.demo.world import World, make_things
 from mllmrec.evaluation.ranking.runs import read_run
-from mllmrec.pipeline.own import Computed, own_recipe, settings_for
+from mllmrec.pipeline.own import own_recipe, settings_for
 from mllmrec.pipeline.stage import command_of, run
 from mllmrec.settings.pipeline import RunRecipeSettings
 from mllmrec.storage.workspace import read_json
@@ -41,23 +42,28 @@ def write_table(path: Path, lengths: list[int]) -> Path:
 @pytest.mark.parametrize(
     ("lines", "mean", "window", "size", "computed"),
     [
-        (600, 8.0, 7, "cpu", Computed(window=7, epochs=3, limit=None, aligned=960)),  # 600 x 2 windows, 3 x 1,200
-        (900, 8.0, 7, "cpu", Computed(window=7, epochs=2, limit=None, aligned=960)),  # 1,800 windows, twice
-        (40, 12.0, 10, "cpu", Computed(window=10, epochs=3, limit=None, aligned=120)),  # 40 x 3 windows
-        (600, 160.0, 10, "cpu", Computed(window=10, epochs=1, limit=3_600, aligned=960)),  # 600 x 151 windows
-        (600, 160.0, 10, "gpu", Computed(window=10, epochs=1, limit=16_000, aligned=2_000)),
-        (600, 5.0, 7, "cpu", Computed(window=7, epochs=3, limit=None, aligned=600)),  # shorter lines still count one
+        (600, 8.0, 7, "cpu", {"window": 7, "epochs": 3, "limit": None, "aligned": 960}),  # 600 x 2 windows, 3 x 1,200
+        (900, 8.0, 7, "cpu", {"window": 7, "epochs": 2, "limit": None, "aligned": 960}),  # 1,800 windows, twice
+        (40, 12.0, 10, "cpu", {"window": 10, "epochs": 3, "limit": None, "aligned": 120}),  # 40 x 3 windows
+        (600, 160.0, 10, "cpu", {"window": 10, "epochs": 1, "limit": 3_600, "aligned": 960}),  # 600 x 151 windows
+        (600, 160.0, 10, "gpu", {"window": 10, "epochs": 1, "limit": 16_000, "aligned": 2_000}),
+        (600, 5.0, 7, "cpu", {"window": 7, "epochs": 3, "limit": None, "aligned": 600}),  # short lines still count one
     ],
 )
 def test_numbers_of_examples_follow_from_the_card(
-    lines: int, mean: float, window: int, size: str, computed: Computed
+    lines: int, mean: float, window: int, size: str, computed: dict[str, Any]
 ) -> None:
-    assert settings_for(facts(lines, mean, window), size) == computed
+    found = asdict(settings_for(facts(lines, mean, window), size, item_bytes=20))
+    assert {name: found[name] for name in computed} == computed
 
 
-def test_the_budget_of_a_prompt_follows_from_the_window() -> None:
-    """64 tokens for the question, 32 for each of 6 + 10 items."""
-    assert settings_for(facts(600, 8.0, 7), "cpu").max_prompt_tokens == 64 + 32 * 16
+@pytest.mark.parametrize(
+    ("window", "item_bytes", "tokens"),
+    [(7, 20, 128 + 36 * 16), (10, 100, 128 + 116 * 19), (10, 5_000, 8_000)],
+)
+def test_the_budget_of_a_prompt_holds_each_item_at_a_token_a_byte(window: int, item_bytes: int, tokens: int) -> None:
+    """128 tokens for the question, 16 and the bytes for each item of history and candidates; the context ends it."""
+    assert settings_for(facts(600, 12.0, window), "cpu", item_bytes).max_prompt_tokens == tokens
 
 
 @pytest.mark.parametrize(
@@ -95,6 +101,8 @@ def test_data_that_is_not_there_is_told_with_the_flags_that_prepare_it(tmp_path:
         run(own(tmp_path))
     with pytest.raises(SettingsError, match="--dataset shop"):
         run(RunRecipeSettings(recipe="own", root=str(tmp_path)))
+    with pytest.raises(SettingsError, match="`mllmrec run own --size gpu`"):
+        run(RunRecipeSettings(recipe="own-gpu", root=str(tmp_path)))
 
 
 def test_a_backbone_under_the_root_is_taken_and_one_that_cannot_be_had_is_one_paragraph(
@@ -148,9 +156,8 @@ def test_a_small_shop_is_taken_from_its_table_to_a_report_above_popularity(tmp_p
         csv.writer(file).writerows([("user", "item", "timestamp", "title"), *rows])
     summary = run(own(tmp_path, raw=str(table)))
     results = Workspace(tmp_path).dataset("shop").results
-    hits = {
-        name: read_run(results / name / "test_uni9_w7_s42").intervals["HR@1"].value
-        for name in ("popularity", "grpo-small")
-    }
+    popularity, model = (
+        read_run(results / name / "test_uni9_w7_s42").intervals["HR@1"].value for name in ("popularity", "grpo-small")
+    )
     assert str(results / "report.html") in summary.headline
-    assert hits["grpo-small"] > hits["popularity"]
+    assert model > popularity

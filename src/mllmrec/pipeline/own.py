@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.data.model_folders import lacking
+from mllmrec.data.sequences import read_catalogue
 from mllmrec.errors import ArtifactError, BackendError, SettingsError, install_command
 from mllmrec.pipeline.recipe import Recipe, load_recipe
 from mllmrec.progress import note
@@ -38,33 +39,33 @@ MOST_EPOCHS = 3
 ALIGNED = {"cpu": 960, "gpu": 2_000}
 """The most windows that GRPO is given."""
 READINGS = 6
-ROOM, PER_ITEM, NUM_CANDIDATES = 64, 32, 10
-"""Tokens of the small backbone's vocabulary for the question, and for each item's id and title."""
+QUESTION, MARKS, NUM_CANDIDATES, CONTEXT = 128, 16, 10, 8_000
+"""Tokens for the question, and for what stands around each item; candidates; and the most that a prompt may hold."""
 WIDEST = 10
 """The widest window, that of the published settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Computed:
-    """What follows from a data card: items of a window, epochs and examples (None: all) of SFT, examples of GRPO."""
+    """What follows from the data: items of a window, epochs and examples (None: all) of SFT, examples of GRPO, and the
+    budget of a prompt to the small backbone.
+    """
 
     window: int
     epochs: int
     limit: int | None
     aligned: int
-
-    @property
-    def max_prompt_tokens(self) -> int:
-        """Budget of a prompt to the small backbone, history and candidates with their titles."""
-        return ROOM + PER_ITEM * (self.window - 1 + NUM_CANDIDATES)
+    max_prompt_tokens: int
 
 
-def settings_for(facts: Mapping[str, Any], size: str) -> Computed:
-    """The settings for the data that a card describes.
+def settings_for(facts: Mapping[str, Any], size: str, item_bytes: int) -> Computed:
+    """The settings for the data that a card describes, whose longest id and title together take `item_bytes`.
+
+    A token is at least one byte, so that no item of history or candidates is left out before the context is full.
 
     >>> facts = {"window": 7, "splits": {"train": {"lines": 600, "lengths": {"mean": 7.96, "median": 8}}}}
-    >>> settings_for(facts, "cpu")
-    Computed(window=7, epochs=3, limit=None, aligned=960)
+    >>> settings_for(facts, "cpu", item_bytes=20)
+    Computed(window=7, epochs=3, limit=None, aligned=960, max_prompt_tokens=704)
     """
     lines, lengths = facts["splits"]["train"]["lines"], facts["splits"]["train"]["lengths"]
     window = int(facts["window"])
@@ -75,6 +76,7 @@ def settings_for(facts: Mapping[str, Any], size: str) -> Computed:
         epochs=min(MOST_EPOCHS, max(1, passes // windows)),
         limit=passes if windows > passes else None,
         aligned=min(windows, ALIGNED[size]),
+        max_prompt_tokens=min(CONTEXT, QUESTION + (MARKS + item_bytes) * (window - 1 + NUM_CANDIDATES)),
     )
 
 
@@ -87,7 +89,9 @@ def own_recipe(settings: RunRecipeSettings, workspace: Workspace) -> Recipe:
     if not settings.dataset:
         raise SettingsError("`mllmrec run own` works on data of your own: name it, as in --dataset shop.")
     facts = _prepared(settings, workspace)
-    recipe, computed = load_recipe(RECIPES[settings.size]), settings_for(facts, settings.size)
+    catalogue = read_catalogue(workspace.dataset(settings.dataset).titles)
+    item_bytes = max(len(f"{item_id}{item.title}".encode()) for item_id, item in catalogue.items())
+    recipe, computed = load_recipe(RECIPES[settings.size]), settings_for(facts, settings.size, item_bytes)
     backbone = _backbone(settings, workspace)
     for verb, blocks in recipe.blocks.items():
         fields = STAGES[verb].settings.model_fields

@@ -22,7 +22,7 @@ from typing import Any
 from mllmrec.errors import SettingsError
 from mllmrec.launch import rank_and_size
 from mllmrec.pipeline.lanes import Entry
-from mllmrec.pipeline.own import OWN, own_recipe
+from mllmrec.pipeline.own import OWN, RECIPES, own_recipe
 from mllmrec.pipeline.recipe import Recipe, load_recipe
 from mllmrec.pipeline.schedule import Schedule, one_by_one, side_by_side
 from mllmrec.records import Summary, Table
@@ -43,6 +43,8 @@ def run(settings: RunRecipeSettings) -> Summary:
         raise SettingsError(
             "The recipe demo works on a made-up world, which `mllmrec demo` draws and then takes through it: run that."
         )
+    if settings.recipe == RECIPES["gpu"]:
+        raise SettingsError(f"The recipe {settings.recipe} is completed from the data: `mllmrec run own --size gpu`.")
     overrides: dict[str, Any] = {"root": settings.root} if "root" in settings.model_fields_set else {}
     if settings.dataset:
         overrides["dataset"] = settings.dataset
