@@ -224,7 +224,15 @@ def test_a_report_that_is_older_than_a_run_is_asked_for_again(workspace: Workspa
     [run_manifest] = workspace.dataset("films").results.glob("*/*/manifest.json")
     os.utime(run_manifest, (1000, 1000))
     os.utime(page, (1001, 1001))
-    assert next_step(workspace, "films", gpu=True) == f"nothing is left, and {page} shows it"
+    recommend = "mllmrec recommend --dataset films --sft-tag whole --tag aligned --user USER"
+    assert next_step(workspace, "films", gpu=True) == f"{recommend}; {page} shows all results"
+    add_run(workspace, "whole")
+    for manifest in workspace.dataset("films").results.glob("*/*/manifest.json"):
+        os.utime(manifest, (1000, 1000))
+    compare = (
+        f"mllmrec compare result/films/whole/{run_manifest.parent.name} result/films/aligned/{run_manifest.parent.name}"
+    )
+    assert next_step(workspace, "films", gpu=True) == f"{compare}, or {recommend}; {page} shows all results"
     os.utime(run_manifest, (1002, 1002))
     assert next_step(workspace, "films", gpu=True) == "mllmrec report --dataset films"
 

@@ -378,6 +378,16 @@ def test_the_time_left_is_at_least_that_much_until_a_training_stage_was_timed(tm
     assert schedule.time_left() == ", about 0 s left", "nothing that trains is left"
 
 
+def test_the_time_left_begins_with_the_measured_pace_of_the_machine(tmp_path: Path) -> None:
+    """At half the speed 220 usual seconds take 440; a stage that took 500 for 200 makes it (2 * 60 + 500) / 260."""
+    schedule = schedule_for(tmp_path, lanes=1)
+    schedule.usual = {"prepare": 10, "caption": 200, "candidates": 1, "report": 9}
+    schedule.pace = 2.0
+    assert schedule.time_left() == ", about 7 min left"
+    schedule.seconds = {1: 500.0}
+    assert schedule.time_left() == ", about 48 s left"
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> tuple[dict[int, float], list[Collection[int]]]:
     count = draw(st.integers(1, 7))

@@ -8,9 +8,12 @@ of the same candidate lists are computed as well.
 from __future__ import annotations
 
 import dataclasses
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mllmrec.demo.habits import write_world
 from mllmrec.demo.world import KINDS, PLACES, SIZES, World
@@ -45,6 +48,9 @@ SECONDS = {
     "report": 5,
 }
 """Seconds that stages take, two at a time on two cores, for the estimate of the time left; other stages take one."""
+PROBE_WIDTH, PROBE_STEPS, PROBE_WORDS = 64, 8_000, 500
+PROBE_SECONDS = 1.1
+"""What `measured_pace` does, and the seconds that it takes where `SECONDS` was measured, with nothing beside it."""
 
 
 def run_demo(settings: DemoSettings) -> Summary:
@@ -68,9 +74,25 @@ def run_demo(settings: DemoSettings) -> Summary:
         command_of(settings),
         entry=partial(with_ceiling, world),
         usual={name: seconds * TRAINED_ON[settings.size] for name, seconds in SECONDS.items()},
+        pace=measured_pace(),
         lanes=min(settings.lanes, cores()),
         threads=1,
     )
+
+
+def measured_pace() -> float:
+    """How much longer this machine takes, as busy as it is, than the one that `SECONDS` was measured on.
+
+    Some products of small matrices and some plain Python, which stages spend their time with, are timed for about a
+    second of elapsed time. The matrices are too small to be shared out to several cores.
+    """
+    matrix = np.random.default_rng(0).standard_normal((PROBE_WIDTH, PROBE_WIDTH), dtype=np.float32) / PROBE_WIDTH
+    began, product, words = time.perf_counter(), matrix, dict[str, int]()
+    for step in range(PROBE_STEPS):
+        product = np.tanh(product @ matrix + matrix)
+        for word in range(PROBE_WORDS):
+            words[str(word)] = step
+    return (time.perf_counter() - began) / PROBE_SECONDS
 
 
 def world_of(settings: DemoSettings) -> World:

@@ -110,8 +110,7 @@ def _next_command(workspace: Workspace, dataset: str, gpu: bool) -> str:
     if not models and not by_verb:
         return "mllmrec fetch backbone Qwen/Qwen3-4B"
     if "grpo" in by_verb and by_verb["grpo"].name in _ranked(workspace, dataset):
-        page = files.results / "report.html"
-        return f"nothing is left, and {page} shows it" if _is_latest(page) else f"mllmrec report {flag}"
+        return _with_results(workspace, dataset, by_verb["grpo"].name, checkpoints[by_verb["grpo"]])
     if "grpo" in by_verb:
         manifest = checkpoints[by_verb["grpo"]]
         base = manifest.settings.get("sft_tag", "") if manifest else ""
@@ -122,6 +121,23 @@ def _next_command(workspace: Workspace, dataset: str, gpu: bool) -> str:
     if "sft" in by_verb:
         return f"mllmrec merge {flag} --tag {by_verb['sft'].name}"
     return f"mllmrec sft {flag} --backbone {models[0]}"
+
+
+def _with_results(workspace: Workspace, dataset: str, tag: str, manifest: Manifest | None) -> str:
+    """What to do with a ranked model: write the report, then compare its RUN or let it recommend."""
+    results = workspace.dataset(dataset).results
+    if not _is_latest(results / "report.html"):
+        return f"mllmrec report --dataset {dataset}"
+    base = manifest.settings.get("sft_tag", "") if manifest else ""
+    model = [word for flag, name in (("--sft-tag", base), ("--tag", tag)) if name for word in (flag, name)]
+    commands = [f"mllmrec recommend --dataset {dataset} {' '.join(model)} --user USER"]
+    own = sorted(path.parent for path in results.glob(f"{tag}/*/manifest.json"))
+    others = sorted(path.parent for path in results.glob(f"*/{own[0].name}/manifest.json") if path.parent != own[0])
+    if others:
+        other = next((folder for folder in others if folder.parent.name == base), others[0])
+        names = (folder.relative_to(workspace.root).as_posix() for folder in (other, own[0]))
+        commands.insert(0, f"mllmrec compare {' '.join(names)}")
+    return f"{', or '.join(commands)}; {results / 'report.html'} shows all results"
 
 
 def _ranked(workspace: Workspace, dataset: str) -> set[str]:

@@ -14,6 +14,8 @@ from mllmrec.stages import tied
 from mllmrec.storage.workspace import Workspace
 
 TRAINING = ("sft", "grpo")
+MEASURED = 60.0
+"""Usual seconds of stages that a pace measured beforehand counts for."""
 
 
 @dataclass(kw_only=True)
@@ -21,13 +23,15 @@ class Schedule:
     """The stages of one run, by index, and their outcomes so far.
 
     `usual` holds the seconds that stages take on some machine, by name or by verb, others a second; when it is empty no
-    time is shown. `command` is the command line that goes on with what is left. With one lane every stage waits for the
-    one before it. Messages carry the stage's number when stages run `apart`, in processes of their own.
+    time is shown. `pace` is how much longer this machine takes, where that was measured beforehand.
+    `command` is the command line that goes on with what is left. With one lane every stage waits for the one before it.
+    Messages carry the stage's number when stages run `apart`, in processes of their own.
     """
 
     stages: Sequence[StageSettings]
     command: str
     usual: Mapping[str, float] = field(default_factory=dict)
+    pace: float | None = None
     lanes: int = 1
     apart: bool = False
     summaries: dict[int, Summary] = field(default_factory=dict, init=False)
@@ -111,13 +115,14 @@ class Schedule:
     def time_left(self) -> str:
         """`, about 3 min left`, at the pace of the stages so far; those that were finished before don't count.
 
-        Short stages say little of how fast a machine trains: it is `at least` until a stage that trains was timed.
+        Short stages say little of how fast a machine trains: where its pace wasn't measured, it is `at least` until a
+        stage that trains was timed.
         """
         if not self.usual:
             return ""
         usual = [self.usual.get(name, self.usual.get(name.split()[0], 1.0)) for name in self.names]
         timed = {index: seconds for index, seconds in self.seconds.items() if seconds > usual[index] / 4}
-        pace = sum(timed.values()) / sum(usual[index] for index in timed) if timed else 1.0
+        pace = self._pace({index: (usual[index], seconds) for index, seconds in timed.items()})
         now = time.monotonic()
         running = {index: now - began for index, began in self._began.items() if index not in self.seconds}
         left = {
@@ -127,9 +132,16 @@ class Schedule:
         }
         seconds = time_needed(left, self.waits, self.lanes, under_way=running)
         training = [index for index, stage in enumerate(self.stages) if stage.verb in TRAINING]
-        is_rough = not timed.keys() & set(training) and any(index in left for index in training)
+        is_rough = self.pace is None and not timed.keys() & set(training) and any(index in left for index in training)
         amount = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
         return f", {'at least' if is_rough else 'about'} {amount} left"
+
+    def _pace(self, timed: Mapping[int, tuple[float, float]]) -> float:
+        """Seconds here for a usual second, from (usual, taken) of stages and the pace that was measured beforehand."""
+        weight = MEASURED if self.pace is not None else 0.0
+        usual = weight + sum(expected for expected, _ in timed.values())
+        taken = weight * (self.pace or 0.0) + sum(seconds for _, seconds in timed.values())
+        return taken / usual if usual else 1.0
 
 
 def one_by_one(schedule: Schedule, entry: Entry) -> None:

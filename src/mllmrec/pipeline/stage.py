@@ -75,13 +75,15 @@ def run_stages(
     *,
     entry: Entry = entry_point,
     usual: Mapping[str, float] | None = None,
+    pace: float | None = None,
     lanes: int = 1,
     threads: int | None = None,
 ) -> Summary:
     """Run stages; the summary holds the results of all that ranked the same candidates.
 
     `below` maps the name of a RUN to that of the RUN whose model it was made from, `entry` gives the `run` of a verb,
-    and `usual` the seconds that stages take on some machine, by name or by verb, from which the time left is estimated.
+    and `usual` the seconds that stages take on some machine, by name or by verb, from which the time left is estimated;
+    `pace` is how much longer this machine takes, where that was measured.
     With several `lanes`, or with `threads` given, stages run in processes of their own, side by side where none waits
     for another; `entry` must then be picklable, and scripts that call this need an `if __name__ == "__main__"`. Under a
     launcher, which has its own processes, stages run in this process, one by one.
@@ -91,7 +93,9 @@ def run_stages(
     """
     began, launched = time.monotonic(), rank_and_size()[1] > 1
     apart = not launched and (lanes > 1 or threads is not None)
-    schedule = Schedule(stages=stages, command=command, usual=usual or {}, lanes=lanes if apart else 1, apart=apart)
+    schedule = Schedule(
+        stages=stages, command=command, usual=usual or {}, pace=pace, lanes=lanes if apart else 1, apart=apart
+    )
     if apart:
         side_by_side(schedule, entry, threads or max(1, cores() // lanes))
     else:
