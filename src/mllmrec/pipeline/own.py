@@ -38,7 +38,6 @@ PASSES = {"cpu": 3_600, "gpu": 16_000}
 MOST_EPOCHS = 3
 ALIGNED = {"cpu": 960, "gpu": 2_000}
 """The most windows that GRPO is given."""
-READINGS = 6
 QUESTION, MARKS, NUM_CANDIDATES, CONTEXT = 128, 16, 10, 8_000
 """Tokens for the question, and for what stands around each item; candidates; and the most that a prompt may hold."""
 WIDEST = 10
