@@ -161,6 +161,9 @@ def test_reasons_are_those_of_the_recommender(
         [own.effect for own in expected.reasons], abs=1e-4
     )
     assert found["candidates"] == [*example.candidates]
+    assert (found["history_given"], found["history_read"]) == (len(example.history),) * 2
+    longer = client.post("/v1/rank", json={"history": [wanted, *example.history], "candidates": [wanted]}).json()
+    assert (longer["history_given"], longer["history_read"]) == (len(example.history) + 1, len(example.history))
     alone = client.post("/v1/explain", json={"history": example.history, "item": wanted, "candidates": [wanted]})
     assert alone.json()["log_odds"] is None
     assert alone.json()["probability"] == 1

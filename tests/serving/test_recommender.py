@@ -6,6 +6,7 @@ import json
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,27 @@ def test_reasons_are_what_leaving_out_an_item_does(recommender: Recommender, exa
 def test_a_longer_history_is_read_from_its_end(recommender: Recommender, examples: list[RankingExample]) -> None:
     example = examples[0]
     longer = (example.candidates[0], *example.history)
-    assert recommender.rank(longer, example.candidates) == recommender.rank(example.history, example.candidates)
+    found = recommender.rank(longer, example.candidates)
+    assert found == recommender.rank(example.history, example.candidates)
+    assert (found.history_given, found.history_read) == (len(longer), WINDOW - 1)
+
+
+def test_what_a_budget_cuts_off_a_history_is_told(trained: Workspace, examples: list[RankingExample]) -> None:
+    """A budget that holds two items less: by the prompts themselves, whose lines are counted."""
+    whole = Recommender.load(trained.root, DATASET, "grpo", device="cpu", retriever="markov")
+    example, encoder = examples[0], whole.ranker.encoder
+    shorter = replace(example, history=example.history[2:])
+    encoder.renderer.captions = {}
+    tokens = len(encoder.prompt_ids(shorter))
+    cut = Recommender.load(
+        trained.root, DATASET, "grpo", device="cpu", retriever="markov", max_prompt_tokens=tokens, force=True
+    )
+    found = cut.rank(example.history, example.candidates)
+    assert (found.history_given, found.history_read) == (len(example.history), len(example.history) - 2)
+    assert found == cut.rank(shorter.history, example.candidates)
+    why = cut.explain(example.history, example.candidates[0], example.candidates)
+    assert [reason.item_id for reason in why.reasons] == [*shorter.history]
+    assert (why.history_given, why.history_read) == (len(example.history), len(shorter.history))
 
 
 def test_threads_get_the_answers_of_their_own_questions(
@@ -241,13 +262,29 @@ def test_a_blend_ranks_recommendations(trained_copy: Workspace) -> None:
     for row in rows[:5]:
         example = examples[row["example_id"]]
         question = Question(history=example.history, candidates=example.candidates)
-        own = blended.blend.log_shares(example, blended.score([question])[0].log_probabilities)
+        own = blended.blend.log_shares(example, example, blended.score([question])[0].log_probabilities)
         total = math.log(sum(map(math.exp, row["scores"])))
         assert own == pytest.approx([score - total for score in row["scores"]], abs=1e-3)
     history = next(iter(examples.values())).history
     plain = Recommender.load(trained_copy.root, DATASET, "grpo", device="cpu", blend=False)
     assert plain.blend is None
     assert [item.item_id for item in blended.recommend(history)] != [item.item_id for item in plain.recommend(history)]
+    longer = (next(item for item in blended.interactions.pool("test") if item not in history), *history)
+    best = blended.recommend(longer, retrieve=8)
+    candidates = blended.retrieved(longer, 8)
+    why = blended.explain(longer, best[0].item_id, candidates, blended=True)
+    assert why.blend == "blend-grpo-markov"
+    assert why.probability == pytest.approx(best[0].probability, abs=1e-4)
+    for row, reason in enumerate(why.reasons):
+        without = (*history[:row], *history[row + 1 :])
+        scores = blended.score([Question(history=without, candidates=candidates)])[0].log_probabilities
+        example = blended.reader.whole(Question(history=without, candidates=candidates))
+        share = math.exp(blended.blend.log_shares(example, example, scores)[candidates.index(best[0].item_id)])
+        assert reason.effect == pytest.approx(why.log_odds - math.log(share / (1 - share)), abs=1e-3)
+    assert blended.explain(longer, best[0].item_id).blend == "blend-grpo-markov"
+    assert blended.explain(longer, best[0].item_id, candidates).blend is None
+    with pytest.raises(SettingsError, match="no blend of grpo"):
+        plain.explain(history, best[0].item_id, blended=True)
 
 
 def test_a_checkpoint_that_is_not_there_names_those_that_are(trained: Workspace) -> None:

@@ -58,6 +58,12 @@ def test_documents_are_ranked_as_evaluate_ranks_them(
         lines = "\n".join(f"[ITEM_{item}] {title(item)}" for item in example.history)
         found = ask(client, query=lines, documents=list(example.candidates))
         assert order(found) == [item.index for item in ranked]
+        assert found["meta"]["warnings"] == []
+        longer = ask(client, query=f"{example.candidates[0]}\n{lines}", documents=list(example.candidates))
+        assert order(longer) == [item.index for item in ranked]
+        count = len(example.history)
+        told = f"Of the {count + 1} items of the history the model was shown the last {count}."
+        assert longer["meta"]["warnings"] == [told]
         assert [result["relevance_score"] for result in found["results"]] == pytest.approx(
             [item.probability for item in ranked], abs=1e-5
         )

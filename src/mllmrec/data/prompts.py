@@ -37,6 +37,7 @@ CAPTION_WORDS = (50, 25, 12, 6, 3, 0)
 SHORTEST_HINT = 8
 TRAINED_CANDIDATES = 10
 """The candidates of a training prompt where nothing else was asked for."""
+CANDIDATES = "Candidates:"
 QUESTION = "Which candidate comes next? Answer with one line of the list: [ITEM_<id>] <title>"
 LIST_QUESTION = "Which candidates come next? Answer with the {k} best, best first, one a line: [ITEM_<id>] <title>"
 _MARKUP = re.compile(r"<([^<>]+)>")
@@ -178,6 +179,10 @@ class Renderer(Generic[Encoded]):
             self.budget["history_shortened"] += kept < len(example.history)
         return prompt
 
+    def shown_history(self, example: RankingExample) -> int:
+        """How many items of the history, from its end, a prompt within the budget holds."""
+        return self.fit(example)[0].split("\n").index(CANDIDATES) - 1
+
     def fit_thought(self, trace: str, num_tokens: Callable[[str], int], most: int) -> str | None:
         """A trace as the thought of an answer, shortened as hints are until it takes at most `most` tokens.
 
@@ -204,7 +209,7 @@ class Renderer(Generic[Encoded]):
         parts = [
             "A user chose these, oldest first:",
             *(self.line(item, caption_words) for item in history),
-            "Candidates:",
+            CANDIDATES,
             *(self.line(item, caption_words) for item in example.candidates),
         ]
         if hint is not None:

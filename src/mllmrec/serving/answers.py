@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, inf
 
@@ -25,11 +25,13 @@ class Question:
 class Scores:
     """The answers to a question, in the order of its candidates.
 
-    `log_probabilities` are of whole answers, in nats; `tokens` were read for them, and `thoughts` written before.
+    `log_probabilities` are of whole answers, in nats; `tokens` were read for them, and `thoughts` written before. The
+    prompt held the last `history_read` items of the history.
     """
 
     log_probabilities: tuple[float, ...]
     tokens: int
+    history_read: int
     thoughts: tuple[str, ...] = ()
 
 
@@ -48,6 +50,17 @@ class RankedItem:
     index: int
 
 
+class Ranking(list[RankedItem]):
+    """Candidates, best first; of the `history_given` items of the history the model was shown the last `history_read`.
+
+    A part of it, `ranking[:3]`, is a plain list.
+    """
+
+    def __init__(self, items: Iterable[RankedItem], *, history_given: int, history_read: int) -> None:
+        super().__init__(items)
+        self.history_given, self.history_read = history_given, history_read
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reason:
     """What an item of the history does to another one's log-odds: with it minus without it, in nats."""
@@ -61,7 +74,8 @@ class Reason:
 class Explanation:
     """Why an item stands where it stands among `candidates`: a reason for each item that the model read, oldest first.
 
-    `log_odds` is log(p / (1 - p)) of its share p. `thoughts` is what the model wrote before it answered, if it thinks.
+    `log_odds` is log(p / (1 - p)) of its share p: by the model alone, or by the blend that is named. `thoughts` is what
+    the model wrote before it answered, if it thinks.
     """
 
     item_id: str
@@ -70,7 +84,23 @@ class Explanation:
     log_odds: float
     reasons: tuple[Reason, ...]
     candidates: tuple[str, ...]
+    history_given: int
+    blend: str | None = None
     thoughts: tuple[str, ...] = ()
+
+    @property
+    def history_read(self) -> int:
+        """How many items, from the end of the history, the model was shown."""
+        return len(self.reasons)
+
+
+def history_cut(given: int, read: int) -> str:
+    """What is told of a history that was longer than what the model was shown; empty where all of it was.
+
+    >>> history_cut(12, 9)
+    'Of the 12 items of the history the model was shown the last 9.'
+    """
+    return f"Of the {given:,} items of the history the model was shown the last {read:,}." if read < given else ""
 
 
 def shares(scores: Sequence[float]) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ class ServedBlend:
     weights: tuple[float, ...]
     features: Features
     parts: Mapping[str, Baseline | None]
-    window: int
 
     @classmethod
     def newest(cls, choice: ModelChoice, fitting: Fitting) -> ServedBlend | None:
@@ -52,19 +51,17 @@ class ServedBlend:
                 weights=tuple(whole["weights"].values()),
                 features=whole["features"],
                 parts=baselines,
-                window=fitting.window,
             )
         return None
 
-    def log_shares(self, example: RankingExample, scores_C: Sequence[float]) -> list[float]:
-        """The log of each candidate's share by the blend, from the model's scores; `example` holds the whole history.
+    def log_shares(self, whole: RankingExample, short: RankingExample, scores_C: Sequence[float]) -> list[float]:
+        """The log of each candidate's share by the blend, from the model's scores of the same candidates.
 
-        Parts that read the model's window are shown its end.
+        Parts that read full histories are shown that of `whole`, the others that of `short`, the model's window.
         """
-        short = replace(example, history=example.history[-(self.window - 1) :])
         parts = []
         for name, baseline in self.parts.items():
-            own = example if name.endswith(FULL) else short
+            own = whole if name.endswith(FULL) else short
             parts.append(scores_C if baseline is None else next(iter(baseline.score_lists([own]))))
         utilities = blended(self.weights, features_of(parts, self.features))
         own_C: list[float] = (utilities - np.logaddexp.reduce(utilities)).tolist()

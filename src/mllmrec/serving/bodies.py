@@ -60,6 +60,11 @@ class ExplainBody(Asked):
 
     item: ItemName = Field(examples=["i31"])
     candidates: list[ItemName] = Field(default=[], description="Among which; by default the retriever's best.")
+    blended: bool | None = Field(
+        None,
+        description="Whether shares are those of the model's blend, as in /v1/recommend, or of the model alone, as in "
+        "/v1/rank; by default the first without candidates where there is a blend, else the second.",
+    )
 
 
 class ShownItem(BaseModel):
@@ -92,7 +97,14 @@ class ReasonShown(ShownItem):
     effect: float | None
 
 
-class RankAnswer(BaseModel):
+class HistoryRead(BaseModel):
+    """How much of the history the model was shown: the last `history_read` of the `history_given` items."""
+
+    history_given: int
+    history_read: int
+
+
+class RankAnswer(HistoryRead):
     """Candidates, best first."""
 
     model: str
@@ -101,7 +113,7 @@ class RankAnswer(BaseModel):
     seconds: float
 
 
-class RecommendAnswer(BaseModel):
+class RecommendAnswer(HistoryRead):
     """Recommendations, best first."""
 
     model: str
@@ -112,8 +124,8 @@ class RecommendAnswer(BaseModel):
     seconds: float
 
 
-class ExplainAnswer(BaseModel):
-    """Why an item stands where it stands among the candidates."""
+class ExplainAnswer(HistoryRead):
+    """Why an item stands where it stands among the candidates: by the blend that is named, or by the model alone."""
 
     model: str
     item: ShownItem
@@ -121,6 +133,7 @@ class ExplainAnswer(BaseModel):
     log_odds: float | None
     reasons: list[ReasonShown]
     candidates: list[str]
+    blend: str | None
     thoughts: list[str]
     seconds: float
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from mllmrec.errors import SettingsError, install_command
 from mllmrec.records import Summary, Table
-from mllmrec.serving.answers import Explanation, RankedItem
+from mllmrec.serving.answers import Explanation, RankedItem, Ranking, history_cut
 from mllmrec.serving.dataset_view import finite
 from mllmrec.serving.recommender import Recommender
 from mllmrec.settings.serving import RecommendSettings, ServeSettings
@@ -33,16 +33,19 @@ def run_recommend(settings: RecommendSettings) -> Summary | None:
             history, settings.top_k, settings.retrieve, recommender.met_by(settings.user) if settings.user else ()
         )
     among = settings.candidates or tuple(recommender.retrieved(history, settings.retrieve)) if settings.explain else ()
-    why = [recommender.explain(history, item.item_id, among) for item in found[: settings.explain]]
+    by_blend = recommender.blend is not None and not settings.candidates
+    why = [recommender.explain(history, item.item_id, among, by_blend) for item in found[: settings.explain]]
     if settings.json_:
         print(json.dumps(finite(_plain(recommender, history, found, why)), ensure_ascii=False, indent=2))
         return None
-    titles = "; ".join(recommender.names.catalogue.title(item) for item in history[-(recommender.window - 1) :])
-    reasons = [_reasons(own, recommender.name) for own in why]
+    read = history[len(history) - found.history_read :]
+    titles = "; ".join(recommender.names.catalogue.title(item) for item in read)
+    cut = history_cut(found.history_given, found.history_read) if found else ""
+    reasons = [_reasons(own, own.blend or f"{recommender.name} alone") for own in why]
     return Summary(
         headline=f"{recommender.name} would go on with {found[0].title}." if found else "Nothing is left to recommend.",
         tables=(
-            _table(found, f"After {titles}", _by_whom(recommender, settings)),
+            _table(found, f"After {titles}", f"{_by_whom(recommender, settings)} {cut}".strip()),
             *reasons,
         ),
     )
@@ -78,10 +81,10 @@ def _table(found: Sequence[RankedItem], title: str, note: str) -> Table:
     return Table(title=title, columns=("title", "id", "share", "log-probability"), rows=rows, note=note)
 
 
-def _reasons(why: Explanation, model: str) -> Table:
+def _reasons(why: Explanation, by: str) -> Table:
     rows = tuple((reason.title, f"{reason.effect:+.2f}") for reason in why.reasons)
     return Table(
-        title=f"Why {why.title}, {why.probability:.1%} of {len(why.candidates)} by {model} alone",
+        title=f"Why {why.title}, {why.probability:.1%} of {len(why.candidates)} by {by}",
         columns=("item of the history", "effect on its log-odds"),
         rows=rows,
         note="; ".join(f"thought: {thought}" for thought in why.thoughts),
@@ -89,11 +92,12 @@ def _reasons(why: Explanation, model: str) -> Table:
 
 
 def _plain(
-    recommender: Recommender, history: Sequence[str], found: Sequence[RankedItem], why: Sequence[Explanation]
+    recommender: Recommender, history: Sequence[str], found: Ranking, why: Sequence[Explanation]
 ) -> dict[str, Any]:
     return {
         "model": recommender.name,
         "history": list(history),
+        "history_read": found.history_read,
         "items": [asdict(item) for item in found],
         "explanations": [asdict(own) for own in why],
     }

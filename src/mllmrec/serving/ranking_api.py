@@ -11,7 +11,7 @@ from fastapi import APIRouter, HTTPException, Request
 
 from mllmrec.errors import DataError
 from mllmrec.records import Item
-from mllmrec.serving.answers import Question, RankedItem
+from mllmrec.serving.answers import Explanation, Question, RankedItem, Ranking
 from mllmrec.serving.bodies import (
     Asked,
     ExplainAnswer,
@@ -101,8 +101,8 @@ def _ranker(view: DatasetView) -> Work[RankBody]:
     def work(recommender: Recommender, body: RankBody, history: Sequence[Named]) -> dict[str, Any]:
         question = Question(history=history, candidates=named(body.candidates))
         [scores] = recommender.score([question])
-        ranked = recommender.ranked(question, scores.log_probabilities)[: body.top_k]
-        return {"items": [*_ranked(view, ranked)], "tokens": scores.tokens}
+        ranked = recommender.ranked(question, scores, body.top_k)
+        return {"items": [*_ranked(view, ranked)], **_read(ranked), "tokens": scores.tokens}
 
     return work
 
@@ -118,6 +118,7 @@ def _recommendation(view: DatasetView) -> Work[RecommendBody]:
             "blend": None if recommender.blend is None else recommender.blend.name,
             "history": [view.item(item, titles.get(item)) for item in recommender.names.resolve(history)],
             "items": [*_ranked(view, found)],
+            **_read(found),
         }
 
     return work
@@ -126,17 +127,23 @@ def _recommendation(view: DatasetView) -> Work[RecommendBody]:
 def _explanation(view: DatasetView) -> Work[ExplainBody]:
     def work(recommender: Recommender, body: ExplainBody, history: Sequence[Named]) -> dict[str, Any]:
         [item] = named([body.item])
-        why = recommender.explain(history, item, named(body.candidates))
+        why = recommender.explain(history, item, named(body.candidates), body.blended)
         return {
             "item": view.item(why.item_id, why.title),
             "probability": why.probability,
             "log_odds": why.log_odds,
             "reasons": [view.item(own.item_id, own.title) | {"effect": own.effect} for own in why.reasons],
             "candidates": why.candidates,
+            "blend": why.blend,
             "thoughts": why.thoughts,
+            **_read(why),
         }
 
     return work
+
+
+def _read(found: Ranking | Explanation) -> dict[str, int]:
+    return {"history_given": found.history_given, "history_read": found.history_read}
 
 
 def _ranked(view: DatasetView, items: Sequence[RankedItem]) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mllmrec.records import Item
-from mllmrec.serving.answers import Question, shares
+from mllmrec.serving.answers import Question, history_cut, shares
 from mllmrec.serving.bodies import Asked
 from mllmrec.serving.items import ItemNames, Named
 from mllmrec.serving.ranking_api import PROBLEMS, check_sizes, history_of, too_many
@@ -129,13 +129,15 @@ def rerank(recommender: Recommender, body: RerankBody, asked: JsonQuery | None, 
     `asked` is the query where that is JSON. Raises DataError as `Recommender.rank` does, and 404 for an unknown user.
     """
     texts = body.texts
-    lines = _lines(body.query)[-(recommender.window - 1) :] if asked is None else []
+    given = _lines(body.query) if asked is None else []
+    lines = given[-(recommender.window - 1) :]
     reading = read([*lines, *texts], recommender.names)
     history, documents = reading.items[: len(lines)], reading.items[len(lines) :]
     candidates = list(dict.fromkeys(documents))
     if asked is not None:
         history = tuple(history_of(recommender, asked))
     [scores] = recommender.score([Question(history=history, candidates=candidates)])
+    cut = history_cut(max(len(given), len(history)), scores.history_read)
     log_probability = dict(zip(candidates, scores.log_probabilities, strict=True))
     share = dict(zip(candidates, shares(scores.log_probabilities), strict=True))
     order = sorted(range(len(texts)), key=lambda index: -log_probability[documents[index]])
@@ -157,7 +159,7 @@ def rerank(recommender: Recommender, body: RerankBody, asked: JsonQuery | None, 
             "api_version": {"version": api_version},
             "billed_units": {"search_units": 1},
             "unmatched": unmatched,
-            "warnings": [*_unmatched_warnings(unmatched), *reading.warnings],
+            "warnings": [*_unmatched_warnings(unmatched), *reading.warnings, *([cut] if cut else [])],
         },
     }
 

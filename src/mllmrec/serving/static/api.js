@@ -36,7 +36,8 @@ export function picture(path) {
   return pictures.get(path);
 }
 
-async function fetched(path) {
+/** The address of what was fetched of a path with the key; links and images bear none. */
+export async function fetched(path) {
   const answer = await fetch(path, { headers: bearing() });
   if (!answer.ok) throw refused(answer, null);
   return URL.createObjectURL(await answer.blob());

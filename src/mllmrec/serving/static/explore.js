@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { announce, el, rove } from "./dom.js";
-import { counted, ordinal, remember, seconds, strip } from "./items.js";
+import { cutNote, counted, ordinal, remember, seconds, strip } from "./items.js";
 import { userPicker } from "./picker.js";
 import { press, ranking } from "./ranking.js";
 import { Region, bones, empty } from "./regions.js";
@@ -127,6 +127,7 @@ function questionOf(found, answer, model) {
     target: found.target?.item_id ?? null,
     model: model.id,
     retriever: answer.retriever,
+    blend: answer.blend ?? null,
   };
 }
 
@@ -150,7 +151,11 @@ function drawn(question, answer, chosen) {
       chosen,
       choose: (item) => change({ item }),
     }),
-    el("p.note.credit", {}, `Exact shares of probability by ${question.model}, in ${seconds(answer.seconds)}.`),
+    el(
+      "p.note.credit",
+      {},
+      `Exact shares of probability by ${question.blend ?? question.model}, in ${seconds(answer.seconds)}. ${cutNote(answer)}`,
+    ),
   ];
 }
 

@@ -54,6 +54,10 @@ export function strip(items, label) {
   );
 }
 
+/** What is told of a history that was longer than what the model was shown. */
+export const cutNote = ({ history_given: given, history_read: read }) =>
+  given > read ? `Of the ${counted(given, "item")} of the history the model was shown the last ${read}.` : "";
+
 export const percent = (share) =>
   share > 0 && share < 0.0005 ? "<0.1%" : share < 1 && share > 0.9995 ? ">99.9%" : `${(share * 100).toFixed(1)}%`;
 

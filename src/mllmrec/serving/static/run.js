@@ -1,8 +1,8 @@
 // What was measured: every ranker on the same lists with its intervals, and how training went.
 
-import { get, hasKey } from "./api.js";
+import { fetched, get, hasKey } from "./api.js";
 import { curve, interval } from "./charts.js";
-import { el } from "./dom.js";
+import { announce, el } from "./dom.js";
 import { counted } from "./items.js";
 import { Region, bones, empty } from "./regions.js";
 import { change } from "./state.js";
@@ -11,13 +11,14 @@ const FAVOURITES = ["NDCG@3", "HR@1", "NDCG@5", "NDCG@10", "MRR"];
 const CURVES = ["loss", "valid_NDCG@3", "valid_HR@1", "reward", "kl", "entropy", "candidate_entropy", "grad_norm"];
 
 export function run(root, models) {
-  const link = el("a.button", { href: "report", hidden: true }, "The whole report");
+  const link = el("a.button", { href: "report", hidden: true, onclick: (event) => hasKey() && save(event) });
   const body = el("div", {});
   const region = new Region(body, () => bones(9, "rows"));
   root.replaceChildren(el("div.lead", {}, el("h1", { tabindex: "-1" }, "What was measured"), link), body);
   let found = null;
   const draw = (metric) => {
-    link.hidden = !found.report || hasKey(); // A link bears no key.
+    link.hidden = !found.report;
+    link.textContent = hasKey() ? "Download the report" : "The whole report";
     const served = new Set(models.map((model) => model.id));
     const tables = [...new Set(found.runs.map((own) => own.candidates))].map((name) =>
       ladder(name, found.runs.filter((own) => own.candidates === name), metric, served),
@@ -38,6 +39,18 @@ export function run(root, models) {
     },
     close: () => region.stop(),
   };
+}
+
+/** The report as a file: a link bears no key, and the page's own policy would keep the report's style out. */
+async function save(event) {
+  event.preventDefault();
+  try {
+    const address = await fetched("report");
+    el("a", { href: address, download: "report.html" }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  } catch (error) {
+    announce(`${error.title}. ${error.message}`);
+  }
 }
 
 function ladder(name, runs, wanted, served) {

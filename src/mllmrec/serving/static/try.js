@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { announce, el, paused } from "./dom.js";
-import { counted, itemOf, poster, remember, seconds } from "./items.js";
+import { counted, cutNote, itemOf, poster, remember, seconds } from "./items.js";
 import { draggable, madeHistory } from "./made.js";
 import { userPicker } from "./picker.js";
 import { ranking } from "./ranking.js";
@@ -121,7 +121,7 @@ function drawn(answer, add) {
     el(
       "p.note.credit",
       {},
-      `${RETRIEVED} candidates at most, found by ${answer.retriever}; ranked by ${answer.model}${blend}, in ${seconds(answer.seconds)}.`,
+      `${RETRIEVED} candidates at most, found by ${answer.retriever}; ranked by ${answer.model}${blend}, in ${seconds(answer.seconds)}. ${cutNote(answer)}`,
     ),
   ];
 }

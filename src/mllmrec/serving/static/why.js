@@ -11,8 +11,8 @@ import { Region, bones, empty } from "./regions.js";
 export function whyPanel() {
   const node = el("section.why", { "aria-label": "Why" });
   const region = new Region(node, () => bones(7));
-  const explain = ({ history, candidates, model, target, place }, item) => {
-    const body = { history, item: item.item_id, candidates, model };
+  const explain = ({ history, candidates, model, blend, target, place }, item) => {
+    const body = { history, item: item.item_id, candidates, model, blended: Boolean(blend) };
     return region.load(
       async (signal) => {
         const found = await post("v1/explain", body, signal);
@@ -53,7 +53,7 @@ function drawn(found, item, held, place) {
     found.reasons.length ? diverging(found.reasons) : empty("No history", "There is nothing to leave out."),
     found.reasons.length > 0 && el("p.axis-words", { "aria-hidden": "true" }, el("span", {}, "against"), el("span", {}, "for")),
     thoughts(found.thoughts),
-    el("p.note.credit", {}, `Left out one at a time and ranked anew, in ${seconds(found.seconds)}. Effects are in log-odds.`),
+    el("p.note.credit", {}, `Left out one at a time and ranked anew by ${found.blend ?? found.model}, in ${seconds(found.seconds)}. Effects are in log-odds.`),
   ].filter(Boolean);
 }
 
