@@ -16,6 +16,7 @@ from PIL import Image
 
 from mllmrec.cli.main import main, take_globals
 from mllmrec.cli.verbs import app
+from mllmrec.pipeline.own import ALIGNED, PASSES
 from mllmrec.pipeline.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -143,6 +144,8 @@ def test_the_story_of_ones_own_data_runs_as_it_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_interactions(tmp_path)
+    monkeypatch.setitem(PASSES, "cpu", 48)
+    monkeypatch.setitem(ALIGNED, "cpu", 16)
     monkeypatch.chdir(tmp_path)
     for words in story():
         with pytest.raises(SystemExit) as exit_:

@@ -16,7 +16,7 @@ from mllmrec.data.fetching import stage as fetching
 from mllmrec.demo.habits import Habits
 from mllmrec.demo.world import World, make_things
 from mllmrec.evaluation.ranking.runs import read_run
-from mllmrec.pipeline.own import own_recipe, settings_for
+from mllmrec.pipeline.own import ALIGNED, PASSES, own_recipe, settings_for
 from mllmrec.pipeline.stage import command_of, run
 from mllmrec.settings.pipeline import RunRecipeSettings
 from mllmrec.storage.workspace import read_json
@@ -143,8 +143,13 @@ def test_the_command_that_goes_on_names_the_raw_files() -> None:
 
 
 @pytest.mark.slow
-def test_a_small_shop_is_taken_from_its_table_to_a_report_above_popularity(tmp_path: Path) -> None:
-    world = World(num_items=80, num_users=200, popular=0.0)
+def test_a_small_shop_is_taken_from_its_table_to_a_report_above_popularity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fewer examples than usual, in a world where titles tell all and popularity nothing."""
+    monkeypatch.setitem(PASSES, "cpu", 120)
+    monkeypatch.setitem(ALIGNED, "cpu", 32)
+    world = World(num_items=80, num_users=60, title=0.98, poster=0.0, order=0.0, popular=0.0)
     things = make_things(world)
     rows = [
         (user, item, step, things[item].title)
