@@ -2,10 +2,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 FLAGS ?=
+# Where torch is taken from, such as PyTorch's index of builds for CPUs; empty: from where all packages are.
+TORCH_INDEX ?=
 FAST := -m "not slow and not full"
 # Rooms whose fast tests load no torch, but for these files; with that folder on the path, loading it fails.
 QUICK := tests/settings tests/storage tests/data/candidates tests/data/test_*.py
 WITH_TORCH := tests/storage/test_finished_artifacts.py tests/storage/test_locks.py
+PIP_FLAGS := --disable-pip-version-check --constraint requirements.lock
 WITHOUT_TORCH := PYTHONPATH=tests/support/without_torch
 
 .PHONY: demo test test-quick test-slow test-full check format wheel clean
@@ -37,12 +40,22 @@ format: $(READY)
 wheel: $(READY)  ## The wheel, installed in a fresh environment and asked for all that it has to hold
 	BIN=$(BIN) .ci/wheel
 
+# torch alone comes from TORCH_INDEX; what it needs comes with the rest. Sizes are those of the wheels, measured on x86-64.
 $(READY): pyproject.toml requirements.lock
-	@echo "Installing into .venv: PyTorch and about 140 packages, a few minutes, once"
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 14) else "$(PYTHON) is Python %d.%d, \
+	and the pinned packages are there for 3.11 to 3.14: name one of those, as in: make PYTHON=python3.12" % sys.version_info[:2])'
+ifeq ($(TORCH_INDEX),)
+	@echo "Into $(CURDIR)/.venv, once, in a few minutes: PyTorch (190 MB where the package index has the build for CPUs, else"
+	@echo "530 MB and 2200 MB of CUDA; README.md, Install, says how to choose) and about 130 other packages (300 MB)."
+else
+	@echo "Into $(CURDIR)/.venv, once, in a few minutes: PyTorch from TORCH_INDEX (190 MB if that is the build for CPUs)"
+	@echo "and about 130 other packages (300 MB)."
+endif
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,baselines]'
-	touch $(READY)
+	$(BIN)/pip install $(PIP_FLAGS) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) $$(grep '^torch==' requirements.lock)
+	$(BIN)/pip install $(PIP_FLAGS) --editable '.[dev,baselines]'
+	@touch $(READY)
+	@echo "Done. In this shell the commands are found after: . .venv/bin/activate"
 
 .venv: $(READY)
 
