@@ -64,3 +64,27 @@ def test_every_package_of_the_extra_for_developers_is_pinned() -> None:
         line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "requirements.lock").read_text().splitlines()
     }
     assert {*names} <= pinned
+
+
+def test_a_python_without_pinned_packages_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    python = tmp_path / "python3.10"
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'import sys; sys.version_info = (3, 10, 1); '\"$2\"\n")
+    python.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    made = subprocess.run(["make", f"PYTHON={python}", ".venv"], cwd=tmp_path, capture_output=True, text=True)
+    assert made.returncode == 2
+    assert "is Python 3.10" in made.stderr
+    assert "3.11 to 3.14" in made.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize(("given", "from_there"), [((), False), (("TORCH_INDEX=https://torch.example",), True)])
+def test_torch_alone_comes_from_the_index_that_is_named(given: tuple[str, ...], from_there: bool) -> None:
+    made = subprocess.run(
+        ["make", "-n", "-W", "pyproject.toml", *given, ".venv"], cwd=ROOT, capture_output=True, text=True
+    )
+    torch, rest = [line for line in made.stdout.splitlines() if "pip install" in line]
+    assert ("--no-deps --index-url https://torch.example" in torch) is from_there
+    assert "index-url" not in rest
+    assert "--constraint requirements.lock" in rest
