@@ -26,6 +26,7 @@ GGUF = "gemma-3-270m-q4_k_m.gguf"
 BACKBONE, DATASET, FINAL = "gemma-270m", "movielens", "grpo"
 UNI9, VALID9 = "test_uni9_w10_s42", "valid_uni9_w10_s42"
 TITLE_ARMS, TRACES_ARM, MERGED = ("sft-answer", "sft-list"), "sft-traces", "sft-merged"
+SMALL, SMALL_ARM = "small", "sft-small"
 HARD = {
     "uni99": ["--num-neg", "99"],
     "pop99": ["--num-neg", "99", "--negatives", "popularity"],
@@ -102,12 +103,20 @@ class Pipeline:
             yield self._step(f"sft/{objective}", "sft", "--backbone", BACKBONE, *words, *self._learning(), units=units)
         units = TRACES * (TRAIN["list"] * options.windows + readings)
         yield Step(name="sft/traces", command=self.train_with_traces, units=units, optional=True)
+        yield from self._small_model()
         yield Step(name="merge", command=self.merge, units=20)
         words = ["--sft-tag", MERGED, "--tag", FINAL, "--rollouts", "exact", "--select-by", "reward"]
         words += ["--limit", str(options.grpo_windows), "--limit-from", "last", "--lr", str(options.grpo_lr)]
         words += ["--batch", "1", "--accum", "64", "--num-generations", "8", "--rank", str(options.rank)]
         words += ["--beta", "0.02", *self._readings(options.grpo_windows), "--resume"]
         yield self._step("grpo", "grpo", *words, units=GRPO * options.grpo_windows + readings)
+
+    def _small_model(self) -> Iterator[Step]:
+        """0.85 million parameters made from scratch, as in the recipe movielens-cpu, on the same windows."""
+        words = ["--width", "64", "--layers", "4", "--vocab", "8192", "--sequence-steps", "400", "--batch", "32"]
+        words += ["--lr", "2e-3", "--out", SMALL, "--dataset", DATASET]
+        yield self._step("small/backbone", "backbone", "tiny", *words, seconds=1200, optional=True)
+        yield Step(name="small/sft", command=self.train_small, seconds=200, optional=True)
 
     def _validation(self) -> Iterator[Step]:
         """What the blend's weights are fitted on."""
@@ -130,6 +139,10 @@ class Pipeline:
         for tag in (*TITLE_ARMS, TRACES_ARM):
             words = ["evaluate", "--backbone", BACKBONE, "--tag", tag, *limit]
             yield self._step(f"test/{tag}", *words, units=users, optional=True, needs=self._trained(tag))
+        words = ["evaluate", "--backbone", SMALL, "--captions", "off", *limit]
+        yield self._step("test/small-zero-shot", *words, seconds=60, optional=True, needs=(self.work / SMALL).exists)
+        words = ["evaluate", "--backbone", SMALL, "--tag", SMALL_ARM, *limit]
+        yield self._step(f"test/{SMALL_ARM}", *words, seconds=60, optional=True, needs=self._trained(SMALL_ARM))
         for protocol, words in HARD.items():
             few = [*words, "--limit", str(hard), "--max-prompt-tokens", "4096"]
             names = "random,popularity,markov" + ("" if protocol == "hard19" else ",itemknn")
@@ -166,11 +179,12 @@ class Pipeline:
 
         return Step(name=name, command=command, units=units, seconds=seconds, optional=optional)
 
-    def _learning(self) -> list[str]:
+    def _learning(self, *own: str) -> list[str]:
         """Flags of fine-tuning that all arms share: the last window of each line, for which traces exist."""
         options = self.options
-        words = ["--windows", "last", "--limit", str(options.windows), "--epochs", "1", "--lr", str(options.lr)]
-        words += ["--rank", str(options.rank), "--lora-dropout", "0", "--batch", "1", "--accum", "8"]
+        lora = ["--lr", str(options.lr), "--rank", str(options.rank), "--lora-dropout", "0", "--batch", "1"]
+        words = ["--windows", "last", "--limit", str(options.windows), "--epochs", "1"]
+        words += own or [*lora, "--accum", "8"]
         words += ["--max-prompt-tokens", str(options.max_prompt_tokens), "--logging-steps", "5"]
         return [*words, *self._readings(options.windows), "--resume"]
 
@@ -245,6 +259,14 @@ class Pipeline:
         words = ["--captions", "on", "--use-cot", "--cot-prob", "0.1", "--objective", objective, "--tag", TRACES_ARM]
         return ["sft", "--backbone", BACKBONE, *words, *self._learning(), "--dataset", DATASET]
 
+    def train_small(self) -> list[str]:
+        """All weights, by the objective and with the step size in windows of the large model."""
+        if not (self.work / SMALL).exists():
+            raise NotReadyError
+        words = ["--captions", "off", "--objective", self._best(TITLE_ARMS).removeprefix("sft-"), "--tag", SMALL_ARM]
+        flags = [*words, *self._learning("--peft", "none", "--lr", "1e-3", "--batch", "8", "--accum", "1")]
+        return ["sft", "--backbone", SMALL, *flags, "--dataset", DATASET]
+
     def merge(self) -> list[str]:
         best = self._best((*TITLE_ARMS, TRACES_ARM))
         print(f"the arm that goes on: {best}, by NDCG@3 of {self.options.eval_users} validation users")
@@ -257,7 +279,8 @@ class Pipeline:
         return ["blend", *(self._run(name) for name in names), "--on", *(self._valid_run(name) for name in names)]
 
     def compare(self) -> list[str]:
-        names = ["popularity", "markov", "itemknn", "textknn", "sasrec", BACKBONE, *TITLE_ARMS, TRACES_ARM, FINAL]
+        names = ["popularity", "markov", "itemknn", "textknn", "sasrec", BACKBONE, SMALL, SMALL_ARM]
+        names += [*TITLE_ARMS, TRACES_ARM, FINAL]
         runs = [run for name in names if (self.work / (run := self._run(name)) / "manifest.json").exists()]
         return ["compare", *runs[::-1], "--metrics", METRICS]
 
