@@ -35,7 +35,7 @@ def finish_arm(work: Path, tag: str, reading: float) -> None:
 
 
 def test_every_command_is_one_of_the_command_line(script: ModuleType, tmp_path: Path) -> None:
-    for tag, reading in (("sft-answer", 0.3), ("sft-list", 0.5), ("sft-traces", 0.4)):
+    for tag, reading in (("sft-answer", 0.3), ("sft-list", 0.5), ("sft-traces", 0.4), ("sft-small", 0.3)):
         finish_arm(tmp_path, tag, reading)
     (tmp_path / "small").mkdir()
     for name in ("grpo", "itemknn", "sasrec"):
