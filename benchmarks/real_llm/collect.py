@@ -33,7 +33,10 @@ adapters were trained on MovieLens-1M and rounded to bfloat16. No weight of Gemm
 
 def collect_runs(work: Path, results: Path) -> int:
     """The figures and scores of every finished RUN; how many there were."""
-    folders = [path.parent for path in sorted((work / "result" / DATASET).glob("*/*/manifest.json"))]
+    found = [
+        path for name in ("manifest.json", "probes.json") for path in (work / "result" / DATASET).glob(f"*/*/{name}")
+    ]
+    folders = sorted({path.parent for path in found})
     for folder in folders:
         target = results / folder.parent.name / folder.name
         target.mkdir(parents=True, exist_ok=True)
