@@ -1,4 +1,4 @@
-"""Words on the way: from the first process alone; a bar in a terminal and silence in a pipe."""
+"""Words on the way: from the first process alone; a bar in a terminal and a line a minute in a pipe."""
 
 from __future__ import annotations
 
@@ -30,6 +30,15 @@ def test_a_pipe_gets_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
         advance(1)
         advance(1)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_pipe_gets_a_line_a_minute(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 0.0, 59.0, 59.0, 60.5, 60.5, 100.0, 100.0, 120.6, 120.6, 121.0])
+    monkeypatch.setattr("mllmrec.progress.time.monotonic", lambda: next(times))
+    with progress("Ranking", 5000) as advance:
+        for _ in range(4):
+            advance(1000)
+    assert capsys.readouterr().err.splitlines() == ["Ranking: 2,000 of 5,000", "Ranking: 4,000 of 5,000"]
 
 
 @pytest.mark.parametrize(("rank", "drawn"), [("0", True), ("1", False)])

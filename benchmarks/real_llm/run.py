@@ -108,7 +108,7 @@ class Pipeline:
         words = ["--sft-tag", MERGED, "--tag", FINAL, "--rollouts", "exact", "--select-by", "reward"]
         words += ["--limit", str(options.grpo_windows), "--limit-from", "last", "--lr", str(options.grpo_lr)]
         words += ["--batch", "1", "--accum", "64", "--num-generations", "8", "--rank", str(options.rank)]
-        words += ["--beta", "0.02", *self._readings(options.grpo_windows), "--resume"]
+        words += ["--beta", "0.02", *self._readings(options.grpo_windows)]
         yield self._step("grpo", "grpo", *words, units=GRPO * options.grpo_windows + readings)
 
     def _small_model(self) -> Iterator[Step]:
@@ -186,7 +186,7 @@ class Pipeline:
         words = ["--windows", "last", "--limit", str(options.windows), "--epochs", "1"]
         words += own or [*lora, "--accum", "8"]
         words += ["--max-prompt-tokens", str(options.max_prompt_tokens), "--logging-steps", "5"]
-        return [*words, *self._readings(options.windows), "--resume"]
+        return [*words, *self._readings(options.windows)]
 
     def _readings(self, windows: int) -> list[str]:
         """Two readings of validation, before and after: ten would take longer than training."""

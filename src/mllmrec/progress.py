@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar in a terminal, silence in a pipe and on every process but the first.
+"""Progress on standard error: a bar in a terminal, a line a minute elsewhere, silence on every process but the first.
 
 A process that works for another one says nothing itself: `relay` hands what it would tell to the other, whose `Board`
 shows it.
@@ -17,6 +17,8 @@ from typing import Any, TextIO, cast
 
 PAUSE = 0.1
 """Seconds between two states of a bar."""
+LINE_PAUSE = 60.0
+"""Seconds between two lines where no bar can be drawn; what takes less says nothing."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Board:
     def __init__(self) -> None:
         self._bars: Any = None
         self._tasks: dict[tuple[int, ...], Any] = {}
+        self._told: dict[tuple[int, ...], float] = {}
 
     def __enter__(self) -> Board:
         if sys.stderr.isatty():
@@ -51,6 +54,8 @@ class Board:
             remark(said.text)
         elif self._bars is not None:
             self._draw(said.bar, said)
+        else:
+            self._tell(said.bar, said)
 
     def _draw(self, bar: tuple[int, ...], said: Said) -> None:
         if said.total is None:
@@ -59,6 +64,14 @@ class Board:
         if bar not in self._tasks:
             self._tasks[bar] = self._bars.add_task(said.text, total=said.total)
         self._bars.update(self._tasks[bar], completed=said.done)
+
+    def _tell(self, bar: tuple[int, ...], said: Said) -> None:
+        now = time.monotonic()
+        if said.total is None:
+            self._told.pop(bar, None)
+        elif now - self._told.setdefault(bar, now) >= LINE_PAUSE:
+            self._told[bar] = now
+            remark(f"{said.text}: {said.done:,} of {said.total:,}")
 
 
 _relay: Callable[[Said], None] | None = None

@@ -289,11 +289,11 @@ def test_ctrl_c_is_answered_with_130(
     shop: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt("go on with --resume")
+        raise KeyboardInterrupt("the same command goes on from there")
 
     monkeypatch.setattr("mllmrec.data.candidates.stage.run", interrupt)
     assert run("candidates", "--dataset", "shop", "--root", str(shop.root)) == 130
-    assert capsys.readouterr().err == "Interrupted: go on with --resume.\n"
+    assert capsys.readouterr().err == "Interrupted: the same command goes on from there.\n"
 
 
 @pytest.mark.slow

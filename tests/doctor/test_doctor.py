@@ -161,7 +161,7 @@ def test_checkpoints_are_finished_by_their_manifest(workspace: Workspace) -> Non
     found = states(run(DoctorSettings(), workspace), "Checkpoints of films")
     assert found["sft"] == ("finished by mllmrec sft (adapters)", "")
     assert found["merged"] == ("finished by mllmrec merge (full model)", "")
-    assert found["cut"] == ("not finished: it has no manifest", "the command that began it, with --resume")
+    assert found["cut"] == ("not finished: it has no manifest", "the command that began it, which goes on")
     assert found["odd"][0].startswith("unreadable: ")
 
 

@@ -120,12 +120,12 @@ def test_an_interrupted_stage_is_named_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt("stopped at step 3; go on with --resume")
+        raise KeyboardInterrupt("stopped at step 3; the same command goes on from there")
 
     monkeypatch.setattr("mllmrec.data.candidates.stage.run", interrupt)
     path = write_recipe(tmp_path, candidates={})
     assert failing(capsys, 130, str(path))[1] == (
-        "Interrupted: stopped at step 3; go on with --resume. This was stage 1 of 1, candidates; "
+        "Interrupted: stopped at step 3; the same command goes on from there. This was stage 1 of 1, candidates; "
         f"`{shlex.join(['mllmrec', 'run', str(path)])}` goes on with it."
     )
 

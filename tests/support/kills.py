@@ -164,9 +164,8 @@ def _without_times(value: Any) -> Any:
 
 
 def disturbances(stages: list[StageSettings], root: Path, kept: Path) -> Iterator[Disturbed]:
-    """The stages one after the other, each on the workspace that those before it left. Training has --resume."""
+    """The stages one after the other, each on the workspace that those before it left."""
     for number, stage in enumerate(stages):
-        resumed = {"resume": True} if "resume" in type(stage).model_fields else {}
-        disturbed = Disturbed(stage.model_copy(update=resumed), root, kept / str(number))
+        disturbed = Disturbed(stage, root, kept / str(number))
         yield disturbed
         shutil.rmtree(disturbed.kept)

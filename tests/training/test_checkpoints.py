@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import TrainerControl, TrainerState
 
 from mllmrec.errors import ArtifactError
 from mllmrec.settings.training import GrpoSettings, SftSettings
 from mllmrec.storage.workspace import read_json, read_jsonl, write_json, write_jsonl, write_text
+from mllmrec.training.callbacks import TimedSaveCallback
 from mllmrec.training.checkpoints import begin, clear, draws_of, last_checkpoint, place_best, refuse_own_input
 
 INPUTS = {"train": "a", "model": "b"}
@@ -59,7 +62,7 @@ def test_the_newest_complete_checkpoint_counts(folder: Path) -> None:
     interrupted(folder, 9, 10)
     (folder / "checkpoint-11").mkdir()
     assert last_checkpoint(folder) == folder / "checkpoint-10"
-    assert begin(folder, settings(resume=True), INPUTS) == folder / "checkpoint-10"
+    assert begin(folder, settings(), INPUTS) == folder / "checkpoint-10"
 
 
 def test_resuming_takes_later_and_torn_lines_out_of_the_log(folder: Path) -> None:
@@ -67,17 +70,21 @@ def test_resuming_takes_later_and_torn_lines_out_of_the_log(folder: Path) -> Non
     write_jsonl(folder / "training.jsonl", [{"step": step, "loss": 1.0} for step in (1, 2, 3)])
     with (folder / "training.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
-    begin(folder, settings(resume=True), INPUTS)
+    begin(folder, settings(), INPUTS)
     assert [row["step"] for row in read_jsonl(folder / "training.jsonl")] == [1, 2]
 
 
 @pytest.mark.parametrize(
     ("now", "inputs", "told"),
     [
-        (settings(resume=True, lr=0.5), INPUTS, "setting lr was 1e-05 and is now 0.5"),
-        (settings(resume=True), INPUTS | {"model": "c"}, "the input model has changed since"),
-        (GrpoSettings(dataset="toy", sft_tag="x", resume=True), INPUTS, "an interrupted run of `mllmrec sft` (step 7)"),
-        (settings(), INPUTS, "reached step 7. Go on with --resume, or start over with --overwrite"),
+        (settings(lr=0.5), INPUTS, "setting lr was 1e-05 and is now 0.5"),
+        (settings(), INPUTS | {"model": "c"}, "the input model has changed since"),
+        (GrpoSettings(dataset="toy", sft_tag="x"), INPUTS, "an interrupted run of `mllmrec sft` (step 7)"),
+        (
+            settings(resume=False),
+            INPUTS,
+            "reached step 7. Leave --no-resume out to go on with it, or start over with --ov",
+        ),
     ],
 )
 def test_an_interrupted_run_goes_on_only_as_it_began(
@@ -99,7 +106,7 @@ def test_an_interrupted_run_goes_on_with_the_same_number_of_processes(
     interrupted(folder, 7)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ArtifactError, match="the input number of processes has changed since"):
-        begin(folder, settings(resume=True), INPUTS)
+        begin(folder, settings(), INPUTS)
 
 
 def test_an_interrupted_run_from_before_a_knob_goes_on_with_its_default(folder: Path) -> None:
@@ -107,41 +114,41 @@ def test_an_interrupted_run_from_before_a_knob_goes_on_with_its_default(folder: 
     began = read_json(folder / "unfinished.json")
     del began["settings"]["lora_dropout"]
     write_json(folder / "unfinished.json", began)
-    assert begin(folder, settings(resume=True), INPUTS) == folder / "checkpoint-7"
+    assert begin(folder, settings(), INPUTS) == folder / "checkpoint-7"
     write_json(folder / "unfinished.json", began)
     with pytest.raises(ArtifactError, match=r"setting lora_dropout was 0\.05 and is now 0\.0[.;]"):
-        begin(folder, settings(resume=True, lora_dropout=0), INPUTS)
+        begin(folder, settings(lora_dropout=0), INPUTS)
 
 
 def test_an_interrupted_run_keeps_the_version_of_its_draws(folder: Path) -> None:
     """One from before versions were written down drew by the first; a new one, and one made anew, by the second."""
     assert draws_of(folder, settings()) == 2
     interrupted(folder, 10)
-    assert draws_of(folder, settings(resume=True)) == 2
+    assert draws_of(folder, settings()) == 2
     marker = read_json(folder / "unfinished.json")
     del marker["draws"]
     write_json(folder / "unfinished.json", marker)
-    assert draws_of(folder, settings(resume=True)) == 1
-    begin(folder, settings(resume=True), INPUTS, 1)
+    assert draws_of(folder, settings()) == 1
+    begin(folder, settings(), INPUTS, 1)
     assert read_json(folder / "unfinished.json")["draws"] == 1
-    assert draws_of(folder, settings(resume=True)) == 1
+    assert draws_of(folder, settings()) == 1
     assert draws_of(folder, settings(overwrite=True)) == 2
 
 
 def test_operational_knobs_may_change_on_the_way(folder: Path) -> None:
     interrupted(folder, 7)
-    changed = settings(resume=True, save_steps=7, logging_steps=3, workers=2, device="cpu", root="/elsewhere")
+    changed = settings(save_steps=7, logging_steps=3, workers=2, device="cpu", root="/elsewhere")
     assert begin(folder, changed, INPUTS) == folder / "checkpoint-7"
 
 
 def test_models_and_checkpoints_of_another_origin_are_left_alone(folder: Path) -> None:
     write_text(folder / "model.safetensors", "x")
     with pytest.raises(ArtifactError, match="holds a model of another origin"):
-        begin(folder, settings(resume=True), INPUTS)
+        begin(folder, settings(), INPUTS)
     (folder / "model.safetensors").unlink()
     write_text(folder / "checkpoint-500" / "trainer_state.json", "{}")
     with pytest.raises(ArtifactError, match=r"holds checkpoints of another program \(checkpoint-500\)"):
-        begin(folder, settings(resume=True), INPUTS)
+        begin(folder, settings(), INPUTS)
     assert (folder / "checkpoint-500" / "trainer_state.json").exists()
 
 
@@ -191,7 +198,7 @@ def test_a_checkpoint_that_is_not_whole_is_told_and_the_one_before_taken(
     path.unlink()
     if cut:
         path.write_bytes(content[: len(content) // 2])
-    assert begin(folder, settings(resume=True), INPUTS) == folder / "checkpoint-10"
+    assert begin(folder, settings(), INPUTS) == folder / "checkpoint-10"
     told = "weights" if (name, cut) == ("adapter_model.safetensors", False) else name
     assert capsys.readouterr().err == (
         f"{folder / 'checkpoint-20'} was cut off while it was saved ({told} missing or torn); training goes on from "
@@ -213,3 +220,18 @@ def test_a_run_whose_best_weights_are_gone_is_not_finished(folder: Path) -> None
     interrupted(folder, 7)
     with pytest.raises(ArtifactError, match=r"which held the best weights of this run, is gone"):
         place_best(folder)
+
+
+def test_ten_minutes_without_a_checkpoint_ask_for_one() -> None:
+    now = 0.0
+    callback = TimedSaveCallback(clock=lambda: now)
+    arguments, state = SimpleNamespace(world_size=1), TrainerState()
+    callback.on_train_begin(arguments, state, TrainerControl())
+    asked = []
+    for now in (300.0, 599.0, 600.0, 900.0, 1201.0):  # noqa: B007
+        control = TrainerControl()
+        callback.on_step_end(arguments, state, control)
+        asked.append(control.should_save)
+        if control.should_save:
+            callback.on_save(arguments, state, control)
+    assert asked == [False, False, True, False, True]

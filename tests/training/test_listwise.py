@@ -86,7 +86,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(listed: Workspace, tmp_p
         patch.setattr(LogCallback, "on_log", cut)
         with pytest.raises(RuntimeError, match="the power went"):
             train(workspace, save_steps=2, logging_steps=1, lr=2e-3, **again)
-    train(workspace, save_steps=2, logging_steps=1, lr=2e-3, resume=True, **again)
+    train(workspace, save_steps=2, logging_steps=1, lr=2e-3, **again)
     found = weights_of(workspace.checkpoint(DATASET, "listed"))
     undisturbed = copy_of(listed, tmp_path / "undisturbed")
     train(undisturbed, save_steps=2, logging_steps=1, lr=2e-3, **again)

@@ -143,7 +143,7 @@ def test_what_is_missing_or_unfinished_is_told(trained_copy: Workspace) -> None:
     with pytest.raises(ArtifactError, match=r"The checkpoint nowhere is missing: .* Train it with `mllmrec sft`"):
         merge(trained_copy, tag="nowhere")
     write_text(trained_copy.checkpoint(DATASET, "half-way") / "unfinished.json", "{}")
-    with pytest.raises(ArtifactError, match=r"half-way isn't finished: .*mllmrec sft --resume"):
+    with pytest.raises(ArtifactError, match=r"half-way isn't finished: .*Give its `mllmrec sft` command again"):
         merge(trained_copy, tag="half-way")
     folder = trained_copy.checkpoint(DATASET, "sft")
     write_text(folder / "unfinished.json", "{}")  # killed after the manifest was written, before the rest was cleared

@@ -324,13 +324,13 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(
         with monkeypatch.context() as patched:
             patched.setattr(LogCallback, "on_log", interrupting(step, how))
             with pytest.raises(error):
-                train(toy_copy, tag="broken", resume=True, **knobs)
+                train(toy_copy, tag="broken", **knobs)
         assert max(int(path.name.split("-")[1]) for path in broken.glob("checkpoint-*")) in kept
         assert signal.getsignal(signal.SIGINT) is handler
         assert Manifest.read(broken) is None
-    with pytest.raises(ArtifactError, match=r"holds an interrupted run that reached step 8. Go on with --resume"):
-        train(toy_copy, tag="broken", **knobs)
-    train(toy_copy, tag="broken", resume=True, **knobs)
+    with pytest.raises(ArtifactError, match=r"holds an interrupted run that reached step 8. Leave --no-resume out"):
+        train(toy_copy, tag="broken", resume=False, **knobs)
+    train(toy_copy, tag="broken", **knobs)
     assert_same_run(broken, whole)
 
 
@@ -341,7 +341,7 @@ def test_a_killed_process_loses_nothing_but_time(toy_copy: Workspace) -> None:
     train(toy_copy, tag="whole", **knobs)
     settings = sft_settings(toy_copy, tag="killed", **knobs)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.model_dump(exclude_unset=True).items()]
-    command = [sys.executable, "-m", "mllmrec", "sft", "--resume", *(flag for flag in flags if "=None" not in flag)]
+    command = [sys.executable, "-m", "mllmrec", "sft", *(flag for flag in flags if "=None" not in flag)]
     folder = toy_copy.checkpoint(DATASET, "killed")
     for step in (13, 31):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -377,7 +377,7 @@ def test_ctrl_c_at_the_last_step_leaves_nothing_to_do_but_finish(
         patched.setattr(LogCallback, "on_log", interrupting(9, ctrl_c))
         with pytest.raises(KeyboardInterrupt, match="stopped at step 10"):
             train(toy_copy)
-    assert "10 steps" in train(toy_copy, resume=True).headline
+    assert "10 steps" in train(toy_copy).headline
     assert Manifest.read(toy_copy.checkpoint(DATASET, "sft")) is not None
 
 
@@ -386,20 +386,20 @@ def test_an_interrupted_run_is_not_gone_on_with_in_another_way(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(LogCallback, "on_log", interrupting(4, ctrl_c))
-        with pytest.raises(KeyboardInterrupt, match="stopped at step 5; go on with --resume"):
+        with pytest.raises(KeyboardInterrupt, match="stopped at step 5; the same command goes on from there"):
             train(toy_copy)
     with pytest.raises(ArtifactError, match=r"setting lr was 0\.005 and is now 0\.1; setting rank was 16 and is now 8"):
-        train(toy_copy, lr=0.1, rank=8, resume=True)
+        train(toy_copy, lr=0.1, rank=8)
     path = toy_copy.dataset(DATASET).split("train")
     before = path.read_text()
     write_text(path, before + "late\t101 102 103 104 105\n")
     with pytest.raises(ArtifactError, match=r"the input train has changed since"):
-        train(toy_copy, resume=True)
+        train(toy_copy)
     write_text(path, before)
     folder = toy_copy.checkpoint(DATASET, "sft")
     with (folder / "training.jsonl").open("a") as file:
         file.write('{"step": 5, "loss": 1.')
-    train(toy_copy, resume=True, save_steps=7)
+    train(toy_copy, save_steps=7)
     assert list(log_of(folder, "loss")) == list(range(1, 11))
 
 
@@ -416,7 +416,7 @@ def test_checkpoints_of_another_program_are_left_alone(toy_copy: Workspace) -> N
     foreign = toy_copy.checkpoint(DATASET, "sft") / "checkpoint-500" / "trainer_state.json"
     write_text(foreign, "{}")
     with pytest.raises(ArtifactError, match=r"holds checkpoints of another program \(checkpoint-500\)"):
-        train(toy_copy, resume=True)
+        train(toy_copy)
     assert foreign.exists()
 
 

@@ -48,7 +48,7 @@ def models_table(workspace: Workspace) -> Table:
 
 
 def checkpoints_table(workspace: Workspace, dataset: str) -> Table:
-    """The checkpoints of a dataset: finished by their manifest, or to be resumed."""
+    """The checkpoints of a dataset: finished by their manifest, or to go on with."""
     rows = [(folder.name, *_checkpoint_state(folder)) for folder in checkpoint_folders(workspace, dataset)]
     return Table(
         title=f"Checkpoints of {dataset}",
@@ -245,7 +245,7 @@ def _checkpoint_state(folder: Path) -> tuple[str, str]:
     if manifest is not None:
         kind = "adapters" if is_adapter(folder) else "full model"
         return f"finished by mllmrec {manifest.verb} ({kind})", ""
-    return "not finished: it has no manifest", "the command that began it, with --resume"
+    return "not finished: it has no manifest", "the command that began it, which goes on"
 
 
 def _manifest(folder: Path) -> Manifest | None:

@@ -68,11 +68,10 @@ class Schedule:
         return next((index for index in left if self.waits[index] <= self.summaries.keys()), None)
 
     def begin(self, index: int) -> StageSettings:
-        """Announce a stage; returns its settings, with `resume` where a stage can go on with an earlier run."""
+        """Announce a stage; returns its settings."""
         self._began[index] = time.monotonic()
         note(f"[{index + 1}/{len(self.stages)}] {self.names[index]}{self.time_left()}")
-        stage = self.stages[index]
-        return stage.model_copy(update={"resume": True}) if "resume" in type(stage).model_fields else stage
+        return self.stages[index]
 
     def end(self, index: int, summary: Summary) -> None:
         """Keep and show the summary of a stage."""

@@ -45,9 +45,11 @@ class TrainingSettings(DatasetSettings):
     eval_users: int = knob(512, "Validation examples scored during training (a fixed slice by hash).", ge=1)
     eval_steps: int = knob(0, "Steps between validations; 0: ten in a run.", ge=0)
     select_by: str = knob("NDCG@3", "What chooses the step whose weights are kept.")
-    save_steps: int = knob(100, "Steps between checkpoints to resume from.", ge=1, operational=True)
+    save_steps: int = knob(
+        100, "Steps between checkpoints to go on from; every ten minutes there is one anyway.", ge=1, operational=True
+    )
     logging_steps: int = knob(20, "Steps between log lines.", ge=1, operational=True)
-    resume: bool = knob(False, "Go on from the last checkpoint of an interrupted run.", operational=True)
+    resume: bool = knob(True, "Go on from the last checkpoint of an interrupted run, or refuse one.", operational=True)
     device: Literal["auto", "cpu", "cuda", "mps"] = knob("auto", "Where to train.", operational=True)
     workers: int = knob(0, "Processes that prepare prompts ahead.", ge=0, operational=True)
     gradient_checkpointing: Literal["auto", "on", "off"] = knob(

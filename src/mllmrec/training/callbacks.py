@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,6 +31,8 @@ from mllmrec.storage.workspace import read_jsonl
 from mllmrec.training.checkpoints import BEST, DRAFT, LOG, VALIDATED
 from mllmrec.training.grpo.candidate_policy import distribution
 
+SAVE_SECONDS = 600.0
+"""Between two checkpoints at most."""
 METRICS = ("HR@1", "HR@3", "NDCG@3")
 WATCHED = "NDCG@3"
 """What is kept of each user too, so that a rise can be distinguished from luck with a few of them."""
@@ -214,6 +217,26 @@ class InterruptCallback(TrainerCallback):
         note("Stopping after this step; a checkpoint is being kept (Ctrl-C again stops at once).")
         if "WORLD_SIZE" not in os.environ:  # a launcher passes the same Ctrl-C on a second time
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class TimedSaveCallback(TrainerCallback):
+    """A checkpoint every ten minutes at least, after the step in progress, whatever --save-steps asks for."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._saved = clock, clock()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._saved = self._clock()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        due = self._clock() - self._saved >= SAVE_SECONDS
+        if args.world_size > 1:
+            due = any(gather_object([due]))
+        if due:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._saved = self._clock()
 
 
 def averaged(values: FloatArray, names: Sequence[str] = MEASURED) -> dict[str, float]:

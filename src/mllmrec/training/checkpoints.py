@@ -45,8 +45,8 @@ def begin(
 ) -> Path | None:
     """Make the folder ready and return the trainer checkpoint to resume from, None for a fresh start.
 
-    Raises ArtifactError when an interrupted run is there and neither --resume nor --overwrite was given, or when it
-    was training something else. Only the `main` process touches the folder.
+    Raises ArtifactError when an interrupted run is there that was training something else, or any with --no-resume
+    and without --overwrite. Only the `main` process touches the folder.
     """
     marker = folder / UNFINISHED
     what = {
@@ -191,10 +191,10 @@ def _refuse_other_run(
     if changes:
         raise ArtifactError(
             f"{folder} holds an interrupted run (step {step}) that was made in another way: {'; '.join(changes)}. Give "
-            "the same settings and inputs and --resume, choose another --tag, or start over with --overwrite."
+            "the same settings and inputs to go on with it, choose another --tag, or start over with --overwrite."
         )
     if not settings.resume:
         raise ArtifactError(
-            f"{folder} holds an interrupted run that reached step {step}. Go on with --resume, or start over with "
-            "--overwrite."
+            f"{folder} holds an interrupted run that reached step {step}. Leave --no-resume out to go on with it, or "
+            "start over with --overwrite."
         )

@@ -41,7 +41,7 @@ def run(settings: MergeSettings, workspace: Workspace) -> Summary:
     trained = Manifest.read(require(adapter, f"The checkpoint {settings.tag}", "Train it with `mllmrec sft`."))
     if trained is None and (adapter / UNFINISHED).exists():
         raise ArtifactError(
-            f"{adapter} isn't finished: its training was interrupted. Go on with `mllmrec sft --resume`."
+            f"{adapter} isn't finished: its training was interrupted. Give its `mllmrec sft` command again."
         )
     if not is_adapter(adapter):
         return Summary(headline=f"{adapter} is a full model already; nothing to merge.", artifact=adapter)

@@ -27,6 +27,7 @@ from mllmrec.training.callbacks import (
     InterruptCallback,
     LogCallback,
     LossValidation,
+    TimedSaveCallback,
     Validation,
     ValidationCallback,
 )
@@ -69,6 +70,7 @@ class Session:
         self.log = LogCallback(folder, settings.verb)
         trainer.add_callback(self.log)
         trainer.add_callback(self.interrupt)
+        trainer.add_callback(TimedSaveCallback())
 
     def attach_validation(
         self,
@@ -113,7 +115,9 @@ class Session:
             if self.monitor is not None:
                 self.monitor.close()
         if self.interrupt.interrupted:
-            raise KeyboardInterrupt(f"stopped at step {self.trainer.state.global_step}; go on with --resume")
+            raise KeyboardInterrupt(
+                f"stopped at step {self.trainer.state.global_step}; the same command goes on from there"
+            )
         details = self._details(model_name)
         self.trainer.accelerator.wait_for_everyone()
         if is_main_process():

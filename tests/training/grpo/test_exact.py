@@ -287,8 +287,8 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(
         with monkeypatch.context() as patched:
             patched.setattr(LogCallback, "on_log", interrupted(step, how))
             with pytest.raises(error):
-                align(trained_copy, tag="broken", resume=True, **knobs)
-    align(trained_copy, tag="broken", resume=True, **knobs)
+                align(trained_copy, tag="broken", **knobs)
+    align(trained_copy, tag="broken", **knobs)
     assert_same_run(trained_copy.checkpoint(DATASET, "broken"), trained_copy.checkpoint(DATASET, "whole"))
 
 
@@ -311,7 +311,7 @@ def test_a_killed_process_loses_nothing_but_time(trained_copy: Workspace) -> Non
     """kill -9 in the middle, through the command line."""
     knobs = {"limit": 40, "save_steps": 3, "eval_steps": 4}
     align(trained_copy, tag="whole", **knobs)
-    command = [sys.executable, *command_of(trained_copy, tag="killed", **knobs), "--resume"]
+    command = [sys.executable, *command_of(trained_copy, tag="killed", **knobs)]
     folder = trained_copy.checkpoint(DATASET, "killed")
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while process.poll() is None and steps_logged(folder) < 5:

@@ -190,13 +190,13 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(
     align(trained_copy, tag="whole", limit=20)
     with monkeypatch.context() as patched:
         patched.setattr(LogCallback, "on_log", on_log)
-        with pytest.raises(KeyboardInterrupt, match="stopped at step 3; go on with --resume"):
+        with pytest.raises(KeyboardInterrupt, match="stopped at step 3; the same command goes on from there"):
             align(trained_copy, tag="broken", limit=20)
-    with pytest.raises(ArtifactError, match=r"interrupted run that reached step 3. Go on with --resume"):
-        align(trained_copy, tag="broken", limit=20)
+    with pytest.raises(ArtifactError, match=r"interrupted run that reached step 3. Leave --no-resume out"):
+        align(trained_copy, tag="broken", limit=20, resume=False)
     with pytest.raises(ArtifactError, match=r"setting beta was 0\.1 and is now 0\.2"):
-        align(trained_copy, tag="broken", limit=20, beta=0.2, resume=True)
-    align(trained_copy, tag="broken", limit=20, resume=True)
+        align(trained_copy, tag="broken", limit=20, beta=0.2)
+    align(trained_copy, tag="broken", limit=20)
     whole, broken = (trained_copy.checkpoint(DATASET, tag) for tag in ("whole", "broken"))
     ours, theirs = weights_of(broken), weights_of(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -167,9 +167,9 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(
     whole = align(trained_copy, tag="whole", limit=20)
     with monkeypatch.context() as patched:
         patched.setattr(LogCallback, "on_log", on_log)
-        with pytest.raises(KeyboardInterrupt, match="stopped at step 3; go on with --resume"):
+        with pytest.raises(KeyboardInterrupt, match="stopped at step 3; the same command goes on from there"):
             align(trained_copy, tag="broken", limit=20)
-    broken = align(trained_copy, tag="broken", limit=20, resume=True)
+    broken = align(trained_copy, tag="broken", limit=20)
     ours, theirs = weights_of(broken), weights_of(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     for column in ("reward", "kl", "outside_mass"):

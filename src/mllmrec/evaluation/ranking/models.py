@@ -124,7 +124,9 @@ def _checkpoint(workspace: Workspace, dataset: str, tag: str) -> Path:
         folder, f"The checkpoint {tag}", f"Finished checkpoints of {dataset}: {', '.join(there) or 'none'}. {remedy}."
     )
     if (folder / "unfinished.json").exists() and Manifest.read(folder) is None:
-        raise ArtifactError(f"{folder} isn't finished: its training was interrupted. Go on with --resume.")
+        raise ArtifactError(
+            f"{folder} isn't finished: its training was interrupted. Give its command again, which goes on."
+        )
     return folder
 
 
