@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import threading
@@ -218,6 +219,7 @@ def test_users_bear_their_frozen_lists(
         ({"history": [], "candidates": ["nothing is called so"]}, 400, "No item has the id or title"),
         ({"history": [], "candidates": [{"id": "../x", "title": "x"}]}, 400, "can't be used"),
         ({"history": [], "candidates": [{"id": "FIRST", "title": "another"}]}, 400, "Give it another id"),
+        ({"history": [], "candidates": ["FIRST", {"id": "mine", "title": " \u200b"}]}, 422, "nothing of this title"),
         ({"history": [], "candidates": []}, 422, "body.candidates"),
         ({"candidates": ["FIRST"]}, 422, "either a user or a history"),
         ({"user": "1", "history": [], "candidates": ["FIRST"]}, 422, "either a user or a history"),
@@ -258,6 +260,15 @@ def test_a_body_that_is_not_sent_as_json_is_told_so(client: TestClient, kind: st
     for path, body in (("/v1/rank", {"history": [], "candidates": ["1"]}), ("/rerank", {"query": "1"})):
         answer = client.post(path, content=json.dumps(body), headers=headers)
         assert "with the header Content-Type: application/json" in refusal(answer, 422)
+
+
+def test_a_compressed_body_is_told_so(client: TestClient) -> None:
+    packed = gzip.compress(json.dumps({"history": [], "candidates": ["1"]}).encode())
+    for path in ("/v1/rank", "/rerank"):
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        answer = client.post(path, content=packed, headers=headers)
+        assert "packed as 'gzip'" in refusal(answer, 415)
+        assert answer.headers["accept-encoding"] == "identity"
 
 
 def test_every_answer_bears_the_headers_of_safety(client: TestClient) -> None:

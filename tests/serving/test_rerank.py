@@ -138,6 +138,14 @@ def test_of_two_items_with_one_title_the_first_is_taken_and_said() -> None:
     assert reading.warnings == ("2 items are called 'hamlet': h1 was taken.",)
 
 
+def test_a_text_that_is_an_id_and_the_title_of_another_item_is_told() -> None:
+    catalogue = Catalogue([Item(item_id="300", title="Alien"), Item(item_id="12", title="300")])
+    names = ItemNames(catalogue, RawIds(users={}, items={}), ["300", "12"])
+    assert read(["300", "alien"], names).items == ("300", "300")
+    assert read(["300", " 300 "], names).warnings == ("'300' is an id, and the title of 12: the id was taken.",)
+    assert read(["12", "[ITEM_300]", "[ITEM_12] 300"], names).warnings == ()
+
+
 @pytest.mark.parametrize(("top_n", "length"), [(None, 10), (0, 10), (3, 3), (10, 10), (1000, 10)])
 def test_the_best_are_given_back(
     client: TestClient, examples: list[RankingExample], top_n: int | None, length: int

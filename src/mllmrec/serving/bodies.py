@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mllmrec.data.prompts import plain
 from mllmrec.records import Item
 from mllmrec.serving.items import Named
 
@@ -20,6 +21,13 @@ class OwnItem(BaseModel):
     model_config = ConfigDict(extra="forbid")
     id: Text
     title: Text
+
+    @field_validator("title")
+    @classmethod
+    def _legible(cls, title: str) -> str:
+        if not plain(title):
+            raise ValueError("nothing of this title can be read; expected words")
+        return title
 
 
 ItemName = Annotated[Text | OwnItem, Field(description="An id, a raw id, a whole title, or an item of one's own.")]

@@ -31,6 +31,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+IDENTITY = {"Accept-Encoding": "identity"}
 log = logging.getLogger("mllmrec.serving")
 
 
@@ -104,6 +105,10 @@ class Guard:
         if self.key and not is_open(scope["path"]) and not bears(Headers(scope=scope), self.key):
             raise RefusedError(
                 401, "This server asks for a key: Authorization: Bearer KEY.", {"WWW-Authenticate": "Bearer"}
+            )
+        if (coding := Headers(scope=scope).get("content-encoding", "identity")).lower() != "identity":
+            raise RefusedError(
+                415, f"The body is packed as {coding!r}. Expected one as it is, without Content-Encoding.", IDENTITY
             )
         try:
             async with asyncio.timeout(self.body_seconds):

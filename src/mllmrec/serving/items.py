@@ -94,6 +94,12 @@ class ItemNames:
             return [item_id]
         return list(self._by_title.get(" ".join(name.casefold().split()), []))
 
+    def outvoted(self, name: str) -> list[str]:
+        """The ids of items that have `name` as their title, where it is also the id of another item, which counts."""
+        if (item_id := self.id_of(name)) is None:
+            return []
+        return [other for other in self._by_title.get(" ".join(name.casefold().split()), []) if other != item_id]
+
     def _id_of(self, name: object) -> str:
         if not isinstance(name, str):
             raise DataError(f"{name!r} names no item. Expected an id or a title as text, such as '12', or an Item.")

@@ -36,6 +36,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "No such model or user"},
     408: {"model": Problem, "description": "The body came too slowly"},
     413: {"model": Problem, "description": "The body is too large"},
+    415: {"model": Problem, "description": "The body is compressed"},
     422: {"model": Problem, "description": "Not the body that is expected"},
     429: {"model": Problem, "description": "Too many questions at once; Retry-After tells when to come again"},
     503: {"model": Problem, "description": "The models aren't loaded"},

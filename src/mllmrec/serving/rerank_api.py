@@ -190,8 +190,8 @@ class Reading:
 def read(texts: Sequence[str], names: ItemNames) -> Reading:
     """Find the items of texts.
 
-    Of several items with the same title the first one counts. A text that stands for no item becomes one, with the
-    text, cut where it is longer than any title, as its title.
+    Of several items with the same title the first one counts, and an id before a title; both are told. A text that
+    stands for no item becomes one, with the text, cut where it is longer than any title, as its title.
     """
     found = [_find(text, names) for text in texts]
     limit = max(SHORTEST_LIMIT, names.longest_title)
@@ -204,6 +204,12 @@ def read(texts: Sequence[str], names: ItemNames) -> Reading:
     shared = {title: ids for ids, title in found if len(ids) > 1}
     num_cut = sum(len(title) > limit for title in unknown.values())
     warnings = [f"{len(ids)} items are called {title!r}: {ids[0]} was taken." for title, ids in shared.items()]
+    outvoted = {text: names.outvoted(text) for text in dict.fromkeys(text.strip() for text in texts)}
+    warnings += [
+        f"{text!r} is an id, and the title of {', '.join(others)}: the id was taken."
+        for text, others in outvoted.items()
+        if others
+    ]
     if num_cut:
         warnings.append(f"Texts that were cut to {limit} characters, since no title is longer: {num_cut}.")
     return Reading(
