@@ -11,7 +11,7 @@ WITH_TORCH := tests/storage/test_finished_artifacts.py tests/storage/test_locks.
 PIP_FLAGS := --disable-pip-version-check --constraint requirements.lock
 WITHOUT_TORCH := PYTHONPATH=tests/support/without_torch
 
-.PHONY: demo test test-quick test-slow test-full check format wheel clean
+.PHONY: demo test test-quick test-slow test-full check format wheel wheel-demo extras licences clean
 
 demo: $(READY)  ## The whole pipeline on a made-up dataset, in a few minutes on a laptop
 	$(BIN)/mllmrec demo
@@ -37,8 +37,18 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-wheel: $(READY)  ## The wheel, installed in a fresh environment and asked for all that it has to hold
+wheel: $(READY)  ## Source archive and wheel, installed in a fresh environment and asked for all that it has to hold
 	BIN=$(BIN) .ci/wheel
+
+wheel-demo: $(READY)  ## The same, and the small demo by the installed wheel, in some minutes
+	BIN=$(BIN) .ci/wheel demo
+
+extras: $(READY)  ## Whether every extra can be had beside the pinned packages; nothing is installed
+	for extra in serve baselines modelscope embed gguf track dev; do \
+		$(BIN)/pip install $(PIP_FLAGS) --quiet --dry-run ".[$$extra]" && echo "$$extra can be had" || exit 1; done
+
+licences: $(READY)  ## docs/licences.md anew, from the metadata of the packages that are installed
+	$(BIN)/python tools/licences.py > docs/licences.md
 
 # torch alone comes from TORCH_INDEX; what it needs comes with the rest. Sizes are those of the wheels, measured on x86-64.
 $(READY): pyproject.toml requirements.lock
