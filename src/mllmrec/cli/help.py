@@ -55,7 +55,17 @@ THEMES = {
         *("name", "recipe", "source"),
     ),
     "Columns and splits": (
-        *("user-column", "item-column", "time-column", "title-column", "titles", "titles-item-column", "delimiter"),
+        *(
+            "user-column",
+            "item-column",
+            "time-column",
+            "title-column",
+            "titles",
+            "titles-item-column",
+            "rating-column",
+            "min-rating",
+            "delimiter",
+        ),
         *("quoting", "time-format", "split", "cut-share", "valid-cut-share", "k-core", "drop-repeats"),
         "drop-missing-times",
     ),

@@ -27,6 +27,8 @@ PAIRS_ONLY = (
     "title_column",
     "titles",
     "titles_item_column",
+    "rating_column",
+    "min_rating",
     "delimiter",
     "quoting",
     "time_format",
@@ -95,6 +97,10 @@ class PrepareSettings(DatasetSettings):
         "", "pairs: header name (or number) of the item's column in --titles, where it is another than in the pairs."
     )
     titles: str = knob("", "pairs: a table of item titles with a header; its other columns are kept.", operational=True)
+    rating_column: str = knob(
+        "", "pairs: header name (or number) of a column of ratings, of which --min-rating says what counts as chosen."
+    )
+    min_rating: float | None = knob(None, "pairs: leave out rows that are rated lower; they are counted.")
     delimiter: str = knob("auto", "pairs: what separates fields, such as ',' or tab; auto looks at the first line.")
     quoting: Quoting = knob(
         "auto",
@@ -110,6 +116,8 @@ class PrepareSettings(DatasetSettings):
                 f"valid_cut_share = {self.valid_cut_share} must be below cut_share = {self.cut_share}: the "
                 "validation cut comes before the test cut"
             )
+        if bool(self.rating_column) != (self.min_rating is not None):
+            raise ValueError("rating_column and min_rating belong together: which column, and from which value on?")
         fields = type(self).model_fields
         foreign = [name for name in PAIRS_ONLY if getattr(self, name) != fields[name].default]
         foreign = [name for name in foreign if self.source != "sequences" or name not in TITLES_TOO]

@@ -10,7 +10,17 @@ from pydantic import model_validator
 from mllmrec.settings.base import StageSettings, knob
 from mllmrec.settings.data import PrepareSettings, Source
 
-RAW = ("source", "raw", "user_column", "item_column", "time_column", "title_column", "titles")
+RAW = (
+    "source",
+    "raw",
+    "user_column",
+    "item_column",
+    "time_column",
+    "title_column",
+    "titles",
+    "rating_column",
+    "min_rating",
+)
 """Flags of `prepare` that `run own` takes too."""
 
 
@@ -54,6 +64,8 @@ class RunRecipeSettings(StageSettings):
     time_column: str = as_prepare("time_column")
     title_column: str = as_prepare("title_column")
     titles: str = as_prepare("titles")
+    rating_column: str = as_prepare("rating_column")
+    min_rating: float | None = as_prepare("min_rating")
 
     def prepare_flags(self) -> dict[str, Any]:
         """The flags of `prepare` among these."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from raw_files import lay, pairs, read
 
+from mllmrec.data.importers.splitting import clean
 from mllmrec.errors import DataError, SettingsError
 from mllmrec.settings.base import validated
 from mllmrec.settings.data import PrepareSettings
@@ -414,3 +416,63 @@ def test_settings_tell_what_does_not_go_together() -> None:
         validated(
             PrepareSettings, {**base, "source": "pairs", "split": "global-time", "valid_cut_share": 0.95}, "prepare"
         )
+
+
+RATED = (
+    "user,item,timestamp,title,rating,genre,mood\n"
+    "a,1,1,Lake,5,drama,calm\n"
+    "a,2,2,Hill,3.5,comedy,calm\n"
+    "b,1,1,Lake, 4 ,drama,wild\n"
+    "b,2,2,Hill,,comedy,wild\n"
+    "c,1,1,Lake,2,,wild\n"
+)
+
+
+def test_rows_that_are_rated_low_are_left_out_and_counted(tmp_path: Path) -> None:
+    raw = lay(tmp_path, {"pairs.csv": RATED})
+    imported = read(raw, rating_column="rating", min_rating=3.5)
+    assert imported.rows.rows() == [("a", "1", 1), ("a", "2", 2), ("b", "1", 1)]
+    assert imported.left_out == {"no rating": 1, "rated below 3.5": 1}
+    rows, facts = clean(imported)
+    assert (rows.height, facts["rows_read"], facts["left_out"]) == (3, 5, imported.left_out)
+    assert read(raw).left_out == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "knobs", "error", "message"),
+    [
+        (RATED.replace("3.5", "good"), {}, DataError, r"pairs.csv:3: 'good' in the column rating is no rating"),
+        (RATED.replace("3.5", "inf"), {}, DataError, r"pairs.csv:3: 'inf' in the column rating is no rating"),
+        (RATED, {"min_rating": 6}, DataError, r"no row is rated 6 or more; the highest rating .* is 5\.0"),
+        (RATED, {"rating_column": "stars"}, DataError, r"no column named stars"),
+        (RATED, {"rating_column": ""}, SettingsError, r"rating_column and min_rating belong together"),
+        (RATED, {"min_rating": None}, SettingsError, r"rating_column and min_rating belong together"),
+    ],
+)
+def test_ratings_that_make_no_sense_are_refused(
+    tmp_path: Path, content: str, knobs: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    raw = lay(tmp_path, {"pairs.csv": content})
+    values = {
+        "source": "pairs",
+        "dataset": "shop",
+        "raw": str(raw),
+        "rating_column": "rating",
+        "min_rating": 3.5,
+        **knobs,
+    }
+    with pytest.raises(error, match=message):
+        read(raw, **validated(PrepareSettings, values, "prepare").model_dump(exclude={"raw"}))
+
+
+def test_columns_of_items_in_pairs_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`mood` is the user's, `rating` the row's; a genre that one row lacks is that of the others."""
+    imported = read(lay(tmp_path, {"pairs.csv": RATED.replace("c,1,1", "c,3,1")}))
+    assert imported.catalogue["1"].attributes == (("genre", "drama"),)
+    assert imported.catalogue["2"].attributes == (("genre", "comedy"),)
+    assert imported.catalogue["3"].attributes == (("genre", ""),)
+    told = capsys.readouterr().err
+    assert "genre: kept as attributes of items" in told
+    assert "rating, mood: left out" in told
+    with_rating = read(tmp_path, rating_column="rating", min_rating=1)
+    assert with_rating.catalogue["1"].attributes == (("genre", "drama"),)

@@ -15,9 +15,10 @@ import polars as pl
 from mllmrec.data.importers.contents import holds_objects, is_parquet, object_table, parquet_table
 from mllmrec.data.importers.lines import item_words, user_and_items
 from mllmrec.data.importers.source import Files, Imported, Importer, Wanted, catalogue_of, locate, named_titles
-from mllmrec.data.importers.table import interactions, numbered_lines, read_table, require_columns
+from mllmrec.data.importers.table import MISSING, interactions, numbered_lines, read_table, require_columns
 from mllmrec.data.sequences import Catalogue
 from mllmrec.errors import DataError, SettingsError
+from mllmrec.progress import note
 from mllmrec.records import Item
 from mllmrec.settings.data import PrepareSettings, Quoting
 
@@ -68,19 +69,74 @@ def read(files: Files, settings: PrepareSettings) -> Imported:
             "--time-column none is for rows that are in order of time."
         )
     time = times[0] if times else None
-    rows = interactions(table, path, settings, user=user, item=item, time=time)
+    chosen, left_out = _rated(table, path, settings)
+    rows = interactions(chosen, path, settings, user=user, item=item, time=time)
     if "titles" in files:
         catalogue = titles_table(files["titles"][0], settings)
     elif (title := _resolved(settings.title_column, table)) in table.columns:
-        titled = table.unique(subset=[item, title], keep="first", maintain_order=True).select(item, title)
-        named = catalogue_of(Item(item_id=name, title=text) for name, text in titled.iter_rows())
-        catalogue = Catalogue(named.values())
+        catalogue = _titles_within(table, item, title, {*columns, settings.rating_column})
     else:
         catalogue = Catalogue(())
-    return Imported(rows=rows, catalogue=catalogue, timed=time is not None)
+    return Imported(rows=rows, catalogue=catalogue, timed=time is not None, left_out=left_out)
 
 
 PAIRS = Importer(find=find, read=read)
+
+
+def _rated(table: pl.DataFrame, path: Path, settings: PrepareSettings) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The rows rated --min-rating or more, and how many others there are by reason; all where no rating is asked for.
+
+    Raises DataError for a rating that is no number, and where no row is rated so high.
+    """
+    if settings.min_rating is None:
+        return table, {}
+    column = _resolved(settings.rating_column, table)
+    require_columns(table, path, [column])
+    words = table[column].str.strip_chars()
+    missing = words.is_null() | words.str.to_lowercase().is_in(MISSING)
+    ratings = pl.select(pl.when(~missing).then(words)).to_series().cast(pl.Float64, strict=False)
+    if (strange := table.filter(~missing & ~ratings.is_finite().fill_null(False))).height:
+        line, word = strange["line"][0], strange[column][0]
+        raise DataError(f"{path}:{line}: {word!r} in the column {column} is no rating. Expected numbers such as 4.5.")
+    chosen = table.filter((ratings >= settings.min_rating).fill_null(False))
+    if chosen.is_empty():
+        highest = max(ratings.drop_nulls().to_list(), default=None)
+        raise DataError(
+            f"{path}: no row is rated {settings.min_rating:g} or more; the highest rating in the column {column} is "
+            f"{highest}. Expected a lower --min-rating, or another --rating-column."
+        )
+    counts = {
+        "no rating": int(missing.sum()),
+        f"rated below {settings.min_rating:g}": int((ratings < settings.min_rating).sum()),
+    }
+    return chosen, {reason: count for reason, count in counts.items() if count}
+
+
+def _titles_within(table: pl.DataFrame, item: str, title: str, others: set[str]) -> Catalogue:
+    """Titles of the pairs file itself, with the columns that tell one thing of each item as its attributes.
+
+    A column with several values for one item is about something else, and one with a single value in all rows tells
+    nothing; where no item stands in two rows, none is known to be about items.
+    """
+    candidates = [name for name in table.columns if name not in {"line", title, *others}]
+    told = [pl.col(name).filter(~pl.col(name).str.to_lowercase().is_in(MISSING)) for name in candidates]
+    facts = table.group_by(item).agg(pl.len().alias("line"), *(own.n_unique() for own in told))
+    repeated = facts.filter(pl.col("line") > 1)
+    single = [name for name in candidates if repeated.height and repeated.filter(pl.col(name) > 1).is_empty()]
+    kept = [name for name in single if table[name].n_unique() > 1]
+    if kept:
+        note(f"{', '.join(kept)}: kept as attributes of items, since no item has two values.")
+    if left := [name for name in candidates if name not in kept]:
+        note(f"{', '.join(left)}: left out: they tell no single thing of each item.")
+    titled = table.group_by(item, maintain_order=True).agg(
+        pl.col(title), *(own.first() for own in told if own.meta.output_name() in kept)
+    )
+    named = catalogue_of(
+        Item(item_id=row[item], title=text, attributes=tuple((name, row[name] or "") for name in kept))
+        for row in titled.iter_rows(named=True)
+        for text in dict.fromkeys(row[title])
+    )
+    return Catalogue(named.values())
 
 
 def titles_table(path: Path, settings: PrepareSettings) -> Catalogue:

@@ -6,7 +6,7 @@ An `Importer` is two functions. `find` names the files by their role; `read` tur
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -26,11 +26,13 @@ class Imported:
     """What raw files say: `rows` has the columns user, item, timestamp in file order.
 
     Where the source has no timestamps (`timed` false) the column numbers the rows, so that file order is time order.
+    `left_out` counts, by reason, rows of the files that aren't among them.
     """
 
     rows: pl.DataFrame
     catalogue: Catalogue
     timed: bool = True
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,8 +36,9 @@ def clean(imported: Imported, *, drop_repeats: bool = False, k_core: int = 0) ->
     Exact duplicates are rows of equal user, item and timestamp; the first stays. Users come in the order of their
     ids: by number where all are numbers.
     """
-    rows, counts = imported.rows, {"rows_read": imported.rows.height}
-    rows, left_out = _complete(rows)
+    rows, counts = imported.rows, {"rows_read": imported.rows.height + sum(imported.left_out.values())}
+    rows, incomplete = _complete(rows)
+    left_out = {**imported.left_out, **incomplete}
     before = rows.height
     if imported.timed:
         rows = rows.unique(subset=["user", "item", "timestamp"], keep="first", maintain_order=True)
