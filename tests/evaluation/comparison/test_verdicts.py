@@ -66,7 +66,9 @@ def by_run(shop: Workspace, runs: Sequence[Run]) -> Table:
         return there
 
     stages: list[StageSettings] = [settings_of(shop, name) for name in folders]
-    *_, steps = run_stages(stages, "mllmrec run shop", entry=entry).tables
+    [steps] = [
+        own for own in run_stages(stages, "mllmrec run shop", entry=entry).tables if own.columns[-1] == "worth it?"
+    ]
     return steps
 
 
