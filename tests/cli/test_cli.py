@@ -428,7 +428,7 @@ def test_version_and_help_are_told(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_verb_has_a_task_and_every_flag_a_theme(capsys: pytest.CaptureFixture[str]) -> None:
     verbs = {line.rsplit(" ", 1)[0] for line in flags(app)}
     assert sorted(verb for task in TASKS.values() for verb in task) == sorted({verb.split()[0] for verb in verbs})
-    themed = {flag for theme in THEMES.values() for flag in theme}
+    themed = {flag for theme in THEMES.values() for flag in theme.split()}
     given = {line.rsplit(" ", 1)[1].removeprefix("--") for line in flags(app) if " --" in line}
     assert themed == {flag for flag in given if f"no-{flag}" in given or not flag.startswith("no-")}
     assert run("grpo", "--help") == 0

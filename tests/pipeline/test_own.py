@@ -96,6 +96,12 @@ def test_columns_of_other_names_are_passed_on(tmp_path: Path) -> None:
     assert read_json(Workspace(tmp_path).dataset("shop").card)["users"] == 4
 
 
+def test_flags_that_prepare_refuses_are_refused_in_its_words(tmp_path: Path) -> None:
+    raw = write_table(tmp_path / "t.csv", [6] * 3)
+    with pytest.raises(SettingsError, match=r"run own: rating_column and min_rating belong together"):
+        own_recipe(own(tmp_path, raw=str(raw), rating_column="stars"), Workspace(tmp_path))
+
+
 def test_data_that_is_not_there_is_told_with_the_flags_that_prepare_it(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"prepared first.*run own --dataset shop --raw .*or run `mllmrec prepare`"):
         run(own(tmp_path))

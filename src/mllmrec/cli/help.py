@@ -23,94 +23,51 @@ TASKS = {
 REQUIRED, OTHER = "Required", "Other"
 THEMES = {
     "Input and output": (
-        *(
-            "dataset",
-            "root",
-            "overwrite",
-            "out",
-            "tag",
-            "merged-tag",
-            "names",
-            "runs",
-            "raw",
-            "images",
-            "links",
-            "from",
-            "url",
-        ),
-        *(
-            "sha256",
-            "revision",
-            "max-gb",
-            "max-mb",
-            "retries",
-            "api-url",
-            "image-url",
-            "size",
-            "keep",
-            "json",
-            "file",
-            "id",
-        ),
-        *("name", "recipe", "source"),
+        "dataset root overwrite out tag merged-tag names runs raw images links from url sha256 revision max-gb max-mb "
+        "retries api-url image-url size keep json file id name recipe source"
     ),
     "Columns and splits": (
-        *(
-            "user-column",
-            "item-column",
-            "time-column",
-            "title-column",
-            "titles",
-            "titles-item-column",
-            "rating-column",
-            "min-rating",
-            "delimiter",
-        ),
-        *("quoting", "time-format", "split", "cut-share", "valid-cut-share", "k-core", "drop-repeats"),
-        "drop-missing-times",
+        "user-column item-column time-column title-column titles titles-item-column rating-column min-rating "
+        "delimiter quoting time-format split cut-share valid-cut-share k-core drop-repeats drop-missing-times"
     ),
-    "Users, windows and draws": (
-        *("min-inter", "windows", "history", "user", "fold", "folds", "limit", "limit-from", "shard", "cases", "run"),
-        "seed",
-    ),
+    "Users, windows and draws": ("min-inter windows history user fold folds limit limit-from shard cases run seed"),
     "Candidates": (
-        *("num-neg", "negatives", "candidates", "retriever", "retrieve", "num", "rerank", "legacy", "import"),
-        *("import-name", "import-targets", "import-first", "top-k"),
+        "num-neg negatives candidates retriever retrieve num rerank legacy import import-name import-targets "
+        "import-first top-k"
     ),
     "Model": (
-        *("backbone", "sft-tag", "model", "peft", "rank", "lora-targets", "lora-dropout", "layers", "width", "heads"),
-        *("vocab", "embedder", "blend", "features", "on", "scorer"),
+        "backbone sft-tag model peft rank lora-targets lora-dropout layers width heads vocab embedder blend features "
+        "on scorer"
     ),
     "Prompts": (
-        *("captions", "use-cot", "cot-prob", "cot-as", "chat-template", "list-prompt", "max-prompt-tokens"),
-        *("answer-conditioned", "raw-ids", "thinking", "max-pixels"),
+        "captions use-cot cot-prob cot-as chat-template list-prompt max-prompt-tokens answer-conditioned raw-ids "
+        "thinking max-pixels"
     ),
-    "Training": (*("objective", "answer-weight", "epochs", "lr", "warmup-share", "batch", "accum", "ladder"),),
-    "Validation": ("validate", "eval-users", "eval-steps", "select-by"),
+    "Training": "objective answer-weight epochs lr warmup-share batch accum ladder",
+    "Validation": "validate eval-users eval-steps select-by",
     "Rollouts and rewards": (
-        *("rollouts", "reward", "num-generations", "temperature", "top-p", "max-completion-length", "beta"),
-        *("on-inflation", "inflation-window", "replay"),
+        "rollouts reward num-generations temperature top-p max-completion-length beta on-inflation inflation-window "
+        "replay"
     ),
-    "Thoughts": ("think", "thoughts", "max-thought-tokens", "thought-temperature"),
+    "Thoughts": "think thoughts max-thought-tokens thought-temperature",
     "Scoring": (
-        *("score", "method", "layout", "metric", "metrics", "probes", "rotations", "orders", "threshold", "tolerance"),
-        *("max-new-tokens", "max-answer-tokens", "explain", "audit"),
+        "score method layout metric metrics probes rotations orders threshold tolerance max-new-tokens "
+        "max-answer-tokens explain audit"
     ),
     "The writer, and what it costs": (
-        *("backend", "base-url", "api-key-env", "timeout", "max-retries", "max-inflight", "max-failure-share"),
-        *("retry-failed", "dry-run", "budget", "price-in", "price-out"),
+        "backend base-url api-key-env timeout max-retries max-inflight max-failure-share retry-failed dry-run budget "
+        "price-in price-out"
     ),
-    "Server": (
-        *("host", "port", "insecure", "batching", "deadline", "max-waiting", "max-body-kb", "max-candidates"),
-        "max-history",
-    ),
-    "Made-up data": ("sequence-steps", "copy-steps", "title-share", "poster-share", "order-share", "popular-share"),
+    "Server": "host port insecure batching deadline max-waiting max-body-kb max-candidates max-history",
+    "Made-up data": "sequence-steps copy-steps title-share poster-share order-share popular-share",
     "Machine and progress": (
-        *("device", "dtype", "batch-tokens", "workers", "lanes", "gradient-checkpointing", "distributed", "force"),
-        *("logging-steps", "save-steps", "resume", "track", "gpu", "plan", "serve"),
+        "device dtype batch-tokens workers lanes gradient-checkpointing distributed force logging-steps save-steps "
+        "resume track gpu plan serve"
     ),
 }
-"""The flags of each theme, without dashes. A flag that is required stands in a panel before all of them."""
+"""The flags of each theme, without dashes and with blanks between them.
+
+A flag that is required stands in a panel before all of them."""
 
 
 def by_theme(console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
@@ -130,7 +87,7 @@ def theme_of(entry: HelpEntry) -> str:
     if entry.required:
         return REQUIRED
     names = {name.removeprefix("--") for name in entry.positive_names}
-    return next((theme for theme, flags in THEMES.items() if names & set(flags)), OTHER)
+    return next((theme for theme, flags in THEMES.items() if names & set(flags.split())), OTHER)
 
 
 FLAGS = Group("Parameters", help_formatter=by_theme)

@@ -19,6 +19,7 @@ from mllmrec.data.sequences import read_catalogue
 from mllmrec.errors import ArtifactError, BackendError, SettingsError, install_command
 from mllmrec.pipeline.recipe import Recipe, load_recipe
 from mllmrec.progress import note
+from mllmrec.settings.base import validated
 from mllmrec.settings.data import PrepareSettings
 from mllmrec.settings.pipeline import RunRecipeSettings
 from mllmrec.settings.resources import FetchBackboneSettings
@@ -140,7 +141,8 @@ def _prepared(settings: RunRecipeSettings, workspace: Workspace) -> dict[str, An
         from mllmrec.data.prepare import usual_window
 
         asked = settings.prepare_flags() | {"dataset": settings.dataset, "root": str(workspace.root)}
-        prepare = PrepareSettings(**asked, overwrite=settings.overwrite, min_inter=WIDEST)
+        asked |= {"overwrite": settings.overwrite, "min_inter": WIDEST}
+        prepare = validated(PrepareSettings, asked, "run own")
         prepare = prepare.model_copy(update={"min_inter": usual_window(prepare)})
         summary = entry_point("prepare")(prepare, workspace)
         note("\n".join((summary.headline, *summary.warnings)))

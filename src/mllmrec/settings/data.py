@@ -117,7 +117,9 @@ class PrepareSettings(DatasetSettings):
                 "validation cut comes before the test cut"
             )
         if bool(self.rating_column) != (self.min_rating is not None):
-            raise ValueError("rating_column and min_rating belong together: which column, and from which value on?")
+            raise ValueError(
+                "rating_column and min_rating belong together: name the column and the lowest rating that counts"
+            )
         fields = type(self).model_fields
         foreign = [name for name in PAIRS_ONLY if getattr(self, name) != fields[name].default]
         foreign = [name for name in foreign if self.source != "sequences" or name not in TITLES_TOO]

@@ -74,7 +74,7 @@ def read(files: Files, settings: PrepareSettings) -> Imported:
     if "titles" in files:
         catalogue = titles_table(files["titles"][0], settings)
     elif (title := _resolved(settings.title_column, table)) in table.columns:
-        catalogue = _titles_within(table, item, title, {*columns, settings.rating_column})
+        catalogue = _titles_within(table, item, title, {*columns, _resolved(settings.rating_column, table)})
     else:
         catalogue = Catalogue(())
     return Imported(rows=rows, catalogue=catalogue, timed=time is not None, left_out=left_out)
@@ -120,6 +120,7 @@ def _titles_within(table: pl.DataFrame, item: str, title: str, others: set[str])
     """
     candidates = [name for name in table.columns if name not in {"line", title, *others}]
     told = [pl.col(name).filter(~pl.col(name).str.to_lowercase().is_in(MISSING)) for name in candidates]
+    # A table's `line` is never a column of its file, so that the number of rows takes no other column's name.
     facts = table.group_by(item).agg(pl.len().alias("line"), *(own.n_unique() for own in told))
     repeated = facts.filter(pl.col("line") > 1)
     single = [name for name in candidates if repeated.height and repeated.filter(pl.col(name) > 1).is_empty()]
